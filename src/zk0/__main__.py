@@ -1,0 +1,5 @@
+"""`python -m zk0` is `zk0`."""
+
+from zk0.cli import main
+
+main()

@@ -1,0 +1,170 @@
+"""`zk0`: every stage and service as a command.
+
+Nothing heavy is imported until a command runs, so that `zk0 --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zk0 import quiet
+from zk0.console import console
+
+quiet.switch_off()
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Federated training of SmolVLA on SO-100 arms. Run from the project's root.",
+)
+profile_app = typer.Typer(no_args_is_help=True, help="Complete alternatives to params.yaml.")
+base_app = typer.Typer(no_args_is_help=True, help="The embedded base policy.")
+app.add_typer(profile_app, name="profile")
+app.add_typer(base_app, name="base")
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
+
+
+def _run_stage(name: str, params_file: Path) -> None:
+    """Load params, then the stage's module, and run it; a mendable error ends without traceback."""
+    from zk0.params import load_params
+
+    params = load_params(params_file)
+    importlib.import_module(f"zk0.stages.{name}").run(Path.cwd(), params)
+
+
+@app.command(rich_help_panel="Stages")
+def validate(params: ParamsFile = Path("params.yaml")) -> None:
+    """Check this machine, and resolve every source to a digest."""
+    _run_stage("validate", params)
+
+
+@app.command(rich_help_panel="Stages")
+def prepare(params: ParamsFile = Path("params.yaml")) -> None:
+    """Record or find the data, check it, split it into sites and held-out episodes."""
+    _run_stage("prepare", params)
+
+
+@app.command(rich_help_panel="Stages")
+def federate(params: ParamsFile = Path("params.yaml")) -> None:
+    """Run the federation, or go on where a stopped one ended."""
+    _run_stage("federate", params)
+
+
+@app.command(rich_help_panel="Stages")
+def evaluate(params: ParamsFile = Path("params.yaml")) -> None:
+    """Compare base and global model on held-out data and in closed loop."""
+    _run_stage("evaluate", params)
+
+
+@app.command(rich_help_panel="Stages")
+def benchmark(params: ParamsFile = Path("params.yaml")) -> None:
+    """Measure step time, latency, bytes and memory on this machine."""
+    _run_stage("benchmark", params)
+
+
+@app.command(rich_help_panel="Stages")
+def report(params: ParamsFile = Path("params.yaml")) -> None:
+    """Write the HTML report."""
+    _run_stage("report", params)
+
+
+@app.command(rich_help_panel="Stages")
+def track(params: ParamsFile = Path("params.yaml")) -> None:
+    """Put the run into MLflow; a second time changes nothing."""
+    _run_stage("track", params)
+
+
+@profile_app.command("list")
+def profile_list() -> None:
+    """Name the profiles."""
+    for path in sorted(Path("profiles").glob("*.yaml")):
+        first = path.read_text().splitlines()[0].lstrip("# ")
+        console.print(f"{path.stem:<12} {first}", markup=False)
+
+
+@profile_app.command("use")
+def profile_use(name: str) -> None:
+    """Make a profile the params.yaml of this project; the present one is kept as params.yaml.old."""
+    from zk0.names import nearest_hint
+    from zk0.params import ParamsError, load_params
+
+    source, target = Path("profiles") / f"{name}.yaml", Path("params.yaml")
+    if not source.exists():
+        known = [path.stem for path in Path("profiles").glob("*.yaml")]
+        raise ParamsError(f"there is no profile '{name}'{nearest_hint(name, known)}")
+    load_params(source)
+    if target.exists() and target.read_text() != source.read_text():
+        shutil.copy(target, "params.yaml.old")
+    shutil.copy(source, target)
+    console.print(f"params.yaml is now profile '{name}'", markup=False)
+
+
+@base_app.command("build")
+def base_build(
+    out: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("models/nano-base"),
+    work: Annotated[Path, typer.Option(help="Episodes and resumable state.")] = Path(".cache/base"),
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4500,
+    episodes: Annotated[int, typer.Option(help="Demonstrations of each public task.")] = 800,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Record the public mixture and pretrain the embedded base on it; goes on where it stopped."""
+
+    import torch
+
+    from zk0.policy.pretrain import PretrainConfig, pretrain
+
+    torch.set_num_threads(threads)
+    pretrain(PretrainConfig(steps=steps, episodes=episodes), work, out, console.print)
+
+
+@base_app.command("score")
+def base_score(
+    policy: Annotated[Path, typer.Option(help="A checkpoint of the embedded size.")] = Path("models/nano-base"),
+    rollouts: Annotated[int, typer.Option(help="Closed-loop episodes per public task.")] = 50,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Closed-loop success on the public tasks that the base was pretrained on."""
+
+    import torch
+
+    from zk0.data.sim.tasks import PUBLIC
+    from zk0.evaluation.intervals import wilson
+    from zk0.evaluation.rollouts import roll_out
+    from zk0.policy.checkpoint import load_checkpoint
+
+    torch.set_num_threads(threads)
+    loaded = load_checkpoint(policy)
+    total = 0
+    for task in PUBLIC:
+        done = sum(r.success for r in roll_out(loaded, task, range(100_000, 100_000 + rollouts)))
+        low, high = wilson(done, rollouts)
+        console.print(f"{task.name:<16} {done}/{rollouts}  {done / rollouts:.0%} ({low:.0%}-{high:.0%})")
+        total += done
+    console.print(f"{'all':<16} {total}/{rollouts * len(PUBLIC)}  {total / rollouts / len(PUBLIC):.0%}")
+
+
+def main() -> None:
+    """Entry point: mendable errors are shown as their message."""
+    from zk0.errors import StageError
+    from zk0.params import ParamsError
+
+    try:
+        app()
+    except (StageError, ParamsError, FileNotFoundError) as error:
+        console.print(f"[bold red]error:[/] {_escape(str(error))}")
+        raise SystemExit(1) from None
+    except ValueError as error:
+        console.print(f"[bold red]error:[/] {_escape(str(error))}")
+        raise SystemExit(1) from error
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,1 @@
+"""Sources, episodes, partitions, checks: whose demonstrations are trained on."""

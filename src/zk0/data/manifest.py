@@ -1,0 +1,113 @@
+"""A partition's manifest: which episodes of which dataset a site trains on and is tested on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from zk0.errors import DataError
+from zk0.files import read_json, write_json
+
+MANIFESTS = Path("data/manifests")
+
+
+class Manifest(BaseModel):
+    """What ``prepare`` writes for each site, and all that later stages know of its data.
+
+    Attributes:
+        site: Name, also the file's.
+        partition: Index in the federation; -1 for data of no site.
+        role: ``site``, or ``unseen`` for a task kept for evaluation.
+        source: As written in params.
+        revision: Commit of a hub source, digest of what was recorded or found otherwise.
+        root: Dataset folder, relative to the project where it lies inside.
+        repo_id: The dataset's name for LeRobot.
+        episode_digests: Episode index to a digest of its states, actions and task.
+        digest: Over everything above; two manifests with equal digests hold the same data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    site: str
+    partition: int
+    role: Literal["site", "unseen"]
+    source: str
+    revision: str
+    repo_id: str
+    root: str
+    robot_type: str
+    fps: int
+    cameras: tuple[str, ...]
+    image_shapes: dict[str, tuple[int, int, int]]
+    joints: tuple[str, ...]
+    tasks: tuple[str, ...]
+    train_episodes: tuple[int, ...]
+    held_out_episodes: tuple[int, ...] = Field(min_length=1)
+    train_frames: int = Field(ge=0)
+    held_out_frames: int = Field(ge=1)
+    episode_digests: dict[int, str]
+    digest: str
+
+    @model_validator(mode="after")
+    def _held_out_stays_out(self) -> Manifest:
+        if shared := set(self.train_episodes) & set(self.held_out_episodes):
+            raise ValueError(
+                f"partition '{self.site}': held-out episodes {sorted(shared)} are also trained on; run `zk0 prepare`"
+            )
+        if self.role == "site" and not self.train_episodes:
+            raise ValueError(f"partition '{self.site}' is empty: it has no training episode")
+        return self
+
+    def summary(self) -> dict[str, Any]:
+        """The manifest without the per-episode digests, for run.json."""
+        return self.model_dump(mode="json", exclude={"episode_digests"})
+
+
+def write_manifest(root: Path, manifest: Manifest) -> None:
+    """Write ``data/manifests/<site>.json``."""
+    write_json(root / MANIFESTS / f"{manifest.site}.json", manifest.model_dump(mode="json"))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read one manifest.
+
+    Raises:
+        DataError: Missing, or not a valid manifest; names file and field.
+    """
+    try:
+        return Manifest.model_validate(read_json(path))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} not found; `zk0 prepare` writes it") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(p) for p in problem["loc"]) or "manifest"
+        raise DataError(f"{path}: {where}: {problem['msg'].removeprefix('Value error, ')}") from error
+
+
+def read_manifests(root: Path) -> tuple[list[Manifest], list[Manifest]]:
+    """All manifests: the sites in partition order, and the unseen tasks by name."""
+    manifests = [read_manifest(path) for path in sorted((root / MANIFESTS).glob("*.json"))]
+    sites = sorted((m for m in manifests if m.role == "site"), key=lambda m: m.partition)
+    if not sites:
+        raise DataError(f"{root / MANIFESTS} holds no site's manifest; run `zk0 prepare`")
+    check_disjoint(sites)
+    return sites, [m for m in manifests if m.role == "unseen"]
+
+
+def check_disjoint(sites: list[Manifest]) -> None:
+    """Refuse sites that share an episode of one dataset.
+
+    Raises:
+        DataError: Names both sites and the shared episodes.
+    """
+    for i, one in enumerate(sites):
+        for other in sites[i + 1 :]:
+            if (one.root, one.revision) != (other.root, other.revision):
+                continue
+            mine = set(one.train_episodes) | set(one.held_out_episodes)
+            if shared := mine & (set(other.train_episodes) | set(other.held_out_episodes)):
+                raise DataError(
+                    f"partitions '{one.site}' and '{other.site}' overlap: both hold episodes {sorted(shared)[:10]}"
+                )

@@ -1,0 +1,89 @@
+"""Record the scripted expert into a LeRobotDataset v3, as a robot owner's recorder would."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import datasets
+import numpy as np
+from lerobot.configs.video import RGBEncoderConfig
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from zk0.data.frames import ACTION, IMAGES, STATE
+from zk0.data.sim.arm import FEATURE_NAMES, ROBOT_TYPE
+from zk0.data.sim.episodes import record_episodes
+from zk0.data.sim.simulation import CAMERAS, CONTROL_HZ
+from zk0.data.sim.tasks import SimTask
+from zk0.files import replaced_folder
+from zk0.seeding import derive_seed
+
+# H.264 decodes fastest of the common codecs, and a key frame every two frames makes random
+# access cheap; at this size neither costs much disk.
+_ENCODER = {"vcodec": "h264", "g": 2, "crf": 18}
+
+
+def features(image_size: int) -> dict[str, dict[str, object]]:
+    """The dataset's features, named as LeRobot's SO-100 recorder names them."""
+    vector = {"dtype": "float32", "shape": (len(FEATURE_NAMES),), "names": list(FEATURE_NAMES)}
+    image = {"dtype": "video", "shape": (image_size, image_size, 3), "names": ["height", "width", "channels"]}
+    return {ACTION: dict(vector), STATE: dict(vector)} | {f"{IMAGES}.{camera}": dict(image) for camera in CAMERAS}
+
+
+def recording_seed(seed: int, name: str) -> int:
+    """First scene seed of a recording: below 100,000, where evaluation's scenes begin."""
+    return derive_seed(seed, "recording", name) % 90_000
+
+
+def record_dataset(
+    task: SimTask,
+    folder: Path,
+    *,
+    repo_id: str,
+    episodes: int,
+    seed: int,
+    noise: float,
+    image_size: int,
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Record a task into a new dataset folder.
+
+    Args:
+        task: What the expert does.
+        folder: Replaced as a whole once everything is written.
+        repo_id: Name noted in the dataset.
+        episodes: Successful demonstrations to keep.
+        seed: First scene seed; the same seed records the same states and actions.
+        noise: Disturbance while recording, as a share of the expert's largest step.
+        image_size: Pixels of both cameras.
+        progress: Called after each episode.
+    """
+    datasets.disable_progress_bars()
+    av.logging.set_libav_level(av.logging.ERROR)  # LeRobot hands libav's messages back to stderr
+    with replaced_folder(folder) as temporary:
+        root = temporary / "dataset"
+        dataset = LeRobotDataset.create(
+            repo_id,
+            fps=CONTROL_HZ,
+            features=features(image_size),
+            root=root,
+            robot_type=ROBOT_TYPE,
+            use_videos=True,
+            video_backend="pyav",
+            rgb_encoder=RGBEncoderConfig(**_ENCODER),
+            streaming_encoding=True,
+            encoder_threads=1,
+        )
+        for episode in record_episodes(task, itertools.count(seed), episodes, image_size, noise):
+            for row, (state, action) in enumerate(zip(episode.states, episode.actions, strict=True)):
+                frame: dict[str, object] = {STATE: state, ACTION: action, "task": episode.sentence}
+                frame |= {f"{IMAGES}.{name}": np.ascontiguousarray(i[row]) for name, i in episode.images.items()}
+                dataset.add_frame(frame)
+            dataset.save_episode(parallel_encoding=False)
+            progress()
+        dataset.finalize()
+        for part in root.iterdir():
+            part.rename(temporary / part.name)
+        root.rmdir()

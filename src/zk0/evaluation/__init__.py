@@ -1,0 +1,1 @@
+"""Held-out loss, action error, rollouts, safety, and how sure they are."""

@@ -1,0 +1,140 @@
+"""Closed-loop rollouts: the policy drives the simulated arm, images rendered only when it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from zk0.data.frames import IMAGES, STATE
+from zk0.data.sim.simulation import Simulation
+from zk0.data.sim.tasks import SimTask
+from zk0.policy.checkpoint import LoadedPolicy
+from zk0.seeding import torch_rng
+
+VIDEO_SIZE = 192
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One closed-loop episode.
+
+    Attributes:
+        seed: Seed of the scene.
+        success: Whether the task was done within the step limit.
+        steps: Control steps taken.
+        states: (steps + 1, 6) joint positions, LeRobot's units.
+        actions: (steps, 6) joint targets the policy asked for.
+        distance_m: How near the tool ended to the object, seen from above.
+        frames: (steps + 1, H, W, 3) uint8 from the top camera, or None when not filmed.
+    """
+
+    seed: int
+    success: bool
+    steps: int
+    states: np.ndarray
+    actions: np.ndarray
+    distance_m: float
+    frames: np.ndarray | None
+
+
+class _Run:
+    """An episode in progress."""
+
+    def __init__(self, sim: Simulation, seed: int, filmed: bool) -> None:
+        sim.reset(seed)
+        self.sim, self.seed, self.filmed = sim, seed, filmed
+        self.states, self.actions = [sim.state()], []  # type: ignore[var-annotated]
+        self.frames = [sim.render(size=VIDEO_SIZE)] if filmed else []
+
+    def step(self, action: np.ndarray) -> None:
+        self.sim.step(action)
+        self.actions.append(action)
+        self.states.append(self.sim.state())
+        if self.filmed:
+            self.frames.append(self.sim.render(size=VIDEO_SIZE))
+
+    def result(self) -> Rollout:
+        sim = self.sim
+        return Rollout(
+            seed=self.seed,
+            success=bool(sim.success),
+            steps=len(self.actions),
+            states=np.stack(self.states),
+            actions=np.stack(self.actions),
+            distance_m=float(np.linalg.norm(sim.tool[:2] - sim.object_position[:2])),
+            frames=np.stack(self.frames) if self.filmed else None,
+        )
+
+
+def roll_out(
+    loaded: LoadedPolicy,
+    task: SimTask,
+    seeds: Sequence[int],
+    *,
+    max_steps: int = 40,
+    actions_per_look: int = 4,
+    side_by_side: int = 10,
+    filmed: int = 0,
+) -> list[Rollout]:
+    """Run one episode per seed.
+
+    Episodes advance side by side so that one forward pass serves several. The policy's noise
+    belongs to seed and look, so results do not depend on ``side_by_side`` (up to rounding), and two
+    policies meet the same scenes and the same noise: their results are paired.
+
+    Args:
+        loaded: Policy and processors.
+        task: What to do.
+        seeds: Seeds of the scenes.
+        max_steps: Control steps after which an episode has failed.
+        actions_per_look: Actions executed of each predicted chunk before looking again.
+        side_by_side: Episodes in flight.
+        filmed: How many of the first episodes to record as video.
+
+    Returns:
+        One result per seed, in their order.
+    """
+    first = Simulation(task, loaded.policy.config.image_features[loaded.cameras[0]].shape[-1])
+    results: list[Rollout] = []
+    try:
+        for start in range(0, len(seeds), side_by_side):
+            runs = []
+            for index, seed in enumerate(seeds[start : start + side_by_side], start):
+                runs.append(_Run(Simulation(task, first.image_size, share=first), seed, index < filmed))
+            looks = 0
+            while active := [r for r in runs if not r.sim.success and len(r.actions) < max_steps]:
+                for run, chunk in zip(active, _act(loaded, active, looks), strict=True):
+                    for action in chunk[:actions_per_look]:
+                        if run.sim.success or len(run.actions) >= max_steps:
+                            break
+                        run.step(action)
+                looks += 1
+            results.extend(run.result() for run in runs)
+    finally:
+        first.close()
+    return results
+
+
+def _act(loaded: LoadedPolicy, runs: Sequence[_Run], look: int) -> np.ndarray:
+    """Predict a chunk for every run: (B, chunk, 6) float32 in LeRobot's units."""
+    images = [run.sim.images() for run in runs]
+    batch = {
+        STATE: torch.from_numpy(np.stack([run.states[-1] for run in runs])),
+        "task": [run.sim.sentence for run in runs],
+    }
+    for camera in loaded.cameras:
+        pixels = np.stack([image[camera.removeprefix(f"{IMAGES}.")] for image in images])
+        batch[camera] = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255.0
+    config = loaded.policy.config
+    noise = torch.stack(
+        [
+            torch.randn(config.chunk_size, config.max_action_dim, generator=torch_rng(run.seed, "rollout", look))
+            for run in runs
+        ]
+    )
+    loaded.policy.reset()
+    actions = loaded.policy.predict_action_chunk(loaded.preprocess(batch), noise=noise.to(config.device))
+    return loaded.postprocess(actions).numpy()

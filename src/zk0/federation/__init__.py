@@ -1,0 +1,1 @@
+"""Client app, server app, the messages between them, aggregation and resumable state."""

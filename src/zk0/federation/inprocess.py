@@ -1,0 +1,94 @@
+"""The in-process engine: a Flower Grid that calls the ClientApp directly, in a fixed order.
+
+Flower's own Grid is an interface of six methods; only what a ServerApp needs is in use here. It
+touches one of Flower's internals, ``TaskIdentity``, which is why flwr is pinned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+RUN_ID = 1
+ERROR_CODE = 100
+
+
+class InProcessGrid(Grid):
+    """Nodes 1 to N, one per partition, served by one ClientApp in this process.
+
+    Replies are yielded one by one, so a caller can fold each before the next site starts, and only
+    one update is in memory. A site's exception becomes an error reply, as on a real network.
+    """
+
+    def __init__(self, client_app: ClientApp, project: Path, partitions: int, decoded_limit_bytes: int) -> None:
+        self._app = client_app
+        self._contexts = {
+            number + 1: Context(
+                run_id=RUN_ID,
+                node_id=number + 1,
+                node_config={
+                    "partition-id": number,
+                    "num-partitions": partitions,
+                    "project": str(project),
+                    "decoded-limit-bytes": decoded_limit_bytes,
+                },
+                state=RecordDict(),
+                run_config={},
+            )
+            for number in range(partitions)
+        }
+        # In a SuperLink's processes Flower sets who speaks; here this process is run, server and sites.
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 0, 0
+        self._pending: dict[str, Message] = {}
+
+    @property
+    def run(self) -> Any:
+        """There is no run record in process."""
+        return None
+
+    def set_run(self, run: Any) -> None:
+        """Nothing to set: the one run is this process."""
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """All nodes, in partition order."""
+        return list(self._contexts)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Keep messages until their replies are pulled."""
+        keys = []
+        for message in messages:
+            key = f"m{len(self._pending)}"
+            self._pending[key] = message
+            keys.append(key)
+        return keys
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Run the sites and return their replies."""
+        return [self._answer(self._pending.pop(key)) for key in message_ids]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Run the sites one after the other, yielding each reply as it is made."""
+        for message in messages:
+            yield self._answer(message)
+
+    def _answer(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        try:
+            reply = self._app(message=message, context=self._contexts[node])
+        except Exception as error:  # whatever goes wrong at a site must not end the server
+            reply = Message(Error(ERROR_CODE, f"{type(error).__name__}: {error}"), reply_to=message)
+        return reply
+
+

@@ -1,0 +1,49 @@
+"""events.jsonl: what happened when, one line each, for people and for the flow that mirrors it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+Listener = Callable[[dict[str, Any]], None]
+
+
+class Journal:
+    """Append events to a file and tell a listener.
+
+    Args:
+        path: The file; continued if it exists.
+        listener: Called with each event, for a console.
+    """
+
+    def __init__(self, path: Path, listener: Listener = lambda event: None) -> None:
+        self._path, self._listener = path, listener
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def say(self, event: str, message: str, *, round: int, site: str | None = None, **more: Any) -> None:
+        """Note one event."""
+        record = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "event": event,
+            "round": round,
+            "site": site,
+            "message": message,
+            **more,
+        }
+        with self._path.open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+        self._listener(record)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All complete records of a JSON-lines file; a last line cut off by a kill is left out."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

@@ -1,0 +1,18 @@
+"""Federation events as lines for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zk0.console import console
+
+_STYLE = {"round-start": "bold", "site-left-out": "yellow", "resume": "cyan", "done": "bold green"}
+
+
+def print_event(event: dict[str, Any]) -> None:
+    """Print one event; rounds stand out, sites are indented."""
+    if event["event"] in ("aggregate", "save"):
+        return
+    indent = "" if event["event"] in ("round-start", "resume", "done") else "  "
+    style = _STYLE.get(event["event"])
+    console.print(f"{indent}{event['message']}", style=style, markup=False)

@@ -1,0 +1,89 @@
+"""What server and sites say to each other, and how it is written into Flower's records."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+from pydantic import BaseModel, ConfigDict
+
+from zk0.federation.wire import WireError
+from zk0.params import EvaluationParams, TrainingParams
+
+SUMMARY = "query.summary"
+STATISTICS = "query.statistics"
+TRAIN = "train"
+EVALUATE = "evaluate"
+
+GLOBAL = "global"
+DELTA = "delta"
+STATS = "stats"
+MOMENTS = "moments"
+
+_HEADER = "header"
+
+
+class Header(BaseModel):
+    """Goes with every message and reply, and binds it to run, round and site.
+
+    Attributes:
+        run: Config digest of the run.
+        round: 0 before the first.
+        partition: The site's index.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    round: int
+    partition: int
+
+
+class SiteTask(Header):
+    """What a site needs to know to train or evaluate; the same for all sites but for the header."""
+
+    seed: int
+    base: str
+    base_digest: str
+    device: str
+    training: TrainingParams
+    decay_steps: int
+    proximal_mu: float
+    evaluation: EvaluationParams
+    own_stats: bool = False
+    detailed: bool = False
+
+
+def write(content: RecordDict, header: Header, **values: Any) -> None:
+    """Put a header and further plain values into a message's content."""
+    content[_HEADER] = ConfigRecord({"json": json.dumps({**header.model_dump(mode="json"), "values": values})})
+
+
+def read(content: RecordDict, kind: type[Header] = Header) -> tuple[Any, dict[str, Any]]:
+    """Take the header and the plain values out of a message's content.
+
+    Raises:
+        WireError: They are missing or malformed.
+    """
+    record = content.config_records.get(_HEADER)
+    if record is None or "json" not in record:
+        raise WireError("the message has no header")
+    try:
+        fields = json.loads(str(record["json"]))
+        values = fields.pop("values")
+        return kind.model_validate(fields), values
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WireError(f"the message's header is malformed: {error}") from error
+
+
+def check_reply(header: Header, expected: Header) -> None:
+    """Refuse a reply for another run or round, or in another site's name.
+
+    Raises:
+        WireError: Says which of the three differs.
+    """
+    for name in ("run", "round", "partition"):
+        found, wanted = getattr(header, name), getattr(expected, name)
+        if found != wanted:
+            raise WireError(f"the reply is for {name} {found}, expected {wanted}")

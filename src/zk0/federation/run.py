@@ -1,0 +1,163 @@
+"""A whole federated run on any engine: set up, rounds, and the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from flwr.serverapp import Grid
+
+from zk0 import __version__
+from zk0.environment import machine, versions
+from zk0.federation.journal import Journal, Listener, read_lines
+from zk0.federation.server import Server, moments_in, rows_with_best, run_rounds
+from zk0.federation.site import shared_policy
+from zk0.federation.state import RoundState, StateFolder
+from zk0.files import digest_folder, read_json, write_json, write_text
+from zk0.params import Params
+from zk0.policy.checkpoint import save_checkpoint, with_stats
+from zk0.policy.trainable import load_trainable, trainable_tensors
+
+RESULTS = Path("results/federation")
+CHECKPOINTS = Path("checkpoints")
+STATES = Path("state")
+
+
+def config_digest(params: Params, base_digest: str, manifests: list[dict[str, Any]]) -> str:
+    """16 hex digits that change when anything that decides the global model changes."""
+    federation = params.federation.model_dump(exclude={"timeout_s", "min_replies"})
+    content = {
+        "version": __version__,
+        "seed": params.seed,
+        "threads": params.threads,
+        "device": params.policy.device,
+        "base": base_digest,
+        "training": params.training.model_dump(),
+        "federation": federation,
+        "evaluation": {"loss_draws": params.evaluation.loss_draws},
+        "data": [manifest["digest"] for manifest in manifests],
+    }
+    return xxhash.xxh3_64_hexdigest(json.dumps(content, sort_keys=True).encode())
+
+
+def run_federation(
+    grid: Grid, root: Path, params: Params, base: tuple[str, str], listener: Listener = lambda event: None
+) -> dict[str, Any]:
+    """Run or continue a federation and write ``results/federation`` and ``checkpoints``.
+
+    Args:
+        grid: The engine.
+        root: Project folder.
+        params: The run's.
+        base: Starting policy and its digest, as ``sources.lock.json`` has them.
+        listener: Told of every event.
+
+    Returns:
+        What was written to ``run.json``.
+
+    Raises:
+        FederationError: A round could not be completed; complete rounds are kept.
+    """
+    started, began = datetime.now(UTC), time.perf_counter()
+    results = root / RESULTS
+    server = Server(grid, params, "", base, Journal(results / "events.jsonl"))
+    manifests = server.meet()
+    server.run = config_digest(params, base[1], manifests)
+    states = StateFolder(root / STATES / server.run)
+    server.journal = _journal(results, states.folder, listener)
+    base_policy = shared_policy(root, base[0], params.policy.device, None)
+
+    def publish(state: RoundState) -> None:
+        rows = [json.dumps(row) for row in rows_with_best(state.rows)]
+        write_text(results / "rounds.jsonl", "\n".join(rows))
+
+    start = trainable_tensors(base_policy.policy)
+    state = run_rounds(server, states, start, publish)
+    stats = moments_in(state).normalisation()
+    exported = {}
+    for name, number in (("best", state.best_round), ("last", state.round)):
+        loaded = with_stats(base_policy.policy, stats)
+        load_trainable(loaded.policy, states.load(number).tensors)
+        save_checkpoint(loaded, root / CHECKPOINTS / name)
+        path = CHECKPOINTS / name
+        exported[name] = {"path": str(path), "digest": digest_folder(root / path), "round": number}
+    limits = moments_in(state).limits()
+    report = {
+        "run": server.run,
+        "started": started.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "wall_s": time.perf_counter() - began,
+        "params": params.model_dump(mode="json"),
+        "base": {"source": base[0], "digest": base[1]},
+        "sites": {manifest["site"]: manifest for manifest in manifests},
+        "policy": _sizes(base_policy.policy),
+        "rounds": state.round,
+        "best_round": state.best_round,
+        "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
+        "last_held_out_loss": state.rows[-1]["held_out_loss"],
+        "start_held_out_loss": state.rows[0]["held_out_loss"],
+        "resumed_at_rounds": list(state.resumed),
+        "stats": {f: {k: v.tolist() for k, v in s.items()} for f, s in stats.items()},
+        "limits": {"low": limits.low.tolist(), "high": limits.high.tolist(), "step": limits.step.tolist()},
+        "versions": versions(),
+        "machine": machine(),
+        "git": git_state(root),
+        "checkpoints": exported,
+    }
+    write_json(results / "run.json", report)
+    server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
+    return report
+
+
+def _journal(results: Path, folder: Path, listener: Listener) -> Journal:
+    """The run's journal, kept with its state so that a resumed run has its whole history."""
+    kept = folder / "events.jsonl"
+    shown = results / "events.jsonl"
+    earlier = [json.dumps(event) for event in read_lines(kept)]
+    shown.unlink(missing_ok=True)
+    if earlier:
+        write_text(shown, "\n".join(earlier))
+    copy = Journal(kept)
+
+    def both(event: dict[str, Any]) -> None:
+        more = {k: v for k, v in event.items() if k not in ("time", "event", "round", "site", "message")}
+        copy.say(event["event"], event["message"], round=event["round"], site=event["site"], **more)
+        listener(event)
+
+    return Journal(shown, both)
+
+
+def _sizes(policy: Any) -> dict[str, int]:
+    tensors = trainable_tensors(policy)
+    return {
+        "parameters": sum(p.numel() for p in policy.parameters()),
+        "trainable_parameters": sum(t.numel() for t in tensors.values()),
+        "trainable_tensors": len(tensors),
+        "trainable_bytes": sum(t.numel() * t.element_size() for t in tensors.values()),
+    }
+
+
+def git_state(root: Path) -> dict[str, Any]:
+    """The commit of the project's folder, and whether something in it is not committed."""
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+
+
+def locked_base(root: Path) -> tuple[str, str]:
+    """Starting policy and its digest from ``sources.lock.json``."""
+    policy = read_json(root / "sources.lock.json")["policy"]
+    return policy["source"], policy["digest"]
+
+

@@ -1,0 +1,117 @@
+"""One normalisation for all sites, from their counts, means and squared deviations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from zk0.data.frames import ACTION, STATE, Frames
+from zk0.evaluation.held_out import Limits
+from zk0.policy.trainable import Tensors
+
+# A joint that never moves would otherwise be divided by zero.
+DEVIATION_FLOOR = 1e-2
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a site tells of its training frames; no single frame can be read off it.
+
+    Attributes:
+        count: () frames.
+        mean_state, m2_state: (S,) mean and sum of squared deviations of the state, float64.
+        mean_action, m2_action: (A,) the same of the action.
+        low, high: (A,) extremes of state and action together.
+        step: (A,) largest change between an action and the state it starts from.
+    """
+
+    count: np.ndarray
+    mean_state: np.ndarray
+    m2_state: np.ndarray
+    mean_action: np.ndarray
+    m2_action: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    step: np.ndarray
+
+    def to_tensors(self) -> Tensors:
+        """For the wire."""
+        return {field.name: torch.from_numpy(np.asarray(getattr(self, field.name))) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Tensors) -> Moments:
+        """From the wire.
+
+        Raises:
+            ValueError: Something is missing or not finite, or there are no frames; says what.
+        """
+        values = {}
+        for field in fields(cls):
+            if field.name not in tensors:
+                raise ValueError(f"statistics lack '{field.name}'")
+            values[field.name] = tensors[field.name].numpy().astype(np.float64)
+            if not np.isfinite(values[field.name]).all():
+                raise ValueError(f"statistics '{field.name}' are not finite")
+        if values["count"] < 1:
+            raise ValueError("statistics are of no frames")
+        return cls(**values)
+
+    def merge(self, other: Moments) -> Moments:
+        """Moments of both sets of frames together.
+
+        Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
+        Variances", 1979.
+        """
+        count = self.count + other.count
+        merged: dict[str, np.ndarray] = {"count": count}
+        for name in ("state", "action"):
+            mean, other_mean = getattr(self, f"mean_{name}"), getattr(other, f"mean_{name}")
+            gap = other_mean - mean
+            merged[f"mean_{name}"] = mean + gap * (other.count / count)
+            m2 = getattr(self, f"m2_{name}") + getattr(other, f"m2_{name}")
+            merged[f"m2_{name}"] = m2 + gap**2 * (self.count * other.count / count)
+        return Moments(
+            **merged,
+            low=np.minimum(self.low, other.low),
+            high=np.maximum(self.high, other.high),
+            step=np.maximum(self.step, other.step),
+        )
+
+    def normalisation(self) -> dict[str, dict[str, np.ndarray]]:
+        """Mean and floored standard deviation per feature, float32, as LeRobot's processors take them."""
+        stats = {}
+        for feature, name in ((STATE, "state"), (ACTION, "action")):
+            deviation = np.sqrt(getattr(self, f"m2_{name}") / self.count).clip(DEVIATION_FLOOR)
+            mean = getattr(self, f"mean_{name}")
+            stats[feature] = {"mean": mean.astype(np.float32), "std": deviation.astype(np.float32)}
+        return stats
+
+    def limits(self) -> Limits:
+        """The joint ranges and speeds that the recordings show."""
+        return Limits(self.low, self.high, self.step)
+
+
+def moments_of(frames: Frames) -> Moments:
+    """Moments of a site's training frames."""
+    states, actions = frames.states.astype(np.float64), frames.actions.astype(np.float64)
+    return Moments(
+        count=np.array(float(len(frames))),
+        mean_state=states.mean(0),
+        m2_state=((states - states.mean(0)) ** 2).sum(0),
+        mean_action=actions.mean(0),
+        m2_action=((actions - actions.mean(0)) ** 2).sum(0),
+        low=np.minimum(states.min(0), actions.min(0)),
+        high=np.maximum(states.max(0), actions.max(0)),
+        step=np.abs(actions - states).max(0),
+    )
+
+
+def merge_all(moments: Sequence[Moments]) -> Moments:
+    """Merge the sites' moments in the order given."""
+    merged = moments[0]
+    for other in moments[1:]:
+        merged = merged.merge(other)
+    return merged

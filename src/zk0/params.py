@@ -1,0 +1,210 @@
+"""params.yaml as frozen, checked objects.
+
+Loading refuses unknown keys, values out of range and settings that contradict each other, all
+before anything heavy is imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from zk0.names import nearest_hint
+from zk0.sources import Source
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class ParamsError(ValueError):
+    """params.yaml says something that cannot be; the message lists every problem."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PolicyParams(_Section):
+    """What is trained, and on which device."""
+
+    base: str
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+
+
+class PartitionParams(_Section):
+    """How one source is split over many sites."""
+
+    scheme: Literal["none", "equal", "sizes", "tasks", "by-task"] = "none"
+    sites: int = Field(4, ge=1)
+    alpha: float = Field(0.5, gt=0)
+
+
+class DataParams(_Section):
+    """Whose demonstrations, and how they are split."""
+
+    sites: dict[str, str] = Field(min_length=1)
+    unseen: dict[str, str] = {}
+    partition: PartitionParams = PartitionParams()
+    held_out: float = Field(0.2, gt=0, lt=1)
+    episodes: int = Field(30, ge=2)
+    noise: float = Field(0.25, ge=0, le=1)
+    fps: int = Field(10, ge=1)
+    decoded_limit_bytes: int = Field(2_000_000_000, ge=0)
+
+    @field_validator("sites", "unseen")
+    @classmethod
+    def _sources_parse(cls, sources: dict[str, str]) -> dict[str, str]:
+        for name, text in sources.items():
+            if not name or not all(c.isalnum() or c in "-_" for c in name):
+                raise ValueError(f"site name '{name}' may hold letters, digits, '-' and '_' only")
+            Source.parse(text)
+        return sources
+
+    @model_validator(mode="after")
+    def _one_source_when_partitioned(self) -> DataParams:
+        if self.partition.scheme != "none" and len(self.sites) != 1:
+            raise ValueError(
+                f"partition.scheme '{self.partition.scheme}' splits one source, but sites names {len(self.sites)}"
+            )
+        if overlap := set(self.sites) & set(self.unseen):
+            raise ValueError(f"{', '.join(sorted(overlap))} cannot be both a site and unseen")
+        return self
+
+
+class TrainingParams(_Section):
+    """A site's local optimiser."""
+
+    local_steps: int = Field(30, ge=1)
+    batch: int = Field(16, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    warmup_steps: int = Field(10, ge=0)
+    decay_steps: int = Field(0, ge=0)
+    final_learning_rate: float = Field(5e-5, ge=0)
+    weight_decay: float = Field(1e-10, ge=0)
+    grad_clip: float = Field(10.0, ge=0)
+
+    @model_validator(mode="after")
+    def _decay_falls(self) -> TrainingParams:
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"final_learning_rate {self.final_learning_rate} is above learning_rate {self.learning_rate}"
+            )
+        if self.decay_steps and self.decay_steps <= self.warmup_steps:
+            raise ValueError(f"decay_steps {self.decay_steps} must be above warmup_steps {self.warmup_steps}")
+        return self
+
+
+class FederationParams(_Section):
+    """Rounds and how they are averaged."""
+
+    strategy: Literal["fedavg", "fedprox"] = "fedavg"
+    proximal_mu: float = Field(0.0, ge=0)
+    rounds: int = Field(6, ge=1)
+    weighting: Literal["examples", "equal"] = "examples"
+    min_replies: float = Field(1.0, gt=0, le=1)
+    timeout_s: float = Field(600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _mu_belongs_to_fedprox(self) -> FederationParams:
+        if self.strategy == "fedavg" and self.proximal_mu:
+            raise ValueError(f"proximal_mu {self.proximal_mu} needs strategy fedprox; fedavg has no proximal term")
+        return self
+
+
+class EvaluationParams(_Section):
+    """How models are judged."""
+
+    loss_draws: int = Field(2, ge=1)
+    rollouts: int = Field(20, ge=0)
+    max_steps: int = Field(40, ge=1)
+    actions_per_look: int = Field(4, ge=1)
+    seed: int = Field(100_000, ge=100_000)
+    videos: int = Field(2, ge=0)
+    joint_margin_deg: float = Field(5.0, ge=0)
+    velocity_factor: float = Field(1.5, ge=1)
+    perturbation: float = Field(0.05, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _enough_rollouts_to_film(self) -> EvaluationParams:
+        if self.videos > self.rollouts:
+            raise ValueError(f"videos {self.videos} is above rollouts {self.rollouts}")
+        return self
+
+
+class BenchmarkParams(_Section):
+    """What is timed."""
+
+    steps: int = Field(20, ge=1)
+    chunks: int = Field(30, ge=1)
+    margin: float = Field(0.25, gt=0)
+
+
+class TrackingParams(_Section):
+    """Where MLflow puts it."""
+
+    experiment: str = "zk0"
+    model: str = "zk0-smolvla"
+
+
+class Params(_Section):
+    """Everything in params.yaml."""
+
+    seed: int = Field(1, ge=0)
+    threads: int = Field(2, ge=1)
+    policy: PolicyParams
+    data: DataParams
+    training: TrainingParams = TrainingParams()
+    federation: FederationParams = FederationParams()
+    evaluation: EvaluationParams = EvaluationParams()
+    benchmark: BenchmarkParams = BenchmarkParams()
+    tracking: TrackingParams = TrackingParams()
+
+    @property
+    def decay_steps(self) -> int:
+        """Global step at which the learning rate has come down."""
+        return self.training.decay_steps or self.federation.rounds * self.training.local_steps
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        ParamsError: The file is missing, is not YAML, or breaks a rule. Every problem is listed,
+            with the rule and the value; an unknown key comes with its nearest neighbour.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ParamsError(f"{path} not found; run from the project's root, or `zk0 profile use demo`") from error
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path} must be a mapping of sections, but holds {type(content).__name__}")
+    return parse_params(content, str(path))
+
+
+def parse_params(content: dict[str, Any], origin: str = "params") -> Params:
+    """Check a params mapping; see :func:`load_params`."""
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{origin}: {_explain(problem)}" for problem in error.errors()]
+        raise ParamsError("\n".join(lines)) from error
+
+
+def _explain(problem: Any) -> str:
+    """One pydantic error as a sentence: where, which rule, which value."""
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        section: Any = Params
+        for part in problem["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown key '{where}'{nearest_hint(str(problem['loc'][-1]), section.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{where} is missing"
+    if isinstance(problem["input"], dict):
+        return f"{where}: {message}"
+    return f"{where}: {message} (got {problem['input']!r})"

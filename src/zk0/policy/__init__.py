@@ -1,0 +1,5 @@
+"""Build, load, save and serve SmolVLA."""
+
+from zk0.policy import portable
+
+portable.install()

@@ -1,0 +1,70 @@
+"""The policy a run starts from, as params name it."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from zk0.policy import nano
+from zk0.policy.build import build_full, build_nano
+from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, with_stats
+from zk0.sources import Source
+
+CAMERAS = ("observation.images.top", "observation.images.wrist")
+_UNIT = {"mean": [0.0] * 6, "std": [1.0] * 6}
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` becomes cuda, mps or cpu, whichever is there."""
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def load_start(root: Path, base: str, device: str) -> LoadedPolicy:
+    """Load or build the starting policy.
+
+    Args:
+        root: Project folder; relative checkpoint paths start there.
+        base: A checkpoint folder, ``hub:OWNER/NAME@REVISION``, ``random:nano`` or ``random:full``.
+        device: cpu, cuda, mps or auto.
+
+    Raises:
+        FileNotFoundError: No checkpoint there; says what is missing.
+    """
+    device = resolve_device(device)
+    if base.startswith("hub:"):
+        source = Source.parse(base)
+        loaded = load_checkpoint(source.name, device, source.revision)
+    elif base.startswith("random:"):
+        loaded = _random(base.removeprefix("random:"))
+        loaded.policy.to(device)
+    else:
+        loaded = load_checkpoint(root / base, device)
+    loaded.policy.eval()
+    return loaded
+
+
+def _random(size: str) -> LoadedPolicy:
+    import numpy as np
+
+    stats = {f: {k: np.array(v) for k, v in _UNIT.items()} for f in ("observation.state", "action")}
+    if size == "nano":
+        return with_stats(build_nano(_nano_vlm(), CAMERAS, seed=0), stats)
+    if size == "full":
+        return with_stats(build_full(6, 6, {name: (3, 480, 640) for name in CAMERAS}, seed=0), stats)
+    raise ValueError(f"random:{size} is unknown; random:nano and random:full are")
+
+
+@cache
+def _nano_vlm() -> Path:
+    from zk0.policy.pretrain import corpus
+
+    folder = Path(tempfile.mkdtemp(prefix="zk0-vlm-"))
+    nano.write_vlm(folder, corpus())
+    return folder

@@ -1,0 +1,24 @@
+"""Telemetry of every library off, in one place, before any of them is imported.
+
+A setting that is already in the environment is left as it is.
+"""
+
+from __future__ import annotations
+
+import os
+
+SETTINGS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def switch_off() -> None:
+    """Put the settings into this process's environment, and so into its children's."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,162 @@
+"""One HTML file that tells what a run did and whether it helped, and opens without a network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import plotly.graph_objects as go
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from zk0.files import write_text
+from zk0.reporting import curves, figures, view
+from zk0.reporting import format as fmt
+from zk0.reporting.inputs import Inputs, read_inputs
+from zk0.reporting.verdict import judge
+from zk0.reporting.videos import TaskScenes, read_scenes
+
+TEMPLATES = Path(__file__).parent / "templates"
+_FILTERS = (
+    fmt.number,
+    fmt.count,
+    fmt.signed,
+    fmt.percent,
+    fmt.signed_percent,
+    fmt.points,
+    fmt.degrees,
+    fmt.data_size,
+    fmt.duration,
+    fmt.moment,
+    fmt.quantity,
+    fmt.plain,
+    fmt.machine,
+)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure on the page: what it shows in words, and plotly's JSON for the script to draw."""
+
+    id: str
+    caption: str
+    height: int
+    json: Markup
+
+
+def write_report(root: Path, out: Path) -> None:
+    """Write the report of the run below a project's root.
+
+    The same results give the same bytes: nothing in the file depends on when it was written.
+
+    Args:
+        root: Project root, the folder above ``results``.
+        out: The HTML file.
+
+    Raises:
+        MissingInputError: A result file or a video is not there; names it and the stage that makes it.
+        ReportError: A result file does not hold what it should; names the file and the place.
+    """
+    inputs = read_inputs(root)
+    write_text(out, render(inputs, read_scenes(root, inputs.evaluation)))
+
+
+def render(inputs: Inputs, scenes: list[TaskScenes]) -> str:
+    """The report as HTML."""
+    verdict = judge(inputs.evaluation, inputs.run.best_round)
+    page = _environment().get_template("report.html.j2")
+    return page.render(
+        run=inputs.run,
+        rounds=inputs.rounds,
+        events=inputs.events,
+        environment=inputs.environment,
+        evaluation=inputs.evaluation,
+        benchmark=inputs.benchmark,
+        scenes=scenes,
+        verdict=verdict,
+        tiles=view.tiles(verdict),
+        unseen=view.unseen_sites(inputs.run, inputs.evaluation),
+        task_rows=view.task_rows(inputs.evaluation),
+        safety_rows=view.safety_rows(inputs.evaluation.safety),
+        left_out=view.left_out(inputs.rounds),
+        site_bytes=view.site_bytes(inputs.rounds),
+        site_seconds=view.site_seconds(inputs.rounds),
+        params_sections=view.params_sections(inputs.run.params),
+        plots=_plots(inputs),
+        versions={**inputs.environment.packages, **inputs.run.versions},
+        styles=_verbatim("styles.css"),
+        script=_verbatim("report.js"),
+        plotly=Markup(get_plotlyjs()),
+    )
+
+
+def _environment() -> jinja2.Environment:
+    """Templates that escape whatever comes from files, and refuse names they do not know."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update({function.__name__: function for function in _FILTERS})
+    return environment
+
+
+def _verbatim(name: str) -> Markup:
+    """The package's own style sheet or script, which must not be escaped."""
+    return Markup((TEMPLATES / name).read_text())
+
+
+def _plots(inputs: Inputs) -> dict[str, Plot]:
+    """Every figure by its name; those without data are left out."""
+    rounds, evaluation = inputs.rounds, inputs.evaluation
+    plots = [
+        _plot(
+            "held-out-loss",
+            curves.held_out_loss(rounds, inputs.run.best_round),
+            "Held-out loss after each round: each site, and the mean over all their frames. Round 0 is the starting "
+            "model with the sites' statistics; the star marks the best round.",
+        ),
+        _plot("train-loss", curves.train_loss(rounds), "Mean training loss of each round."),
+        _plot("update-norm", curves.update_norm(rounds), "Size of what each site sent, before averaging."),
+        _plot("learning-rate", curves.learning_rate(rounds), "Learning rate by round."),
+        _plot(
+            "success",
+            figures.success(evaluation.tasks),
+            "Closed-loop success by task. Whiskers are 95% Wilson intervals.",
+        ),
+        _plot(
+            "action-error",
+            figures.action_error(evaluation.tasks),
+            "Mean absolute action error of the arm's joints on held-out frames. Lower is better.",
+        ),
+        _plot("bytes-by-round", curves.bytes_by_round(rounds), "Bytes sent in each round, all sites together."),
+        _plot(
+            "bytes-by-site",
+            curves.bytes_by_site(view.site_bytes(rounds)),
+            "Bytes of each site over the whole run.",
+        ),
+        _plot(
+            "seconds",
+            curves.seconds_by_round(rounds),
+            "Where the time went. Sites' seconds are summed; where sites work at the same time, "
+            "the stack is taller than the round was long.",
+        ),
+    ]
+    if maps := figures.joint_errors(evaluation):
+        plots.append(
+            _plot(
+                "joints-base",
+                maps[0],
+                "Base: action error by joint, the gripper in percent. Both maps share one scale.",
+            )
+        )
+        plots.append(_plot("joints-global", maps[1], "Global: action error by joint, the gripper in percent."))
+    return {plot.id: plot for plot in plots}
+
+
+def _plot(name: str, figure: go.Figure, caption: str) -> Plot:
+    """A figure with its caption; plotly's JSON escapes <, > and /, so it cannot end its script element."""
+    return Plot(name, caption, int(figure.layout.height), Markup(figure.to_json()))

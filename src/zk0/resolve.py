@@ -1,0 +1,277 @@
+"""What sources and the starting policy are at this moment, as digests: the content of sources.lock.json.
+
+A digest changes exactly when what a run would train on, or start from, has changed. Nothing in the
+lock depends on the machine or the time, so that an unchanged world writes the same bytes again.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import xxhash
+
+from zk0.data.sim import tasks
+from zk0.files import digest_file, read_json, write_json
+from zk0.params import Params
+from zk0.sources import Source
+
+DIGEST_CACHE = Path(".cache/digests.json")
+BASE_VARIABLE = "ZK0_BASE"
+RANDOM_BASES = ("random:nano", "random:full")
+_DATASET_FOLDERS = ("meta", "data", "videos")
+_CHECKPOINT_FILES = ("config.json", "model.safetensors")
+_SIM_PACKAGES = ("so101-nexus", "mujoco")
+_HUB_TIMEOUT_S = 10.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# A file written this recently may change again without its time stamp moving, so it is not cached.
+_SETTLED_NS = 2_000_000_000
+
+_log = logging.getLogger(__name__)
+
+
+def starting_policy(params: Params) -> str:
+    """The policy a run starts from: ``ZK0_BASE`` if set (a nightly run's champion), else ``policy.base``."""
+    return os.environ.get(BASE_VARIABLE) or params.policy.base
+
+
+def resolve_sources(params: Params, root: Path) -> dict[str, Any]:
+    """Resolve every source and the starting policy.
+
+    Args:
+        params: Which sources and which policy.
+        root: The project's root; relative paths are below it.
+
+    Returns:
+        The content of ``sources.lock.json``: ``sources``, ``unseen`` and ``policy``, each with the
+        source as written and its digest.
+
+    Raises:
+        ValueError: Something cannot be found. Every problem is listed, with what was expected.
+    """
+    problems: list[str] = []
+
+    def attempt(where: str, resolve: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return resolve()
+        except (ValueError, OSError) as error:
+            problems.append(f"{where}: {error}")
+            return {}
+
+    with _DigestCache(root / DIGEST_CACHE) as cache:
+        found = {
+            section: {
+                name: attempt(f"data.{label}.{name}", partial(_source, name, text, params, root, cache))
+                for name, text in sources.items()
+            }
+            for section, label, sources in (
+                ("sources", "sites", params.data.sites),
+                ("unseen", "unseen", params.data.unseen),
+            )
+        }
+        base = starting_policy(params)
+        setting = BASE_VARIABLE if os.environ.get(BASE_VARIABLE) else "policy.base"
+        policy = attempt(setting, lambda: {"source": base, "digest": _policy_digest(base, params.seed, root, cache)})
+    if problems:
+        raise ValueError("\n".join(problems))
+    return {**found, "policy": policy}
+
+
+def base_kind(base: str) -> Literal["random", "hub", "folder"]:
+    """Which form a starting policy is written in.
+
+    Raises:
+        ValueError: ``random:`` or ``hub:`` with something unknown behind it.
+    """
+    if base.startswith("random:"):
+        if base not in RANDOM_BASES:
+            raise ValueError(f"'{base}' is not one of {', '.join(RANDOM_BASES)}")
+        return "random"
+    if base.startswith("hub:"):
+        Source.parse(base)
+        return "hub"
+    return "folder"
+
+
+def _source(name: str, text: str, params: Params, root: Path, cache: _DigestCache) -> dict[str, Any]:
+    source = Source.parse(text)
+    if source.kind == "sim":
+        digest, detail = _sim(name, source.name, params)
+    elif source.kind == "local":
+        digest, detail = _local(source.name, root, cache)
+    else:
+        digest = hub_commit(source.name, source.revision or "main", "dataset")
+        detail = {"repository": source.name, "revision": source.revision or "main"}
+    return {"source": text, "digest": digest, "detail": detail}
+
+
+def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, Any]]:
+    """A simulated recording is decided by its task, the simulator's code and versions, and the params.
+
+    The source's name counts as well: it decides the seeds of the scenes.
+    """
+    task = tasks.find_task(task_name)
+    folder = Path(tasks.__file__).parent
+    code = xxhash.xxh3_128()
+    for path in [*sorted(folder.glob("*.py")), folder.parent / "recordings.py"]:
+        code.update(f"{path.name}\0{digest_file(path)}\n".encode())
+    detail = {
+        "task": repr(task),
+        "code": code.hexdigest(),
+        "seed": params.seed,
+        "episodes": params.data.episodes,
+        "noise": params.data.noise,
+        "fps": params.data.fps,
+        "packages": {package: _version(package) for package in _SIM_PACKAGES},
+    }
+    return _digest_of({"name": name, **detail}), detail
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ValueError(f"the package {package}, which simulated sources need, is not installed") from error
+
+
+def _local(text: str, root: Path, cache: _DigestCache) -> tuple[str, dict[str, Any]]:
+    folder = _below(root, text)
+    info_file = folder / "meta" / "info.json"
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist; expected the folder of a LeRobot dataset")
+    if not info_file.is_file():
+        raise ValueError(f"{folder} is no LeRobot dataset: meta/info.json not found in it")
+    info = read_json(info_file)
+    if not isinstance(info, dict):
+        raise ValueError(f"{info_file} must hold a mapping, but holds {type(info).__name__}")
+    files = [p for part in _DATASET_FOLDERS for p in sorted((folder / part).rglob("*")) if p.is_file()]
+    detail: dict[str, Any] = {"files": len(files), "bytes": sum(p.stat().st_size for p in files)}
+    detail |= {key: info.get(key) for key in ("codebase_version", "robot_type", "fps", "total_episodes")}
+    return cache.digest(folder, files), detail
+
+
+def _policy_digest(base: str, seed: int, root: Path, cache: _DigestCache) -> str:
+    kind = base_kind(base)
+    if kind == "random":
+        return _digest_of([base, seed])
+    if kind == "hub":
+        source = Source.parse(base)
+        return hub_commit(source.name, source.revision or "main", "model")
+    folder = _below(root, base)
+    if not folder.is_dir():
+        raise ValueError(
+            f"there is no folder {folder}; expected a checkpoint folder, hub:OWNER/NAME@REVISION, "
+            f"{' or '.join(RANDOM_BASES)} (got '{base}')"
+        )
+    if missing := [name for name in _CHECKPOINT_FILES if not (folder / name).is_file()]:
+        raise ValueError(f"{folder} is no policy checkpoint: {', '.join(missing)} not found in it")
+    return cache.digest(folder, sorted(p for p in folder.rglob("*") if p.is_file()))
+
+
+def hub_commit(repository: str, revision: str, kind: Literal["dataset", "model"]) -> str:
+    """The commit that a branch, tag or commit of a Hugging Face repository stands for now.
+
+    Without a network the last commit that the local Hub cache has seen counts, and a warning says so.
+
+    Raises:
+        ValueError: No such repository or revision, no access, or offline with nothing in the cache.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name = f"{kind} repository {repository}"
+    api = HfApi()
+    info = api.dataset_info if kind == "dataset" else api.model_info
+    try:
+        sha = info(repository, revision=revision, timeout=_HUB_TIMEOUT_S).sha
+    except RevisionNotFoundError as error:
+        raise ValueError(f"{name} has no revision '{revision}'; expected a branch, tag or commit of it") from error
+    except GatedRepoError as error:
+        raise ValueError(f"{name} asks for its terms to be accepted; do so on the Hub and `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(f"{name} does not exist, or is private; if it is private, `hf auth login`") from error
+    except (OSError, httpx.HTTPError) as error:
+        return _cached_commit(repository, revision, kind, f"{type(error).__name__}: {error}".splitlines()[0])
+    if not sha:
+        raise ValueError(f"{name} gave no commit for revision '{revision}'")
+    return str(sha)
+
+
+def _cached_commit(repository: str, revision: str, kind: str, reason: str) -> str:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    if _COMMIT.fullmatch(revision):
+        return revision  # a commit stands for itself
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind)
+    reference = folder / "refs" / revision
+    sha = reference.read_text().strip() if reference.is_file() else ""
+    if not (folder / "snapshots" / sha).is_dir() or not sha:
+        raise ValueError(
+            f"{kind} repository {repository} cannot be reached ({reason}) and revision '{revision}' is not in the "
+            f"local Hub cache; connect once, or give a commit, or use local:PATH"
+        )
+    _log.warning("%s not reached (%s): using %s, the cached '%s'", repository, reason, sha[:12], revision)
+    return sha
+
+
+def _below(root: Path, text: str) -> Path:
+    return root / Path(text).expanduser()
+
+
+def _digest_of(value: object) -> str:
+    return xxhash.xxh3_128(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+class _DigestCache:
+    """Digests of files by size and time stamp, so that an unchanged large folder costs a stat per file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._changed = False
+        try:
+            self._known: dict[str, list[Any]] = dict(read_json(path))
+        except (OSError, ValueError, TypeError):
+            self._known = {}  # only a cache: missing or spoilt, it is built anew
+
+    def __enter__(self) -> _DigestCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._changed:
+            write_json(self._path, self._known)
+
+    def digest(self, folder: Path, files: list[Path]) -> str:
+        """As :func:`zk0.files.digest_folder`, over ``files`` below ``folder``."""
+        whole = xxhash.xxh3_128()
+        for path in files:
+            whole.update(f"{path.relative_to(folder).as_posix()}\0{self._file(path)}\n".encode())
+        self._forget_vanished(folder, {str(path.absolute()) for path in files})
+        return whole.hexdigest()
+
+    def _file(self, path: Path) -> str:
+        stat, key = path.stat(), str(path.absolute())
+        known = self._known.get(key)
+        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
+            return str(known[2])
+        digest = digest_file(path)
+        if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
+            self._known[key] = [stat.st_size, stat.st_mtime_ns, digest]
+            self._changed = True
+        return digest
+
+    def _forget_vanished(self, folder: Path, present: set[str]) -> None:
+        inside = f"{folder.absolute()}{os.sep}"
+        vanished = [key for key in self._known if key.startswith(inside) and key not in present]
+        for key in vanished:
+            del self._known[key]
+        self._changed |= bool(vanished)

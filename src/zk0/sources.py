@@ -1,0 +1,55 @@
+"""Where data and policies come from, as written in params: ``sim:``, ``local:``, ``hub:``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from zk0.names import nearest_hint
+
+Kind = Literal["sim", "local", "hub"]
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed source.
+
+    Attributes:
+        kind: ``sim`` (the embedded arm), ``local`` (a folder) or ``hub`` (a Hugging Face repository).
+        name: Task name, path, or ``owner/repository``.
+        revision: Branch, tag or commit of a hub source; None elsewhere.
+
+    Example:
+        >>> Source.parse("hub:lerobot/svla_so100_pickplace@v3.0")
+        Source(kind='hub', name='lerobot/svla_so100_pickplace', revision='v3.0')
+    """
+
+    kind: Kind
+    name: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Parse a source.
+
+        Raises:
+            ValueError: Not of a known form; the message says what was expected.
+        """
+        kind, colon, rest = text.partition(":")
+        if not colon or not rest:
+            raise ValueError(f"source '{text}' must be sim:TASK, local:PATH or hub:OWNER/NAME@REVISION")
+        if kind == "sim":
+            return cls("sim", rest)
+        if kind == "local":
+            return cls("local", rest)
+        if kind == "hub":
+            name, _, revision = rest.partition("@")
+            if not _HUB.fullmatch(name):
+                raise ValueError(f"source '{text}' must name a repository as hub:OWNER/NAME@REVISION")
+            return cls("hub", name, revision or "main")
+        raise ValueError(f"source '{text}' has an unknown kind{nearest_hint(kind, ['sim', 'local', 'hub'])}")
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}" + (f"@{self.revision}" if self.revision else "")

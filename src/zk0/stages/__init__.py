@@ -1,0 +1,1 @@
+"""One function per DVC stage: params and paths in, files out."""

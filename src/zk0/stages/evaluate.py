@@ -1,0 +1,247 @@
+"""evaluate: base against global model, on every site's held-out data and in closed loop."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zk0.console import console, progress_bar
+from zk0.data.manifest import Manifest, read_manifests
+from zk0.data.sim.arm import JOINTS
+from zk0.data.sim.simulation import CONTROL_HZ
+from zk0.data.sim.tasks import find_task
+from zk0.errors import StageError
+from zk0.evaluation.held_out import Excess, Limits, held_out_loss
+from zk0.evaluation.intervals import wilson
+from zk0.evaluation.rollouts import Rollout, roll_out
+from zk0.evaluation.safety import rollout_excess, safety_report
+from zk0.evaluation.video import write_video
+from zk0.federation import protocol
+from zk0.federation.client_app import app as client_app
+from zk0.federation.client_app import detail
+from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.journal import Journal
+from zk0.federation.run import RESULTS, locked_base
+from zk0.federation.server import Server
+from zk0.federation.site import Site
+from zk0.files import digest_folder, read_json, write_json
+from zk0.params import Params
+from zk0.policy.checkpoint import LoadedPolicy, Stats, load_checkpoint
+from zk0.policy.start import load_start, resolve_device
+from zk0.policy.trainable import trainable_tensors
+from zk0.sources import Source
+from zk0.stages.summary import comparison_table
+
+OUT = Path("results/evaluation.json")
+METRICS = Path("results/metrics.json")
+VIDEOS = Path("results/rollouts")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to judge; ``stats`` None means that it keeps the base's own normalisation."""
+
+    name: str
+    loaded: LoadedPolicy
+    stats: Stats | None
+
+
+def run(root: Path, params: Params) -> None:
+    """Write evaluation.json, metrics.json and rollout videos, and print the comparison.
+
+    Raises:
+        StageError: A site's episodes are in both training and evaluation, or a site failed.
+    """
+    torch.set_num_threads(params.threads)
+    report = read_json(root / RESULTS / "run.json")
+    limits = Limits(**{name: np.array(value) for name, value in report["limits"].items()})
+    base_source, base_digest = locked_base(root)
+    best = root / report["checkpoints"]["best"]["path"]
+    stats = {f: {k: np.array(v, dtype=np.float32) for k, v in s.items()} for f, s in report["stats"].items()}
+    candidates = [
+        Candidate("base", load_start(root, base_source, params.policy.device), None),
+        Candidate("global", load_checkpoint(best, resolve_device(params.policy.device)), stats),
+    ]
+    sites, unseen = read_manifests(root)
+    _refuse_leakage(report, sites)
+    tasks: dict[str, dict[str, Any]] = {
+        m.site: {"role": m.role, "sentence": m.tasks[0], "source": m.source} for m in [*sites, *unseen]
+    }
+    safety, videos = {}, []
+    shutil.rmtree(root / VIDEOS, ignore_errors=True)
+    with progress_bar() as bar:
+        line = bar.add_task("evaluating", total=len(candidates) * 2 * len(tasks))
+        for candidate in candidates:
+            excess: dict[str, Excess] = {}
+            for name, result in _recorded(root, params, candidate, limits, sites, unseen).items():
+                _keep_worst(excess, result.pop("excess"))
+                tasks[name][candidate.name] = _recorded_figures(result)
+                bar.advance(line)
+            for manifest in [*sites, *unseen]:
+                rollouts = _rollouts(params, candidate, manifest)
+                tasks[manifest.site][candidate.name] |= _closed_loop_figures(rollouts)
+                if rollouts:
+                    _keep_worst(excess, {"rollouts": rollout_excess(rollouts, limits)})
+                videos += _film(root, params, candidate, manifest, rollouts)
+                bar.advance(line)
+            safety[candidate.name] = safety_report(excess, params.evaluation)
+    result = {
+        "models": {
+            "base": {"path": base_source, "digest": base_digest},
+            "global": {**report["checkpoints"]["best"], "digest": digest_folder(best)},
+        },
+        "tasks": tasks,
+        "overall": {c.name: _overall(tasks, c.name) for c in candidates},
+        "safety": safety,
+        "videos": videos,
+    }
+    write_json(root / OUT, result)
+    write_json(root / METRICS, _flat_metrics(result))
+    console.print(comparison_table(result))
+
+
+def _refuse_leakage(report: dict[str, Any], sites: list[Manifest]) -> None:
+    """The manifests judged on must be those trained on: held-out episodes then stayed out."""
+    for manifest in sites:
+        trained = report["sites"].get(manifest.site)
+        if trained is None or trained["digest"] != manifest.digest:
+            raise StageError(
+                f"site '{manifest.site}' was split anew since the federation ran, so its held-out episodes may have "
+                "been trained on; run `zk0 federate` again"
+            )
+
+
+def _recorded(
+    root: Path, params: Params, candidate: Candidate, limits: Limits, sites: list[Manifest], unseen: list[Manifest]
+) -> dict[str, dict[str, Any]]:
+    """Judge on recorded data: each site by message on its own, unseen tasks here."""
+    bounds = {"low": limits.low.tolist(), "high": limits.high.tolist(), "step": limits.step.tolist()}
+    grid = InProcessGrid(client_app, root, len(sites), params.data.decoded_limit_bytes)
+    server = Server(grid, params, "evaluate", locked_base(root), Journal(root / "state" / "evaluate-events.jsonl"))
+    server.meet()
+    server.begin_round()
+    tensors = trainable_tensors(candidate.loaded.policy)
+    results = {
+        reply.site: dict(reply.values)
+        for reply in server.ask_with_model(protocol.EVALUATE, 0, tensors, candidate.stats, limits=bounds)
+    }
+    server.enough(len(results), 0, "evaluated")
+    task = server.task(protocol.Header(run="evaluate", round=0, partition=-1), detailed=True)
+    for manifest in unseen:
+        site = Site(root, manifest, params.data.decoded_limit_bytes)
+        loss = held_out_loss(candidate.loaded, site.held_out_frames, params.evaluation.loss_draws, params.seed)
+        results[manifest.site] = {
+            "held_out_loss": loss,
+            "frames": len(site.held_out_frames),
+            **detail(candidate.loaded, site, task, bounds),
+        }
+    for result in results.values():
+        result["excess"] = {
+            where: Excess(np.array(e["range_deg"]), np.array(e["velocity"])) for where, e in result["excess"].items()
+        }
+    return results
+
+
+def _recorded_figures(result: dict[str, Any]) -> dict[str, Any]:
+    by_joint = result["action_error"]
+    return {
+        "held_out_loss": result["held_out_loss"],
+        # The gripper is in percent; the mean in degrees is over the five arm joints.
+        "action_error_deg": float(np.mean([by_joint[joint] for joint in JOINTS[:5]])),
+        "action_error_deg_by_joint": by_joint,
+        "held_out_frames": result["frames"],
+    }
+
+
+def _rollouts(params: Params, candidate: Candidate, manifest: Manifest) -> list[Rollout]:
+    """Closed-loop episodes where there is a simulator for the task."""
+    source = Source.parse(manifest.source)
+    settings = params.evaluation
+    if source.kind != "sim" or not settings.rollouts:
+        return []
+    return roll_out(
+        candidate.loaded,
+        find_task(source.name),
+        range(settings.seed, settings.seed + settings.rollouts),
+        max_steps=settings.max_steps,
+        actions_per_look=settings.actions_per_look,
+        filmed=settings.videos,
+    )
+
+
+def _closed_loop_figures(rollouts: list[Rollout]) -> dict[str, Any]:
+    if not rollouts:
+        names = ("success_rate", "success_low", "success_high", "mean_steps")
+        return {"rollouts": 0, "successes": 0, **dict.fromkeys(names)}
+    successes = sum(r.success for r in rollouts)
+    low, high = wilson(successes, len(rollouts))
+    return {
+        "rollouts": len(rollouts),
+        "successes": successes,
+        "success_rate": successes / len(rollouts),
+        "success_low": low,
+        "success_high": high,
+        "mean_steps": float(np.mean([r.steps for r in rollouts])),
+        "outcomes": {str(r.seed): r.success for r in rollouts},
+    }
+
+
+def _film(
+    root: Path, params: Params, candidate: Candidate, manifest: Manifest, rollouts: list[Rollout]
+) -> list[dict[str, Any]]:
+    videos = []
+    for rollout in rollouts[: params.evaluation.videos]:
+        assert rollout.frames is not None
+        file = VIDEOS / f"{manifest.site}-{candidate.name}-{rollout.seed}.mp4"
+        write_video(rollout.frames, root / file, CONTROL_HZ)
+        videos.append(
+            {
+                "task": manifest.site,
+                "model": candidate.name,
+                "seed": rollout.seed,
+                "success": rollout.success,
+                "file": str(file),
+            }
+        )
+    return videos
+
+
+def _keep_worst(excess: dict[str, Excess], more: dict[str, Excess]) -> None:
+    for where, found in more.items():
+        excess[where] = excess[where].worst(found) if where in excess else found
+
+
+def _overall(tasks: dict[str, dict[str, Any]], model: str) -> dict[str, Any]:
+    """Means over the sites; success also over the unseen tasks."""
+    seen = [t[model] for t in tasks.values() if t["role"] == "site"]
+    unseen = [t[model] for t in tasks.values() if t["role"] == "unseen"]
+
+    def rate(results: list[dict[str, Any]]) -> float | None:
+        rates = [r["success_rate"] for r in results if r["success_rate"] is not None]
+        return float(np.mean(rates)) if rates else None
+
+    return {
+        "held_out_loss": float(np.mean([r["held_out_loss"] for r in seen])),
+        "action_error_deg": float(np.mean([r["action_error_deg"] for r in seen])),
+        "success_rate_seen": rate(seen),
+        "success_rate_unseen": rate(unseen),
+        "successes": sum(r["successes"] for r in seen + unseen),
+        "rollouts": sum(r["rollouts"] for r in seen + unseen),
+    }
+
+
+def _flat_metrics(result: dict[str, Any]) -> dict[str, Any]:
+    """What `dvc metrics diff` compares."""
+    flat: dict[str, Any] = {}
+    for model, overall in result["overall"].items():
+        flat[model] = {name: value for name, value in overall.items() if value is not None}
+        flat[model]["safe"] = int(result["safety"][model]["passed"])
+        for name, task in result["tasks"].items():
+            wanted = ("action_error_deg", "held_out_loss", "success_rate")
+            flat[model][name] = {key: task[model][key] for key in wanted if task[model][key] is not None}
+    return flat

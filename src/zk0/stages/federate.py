@@ -1,0 +1,43 @@
+"""federate: run the ServerApp on the in-process engine."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+
+import torch
+from flwr.app import Context, RecordDict
+
+from zk0.console import console
+from zk0.data.manifest import read_manifests
+from zk0.errors import StageError
+from zk0.federation.client_app import app as client_app
+from zk0.federation.inprocess import RUN_ID, InProcessGrid
+from zk0.federation.server_app import app as server_app
+from zk0.params import Params
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def run(root: Path, params: Params) -> None:
+    """Run or continue the federation; Ctrl-C or SIGTERM loses at most the round in progress.
+
+    Raises:
+        FederationError: Too few good replies.
+        StageError: Stopped by the user; says how to go on.
+    """
+    torch.set_num_threads(params.threads)
+    sites, _ = read_manifests(root)
+    grid = InProcessGrid(client_app, root, len(sites), params.data.decoded_limit_bytes)
+    context = Context(
+        run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={"project": str(root)}
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        server_app(grid=grid, context=context)
+    except KeyboardInterrupt:
+        raise StageError("stopped; complete rounds are saved, and `zk0 federate` goes on from the last one") from None
+    console.print(f"global model in {root / 'checkpoints'}")

@@ -1,0 +1,170 @@
+"""prepare: record or find every source, check it, split it, write the manifests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+import xxhash
+from rich.progress import Progress
+
+from zk0.console import console, progress_bar
+from zk0.data.dataset import DatasetFolder, check_dataset
+from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, write_manifest
+from zk0.data.recordings import record_dataset, recording_seed
+from zk0.data.sim.tasks import find_task
+from zk0.data.split import hold_out, partition
+from zk0.errors import DataError
+from zk0.files import read_json, write_json
+from zk0.params import Params
+from zk0.seeding import numpy_rng
+from zk0.sources import Source
+
+RECORDINGS = Path("data/recordings")
+REPORT = Path("results/data.json")
+IMAGE_SIZE = 96
+
+
+def run(root: Path, params: Params) -> None:
+    """Write recordings, manifests and ``results/data.json``.
+
+    Raises:
+        DataError: A source is not fit to train on; nothing of this call's manifests is left behind.
+    """
+    lock = read_json(root / "sources.lock.json")
+    with progress_bar() as progress:
+        folders = {
+            name: _obtain(root, params, name, Source.parse(text), lock, progress)
+            for name, text in {**params.data.sites, **params.data.unseen}.items()
+        }
+    for dataset in folders.values():
+        check_dataset(dataset, params.data.fps)
+    sites = _site_manifests(root, params, folders, lock)
+    unseen = [
+        _manifest(root, folders[name], name, -1, "unseen", text, _revision(lock, name), [], _episodes(folders[name]))
+        for name, text in params.data.unseen.items()
+    ]
+    check_disjoint(sites)
+    _check_alike(sites + unseen)
+    for stale in (root / MANIFESTS).glob("*.json"):
+        stale.unlink()
+    for manifest in sites + unseen:
+        write_manifest(root, manifest)
+    write_json(root / REPORT, {"partitions": [m.summary() for m in sites + unseen]})
+    frames = sum(m.train_frames for m in sites)
+    console.print(f"{len(sites)} sites with {frames} training frames, {len(unseen)} unseen tasks")
+
+
+def _obtain(
+    root: Path, params: Params, name: str, source: Source, lock: dict[str, dict[str, dict[str, str]]], bar: Progress
+) -> DatasetFolder:
+    """Record, find or download one source."""
+    if source.kind == "sim":
+        task = find_task(source.name)
+        folder = root / RECORDINGS / name
+        line = bar.add_task(f"recording {name}", total=params.data.episodes)
+        record_dataset(
+            task,
+            folder,
+            repo_id=f"zk0/{name}",
+            episodes=params.data.episodes,
+            seed=recording_seed(params.seed, name),
+            noise=params.data.noise,
+            image_size=IMAGE_SIZE,
+            progress=lambda: bar.advance(line),
+        )
+        return DatasetFolder(folder, f"zk0/{name}")
+    if source.kind == "local":
+        folder = Path(source.name).expanduser()
+        return DatasetFolder(folder if folder.is_absolute() else root / folder, source.name)
+    from huggingface_hub import snapshot_download
+
+    folder = Path(snapshot_download(source.name, repo_type="dataset", revision=_revision(lock, name)))
+    return DatasetFolder(folder, source.name)
+
+
+def _revision(lock: dict[str, dict[str, dict[str, str]]], name: str) -> str:
+    entry = {**lock["sources"], **lock["unseen"]}.get(name)
+    if entry is None:
+        raise DataError(f"sources.lock.json does not know '{name}'; run `zk0 validate` after changing params")
+    return entry["digest"]
+
+
+def _episodes(dataset: DatasetFolder) -> list[int]:
+    return [int(e) for e in dataset.table["episode_index"].unique()]
+
+
+def _site_manifests(
+    root: Path, params: Params, folders: dict[str, DatasetFolder], lock: dict[str, dict[str, dict[str, str]]]
+) -> list[Manifest]:
+    """One manifest per source, or many from one source."""
+    manifests = []
+    if params.data.partition.scheme == "none":
+        parts = [(name, name, _episodes(folders[name])) for name in params.data.sites]
+    else:
+        (name,) = params.data.sites
+        table = folders[name].table
+        tasks = [int(t) for t in table.groupby("episode_index")["task_index"].first()]
+        rng = numpy_rng(params.seed, "partition")
+        dealt = partition(_episodes(folders[name]), tasks, params.data.partition, rng)
+        parts = [(f"{name}-{number}", name, part) for number, part in enumerate(dealt)]
+    for number, (site, name, episodes) in enumerate(parts):
+        train, held_out = hold_out(episodes, params.data.held_out, numpy_rng(params.seed, "held-out", site))
+        source, revision = params.data.sites[name], _revision(lock, name)
+        manifests.append(_manifest(root, folders[name], site, number, "site", source, revision, train, held_out))
+    return manifests
+
+
+def _manifest(
+    root: Path,
+    dataset: DatasetFolder,
+    site: str,
+    number: int,
+    role: Literal["site", "unseen"],
+    source: str,
+    revision: str,
+    train: list[int],
+    held_out: list[int],
+) -> Manifest:
+    groups = dict(list(dataset.table.groupby("episode_index")))
+    digests = {episode: dataset.episode_digest(groups[episode]) for episode in [*train, *held_out]}
+    whole = xxhash.xxh3_128(repr((site, role, sorted(digests.items()), train, held_out)).encode()).hexdigest()
+    used = [groups[episode] for episode in [*train, *held_out]]
+    tasks = Counter(dataset.task_names[int(t)] for rows in used for t in rows["task_index"])
+    inside = dataset.root.is_relative_to(root)
+    return Manifest(
+        site=site,
+        partition=number,
+        role=role,
+        source=source,
+        revision=revision,
+        repo_id=dataset.repo_id,
+        root=str(dataset.root.relative_to(root) if inside else dataset.root),
+        robot_type=str(dataset.info.get("robot_type") or "unknown"),
+        fps=int(dataset.info["fps"]),
+        cameras=dataset.cameras,
+        image_shapes={camera: dataset.image_shape(camera) for camera in dataset.cameras},
+        joints=tuple(dataset.info["features"]["action"]["names"]),
+        tasks=tuple(task for task, _ in tasks.most_common()),
+        train_episodes=tuple(train),
+        held_out_episodes=tuple(held_out),
+        train_frames=sum(len(groups[e]) for e in train),
+        held_out_frames=sum(len(groups[e]) for e in held_out),
+        episode_digests=digests,
+        digest=whole,
+    )
+
+
+def _check_alike(manifests: list[Manifest]) -> None:
+    """One global model needs one kind of robot and one set of cameras."""
+    first = manifests[0]
+    for other in manifests[1:]:
+        if other.robot_type != first.robot_type:
+            raise DataError(
+                f"mixed embodiments: '{first.site}' is a {first.robot_type}, '{other.site}' a {other.robot_type}"
+            )
+        if other.cameras != first.cameras:
+            raise DataError(
+                f"'{other.site}' has cameras {', '.join(other.cameras)}, '{first.site}' {', '.join(first.cameras)}"
+            )

@@ -1,0 +1,17 @@
+"""report: one HTML file that shows a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zk0.console import console
+from zk0.params import Params
+from zk0.reporting.report import write_report
+
+OUT = Path("results/report.html")
+
+
+def run(root: Path, params: Params) -> None:
+    """Write results/report.html from what the other stages left."""
+    write_report(root, root / OUT)
+    console.print(f"report in {root / OUT}")

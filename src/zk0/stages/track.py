@@ -1,0 +1,28 @@
+"""track: project the run's files into MLflow."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zk0.console import console
+from zk0.files import write_json
+from zk0.params import Params
+from zk0.tracking.project import track
+
+OUT = Path("results/tracking.json")
+
+
+def run(root: Path, params: Params) -> None:
+    """Bring MLflow up to date with the results, and note where the run is."""
+    result = track(
+        root,
+        params.tracking.experiment,
+        params.tracking.model,
+        dvc_experiment=os.environ.get("ZK0_DVC_EXPERIMENT"),
+    )
+    write_json(
+        root / OUT, {"run_id": result.run_id, "model": params.tracking.model, "model_version": result.model_version}
+    )
+    what = "recorded as" if result.created else "already is"
+    console.print(f"{what} MLflow run {result.run_id}, {params.tracking.model} version {result.model_version}")

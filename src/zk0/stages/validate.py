@@ -1,0 +1,70 @@
+"""validate: refuse now what would fail an hour later, and note what every source is at this moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from zk0.console import console
+from zk0.environment import Check, check_environment
+from zk0.errors import StageError
+from zk0.files import read_json, write_json
+from zk0.params import Params
+from zk0.resolve import resolve_sources, starting_policy
+
+REPORT = Path("results/environment.json")
+LOCK = Path("sources.lock.json")
+
+
+def run(root: Path, params: Params) -> None:
+    """Write ``results/environment.json`` and, when nothing is wrong, ``sources.lock.json``.
+
+    Raises:
+        StageError: A check failed; lists each with what to do. The report is written all the same.
+    """
+    report = check_environment(params, root)
+    lock, check = _sources(root, params)
+    report["checks"].append(check.as_dict())
+    report["passed"] = report["passed"] and check.passed
+    write_json(root / REPORT, report)
+    console.print(_table(report["checks"]))
+    failed = [c for c in report["checks"] if not c["passed"] and c["severity"] == "error"]
+    if failed:
+        lines = [f"{c['name']}: {c['found']} (expected {c['expected']})\n  {c['advice']}" for c in failed]
+        raise StageError("\n".join([f"{len(failed)} of {len(report['checks'])} checks failed", *lines]))
+    if not _holds(root / LOCK, lock):
+        write_json(root / LOCK, lock)
+
+
+def _sources(root: Path, params: Params) -> tuple[dict[str, Any], Check]:
+    """What the sources resolve to, and a check that says so."""
+    expected = "every source and the starting policy can be found"
+    advice = "mend data.sites, data.unseen or policy.base in params.yaml"
+    try:
+        lock = resolve_sources(params, root)
+    except ValueError as error:
+        return {}, Check("sources", False, str(error), expected, advice)
+    count = len(lock["sources"]) + len(lock["unseen"])
+    found = f"{count} sources; {starting_policy(params)} at {lock['policy']['digest'][:12]}"
+    return lock, Check("sources", True, found, expected, advice)
+
+
+def _holds(path: Path, value: dict[str, Any]) -> bool:
+    """Whether a file already says this; then it keeps its time stamp."""
+    try:
+        return bool(read_json(path) == value)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _table(checks: list[dict[str, Any]]) -> Table:
+    table = Table("check", "", "found", "expected")
+    for check in checks:
+        verdict = "[green]ok" if check["passed"] else "[red]failed" if check["severity"] == "error" else "[yellow]note"
+        table.add_row(
+            check["name"], verdict, escape(check["found"]), "" if check["passed"] else escape(check["expected"])
+        )
+    return table

@@ -1,0 +1,138 @@
+"""From a model version back to what made it, and the runs at a glance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from zk0.tracking import names
+from zk0.tracking.registry import aliases, find_version, version_checkpoint
+from zk0.tracking.store import DATABASE, opened, runs, versions
+
+_TABLE_METRICS = {
+    "held_out_loss": "eval/best_held_out_loss",
+    "action_error_deg": "eval/action_error_deg",
+    "base_action_error_deg": "eval/base/action_error_deg",
+    "success_seen": "eval/success_rate_seen",
+    "success_unseen": "eval/success_rate_unseen",
+    "wall_s": "time/wall_s",
+}
+
+
+def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any]:
+    """Where a model version comes from and how to get back there.
+
+    Returns:
+        ``model``, ``version``, ``aliases``, ``description``, ``run_id``, ``run`` (the params'
+        digest), ``round``, ``digest`` and ``checkpoint`` (of the weights), ``base_digest``,
+        ``strategy``, ``git_revision``, ``git_dirty``, ``dvc_experiment``, ``flow_run``, ``params``
+        (dotted), ``datasets`` (name to digest, role and source), ``metrics`` and ``commands``, which
+        bring code, params and data back. What was not recorded is None.
+
+    Raises:
+        TrackingError: There is no such version, or no store.
+    """
+    root = root.resolve()
+    with opened(root) as client:
+        found = find_version(client, model_name, version)
+        run = client.get_run(str(found.run_id))
+        checkpoint = version_checkpoint(client, root, found)
+    tags = {**run.data.tags, **found.tags}
+    revision, dvc_experiment = tags.get(names.GIT_REVISION) or None, tags.get(names.DVC_EXPERIMENT)
+    return {
+        "model": model_name,
+        "version": version,
+        "aliases": sorted(found.aliases),
+        "description": found.description,
+        "run_id": run.info.run_id,
+        "run": tags[names.RUN],
+        "round": int(tags[names.ROUND]),
+        "digest": tags[names.DIGEST],
+        "checkpoint": checkpoint.relative_to(root).as_posix(),
+        "base_digest": tags[names.BASE_DIGEST],
+        "strategy": tags[names.STRATEGY],
+        "git_revision": revision,
+        "git_dirty": tags[names.GIT_DIRTY] == "true",
+        "dvc_experiment": dvc_experiment,
+        "flow_run": tags.get("prefect.flow_run_id"),
+        "params": dict(run.data.params),
+        "datasets": _datasets(run),
+        "metrics": dict(run.data.metrics),
+        "commands": way_back(revision, dvc_experiment),
+    }
+
+
+def way_back(revision: str | None, dvc_experiment: str | None) -> list[str]:
+    """Commands that restore code, params and data; fewer the less was recorded.
+
+    >>> way_back("4f2a91c", "nightly-0312")
+    ['git checkout 4f2a91c', 'dvc exp apply nightly-0312']
+    """
+    commands = [f"git checkout {revision}"] if revision else []
+    if dvc_experiment:
+        return [*commands, f"dvc exp apply {dvc_experiment}"]
+    return [*commands, "dvc checkout"] if commands else []
+
+
+def _datasets(run: Run) -> dict[str, dict[str, str]]:
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return {
+        given.dataset.name: {
+            "digest": given.dataset.digest,
+            "role": next((tag.value for tag in given.tags if tag.key == "mlflow.data.context"), ""),
+            "source": given.dataset.source,
+        }
+        for given in inputs
+    }
+
+
+def list_runs(root: Path, experiment: str) -> list[dict[str, Any]]:
+    """The tracked federated runs, newest first, as rows of a table; empty if there are none.
+
+    Returns:
+        Per run ``run_id``, ``name``, ``run``, ``started_ms``, ``status``, ``strategy``, ``rounds``,
+        ``sites``, ``git_revision``, ``dvc_experiment``, ``versions`` (such as
+        ``zk0-smolvla/3 (champion)``) and the headline metrics, None where not measured.
+    """
+    if not (root / DATABASE).exists():
+        return []
+    with opened(root) as client:
+        found = client.get_experiment_by_name(experiment)
+        if found is None:
+            return []
+        parents = runs(client, found.experiment_id, f"tags.`{names.RECORD}` LIKE '%'")
+        labels = _labels(client)
+    return [_row(run, labels) for run in parents if names.SITE not in run.data.tags]
+
+
+def _labels(client: MlflowClient) -> dict[str, list[str]]:
+    """The registered versions of each run, as ``zk0-smolvla/3 (champion)``."""
+    labels: dict[str, list[str]] = {}
+    registered = versions(client)
+    known = {name: aliases(client, name) or {} for name in {version.name for version in registered}}
+    for version in registered:
+        mine = sorted(alias for alias, number in known[version.name].items() if number == int(version.version))
+        suffix = f" ({', '.join(mine)})" if mine else ""
+        labels.setdefault(str(version.run_id), []).append(f"{version.name}/{version.version}{suffix}")
+    return labels
+
+
+def _row(run: Run, labels: dict[str, list[str]]) -> dict[str, Any]:
+    tags, metrics = run.data.tags, run.data.metrics
+    return {
+        "run_id": run.info.run_id,
+        "name": run.info.run_name,
+        "run": tags[names.RUN],
+        "started_ms": run.info.start_time,
+        "status": run.info.status,
+        "strategy": tags[names.STRATEGY],
+        "rounds": int(run.data.params["federation.rounds"]) if "federation.rounds" in run.data.params else None,
+        "sites": sum(given["role"] == "training" for given in _datasets(run).values()),
+        "git_revision": tags.get(names.GIT_REVISION) or None,
+        "dvc_experiment": tags.get(names.DVC_EXPERIMENT),
+        "versions": labels.get(run.info.run_id, []),
+        **{key: metrics.get(name) for key, name in _TABLE_METRICS.items()},
+    }

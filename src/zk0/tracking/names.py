@@ -1,0 +1,175 @@
+"""What a run is called in MLflow: params, metrics and tags, made from the result files.
+
+Metric names have structure: ``train/``, ``eval/``, ``comm/`` and ``time/`` with step = round;
+``eval/...`` of the judged model, ``eval/base/...`` of the model it started from, both with step =
+the best round; ``safety/``, ``policy/`` and ``bench/``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import Any
+
+from zk0.tracking.results import Results
+
+RUN = "zk0.run"
+RECORD = "zk0.record"
+SITE = "zk0.site"
+ROUND = "zk0.round"
+DIGEST = "zk0.digest"
+DVC_EXPERIMENT = "zk0.dvc_experiment"
+GIT_REVISION = "zk0.git_revision"
+GIT_DIRTY = "zk0.git_dirty"
+STRATEGY = "zk0.strategy"
+BASE_DIGEST = "zk0.base_digest"
+
+_ROUND_METRICS = {
+    "train_loss": "train/loss",
+    "learning_rate": "train/learning_rate",
+    "held_out_loss": "eval/held_out_loss",
+    "bytes_up": "comm/bytes_up",
+    "bytes_down": "comm/bytes_down",
+    "round_s": "time/round_s",
+    "aggregate_s": "time/aggregate_s",
+    "save_s": "time/save_s",
+}
+_SITE_METRICS = {
+    "examples": "train/examples",
+    "train_loss": "train/loss",
+    "update_norm": "train/update_norm",
+    "held_out_loss": "eval/held_out_loss",
+    "bytes_up": "comm/bytes_up",
+    "bytes_down": "comm/bytes_down",
+    "train_s": "time/train_s",
+    "evaluate_s": "time/evaluate_s",
+}
+_RUN_METRICS = {
+    "wall_s": "time/wall_s",
+    "start_held_out_loss": "eval/start_held_out_loss",
+    "best_held_out_loss": "eval/best_held_out_loss",
+    "last_held_out_loss": "eval/last_held_out_loss",
+}
+# "eval/held_out_loss" is the series over rounds, so the judged model's figure has its own name.
+_OVERALL_METRICS = {
+    "held_out_loss": "final_held_out_loss",
+    "action_error_deg": "action_error_deg",
+    "success_rate_seen": "success_rate_seen",
+    "success_rate_unseen": "success_rate_unseen",
+    "successes": "successes",
+    "rollouts": "rollouts",
+}
+_TASK_METRICS = (
+    "held_out_loss",
+    "action_error_deg",
+    "success_rate",
+    "success_low",
+    "success_high",
+    "mean_steps",
+)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Params as MLflow takes them.
+
+    >>> flatten({"seed": 1, "data": {"unseen": {}, "sites": {"a": "sim:touch"}}})
+    {'seed': '1', 'data.unseen': '{}', 'data.sites.a': 'sim:touch'}
+    """
+    flat: dict[str, str] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def slug(text: str) -> str:
+    """A part of a metric's name: 'joint ranges, held-out' becomes 'joint-ranges-held-out'."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", text).strip("-.")
+
+
+def round_times(results: Results) -> list[int]:
+    """When each round ended, in milliseconds.
+
+    Made of the run's start and the rounds' durations, so that a projection cut off and repeated
+    logs the very same points, which MLflow keeps once.
+    """
+    seconds = accumulate(float(content.get("round_s") or 0.0) for content in results.rounds)
+    return [results.started_ms + int(total * 1000) for total in seconds]
+
+
+def round_metrics(content: Mapping[str, Any]) -> dict[str, float]:
+    """A round's metrics: losses, bytes, seconds, and how many sites took part."""
+    metrics = _pick(content, _ROUND_METRICS)
+    if content["round"]:
+        metrics["train/sites"] = float(sum(bool(site.get("examples")) for site in content["sites"].values()))
+        metrics["train/sites_left_out"] = float(len(content.get("left_out", {})))
+    return metrics
+
+
+def site_metrics(content: Mapping[str, Any], site: str) -> dict[str, float]:
+    """A site's metrics of a round; empty when it took no part."""
+    return _pick(content["sites"].get(site) or {}, _SITE_METRICS)
+
+
+def final_metrics(results: Results) -> dict[str, float]:
+    """What holds of the run as a whole, as far as its stages have run."""
+    run = results.run
+    metrics = _pick(run, _RUN_METRICS)
+    sizes = run.get("policy", {})
+    metrics |= _pick(sizes, {name: f"policy/{name}" for name in sizes})
+    for direction in ("bytes_up", "bytes_down"):
+        metrics[f"comm/total_{direction}"] = float(sum(r.get(direction) or 0 for r in results.rounds))
+    if results.evaluation is not None:
+        metrics |= _evaluation_metrics(results.evaluation)
+    if results.benchmark is not None:
+        metrics |= _benchmark_metrics(results.benchmark)
+    return metrics
+
+
+def _evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for model, prefix in (("global", "eval/"), ("base", "eval/base/")):
+        overall = _pick(evaluation["overall"][model], _OVERALL_METRICS)
+        metrics |= {prefix + name: value for name, value in overall.items()}
+        for task, scores in evaluation["tasks"].items():
+            picked = _pick(scores[model], {name: name for name in _TASK_METRICS})
+            metrics |= {f"{prefix}task/{task}/{name}": value for name, value in picked.items()}
+    safety = evaluation["safety"]["global"]
+    metrics["safety/passed"] = float(safety["passed"])
+    for check in safety.get("checks", []):
+        name = "/".join(slug(part) for part in ("safety", check["name"], check.get("joint") or "") if part)
+        metrics |= _pick(check, {"worst": name})
+    return metrics
+
+
+def _benchmark_metrics(benchmark: Mapping[str, Any]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for row in benchmark["rows"]:
+        name = f"bench/{slug(row['name'])}"
+        if any(other == name or other.startswith(f"{name}/") for other in metrics):
+            name = f"{name}-{slug(row.get('detail') or '2')}"
+        unit = slug(row.get("unit") or "value")
+        metrics |= _pick(row, {"value": f"{name}/{unit}", "p50": f"{name}/p50_{unit}", "p95": f"{name}/p95_{unit}"})
+    return metrics
+
+
+def _pick(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
+    """Numbers of ``content`` under MLflow's names; what is missing or null is left out."""
+    return {name: float(content[key]) for key, name in names.items() if content.get(key) is not None}
+
+
+def identity_tags(results: Results) -> dict[str, str]:
+    """Tags that the run, its models and its model version share: what made them."""
+    run = results.run
+    return {
+        RUN: str(run["run"]),
+        RECORD: results.digest,
+        STRATEGY: str(run["params"].get("federation", {}).get("strategy", "fedavg")),
+        BASE_DIGEST: str(run["base"]["digest"]),
+        GIT_REVISION: str(run["git"]["revision"] or ""),
+        GIT_DIRTY: str(bool(run["git"]["dirty"])).lower(),
+    }

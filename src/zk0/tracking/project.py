@@ -1,0 +1,165 @@
+"""Project a run's result files into MLflow; doing it again changes nothing."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, Metric, Run, RunTag
+from mlflow.entities.model_registry import ModelVersion
+
+from zk0.files import digest_file
+from zk0.tracking import names
+from zk0.tracking.models import BEST, ensure_models, kept_checkpoints
+from zk0.tracking.registry import ensure_version
+from zk0.tracking.results import (
+    BENCHMARK_FILE,
+    EVALUATION_FILE,
+    REPORT_FILE,
+    ROUNDS_FILE,
+    RUN_FILE,
+    Results,
+    read_results,
+)
+from zk0.tracking.rounds import FINISHED, add_rounds, create_run, log_metrics
+from zk0.tracking.store import experiment_id, opened, runs
+
+_FILES_FOLDER = "results"
+_FLOW_RUN = "prefect.flow_run_id"
+
+
+@dataclass(frozen=True)
+class FlowRunInfo:
+    """The flow run under whose eyes a federated run was made."""
+
+    id: str
+    name: str | None = None
+    url: str | None = None
+
+    def tags(self) -> dict[str, str]:
+        """As MLflow tags."""
+        parts = {"id": self.id, "name": self.name, "url": self.url}
+        return {f"prefect.flow_run_{part}": value for part, value in parts.items() if value}
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """What the projection came to.
+
+    Attributes:
+        run_id: MLflow's id of the federated run.
+        model_version: Version under which its best model is registered.
+        created: Whether this call met the run for the first time.
+        added: What this call added, in words; empty when everything was there.
+        skipped: Files that are there but belong to another run, and what renews them.
+    """
+
+    run_id: str
+    model_version: int
+    created: bool
+    added: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+
+def track(
+    root: Path,
+    experiment: str,
+    model_name: str,
+    flow_run: FlowRunInfo | None = None,
+    dvc_experiment: str | None = None,
+) -> TrackResult:
+    """Bring MLflow up to date with the project's result files.
+
+    A federated run is one MLflow run with one child per site, recognised by the digest of its
+    params and that of run.json. What is there is left alone, so the call can be repeated: after a
+    stage that was skipped it changes nothing, after one that came later it adds what is new, after
+    a projection that was cut off it completes it.
+
+    Args:
+        root: The project's root, with ``results/`` and ``checkpoints/``.
+        experiment: MLflow experiment; made if there is none.
+        model_name: Registered model; made if there is none.
+        flow_run: Remembered with the run, unless a flow run is already.
+        dvc_experiment: Name of the DVC experiment that holds the run's data and params.
+
+    Raises:
+        TrackingError: Result files are missing, cut short or contradictory.
+    """
+    root = root.resolve()
+    results = read_results(root)
+    added: list[str] = []
+    with opened(root, create=True) as client:
+        experiment_key = experiment_id(client, root, experiment)
+        found = _find(client, results, experiment_key)
+        if found is None:
+            for which in kept_checkpoints(results):
+                results.checkpoint_folder(which)
+            added.append("run")
+        run = found or create_run(client, results, experiment_key)
+        run_id = run.info.run_id
+        models = ensure_models(client, results, experiment_key, run_id)
+        if run.info.status != FINISHED:
+            add_rounds(client, results, experiment_key, run_id, models)
+        added += _add_final_metrics(client, results, run, models[BEST])
+        added += _add_files(client, results, run)
+        version, registered = ensure_version(client, results, model_name, run_id, models[BEST])
+        if registered:
+            added.append(f"{model_name} version {version.version}")
+        added += _add_links(client, run, version, flow_run, dvc_experiment)
+    return TrackResult(run_id, int(version.version), found is None, tuple(added), results.skipped)
+
+
+def _find(client: MlflowClient, results: Results, experiment: str) -> Run | None:
+    """The run that these files were projected into before."""
+    same = f"tags.`{names.RUN}` = '{results.run['run']}' AND tags.`{names.RECORD}` = '{results.digest}'"
+    return next((run for run in runs(client, experiment, same) if names.SITE not in run.data.tags), None)
+
+
+def _add_final_metrics(client: MlflowClient, results: Results, run: Run, best: LoggedModel) -> list[str]:
+    """What holds of the run as a whole; a figure is logged only if it is new or has changed."""
+    known = run.data.metrics
+    # A figure that changed is a later measurement, and MLflow shows the latest.
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(name, value, now if name in known else results.ended_ms, results.best_round, best.model_id)
+        for name, value in names.final_metrics(results).items()
+        if known.get(name) != value
+    ]
+    log_metrics(client, run.info.run_id, metrics)
+    return [f"{len(metrics)} final metrics"] if metrics else []
+
+
+def _add_files(client: MlflowClient, results: Results, run: Run) -> list[str]:
+    """The result files themselves, and the report."""
+    kept: list[tuple[Path, str | None]] = [(RUN_FILE, _FILES_FOLDER), (ROUNDS_FILE, _FILES_FOLDER)]
+    if results.evaluation is not None:
+        kept.append((EVALUATION_FILE, _FILES_FOLDER))
+    if results.benchmark is not None:
+        kept.append((BENCHMARK_FILE, _FILES_FOLDER))
+    if results.report is not None:
+        kept.append((REPORT_FILE, None))
+    added = []
+    for file, folder in kept:
+        logged = results.root / run.info.artifact_uri / (folder or "") / file.name
+        if not logged.is_file() or digest_file(logged) != digest_file(results.root / file):
+            client.log_artifact(run.info.run_id, str(results.root / file), folder)
+            added.append(file.name)
+    return added
+
+
+def _add_links(
+    client: MlflowClient, run: Run, version: ModelVersion, flow_run: FlowRunInfo | None, dvc_experiment: str | None
+) -> list[str]:
+    """Name the flow run that made the run, and the DVC experiment that holds it now."""
+    wanted: dict[str, str] = {}
+    if flow_run and _FLOW_RUN not in run.data.tags:
+        wanted |= flow_run.tags()
+    if dvc_experiment and run.data.tags.get(names.DVC_EXPERIMENT) != dvc_experiment:
+        wanted[names.DVC_EXPERIMENT] = dvc_experiment
+    if wanted:
+        client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in wanted.items()])
+    if dvc_experiment and version.tags.get(names.DVC_EXPERIMENT) != dvc_experiment:
+        client.set_model_version_tag(version.name, version.version, names.DVC_EXPERIMENT, dvc_experiment)
+    return list(wanted)

@@ -1,0 +1,151 @@
+"""The project's MLflow store: ``mlflow.db`` and ``mlruns/`` at its root.
+
+Artifact locations are kept relative to the root. MLflow itself would write absolute ones, which
+break when the project is moved or copied; a bare ``mlflow ui`` and every client that runs from the
+root resolve relative ones against it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import is_tracking_uri_set
+
+from zk0.tracking.results import TrackingError
+
+DATABASE = Path("mlflow.db")
+ARTIFACTS = Path("mlruns")
+_LONGEST_WAIT_S = 300
+
+
+@contextlib.contextmanager
+def opened(root: Path, create: bool = False) -> Iterator[MlflowClient]:
+    """Yield a client of the project's store, with the project's root as working directory.
+
+    One process at a time gets in: who looks what is missing and adds it must not be overtaken.
+
+    Args:
+        root: The project's root.
+        create: Make the store if there is none yet.
+
+    Raises:
+        TrackingError: There is no store or it cannot be read, a leftover in ``mlruns`` would keep
+            MLflow from it, or another process holds it for minutes.
+    """
+    root = root.resolve()
+    if not create and not (root / DATABASE).exists():
+        raise TrackingError(f"{DATABASE} is missing; `zk0 track` makes it from the results")
+    if (root / DATABASE).exists():
+        _check_database(root / DATABASE)
+    # Such a file makes a bare `mlflow ui` look for a file store, which MLflow 3 then refuses.
+    if stray := next((root / ARTIFACTS).glob("[0-9]*/meta.yaml"), None):
+        raise TrackingError(f"{stray.relative_to(root)} belongs to an older kind of MLflow store; move it away")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    (root / ARTIFACTS).mkdir(parents=True, exist_ok=True)
+    before = mlflow.get_tracking_uri() if is_tracking_uri_set() else None
+    with _alone(root / ARTIFACTS / ".lock"), contextlib.chdir(root):
+        # Parts of MLflow know only the process's store, not their client's.
+        mlflow.set_tracking_uri(f"sqlite:///{root / DATABASE}")
+        try:
+            yield _client()
+        finally:
+            mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    try:
+        with FileLock(lock, timeout=_LONGEST_WAIT_S):
+            yield
+    except Timeout as error:
+        raise TrackingError(f"another process has been tracking for {_LONGEST_WAIT_S} s; try again later") from error
+
+
+def _check_database(file: Path) -> None:
+    """Refuse what is no database: MLflow would try again for minutes."""
+    with file.open("rb") as stream:
+        start = stream.read(16)
+    if start and start != b"SQLite format 3\0":
+        raise TrackingError(f"{file.name} is no SQLite database; move it away, and `zk0 track` makes a new one")
+
+
+def _client() -> MlflowClient:
+    # The first client makes the tables, step by step through every version's, and tells of each step.
+    logger = logging.getLogger("mlflow.store.db.utils")
+    logger.setLevel(logging.WARNING)
+    try:
+        return MlflowClient()
+    except MlflowException as error:
+        raise TrackingError(f"MLflow cannot open {DATABASE}: {error}") from error
+
+
+def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
+    """The id of an experiment, made if there is none, that keeps its artifacts below the root.
+
+    Raises:
+        TrackingError: The experiment was deleted.
+    """
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        # The tag spares the UI its question what kind of experiment this is.
+        made = client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"})
+        experiment = client.get_experiment(made)
+    if experiment.lifecycle_stage != "active":
+        raise TrackingError(
+            f"the MLflow experiment '{name}' was deleted; `mlflow experiments restore -x "
+            f"{experiment.experiment_id}` brings it back, or set tracking.experiment to another name"
+        )
+    location = (ARTIFACTS / experiment.experiment_id).as_posix()
+    if experiment.artifact_location != location:
+        # MLflow's own API turns every relative location into an absolute one.
+        with contextlib.closing(sqlite3.connect(root / DATABASE, timeout=30)) as database, database:
+            database.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+                (location, int(experiment.experiment_id)),
+            )
+    return str(experiment.experiment_id)
+
+
+def runs(client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:
+    """All active runs that match, newest first."""
+    found: list[Run] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs([experiment], filter_string, order_by=["start_time DESC"], page_token=token)
+        found += page
+        if not (token := page.token):
+            return found
+
+
+def logged_models(client: MlflowClient, experiment: str, run_id: str) -> dict[str, LoggedModel]:
+    """A run's models by name."""
+    found: dict[str, LoggedModel] = {}
+    token: str | None = None
+    while True:
+        page = client.search_logged_models([experiment], f"source_run_id = '{run_id}'", page_token=token)
+        found |= {model.name: model for model in page}
+        if not (token := page.token):
+            return found
+
+
+def versions(client: MlflowClient, model_name: str | None = None) -> list[ModelVersion]:
+    """All versions of a registered model, or of all of them; oldest first."""
+    found: list[ModelVersion] = []
+    token: str | None = None
+    filter_string = f"name = '{model_name}'" if model_name else None
+    while True:
+        page = client.search_model_versions(filter_string, page_token=token)
+        found += page
+        if not (token := page.token):
+            return sorted(found, key=lambda version: (version.name, int(version.version)))

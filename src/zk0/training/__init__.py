@@ -1,0 +1,1 @@
+"""The local loop, the proximal term and the schedule."""

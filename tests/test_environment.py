@@ -1,0 +1,316 @@
+"""What the machine must have for a run, found out without importing anything heavy."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zk0 import environment
+from zk0.environment import Check, check_environment, machine, needed_bytes, passed, versions
+from zk0.errors import StageError
+from zk0.files import read_json
+from zk0.params import Params, parse_params
+from zk0.stages import validate
+
+ROOT = Path(__file__).parents[1]
+
+
+def make_params(**sections: dict[str, Any]) -> Params:
+    content: dict[str, Any] = {
+        "policy": {"base": "random:nano"},
+        "threads": 1,
+        "data": {"sites": {"cube": "sim:touch-red-cube"}},
+    }
+    for name, section in sections.items():
+        content[name] = {**content.get(name, {}), **section}
+    return parse_params(content)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project with one dependency and one locked package, both as installed."""
+    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["pydantic>=2"]\n')
+    (tmp_path / "requirements").mkdir()
+    write_lock(tmp_path, f"pydantic=={environment._installed('pydantic')}")
+    return tmp_path
+
+
+def write_lock(root: Path, line: str) -> None:
+    (root / "requirements" / "lock.txt").write_text(f"{line} \\\n    --hash=sha256:00\n    # via zk0\n")
+
+
+def check_named(report: dict[str, Any], name: str) -> dict[str, Any]:
+    (check,) = [check for check in report["checks"] if check["name"] == name]
+    return dict(check)
+
+
+def test_report_has_the_documented_form(root: Path) -> None:
+    report = check_environment(make_params(), root)
+
+    assert set(report) == {"created", "passed", "checks", "machine", "packages"}
+    for check in report["checks"]:
+        assert set(check) == {"name", "passed", "severity", "found", "expected", "advice"}
+        assert check["severity"] in ("error", "warning") and check["found"] and check["advice"]
+    assert set(report["machine"]) == {
+        "platform", "cpu", "cores", "memory_bytes", "disk_free_bytes", "gpus", "python",
+    }  # fmt: skip
+
+
+def test_a_failed_warning_does_not_fail_the_whole() -> None:
+    warning = Check("a", False, "x", "y", "z", "warning")
+
+    assert passed([warning])
+    assert not passed([warning, Check("b", False, "x", "y", "z")])
+
+
+def test_other_version_than_locked_is_noted(root: Path) -> None:
+    write_lock(root, "pydantic==1.0")
+
+    check = check_named(check_environment(make_params(), root), "locked packages")
+
+    assert not check["passed"] and check["severity"] == "warning"
+    assert "pydantic" in check["found"] and "lock: 1.0" in check["found"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["no-such-package==1.0 ; sys_platform == 'nowhere'", "pydantic=={version}+cu130", "pydantic[email]=={version}"],
+)
+def test_lock_lines_that_do_hold_here(root: Path, line: str) -> None:
+    write_lock(root, line.format(version=environment._installed("pydantic")))
+
+    assert check_named(check_environment(make_params(), root), "locked packages")["passed"]
+
+
+def test_lock_file_that_is_missing_is_noted(root: Path) -> None:
+    (root / "requirements" / "lock.txt").unlink()
+
+    assert "not found" in check_named(check_environment(make_params(), root), "locked packages")["found"]
+
+
+@pytest.mark.parametrize(
+    ("dependency", "found"), [("pydantic>=99", "needs >=99"), ("no-such-package", "no-such-package missing")]
+)
+def test_unmet_dependency_is_an_error(root: Path, dependency: str, found: str) -> None:
+    (root / "pyproject.toml").write_text(f'[project]\ndependencies = ["{dependency}"]\n')
+
+    report = check_environment(make_params(), root)
+
+    assert found in check_named(report, "packages")["found"]
+    assert not report["passed"]
+
+
+def test_this_projects_own_files_are_understood() -> None:
+    check = environment._locked_packages(ROOT)
+
+    assert check.found.startswith("all ") or "lock: " in check.found
+    assert len(environment._PINNED.findall((ROOT / "requirements" / "lock.txt").read_text())) > 200
+
+
+def test_disk_too_small_for_the_recordings(root: Path) -> None:
+    report = check_environment(make_params(data={"episodes": 10**10}), root)
+
+    check = check_named(report, "disk")
+    assert not check["passed"] and check["severity"] == "error" and not report["passed"]
+
+
+def test_memory_that_could_never_be_enough_is_an_error(root: Path) -> None:
+    huge = {"sites": {"a": "local:a"}, "decoded_limit_bytes": 10**16}
+
+    check = check_named(check_environment(make_params(data=huge), root), "memory")
+
+    assert not check["passed"] and check["severity"] == "error"
+
+
+def test_memory_that_may_be_freed_is_a_warning(root: Path) -> None:
+    huge = make_params(data={"sites": {"a": "local:a"}, "decoded_limit_bytes": 10**16})
+
+    check = environment._memory(huge, root, total=10**18)
+
+    assert not check.passed and check.severity == "warning"
+
+
+def test_needs_grow_with_sites_episodes_and_the_policy(root: Path) -> None:
+    memory, disk = needed_bytes(make_params(), root)
+    two = {"sites": {"a": "sim:touch-red-cube", "b": "sim:touch-green-ball"}}
+
+    assert needed_bytes(make_params(data=two), root)[0] > memory
+    assert needed_bytes(make_params(data={"episodes": 300}), root)[1] > disk
+    assert needed_bytes(make_params(policy={"base": "random:full"}), root) > (memory, disk)
+    (root / "base").mkdir()
+    (root / "base" / "model.safetensors").write_bytes(bytes(1000))
+    assert environment._policy_bytes("base", root) == 1000
+    assert environment._policy_bytes("random:other", root) == 0
+
+
+def test_more_threads_than_cores_is_noted(root: Path) -> None:
+    report = check_environment(make_params().model_copy(update={"threads": 10_000}), root)
+
+    check = check_named(report, "threads")
+    assert not check["passed"] and check["severity"] == "warning"
+
+
+def test_missing_gpu_is_an_error_only_where_one_is_wanted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(root))  # no nvidia-smi
+
+    for device, fine in (("cpu", True), ("auto", True), ("cuda", False)):
+        check = check_named(check_environment(make_params(policy={"device": device}), root), "device")
+        assert check["passed"] == fine
+
+
+def test_gpus_are_read_from_the_drivers_tool(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = root / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA H200, 143771, 570.86.10'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(root))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    assert machine(root)["gpus"] == [{"name": "NVIDIA H200", "memory_bytes": 143771 << 20, "driver": "570.86.10"}]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine(root)["gpus"] == []
+
+
+def test_broken_gpu_tool_means_no_gpu(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = root / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(root))
+
+    assert machine(root)["gpus"] == []
+
+
+def test_graphics_are_needed_for_simulated_sources_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MUJOCO_GL", "no-such-backend")
+
+    check = check_named(check_environment(make_params(), root), "graphics")
+    local = check_environment(make_params(data={"sites": {"a": "local:a"}}), root)
+
+    assert not check["passed"] and "no-such-backend" in check["found"]
+    assert "graphics" not in [c["name"] for c in local["checks"]]
+
+
+def test_probe_tells_why_it_failed() -> None:
+    assert environment._probe("raise SystemExit('no devices')") == (False, "no devices")
+    assert environment._probe("print('fine')") == (True, "fine")
+    # A driver that takes its process down does not take this one.
+    assert environment._probe("import os; os.abort()")[0] is False
+
+
+def test_hub_is_checked_where_it_is_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(root / "none"))
+    hub = make_params(data={"sites": {"a": "hub:owner/name@v3.0"}})
+
+    access, token = environment._hub(hub)
+
+    assert environment._hub(make_params()) == []
+    assert not access.passed and "HF_HUB_OFFLINE" in access.found
+    assert not token.passed and token.severity == "warning"
+
+
+def test_a_token_is_seen_but_not_shown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+
+    report = check_environment(make_params(data={"sites": {"a": "hub:owner/name"}}), root)
+
+    assert check_named(report, "hub token")["passed"]
+    assert "hf_secret" not in str(report)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[bytes], int]]:
+    """Start a local HTTP server that answers every request with some bytes; gives its port."""
+    servers = []
+
+    def start(body: bytes) -> int:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        return int(server.server_address[1])
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("body", "fine"), [(b"true", True), (b"<html>something else</html>", False)])
+def test_port_may_be_taken_by_its_own_service(
+    serve: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch, body: bytes, fine: bool
+) -> None:
+    monkeypatch.setitem(environment.SERVICES, "Prefect", (serve(body), "/api/health", b"true"))
+
+    check = environment._port("Prefect")
+
+    assert check.passed == fine and check.severity == "warning"
+
+
+def test_versions_are_those_installed() -> None:
+    found = versions()
+
+    assert found["numpy"] == environment._installed("numpy")
+    assert set(found) <= set(environment.PACKAGES)
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys; from pathlib import Path; from zk0.params import load_params; from zk0.stages import validate;"
+        "from zk0.environment import check_environment; check_environment(load_params(), Path());"
+        "print([m for m in ('torch', 'lerobot', 'mlflow', 'mujoco', 'prefect', 'huggingface_hub') if m in sys.modules])"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True)
+
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_validate_writes_report_and_lock(root: Path) -> None:
+    validate.run(root, make_params())
+
+    report = read_json(root / "results" / "environment.json")
+    lock = read_json(root / "sources.lock.json")
+    assert report["passed"] and check_named(report, "sources")["passed"]
+    assert set(lock["sources"]) == {"cube"} and lock["policy"]["source"] == "random:nano"
+
+
+def test_validate_leaves_an_equal_lock_untouched(root: Path) -> None:
+    validate.run(root, make_params())
+    before = (root / "sources.lock.json").stat()
+    validate.run(root, make_params())
+    same = (root / "sources.lock.json").stat()
+    validate.run(root, make_params(data={"episodes": 31}))
+
+    assert (same.st_ino, same.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert (root / "sources.lock.json").stat().st_ino != before.st_ino
+
+
+def test_validate_refuses_with_advice_and_keeps_the_old_lock(root: Path) -> None:
+    validate.run(root, make_params())
+    before = (root / "sources.lock.json").read_text()
+
+    with pytest.raises(StageError) as error:
+        validate.run(root, make_params(data={"sites": {"cube": "sim:touch-red-cub"}}, policy={"base": "nowhere"}))
+
+    assert "did you mean 'touch-red-cube'?" in str(error.value)
+    assert "policy.base: there is no folder" in str(error.value)
+    assert (root / "sources.lock.json").read_text() == before
+    assert not read_json(root / "results" / "environment.json")["passed"]
