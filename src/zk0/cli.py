@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 profile_app = typer.Typer(no_args_is_help=True, help="Complete alternatives to params.yaml.")
 base_app = typer.Typer(no_args_is_help=True, help="The embedded base policy.")
+model_app = typer.Typer(no_args_is_help=True, help="Federated models in MLflow.")
+app.add_typer(model_app, name="model")
 app.add_typer(profile_app, name="profile")
 app.add_typer(base_app, name="base")
 
@@ -80,6 +82,80 @@ def report(params: ParamsFile = Path("params.yaml")) -> None:
 def track(params: ParamsFile = Path("params.yaml")) -> None:
     """Put the run into MLflow; a second time changes nothing."""
     _run_stage("track", params)
+
+
+@app.command(rich_help_panel="Start here")
+def demo() -> None:
+    """Run the whole job as a flow, and show what came of it."""
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-m", "flows.federate"], check=False)
+    if done.returncode:
+        raise typer.Exit(done.returncode)
+    from zk0.files import read_json
+    from zk0.stages.summary import comparison_table
+
+    console.print()
+    console.print(comparison_table(read_json(Path("results/evaluation.json"))))
+    console.print(f"report     {Path('results/report.html').resolve()}", markup=False)
+    console.print("models     make ui, then http://127.0.0.1:5000", markup=False)
+    console.print("schedules  make up, then http://127.0.0.1:4200", markup=False)
+
+
+@app.command(rich_help_panel="Services")
+def up(port: Annotated[int, typer.Option(help="The server's, on loopback.")] = 4200) -> None:
+    """Start Prefect's server and a worker, with the nightly and weekly schedules."""
+    from zk0.deployment.local import start
+
+    url = start(Path.cwd(), port)
+    console.print(f"server and worker are up: {url}\nfrom a shell:  export PREFECT_API_URL={url}/api", markup=False)
+
+
+@app.command(rich_help_panel="Services")
+def down() -> None:
+    """Stop them."""
+    from zk0.deployment.local import stop
+
+    console.print(f"stopped: {', '.join(stop(Path.cwd())) or 'nothing was running'}")
+
+
+@model_app.command("list")
+def model_list(params: ParamsFile = Path("params.yaml")) -> None:
+    """The federated runs and their model versions, newest first."""
+    from rich.table import Table
+
+    from zk0.params import load_params
+    from zk0.tracking.lineage import list_runs
+
+    rows = list_runs(Path.cwd(), load_params(params).tracking.experiment)
+    table = Table(*(rows[0] if rows else ["no runs yet"]))
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table)
+
+
+@model_app.command("show")
+def model_show(version: int, params: ParamsFile = Path("params.yaml")) -> None:
+    """From a model version to its data, params and code, and the commands that bring them back."""
+    import json
+
+    from zk0.params import load_params
+    from zk0.tracking.lineage import describe_version
+
+    name = load_params(params).tracking.model
+    console.print_json(json.dumps(describe_version(Path.cwd(), name, version), default=str))
+
+
+@model_app.command("promote")
+def model_promote(version: int, params: ParamsFile = Path("params.yaml")) -> None:
+    """Make a version the champion, from which nightly runs start."""
+    from zk0.params import load_params
+    from zk0.tracking.registry import promote
+
+    name = load_params(params).tracking.model
+    before = promote(Path.cwd(), name, version)
+    console.print(f"{name} version {version} is the champion" + (f"; before it was version {before}" if before else ""))
 
 
 @profile_app.command("list")

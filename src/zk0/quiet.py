@@ -1,4 +1,4 @@
-"""Telemetry of every library off, in one place, before any of them is imported.
+"""Telemetry of every library off, and their chatter down, in one place, before any is imported.
 
 A setting that is already in the environment is left as it is.
 """
@@ -10,6 +10,8 @@ import os
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "DVC_NO_ANALYTICS": "1",
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",

@@ -64,7 +64,12 @@ class Frames:
     def __len__(self) -> int:
         return len(self.states)
 
-    def batch(self, rows: np.ndarray, chunk: int) -> dict[str, Any]:
+    @property
+    def in_memory(self) -> bool:
+        """Whether the images are held decoded."""
+        return isinstance(self.images, MemoryImages)
+
+    def batch(self, rows: np.ndarray, chunk: int, with_images: bool = True) -> dict[str, Any]:
         """Gather frames with the ``chunk`` actions that follow each.
 
         Past the end of an episode the last action is repeated and marked, as LeRobot does.
@@ -72,6 +77,7 @@ class Frames:
         Args:
             rows: (B,) frame rows.
             chunk: Actions per frame.
+            with_images: Off where something else stands in for them.
 
         Returns:
             LeRobot's batch: ``observation.state`` (B, S), every camera (B, 3, H, W) in [0, 1],
@@ -80,12 +86,13 @@ class Frames:
         ahead = rows[:, None] + np.arange(chunk)
         past_end = ahead > self.last[rows, None]
         ahead = np.minimum(ahead, self.last[rows, None])
+        cameras = self.images.cameras if with_images else ()
         return {
             STATE: torch.from_numpy(self.states[rows]),
             ACTION: torch.from_numpy(self.actions[ahead]),
             "action_is_pad": torch.from_numpy(past_end),
             "task": [self.sentences[row] for row in rows],
-            **{camera: self.images.read(camera, rows) for camera in self.images.cameras},
+            **{camera: self.images.read(camera, rows) for camera in cameras},
         }
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import multiprocessing
+import queue
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
 import datasets
@@ -12,14 +17,17 @@ import numpy as np
 from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+from zk0.console import progress_bar
 from zk0.data.frames import ACTION, IMAGES, STATE
 from zk0.data.sim.arm import FEATURE_NAMES, ROBOT_TYPE
 from zk0.data.sim.episodes import record_episodes
 from zk0.data.sim.simulation import CAMERAS, CONTROL_HZ
-from zk0.data.sim.tasks import SimTask
+from zk0.data.sim.tasks import SimTask, find_task
 from zk0.files import replaced_folder
+from zk0.params import Params
 from zk0.seeding import derive_seed
 
+IMAGE_SIZE = 96
 # H.264 decodes fastest of the common codecs, and a key frame every two frames makes random
 # access cheap; at this size neither costs much disk.
 _ENCODER = {"vcodec": "h264", "g": 2, "crf": 18}
@@ -87,3 +95,56 @@ def record_dataset(
         for part in root.iterdir():
             part.rename(temporary / part.name)
         root.rmdir()
+
+
+def record_all(folder: Path, params: Params, tasks: Mapping[str, str]) -> None:
+    """Record several tasks, each into ``folder/NAME``, as many at a time as params allow threads.
+
+    Args:
+        folder: Where the recordings go; those of other names are removed.
+        params: Episodes, noise and seed.
+        tasks: Name of the recording to name of the simulated task.
+    """
+    for stale in folder.glob("*"):
+        if stale.name not in tasks:
+            shutil.rmtree(stale)
+    if not tasks:
+        return
+    context = multiprocessing.get_context("spawn")  # a forked child would share this one's GL and threads
+    done: Any = context.Queue()
+    with (
+        progress_bar() as bar,
+        ProcessPoolExecutor(params.threads, context, initializer=_report_to, initargs=(done,)) as pool,
+    ):
+        lines = {name: bar.add_task(f"recording {name}", total=params.data.episodes) for name in tasks}
+        jobs = {pool.submit(_record_one, folder, params, name, find_task(task).name) for name, task in tasks.items()}
+        while jobs:
+            try:
+                bar.advance(lines[done.get(timeout=0.2)])
+            except queue.Empty:
+                finished = {job for job in jobs if job.done()}
+                for job in finished:
+                    job.result()
+                jobs -= finished
+
+
+_done: Any = None
+
+
+def _report_to(done: Any) -> None:
+    """In a recording process: where to tell that an episode is finished."""
+    global _done
+    _done = done
+
+
+def _record_one(folder: Path, params: Params, name: str, task: str) -> None:
+    record_dataset(
+        find_task(task),
+        folder / name,
+        repo_id=f"zk0/{name}",
+        episodes=params.data.episodes,
+        seed=recording_seed(params.seed, name),
+        noise=params.data.noise,
+        image_size=IMAGE_SIZE,
+        progress=lambda: _done.put(name),
+    )

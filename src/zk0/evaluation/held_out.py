@@ -15,6 +15,7 @@ import torch
 
 from zk0.data.frames import ACTION, STATE, Frames
 from zk0.policy.checkpoint import LoadedPolicy
+from zk0.policy.features import batch_for
 from zk0.seeding import numpy_rng, torch_rng
 from zk0.training.local import flow_draws
 
@@ -65,11 +66,11 @@ def held_out_loss(loaded: LoadedPolicy, frames: Frames, draws: int, seed: int) -
     policy.eval()
     total = 0.0
     for rows in _batches(frames):
-        batch = loaded.preprocess(frames.batch(rows, loaded.chunk))
-        for draw in range(draws):
-            noise, times = flow_draws(policy.config, len(rows), torch_rng(seed, "held-out", draw, int(rows[0])))
-            losses, _ = policy(dict(batch), noise=noise.to(device), time=times.to(device), reduction="none")
-            total += float(losses.sum())
+        with batch_for(loaded, frames, rows) as batch:
+            for draw in range(draws):
+                noise, times = flow_draws(policy.config, len(rows), torch_rng(seed, "held-out", draw, int(rows[0])))
+                losses, _ = policy(dict(batch), noise=noise.to(device), time=times.to(device), reduction="none")
+                total += float(losses.sum())
     return total / (len(frames) * draws)
 
 
@@ -85,14 +86,16 @@ def predict(loaded: LoadedPolicy, frames: Frames, rows: np.ndarray, seed: int, p
             range (0 = none).
     """
     config = loaded.policy.config
-    batch = frames.batch(rows, loaded.chunk)
-    if perturbation:
-        batch = _perturbed(batch, perturbation, seed, int(rows[0]))
     noise = torch.randn(
         (len(rows), config.chunk_size, config.max_action_dim), generator=torch_rng(seed, "action", int(rows[0]))
     )
     loaded.policy.reset()
-    actions = loaded.policy.predict_action_chunk(loaded.preprocess(batch), noise=noise.to(config.device))
+    if perturbation:
+        batch = loaded.preprocess(_perturbed(frames.batch(rows, loaded.chunk), perturbation, seed, int(rows[0])))
+        actions = loaded.policy.predict_action_chunk(batch, noise=noise.to(config.device))
+    else:
+        with batch_for(loaded, frames, rows) as batch:
+            actions = loaded.policy.predict_action_chunk(batch, noise=noise.to(config.device))
     return np.asarray(loaded.postprocess(actions).numpy())
 
 
@@ -112,7 +115,7 @@ def action_errors(loaded: LoadedPolicy, frames: Frames, seed: int) -> np.ndarray
     """Mean absolute error of the predicted actions, (6,), in LeRobot's units, padding left out."""
     total, count = np.zeros(frames.actions.shape[1]), 0
     for rows in _batches(frames):
-        batch = frames.batch(rows, loaded.chunk)
+        batch = frames.batch(rows, loaded.chunk, with_images=False)
         valid = ~batch["action_is_pad"].numpy()
         error = np.abs(predict(loaded, frames, rows, seed) - batch[ACTION].numpy())
         total += error[valid].sum(axis=0)

@@ -63,4 +63,6 @@ class Aggregator:
 
 def update_norm(delta: Mapping[str, torch.Tensor]) -> float:
     """Euclidean norm of an update over all its tensors."""
-    return float(torch.sqrt(sum((t.double().square().sum() for t in delta.values()), torch.zeros((), dtype=torch.double))))
+    return float(
+        torch.sqrt(sum((t.double().square().sum() for t in delta.values()), torch.zeros((), dtype=torch.double)))
+    )

@@ -40,7 +40,9 @@ def _policy(site: Site, task: protocol.SiteTask, content: RecordDict) -> LoadedP
 
 def pack_stats(stats: Stats) -> Tensors:
     """Statistics as tensors for the wire."""
-    return {f"{feature}/{name}": torch.from_numpy(np.asarray(v)) for feature, s in stats.items() for name, v in s.items()}
+    return {
+        f"{feature}/{name}": torch.from_numpy(np.asarray(v)) for feature, s in stats.items() for name, v in s.items()
+    }
 
 
 def unpack_stats(tensors: Tensors) -> Stats:
@@ -52,7 +54,9 @@ def unpack_stats(tensors: Tensors) -> Stats:
     return stats
 
 
-def _reply(message: Message, task: protocol.Header, tensors: dict[str, Tensors] | None = None, **values: Any) -> Message:
+def _reply(
+    message: Message, task: protocol.Header, tensors: dict[str, Tensors] | None = None, **values: Any
+) -> Message:
     content = RecordDict()
     header = protocol.Header(run=task.run, round=task.round, partition=task.partition)
     protocol.write(content, header, **values)

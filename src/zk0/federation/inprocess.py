@@ -90,5 +90,3 @@ class InProcessGrid(Grid):
         except Exception as error:  # whatever goes wrong at a site must not end the server
             reply = Message(Error(ERROR_CODE, f"{type(error).__name__}: {error}"), reply_to=message)
         return reply
-
-

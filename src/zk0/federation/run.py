@@ -75,6 +75,7 @@ def run_federation(
     def publish(state: RoundState) -> None:
         rows = [json.dumps(row) for row in rows_with_best(state.rows)]
         write_text(results / "rounds.jsonl", "\n".join(rows))
+        write_text(results / "curves.csv", _curves(state))
 
     start = trainable_tensors(base_policy.policy)
     state = run_rounds(server, states, start, publish)
@@ -112,6 +113,17 @@ def run_federation(
     write_json(results / "run.json", report)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
     return report
+
+
+def _curves(state: RoundState) -> str:
+    """Losses by round and site as CSV, for `dvc plots`."""
+    lines = ["round,site,held_out_loss,train_loss"]
+    for row in state.rows:
+        sites = {"all sites": row, **row["sites"]}
+        for site, values in sites.items():
+            train = values.get("train_loss")
+            lines.append(f"{row['round']},{site},{values.get('held_out_loss', '')},{'' if train is None else train}")
+    return "\n".join(lines)
 
 
 def _journal(results: Path, folder: Path, listener: Listener) -> Journal:
@@ -159,5 +171,3 @@ def locked_base(root: Path) -> tuple[str, str]:
     """Starting policy and its digest from ``sources.lock.json``."""
     policy = read_json(root / "sources.lock.json")["policy"]
     return policy["source"], policy["digest"]
-
-

@@ -24,7 +24,7 @@ from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.statistics import Moments, merge_all
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
-from zk0.policy.trainable import Tensors, TensorMismatch, check_alike, check_finite, digest_tensors
+from zk0.policy.trainable import TensorMismatch, Tensors, check_alike, check_finite, digest_tensors
 
 
 class FederationError(StageError):
@@ -229,9 +229,7 @@ def train_round(server: Server, state: RoundState, stats: Stats) -> tuple[Tensor
         updates.append(
             SiteUpdate(reply.site, weight, record | {"bytes_up": reply.bytes_up, "bytes_down": reply.bytes_down})
         )
-        journal.say(
-            "train", f"{reply.site} trained, loss {values['train_loss']:.4f}", round=number, site=reply.site
-        )
+        journal.say("train", f"{reply.site} trained, loss {values['train_loss']:.4f}", round=number, site=reply.site)
         spent += time.perf_counter() - began
     server.enough(len(updates), number, "trained")
     began = time.perf_counter()
@@ -313,9 +311,7 @@ def moments_in(state: RoundState) -> Moments:
     return Moments(**{name: np.asarray(value, dtype=np.float64) for name, value in state.stats.items()})
 
 
-def run_rounds(
-    server: Server, states: StateFolder, start: Tensors, after: Callable[[RoundState], None]
-) -> RoundState:
+def run_rounds(server: Server, states: StateFolder, start: Tensors, after: Callable[[RoundState], None]) -> RoundState:
     """Run all rounds that are still to do, saving after each.
 
     Args:

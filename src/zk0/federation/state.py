@@ -90,9 +90,7 @@ class StateFolder:
                 f"{path / _TENSORS} has digest {found}, but {record['digest']} was saved; delete {path} to go on "
                 "from an earlier round"
             )
-        return RoundState(
-            record["round"], tensors, tuple(record["rows"]), record["stats"], tuple(record["resumed"])
-        )
+        return RoundState(record["round"], tensors, tuple(record["rows"]), record["stats"], tuple(record["resumed"]))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:04d}"

@@ -36,7 +36,7 @@ def build_nano(vlm: Path, cameras: tuple[str, ...], seed: int, frozen_backbone: 
             projection train. False trains everything, as when the base is pretrained.
     """
     size = nano.IMAGE_SIZE
-    inputs, outputs = _features(6, 6, {name: (3, size, size) for name in cameras})
+    inputs, outputs = _features(6, 6, dict.fromkeys(cameras, (3, size, size)))
     config = SmolVLAConfig(
         vlm_model_name=str(vlm),
         load_vlm_weights=False,

@@ -57,7 +57,7 @@ def _random(size: str) -> LoadedPolicy:
     if size == "nano":
         return with_stats(build_nano(_nano_vlm(), CAMERAS, seed=0), stats)
     if size == "full":
-        return with_stats(build_full(6, 6, {name: (3, 480, 640) for name in CAMERAS}, seed=0), stats)
+        return with_stats(build_full(6, 6, dict.fromkeys(CAMERAS, (3, 480, 640)), seed=0), stats)
     raise ValueError(f"random:{size} is unknown; random:nano and random:full are")
 
 

@@ -43,9 +43,17 @@ def run(root: Path, params: Params) -> None:
     rows = [
         _times("optimiser step", _steps(loaded, frames, params), f"batch {params.training.batch}, {setting}"),
         _times("action chunk", _chunks(loaded, frames, params), f"batch 1, {setting}"),
-        _row("bytes up", np.mean([s["bytes_up"] for r in rounds for s in r["sites"].values()]), "bytes", "per site and round"),
         _row(
-            "bytes down", np.mean([s["bytes_down"] for r in rounds for s in r["sites"].values()]), "bytes", "per site and round"
+            "bytes up",
+            np.mean([s["bytes_up"] for r in rounds for s in r["sites"].values()]),
+            "bytes",
+            "per site and round",
+        ),
+        _row(
+            "bytes down",
+            np.mean([s["bytes_down"] for r in rounds for s in r["sites"].values()]),
+            "bytes",
+            "per site and round",
         ),
         _row("round", np.mean([r["round_s"] for r in rounds]), "s", f"{len(sites)} sites, in process"),
         _row("peak memory", _peak_bytes(), "bytes", "resident, this process"),

@@ -32,9 +32,7 @@ def run(root: Path, params: Params) -> None:
     torch.set_num_threads(params.threads)
     sites, _ = read_manifests(root)
     grid = InProcessGrid(client_app, root, len(sites), params.data.decoded_limit_bytes)
-    context = Context(
-        run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={"project": str(root)}
-    )
+    context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={"project": str(root)})
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         server_app(grid=grid, context=context)

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 import xxhash
-from rich.progress import Progress
 
-from zk0.console import console, progress_bar
+from zk0.console import console
 from zk0.data.dataset import DatasetFolder, check_dataset
 from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, write_manifest
-from zk0.data.recordings import record_dataset, recording_seed
-from zk0.data.sim.tasks import find_task
+from zk0.data.recordings import record_all
 from zk0.data.split import hold_out, partition
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
@@ -23,7 +21,6 @@ from zk0.sources import Source
 
 RECORDINGS = Path("data/recordings")
 REPORT = Path("results/data.json")
-IMAGE_SIZE = 96
 
 
 def run(root: Path, params: Params) -> None:
@@ -33,11 +30,9 @@ def run(root: Path, params: Params) -> None:
         DataError: A source is not fit to train on; nothing of this call's manifests is left behind.
     """
     lock = read_json(root / "sources.lock.json")
-    with progress_bar() as progress:
-        folders = {
-            name: _obtain(root, params, name, Source.parse(text), lock, progress)
-            for name, text in {**params.data.sites, **params.data.unseen}.items()
-        }
+    sources = {name: Source.parse(text) for name, text in {**params.data.sites, **params.data.unseen}.items()}
+    record_all(root / RECORDINGS, params, {n: s.name for n, s in sources.items() if s.kind == "sim"})
+    folders = {name: _find(root, name, source, lock) for name, source in sources.items()}
     for dataset in folders.values():
         check_dataset(dataset, params.data.fps)
     sites = _site_manifests(root, params, folders, lock)
@@ -56,25 +51,10 @@ def run(root: Path, params: Params) -> None:
     console.print(f"{len(sites)} sites with {frames} training frames, {len(unseen)} unseen tasks")
 
 
-def _obtain(
-    root: Path, params: Params, name: str, source: Source, lock: dict[str, dict[str, dict[str, str]]], bar: Progress
-) -> DatasetFolder:
-    """Record, find or download one source."""
+def _find(root: Path, name: str, source: Source, lock: dict[str, dict[str, dict[str, str]]]) -> DatasetFolder:
+    """The folder of a recorded, local or downloaded source."""
     if source.kind == "sim":
-        task = find_task(source.name)
-        folder = root / RECORDINGS / name
-        line = bar.add_task(f"recording {name}", total=params.data.episodes)
-        record_dataset(
-            task,
-            folder,
-            repo_id=f"zk0/{name}",
-            episodes=params.data.episodes,
-            seed=recording_seed(params.seed, name),
-            noise=params.data.noise,
-            image_size=IMAGE_SIZE,
-            progress=lambda: bar.advance(line),
-        )
-        return DatasetFolder(folder, f"zk0/{name}")
+        return DatasetFolder(root / RECORDINGS / name, f"zk0/{name}")
     if source.kind == "local":
         folder = Path(source.name).expanduser()
         return DatasetFolder(folder if folder.is_absolute() else root / folder, source.name)

@@ -8,21 +8,25 @@ from pathlib import Path
 from zk0.console import console
 from zk0.files import write_json
 from zk0.params import Params
-from zk0.tracking.project import track
+from zk0.tracking.project import FlowRunInfo, track
 
 OUT = Path("results/tracking.json")
 
 
 def run(root: Path, params: Params) -> None:
     """Bring MLflow up to date with the results, and note where the run is."""
+    flow_run = os.environ.get("ZK0_FLOW_RUN_ID")
     result = track(
         root,
         params.tracking.experiment,
         params.tracking.model,
+        flow_run=FlowRunInfo(flow_run, os.environ.get("ZK0_FLOW_RUN_NAME")) if flow_run else None,
         dvc_experiment=os.environ.get("ZK0_DVC_EXPERIMENT"),
     )
     write_json(
         root / OUT, {"run_id": result.run_id, "model": params.tracking.model, "model_version": result.model_version}
     )
     what = "recorded as" if result.created else "already is"
+    for reason in result.skipped:
+        console.print(f"left out of MLflow: {reason}", style="yellow", markup=False)
     console.print(f"{what} MLflow run {result.run_id}, {params.tracking.model} version {result.model_version}")

@@ -11,6 +11,7 @@ from torch import nn
 from zk0.data.frames import Frames
 from zk0.params import TrainingParams
 from zk0.policy.checkpoint import LoadedPolicy
+from zk0.policy.features import batch_for
 from zk0.policy.trainable import Tensors, load_trainable, trainable_tensors
 from zk0.seeding import numpy_rng, torch_rng
 from zk0.training.schedule import learning_rate
@@ -96,9 +97,9 @@ def train_locally(loaded: LoadedPolicy, frames: Frames, start: Tensors, task: Lo
         for group in optimizer.param_groups:
             group["lr"] = rate
         rows = rows_rng.integers(len(frames), size=settings.batch)
-        batch = loaded.preprocess(frames.batch(rows, loaded.chunk))
         noise, times = flow_draws(policy.config, settings.batch, flow_rng)
-        loss, _ = policy(batch, noise=noise.to(device), time=times.to(device))
+        with batch_for(loaded, frames, rows) as batch:
+            loss, _ = policy(batch, noise=noise.to(device), time=times.to(device))
         total += loss.detach()
         if task.proximal_mu:
             loss = loss + proximal_term(policy, start, task.proximal_mu)

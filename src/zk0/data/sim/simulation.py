@@ -196,7 +196,11 @@ def _build(shape: str) -> mujoco.MjModel:
         diffuse=[0.6, 0.6, 0.6],
     )
     world.add_geom(
-        name="table", type=_GEOM.mjGEOM_PLANE, size=[2, 2, 0.01], rgba=[0.86, 0.84, 0.80, 1], friction=[0.6, 0.005, 1e-4]
+        name="table",
+        type=_GEOM.mjGEOM_PLANE,
+        size=[2, 2, 0.01],
+        rgba=[0.86, 0.84, 0.80, 1],
+        friction=[0.6, 0.005, 1e-4],
     )
     world.add_camera(name="top", pos=[0.60, 0, 0.52], xyaxes=[0, 1, 0, -0.74, 0, 0.67], fovy=46)
     geom_type, size, height, mass = _SHAPES[shape]

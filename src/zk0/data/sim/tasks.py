@@ -63,9 +63,7 @@ class Region:
         """Whether a point of the table lies in the sector."""
         angle = math.degrees(math.atan2(y, x - PAN_AXIS_X_M))
         reach = math.hypot(x - PAN_AXIS_X_M, y)
-        return (
-            self.pan_deg[0] <= angle <= self.pan_deg[1] and self.reach_m[0] <= reach <= self.reach_m[1]
-        )
+        return self.pan_deg[0] <= angle <= self.pan_deg[1] and self.reach_m[0] <= reach <= self.reach_m[1]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(STAMP) ## install what is missing into .venv
+
+# uv is found, or fetched into a small environment of its own; it finds Python 3.12 by .python-version.
+$(STAMP): requirements/lock.txt pyproject.toml plugins/lerobot_env_zk0/pyproject.toml
+	@scripts/install
+
+demo: $(STAMP) ## the whole job on the embedded default: four sites, one policy, a few minutes
+	@$(BIN)/zk0 demo
+
+test: $(STAMP) ## all tests, with coverage of src, flows and tasks
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered -q
+
+lint: $(STAMP) ## style and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+ui: $(STAMP) ## MLflow's pages on http://127.0.0.1:5000
+	@$(BIN)/mlflow ui
+
+up: $(STAMP) ## Prefect server and worker, with the nightly and weekly schedules
+	@$(BIN)/zk0 up
+
+down: ## stop them
+	@$(BIN)/zk0 down
+
+lock: ## resolve anew and write requirements/lock.txt
+	@scripts/lock
+
+.PHONY: help install demo test lint ui up down lock

@@ -1,0 +1,1 @@
+"""Services: what runs beside the pipeline, started and stopped by one command."""

@@ -1,0 +1,1 @@
+"""Prefect tasks: thin wrappers that add retries, artifacts and states to zk0's stages."""
