@@ -14,6 +14,9 @@ from prefect.logging import get_run_logger
 
 SKIPPED = "didn't change, skipping"
 
+# DVC's advice to someone typing at a prompt, which means nothing in a flow run's log.
+_ADVICE = ("To track the changes with git", "git add ", "To enable auto staging", "dvc config core.", "Use `dvc push`")
+
 
 class StageFailed(RuntimeError):
     """A stage's command failed; the message ends with its last lines."""
@@ -60,12 +63,13 @@ def run_stage(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", **(environment or {})},
+        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
     ) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                if text := line.rstrip():
+                text = line.rstrip()
+                if text and not text.strip().startswith(_ADVICE):
                     lines.append(text)
                     logger.info(text)
                     on_line(text)

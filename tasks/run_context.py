@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from prefect import runtime
 from prefect.artifacts import create_markdown_artifact
@@ -22,7 +23,7 @@ class Steps:
 
     outcomes: list[StageOutcome] = field(default_factory=list)
 
-    def run(self, step: str, stage: str, call: Callable[[], State[StageRun]]) -> StageRun:
+    def run(self, step: str, stage: str, call: Callable[[], State[Any]]) -> StageRun:
         """Run a task, remember how it ended, and go on with its failure if it failed.
 
         Args:

@@ -13,8 +13,18 @@ from typing import Any
 
 import pytest
 
-from zk0 import environment
-from zk0.environment import Check, check_environment, machine, needed_bytes, passed, versions
+from zk0.environment import (
+    Check,
+    check_environment,
+    graphics,
+    machine,
+    needed_bytes,
+    needs,
+    network,
+    packages,
+    passed,
+    versions,
+)
 from zk0.errors import StageError
 from zk0.files import read_json
 from zk0.params import Params, parse_params
@@ -27,7 +37,7 @@ def make_params(**sections: dict[str, Any]) -> Params:
     content: dict[str, Any] = {
         "policy": {"base": "random:nano"},
         "threads": 1,
-        "data": {"sites": {"cube": "sim:touch-red-cube"}},
+        "data": {"sites": {"cube": "sim:push-red-cube-left"}},
     }
     for name, section in sections.items():
         content[name] = {**content.get(name, {}), **section}
@@ -39,7 +49,7 @@ def root(tmp_path: Path) -> Path:
     """A project with one dependency and one locked package, both as installed."""
     (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["pydantic>=2"]\n')
     (tmp_path / "requirements").mkdir()
-    write_lock(tmp_path, f"pydantic=={environment._installed('pydantic')}")
+    write_lock(tmp_path, f"pydantic=={packages.installed('pydantic')}")
     return tmp_path
 
 
@@ -85,7 +95,7 @@ def test_other_version_than_locked_is_noted(root: Path) -> None:
     ["no-such-package==1.0 ; sys_platform == 'nowhere'", "pydantic=={version}+cu130", "pydantic[email]=={version}"],
 )
 def test_lock_lines_that_do_hold_here(root: Path, line: str) -> None:
-    write_lock(root, line.format(version=environment._installed("pydantic")))
+    write_lock(root, line.format(version=packages.installed("pydantic")))
 
     assert check_named(check_environment(make_params(), root), "locked packages")["passed"]
 
@@ -109,10 +119,10 @@ def test_unmet_dependency_is_an_error(root: Path, dependency: str, found: str) -
 
 
 def test_this_projects_own_files_are_understood() -> None:
-    check = environment._locked_packages(ROOT)
+    check = packages.check_locked_packages(ROOT)
 
     assert check.found.startswith("all ") or "lock: " in check.found
-    assert len(environment._PINNED.findall((ROOT / "requirements" / "lock.txt").read_text())) > 200
+    assert len(packages._PINNED.findall((ROOT / "requirements" / "lock.txt").read_text())) > 200
 
 
 def test_disk_too_small_for_the_recordings(root: Path) -> None:
@@ -133,22 +143,22 @@ def test_memory_that_could_never_be_enough_is_an_error(root: Path) -> None:
 def test_memory_that_may_be_freed_is_a_warning(root: Path) -> None:
     huge = make_params(data={"sites": {"a": "local:a"}, "decoded_limit_bytes": 10**16})
 
-    check = environment._memory(huge, root, total=10**18)
+    check = needs.check_memory(huge, root, total=10**18)
 
     assert not check.passed and check.severity == "warning"
 
 
 def test_needs_grow_with_sites_episodes_and_the_policy(root: Path) -> None:
     memory, disk = needed_bytes(make_params(), root)
-    two = {"sites": {"a": "sim:touch-red-cube", "b": "sim:touch-green-ball"}}
+    two = {"sites": {"a": "sim:push-red-cube-left", "b": "sim:push-green-ball-right"}}
 
     assert needed_bytes(make_params(data=two), root)[0] > memory
     assert needed_bytes(make_params(data={"episodes": 300}), root)[1] > disk
     assert needed_bytes(make_params(policy={"base": "random:full"}), root) > (memory, disk)
     (root / "base").mkdir()
     (root / "base" / "model.safetensors").write_bytes(bytes(1000))
-    assert environment._policy_bytes("base", root) == 1000
-    assert environment._policy_bytes("random:other", root) == 0
+    assert needs._policy_bytes("base", root) == 1000
+    assert needs._policy_bytes("random:other", root) == 0
 
 
 def test_more_threads_than_cores_is_noted(root: Path) -> None:
@@ -198,10 +208,10 @@ def test_graphics_are_needed_for_simulated_sources_only(root: Path, monkeypatch:
 
 
 def test_probe_tells_why_it_failed() -> None:
-    assert environment._probe("raise SystemExit('no devices')") == (False, "no devices")
-    assert environment._probe("print('fine')") == (True, "fine")
+    assert graphics._probe("raise SystemExit('no devices')") == (False, "no devices")
+    assert graphics._probe("print('fine')") == (True, "fine")
     # A driver that takes its process down does not take this one.
-    assert environment._probe("import os; os.abort()")[0] is False
+    assert graphics._probe("import os; os.abort()")[0] is False
 
 
 def test_hub_is_checked_where_it_is_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,9 +220,9 @@ def test_hub_is_checked_where_it_is_used(root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_TOKEN_PATH", str(root / "none"))
     hub = make_params(data={"sites": {"a": "hub:owner/name@v3.0"}})
 
-    access, token = environment._hub(hub)
+    access, token = network.check_hub(hub)
 
-    assert environment._hub(make_params()) == []
+    assert network.check_hub(make_params()) == []
     assert not access.passed and "HF_HUB_OFFLINE" in access.found
     assert not token.passed and token.severity == "warning"
 
@@ -256,9 +266,9 @@ def serve() -> Iterator[Callable[[bytes], int]]:
 def test_port_may_be_taken_by_its_own_service(
     serve: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch, body: bytes, fine: bool
 ) -> None:
-    monkeypatch.setitem(environment.SERVICES, "Prefect", (serve(body), "/api/health", b"true"))
+    monkeypatch.setitem(network.SERVICES, "Prefect", (serve(body), "/api/health", b"true"))
 
-    check = environment._port("Prefect")
+    check = network.check_port("Prefect")
 
     assert check.passed == fine and check.severity == "warning"
 
@@ -266,8 +276,8 @@ def test_port_may_be_taken_by_its_own_service(
 def test_versions_are_those_installed() -> None:
     found = versions()
 
-    assert found["numpy"] == environment._installed("numpy")
-    assert set(found) <= set(environment.PACKAGES)
+    assert found["numpy"] == packages.installed("numpy")
+    assert set(found) <= set(packages.PACKAGES)
 
 
 def test_nothing_heavy_is_imported() -> None:
@@ -308,9 +318,9 @@ def test_validate_refuses_with_advice_and_keeps_the_old_lock(root: Path) -> None
     before = (root / "sources.lock.json").read_text()
 
     with pytest.raises(StageError) as error:
-        validate.run(root, make_params(data={"sites": {"cube": "sim:touch-red-cub"}}, policy={"base": "nowhere"}))
+        validate.run(root, make_params(data={"sites": {"cube": "sim:push-red-cube-lef"}}, policy={"base": "nowhere"}))
 
-    assert "did you mean 'touch-red-cube'?" in str(error.value)
+    assert "did you mean 'push-red-cube-left'?" in str(error.value)
     assert "policy.base: there is no folder" in str(error.value)
     assert (root / "sources.lock.json").read_text() == before
     assert not read_json(root / "results" / "environment.json")["passed"]

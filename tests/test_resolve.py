@@ -24,7 +24,7 @@ LONG_AGO = 1_600_000_000
 
 def make_params(sources: dict[str, str] | None = None, base: str = "random:nano", **changes: Any) -> Params:
     data = {key: changes.pop(key) for key in ("episodes", "noise", "fps", "unseen") if key in changes}
-    sites = sources or {"cube": "sim:touch-red-cube"}
+    sites = sources or {"cube": "sim:push-red-cube-left"}
     return parse_params({"policy": {"base": base}, "data": {"sites": sites, **data}, **changes})
 
 
@@ -65,13 +65,13 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_lock_has_the_documented_form_and_repeats(tmp_path: Path) -> None:
-    params = make_params(unseen={"cylinder": "sim:touch-purple-cylinder"})
+    params = make_params(unseen={"cylinder": "sim:push-purple-cylinder-left"})
 
     lock = resolve_sources(params, tmp_path)
 
     assert set(lock) == {"sources", "unseen", "policy"}
     assert set(lock["sources"]["cube"]) == {"source", "digest", "detail"}
-    assert lock["unseen"]["cylinder"]["source"] == "sim:touch-purple-cylinder"
+    assert lock["unseen"]["cylinder"]["source"] == "sim:push-purple-cylinder-left"
     assert set(lock["policy"]) == {"source", "digest"}
     assert json.loads(json.dumps(lock)) == resolve_sources(params, tmp_path / "elsewhere")
 
@@ -79,7 +79,7 @@ def test_lock_has_the_documented_form_and_repeats(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        make_params({"cube": "sim:touch-green-ball"}),
+        make_params({"cube": "sim:push-green-ball-right"}),
         make_params(episodes=31),
         make_params(noise=0.1),
         make_params(fps=30),
@@ -98,7 +98,7 @@ def test_simulated_digest_does_not_follow_the_rest(tmp_path: Path) -> None:
 
 
 def test_two_sites_with_one_task_record_different_scenes(tmp_path: Path) -> None:
-    params = make_params({"a": "sim:touch-red-cube", "b": "sim:touch-red-cube"})
+    params = make_params({"a": "sim:push-red-cube-left", "b": "sim:push-red-cube-left"})
 
     assert digest_of(params, tmp_path, "a") != digest_of(params, tmp_path, "b")
 
@@ -172,13 +172,13 @@ def test_cache_forgets_vanished_files_and_survives_being_spoilt(tmp_path: Path, 
 
 def test_every_problem_is_listed(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    params = make_params({"a": "sim:touch-red-cub", "b": "local:nowhere", "c": "local:empty"}, base="nowhere")
+    params = make_params({"a": "sim:push-red-cube-lef", "b": "local:nowhere", "c": "local:empty"}, base="nowhere")
 
     with pytest.raises(ValueError) as error:
         resolve_sources(params, tmp_path)
 
     a, b, c, base = str(error.value).splitlines()
-    assert a.startswith("data.sites.a: ") and "did you mean 'touch-red-cube'?" in a
+    assert a.startswith("data.sites.a: ") and "did you mean 'push-red-cube-left'?" in a
     assert "nowhere does not exist; expected the folder of a LeRobot dataset" in b
     assert "empty is no LeRobot dataset: meta/info.json not found" in c
     assert base.startswith("policy.base: ") and "hub:OWNER/NAME@REVISION" in base

@@ -46,6 +46,7 @@ class DataParams(_Section):
 
     sites: dict[str, str] = Field(min_length=1)
     unseen: dict[str, str] = {}
+    cameras: dict[str, str] = {}
     partition: PartitionParams = PartitionParams()
     held_out: float = Field(0.2, gt=0, lt=1)
     episodes: int = Field(30, ge=2)

@@ -16,7 +16,7 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.video_utils import decode_video_frames
 
 from zk0.data.frames import ACTION, IMAGES, STATE
-from zk0.data.sim.arm import FEATURE_NAMES
+from zk0.data.sim.arm import JOINTS
 from zk0.errors import DataError
 from zk0.files import read_json
 
@@ -62,6 +62,12 @@ class DatasetFolder:
         size = dict(zip(feature["names"], feature["shape"], strict=True))
         return int(size.get("channels", size.get("channel", 3))), int(size["height"]), int(size["width"])
 
+    def joint_names(self, feature: str) -> tuple[str, ...]:
+        """Joints of a vector feature, without the decoration that recorders of different years add."""
+        names = self.info["features"][feature].get("names") or []
+        names = names.get("motors", list(names)) if isinstance(names, dict) else names
+        return tuple(str(name).removeprefix("main_").removesuffix(".pos") for name in names)
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """Every frame's numbers, in order: state, action, episode_index, task_index, timestamp."""
@@ -75,17 +81,20 @@ class DatasetFolder:
     @cached_property
     def task_names(self) -> dict[int, str]:
         """Task index to sentence."""
-        return {int(row.task_index): str(name) for name, row in self.meta.tasks.iterrows()}
+        return {
+            int(row["task_index"]): str(row["task"])
+            for row in self.meta.tasks.reset_index(names="task").to_dict("records")
+        }
 
     def numbers(self, feature: str) -> np.ndarray:
         """All values of a vector feature: (N, D) float32."""
-        return np.stack(self.table[feature].to_numpy()).astype(np.float32)
+        return np.stack(self.table[feature].tolist()).astype(np.float32)
 
     def episode_digest(self, rows: pd.DataFrame) -> str:
         """xxh3 over an episode's states, actions and task sentences."""
         digest = xxhash.xxh3_128()
         for feature in (STATE, ACTION):
-            digest.update(np.ascontiguousarray(np.stack(rows[feature].to_numpy()), dtype=np.float32).tobytes())
+            digest.update(np.ascontiguousarray(np.stack(rows[feature].tolist()), dtype=np.float32).tobytes())
         digest.update("\n".join(self.task_names[int(i)] for i in rows["task_index"]).encode())
         return digest.hexdigest()
 
@@ -143,26 +152,23 @@ def _check_vector(dataset: DatasetFolder, feature: str) -> None:
     if found is None:
         raise DataError(f"{dataset.repo_id} has no {feature}")
     size = found["shape"][0]
-    if size != len(FEATURE_NAMES):
-        raise DataError(f"{dataset.repo_id}: {feature} has {size} values, an SO-100 has {len(FEATURE_NAMES)}")
-    names = found.get("names") or []
-    names = names.get("motors", names) if isinstance(names, dict) else names
-    if tuple(names) != FEATURE_NAMES:
-        raise DataError(
-            f"{dataset.repo_id}: {feature} is named {', '.join(map(str, names))}; expected {', '.join(FEATURE_NAMES)}"
-        )
+    if size != len(JOINTS):
+        raise DataError(f"{dataset.repo_id}: {feature} has {size} values, an SO-100 has {len(JOINTS)}")
+    names = dataset.joint_names(feature)
+    if names != JOINTS:
+        raise DataError(f"{dataset.repo_id}: {feature} is named {', '.join(names)}; expected {', '.join(JOINTS)}")
 
 
 def _check_numbers(dataset: DatasetFolder, feature: str) -> None:
     table = dataset.table
     values = [np.asarray(v, dtype=np.float64) for v in table[feature]]
     sizes = {v.shape for v in values}
-    if sizes != {(len(FEATURE_NAMES),)}:
+    if sizes != {(len(JOINTS),)}:
         raise DataError(f"{dataset.repo_id}: {feature} holds values of shapes {sorted(sizes)}")
     bad = ~np.isfinite(np.stack(values)).all(axis=1)
     if bad.any():
         row = table[bad].iloc[0]
-        joint = FEATURE_NAMES[int(np.argmin(np.isfinite(np.asarray(row[feature], dtype=np.float64))))]
+        joint = JOINTS[int(np.argmin(np.isfinite(np.asarray(row[feature], dtype=np.float64))))]
         raise DataError(
             f"{dataset.repo_id}: {feature} has {int(bad.sum())} frames with missing or NaN values, the first in "
             f"episode {int(row.episode_index)}, frame {int(row.frame_index)}, {joint}; remove or repair that episode"
@@ -171,7 +177,8 @@ def _check_numbers(dataset: DatasetFolder, feature: str) -> None:
 
 def _check_videos(dataset: DatasetFolder) -> None:
     """Decode the last frame of every episode and camera: a cut-off file fails there."""
-    for episode, rows in dataset.table.groupby("episode_index"):
+    for episode in dataset.table["episode_index"].unique().tolist():
+        rows = dataset.table[dataset.table["episode_index"] == episode]
         for camera in dataset.cameras:
             if dataset.info["features"][camera]["dtype"] == "video":
-                dataset.decode(int(episode), camera, [float(rows["timestamp"].iloc[-1])])
+                dataset.decode(episode, camera, [float(rows["timestamp"].iloc[-1])])

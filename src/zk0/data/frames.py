@@ -19,7 +19,10 @@ IMAGES = "observation.images"
 class ImageStore(Protocol):
     """Where a frame's pictures come from: memory, or a video decoded on demand."""
 
-    cameras: tuple[str, ...]
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The image features there are."""
+        ...
 
     def read(self, camera: str, rows: np.ndarray) -> torch.Tensor:
         """Images of some frames: (B, 3, H, W) float32 in [0, 1]."""

@@ -17,16 +17,21 @@ from zk0.errors import DataError
 
 @dataclass(frozen=True)
 class VideoImages:
-    """Images decoded from the dataset's videos each time they are asked for."""
+    """Images decoded each time they are asked for; ``sources`` maps camera names to the dataset's own."""
 
     dataset: DatasetFolder
-    cameras: tuple[str, ...]
+    sources: dict[str, str]
     episodes: np.ndarray
     timestamps: np.ndarray
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(self.sources)
+
     def read(self, camera: str, rows: np.ndarray) -> torch.Tensor:
         frames = [
-            self.dataset.decode(int(self.episodes[row]), camera, [float(self.timestamps[row])])[0] for row in rows
+            self.dataset.decode(int(self.episodes[row]), self.sources[camera], [float(self.timestamps[row])])[0]
+            for row in rows
         ]
         return torch.stack(frames).to(torch.float32).div_(255.0)
 
@@ -61,10 +66,10 @@ def load_frames(manifest: Manifest, root: Path, episodes: Sequence[int], decoded
     index = table["episode_index"].to_numpy()
     ends = np.flatnonzero(np.append(index[1:] != index[:-1], True))
     last = np.repeat(ends, np.diff(np.append(-1, ends)))
-    images = _images(dataset, manifest.cameras, index, table["timestamp"].to_numpy(), decoded_limit_bytes)
+    images = _images(dataset, manifest.camera_sources, index, table["timestamp"].to_numpy(), decoded_limit_bytes)
     return Frames(
-        states=np.stack(table[STATE].to_numpy()).astype(np.float32),
-        actions=np.stack(table[ACTION].to_numpy()).astype(np.float32),
+        states=np.stack(table[STATE].tolist()).astype(np.float32),
+        actions=np.stack(table[ACTION].tolist()).astype(np.float32),
         last=last,
         episodes=index,
         sentences=tuple(dataset.task_names[int(task)] for task in table["task_index"]),
@@ -73,15 +78,15 @@ def load_frames(manifest: Manifest, root: Path, episodes: Sequence[int], decoded
 
 
 def _images(
-    dataset: DatasetFolder, cameras: tuple[str, ...], episodes: np.ndarray, timestamps: np.ndarray, limit: int
+    dataset: DatasetFolder, sources: dict[str, str], episodes: np.ndarray, timestamps: np.ndarray, limit: int
 ) -> ImageStore:
-    size = sum(int(np.prod(dataset.image_shape(camera))) for camera in cameras) * len(episodes)
+    size = sum(int(np.prod(dataset.image_shape(own))) for own in sources.values()) * len(episodes)
     if size > limit:
-        return VideoImages(dataset, cameras, episodes, timestamps)
+        return VideoImages(dataset, sources, episodes, timestamps)
     arrays = {}
-    for camera in cameras:
+    for camera, own in sources.items():
         decoded = [
-            dataset.decode(int(episode), camera, timestamps[episodes == episode].tolist())
+            dataset.decode(int(episode), own, timestamps[episodes == episode].tolist())
             for episode in dict.fromkeys(episodes.tolist())
         ]
         arrays[camera] = torch.cat(decoded).permute(0, 2, 3, 1).contiguous().numpy()

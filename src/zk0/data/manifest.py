@@ -24,6 +24,8 @@ class Manifest(BaseModel):
         revision: Commit of a hub source, digest of what was recorded or found otherwise.
         root: Dataset folder, relative to the project where it lies inside.
         repo_id: The dataset's name for LeRobot.
+        cameras: Image features as the policy names them.
+        camera_sources: Those names to the dataset's own.
         episode_digests: Episode index to a digest of its states, actions and task.
         digest: Over everything above; two manifests with equal digests hold the same data.
     """
@@ -40,6 +42,7 @@ class Manifest(BaseModel):
     robot_type: str
     fps: int
     cameras: tuple[str, ...]
+    camera_sources: dict[str, str]
     image_shapes: dict[str, tuple[int, int, int]]
     joints: tuple[str, ...]
     tasks: tuple[str, ...]

@@ -33,7 +33,7 @@ IMAGE_SIZE = 96
 _ENCODER = {"vcodec": "h264", "g": 2, "crf": 18}
 
 
-def features(image_size: int) -> dict[str, dict[str, object]]:
+def features(image_size: int) -> dict[str, dict[str, Any]]:
     """The dataset's features, named as LeRobot's SO-100 recorder names them."""
     vector = {"dtype": "float32", "shape": (len(FEATURE_NAMES),), "names": list(FEATURE_NAMES)}
     image = {"dtype": "video", "shape": (image_size, image_size, 3), "names": ["height", "width", "channels"]}

@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from zk0 import __version__
 from zk0.environment import machine, versions
 from zk0.federation.journal import Journal, Listener, read_lines
-from zk0.federation.server import Server, moments_in, rows_with_best, run_rounds
+from zk0.federation.server import FederationError, Server, moments_in, rows_with_best, run_rounds
 from zk0.federation.site import shared_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.files import digest_folder, read_json, write_json, write_text
@@ -71,6 +71,7 @@ def run_federation(
     states = StateFolder(root / STATES / server.run)
     server.journal = _journal(results, states.folder, listener)
     base_policy = shared_policy(root, base[0], params.policy.device, None)
+    _check_cameras(manifests, base_policy.cameras)
 
     def publish(state: RoundState) -> None:
         rows = [json.dumps(row) for row in rows_with_best(state.rows)]
@@ -113,6 +114,20 @@ def run_federation(
     write_json(results / "run.json", report)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
     return report
+
+
+def _check_cameras(manifests: list[dict[str, Any]], known: tuple[str, ...]) -> None:
+    """Refuse sites whose cameras the policy does not know.
+
+    Raises:
+        FederationError: Names the site, its cameras and the policy's.
+    """
+    for manifest in manifests:
+        if strange := sorted(set(manifest["cameras"]) - set(known)):
+            raise FederationError(
+                f"site '{manifest['site']}' has cameras {', '.join(strange)}, which the policy does not know; it knows "
+                f"{', '.join(known)}. Map them with data.cameras"
+            )
 
 
 def _curves(state: RoundState) -> str:

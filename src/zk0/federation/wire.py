@@ -39,7 +39,7 @@ def unpack(content: RecordDict, name: str) -> Tensors:
     stated = content.config_records.get(f"{name}.{_DIGEST}", ConfigRecord()).get(_DIGEST)
     found = digest_tensors(tensors)
     if stated != found:
-        raise WireError(f"'{name}' has digest {found}, but its sender states {stated}: it was damaged or changed")
+        raise WireError(f"'{name}' has digest {found}, but its sender states {stated!r}: it was damaged or changed")
     return tensors
 
 

@@ -59,12 +59,13 @@ def regime_holds(policy: SmolVLAPolicy) -> bool:
 @torch.no_grad()
 def _encode(loaded: LoadedPolicy, frames: Frames) -> ImageTokens:
     policy = loaded.policy
-    pieces: dict[str, list[torch.Tensor]] = {camera: [] for camera in loaded.cameras}
+    cameras = [camera for camera in loaded.cameras if camera in frames.images.cameras]
+    pieces: dict[str, list[torch.Tensor]] = {camera: [] for camera in cameras}
     for start in range(0, len(frames), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(frames)))
-        batch = {camera: frames.images.read(camera, rows).to(policy.config.device) for camera in loaded.cameras}
+        batch = {camera: frames.images.read(camera, rows).to(policy.config.device) for camera in cameras}
         images, _ = policy.prepare_images(batch)
-        for camera, image in zip(loaded.cameras, images, strict=True):
+        for camera, image in zip(cameras, images, strict=True):
             pieces[camera].append(policy.model.vlm_with_expert.embed_image(image).float().cpu())
     return ImageTokens({camera: torch.cat(parts) for camera, parts in pieces.items()})
 

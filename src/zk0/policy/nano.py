@@ -61,12 +61,12 @@ def write_vlm(folder: Path, corpus: list[str]) -> None:
         corpus: Sentences from which the tokenizer learns its merges.
     """
     tokenizer = _tokenizer(corpus)
-    config = SmolVLMConfig(
+    config = SmolVLMConfig(  # type: ignore[call-arg]
         image_token_id=tokenizer.convert_tokens_to_ids(_IMAGE_TOKENS["image_token"]),
         pad_token_id=tokenizer.pad_token_id,
         scale_factor=2,
         tie_word_embeddings=False,
-        vision_config=SmolVLMVisionConfig(
+        vision_config=SmolVLMVisionConfig(  # type: ignore[call-arg]
             hidden_size=144,
             intermediate_size=432,
             num_hidden_layers=4,
@@ -74,7 +74,7 @@ def write_vlm(folder: Path, corpus: list[str]) -> None:
             image_size=IMAGE_SIZE,
             patch_size=PATCH_SIZE,
         ).to_dict(),
-        text_config=LlamaConfig(
+        text_config=LlamaConfig(  # type: ignore[call-arg]
             vocab_size=len(tokenizer),
             hidden_size=128,
             intermediate_size=384,

@@ -10,6 +10,7 @@ import xxhash
 
 from zk0.console import console
 from zk0.data.dataset import DatasetFolder, check_dataset
+from zk0.data.frames import IMAGES
 from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, write_manifest
 from zk0.data.recordings import record_all
 from zk0.data.split import hold_out, partition
@@ -37,7 +38,18 @@ def run(root: Path, params: Params) -> None:
         check_dataset(dataset, params.data.fps)
     sites = _site_manifests(root, params, folders, lock)
     unseen = [
-        _manifest(root, folders[name], name, -1, "unseen", text, _revision(lock, name), [], _episodes(folders[name]))
+        _manifest(
+            root,
+            folders[name],
+            name,
+            -1,
+            "unseen",
+            text,
+            _revision(lock, name),
+            [],
+            _episodes(folders[name]),
+            params.data.cameras,
+        )
         for name, text in params.data.unseen.items()
     ]
     check_disjoint(sites)
@@ -92,7 +104,9 @@ def _site_manifests(
     for number, (site, name, episodes) in enumerate(parts):
         train, held_out = hold_out(episodes, params.data.held_out, numpy_rng(params.seed, "held-out", site))
         source, revision = params.data.sites[name], _revision(lock, name)
-        manifests.append(_manifest(root, folders[name], site, number, "site", source, revision, train, held_out))
+        manifests.append(
+            _manifest(root, folders[name], site, number, "site", source, revision, train, held_out, params.data.cameras)
+        )
     return manifests
 
 
@@ -106,12 +120,14 @@ def _manifest(
     revision: str,
     train: list[int],
     held_out: list[int],
+    names: dict[str, str],
 ) -> Manifest:
     groups = dict(list(dataset.table.groupby("episode_index")))
     digests = {episode: dataset.episode_digest(groups[episode]) for episode in [*train, *held_out]}
     whole = xxhash.xxh3_128(repr((site, role, sorted(digests.items()), train, held_out)).encode()).hexdigest()
     used = [groups[episode] for episode in [*train, *held_out]]
     tasks = Counter(dataset.task_names[int(t)] for rows in used for t in rows["task_index"])
+    sources = {f"{IMAGES}.{names.get(c, c)}": f"{IMAGES}.{c}" for c in _short_names(dataset)}
     inside = dataset.root.is_relative_to(root)
     return Manifest(
         site=site,
@@ -123,9 +139,10 @@ def _manifest(
         root=str(dataset.root.relative_to(root) if inside else dataset.root),
         robot_type=str(dataset.info.get("robot_type") or "unknown"),
         fps=int(dataset.info["fps"]),
-        cameras=dataset.cameras,
-        image_shapes={camera: dataset.image_shape(camera) for camera in dataset.cameras},
-        joints=tuple(dataset.info["features"]["action"]["names"]),
+        cameras=tuple(sorted(sources)),
+        camera_sources=sources,
+        image_shapes={camera: dataset.image_shape(own) for camera, own in sources.items()},
+        joints=dataset.joint_names("action"),
         tasks=tuple(task for task, _ in tasks.most_common()),
         train_episodes=tuple(train),
         held_out_episodes=tuple(held_out),
@@ -134,6 +151,10 @@ def _manifest(
         episode_digests=digests,
         digest=whole,
     )
+
+
+def _short_names(dataset: DatasetFolder) -> list[str]:
+    return [camera.removeprefix(f"{IMAGES}.") for camera in dataset.cameras]
 
 
 def _check_alike(manifests: list[Manifest]) -> None:

@@ -79,7 +79,7 @@ def _thin_meshes() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     thinned = {}
     for mesh in spec.meshes:
         if mesh.file and "gripper_part" not in mesh.file:  # those are collision hulls, small already
-            full = trimesh.load(folder / "assets" / mesh.file)
+            full = trimesh.load_mesh(folder / "assets" / mesh.file)
             thinned[mesh.file] = cluster_vertices(np.asarray(full.vertices), np.asarray(full.faces), MESH_CELL_M)
     return thinned
 

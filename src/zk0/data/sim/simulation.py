@@ -61,7 +61,7 @@ class Simulation:
             many episodes can run side by side.
 
     Example:
-        >>> sim = Simulation(find_task("touch-red-cube"))
+        >>> sim = Simulation(find_task("push-red-cube-left"))
         >>> sim.reset(seed=7)
         >>> sim.step(sim.state())
         >>> sim.success

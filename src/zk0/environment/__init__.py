@@ -1,0 +1,70 @@
+"""What this machine is and whether a run would get through on it, found out in about a second.
+
+Nothing heavy is imported: versions are read from installed metadata, GPUs from ``nvidia-smi``,
+and OpenGL is tried in a process of its own, since a broken driver takes its process down.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zk0.environment.check import Check, passed
+from zk0.environment.graphics import check_graphics
+from zk0.environment.hardware import GIB, machine
+from zk0.environment.needs import check_device, check_disk, check_memory, check_threads, needed_bytes
+from zk0.environment.network import SERVICES, check_hub, check_port
+from zk0.environment.packages import (
+    LOCK_FILE,
+    check_locked_packages,
+    check_python,
+    check_required_packages,
+    check_video,
+    versions,
+)
+from zk0.params import Params
+
+__all__ = [
+    "GIB",
+    "LOCK_FILE",
+    "Check",
+    "check_environment",
+    "machine",
+    "needed_bytes",
+    "passed",
+    "versions",
+]
+
+
+def check_environment(params: Params, root: Path) -> dict[str, Any]:
+    """Compare this machine with what a run of these params needs.
+
+    Args:
+        params: What would be run.
+        root: The project's root, for its lock file and its disk.
+
+    Returns:
+        The content of ``results/environment.json``.
+    """
+    this = machine(root)
+    checks = [
+        check_python(),
+        check_required_packages(root),
+        check_locked_packages(root),
+        check_device(params, this["gpus"]),
+        check_threads(params, this["cores"]),
+        check_memory(params, root, this["memory_bytes"]),
+        check_disk(params, root, this["disk_free_bytes"]),
+        *check_graphics(params),
+        check_video(),
+        *check_hub(params),
+        *(check_port(service) for service in SERVICES),
+    ]
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "passed": passed(checks),
+        "checks": [check.as_dict() for check in checks],
+        "machine": this,
+        "packages": versions(),
+    }

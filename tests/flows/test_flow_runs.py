@@ -1,0 +1,107 @@
+"""The flows on a real Prefect server: a whole run, an unchanged one, deployments and schedules."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests_support import make_project
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A project whose server and worker were brought up by the documented command."""
+    base = tmp_path_factory.mktemp("served")
+    project = make_project(base / "project", base / "prefect")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    project.run("zk0", "up", "--port", str(port), timeout=240)
+    try:
+        yield project, f"http://127.0.0.1:{port}/api"
+    finally:
+        stopped = project.run("zk0", "down").stdout
+        assert "worker" in stopped and "server" in stopped
+
+
+def _post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
+def _states(api: str) -> list[dict[str, Any]]:
+    return [run["state"] | {"auto": run["auto_scheduled"]} for run in _post(f"{api}/flow_runs/filter", {"limit": 50})]
+
+
+def test_cron_produces_scheduled_runs(served: Any) -> None:
+    """The one thing a wrong SQLAlchemy silences."""
+    _, api = served
+    deadline = time.monotonic() + 120
+    while not (scheduled := [s for s in _states(api) if s["type"] == "SCHEDULED" and s["auto"]]):
+        assert time.monotonic() < deadline, "the cron schedules produced no run"
+        time.sleep(2)
+    assert scheduled[0]["name"] == "Scheduled"
+
+
+def test_nightly_completes_then_is_unchanged(served: Any) -> None:
+    project, api = served
+
+    project.run("prefect", "deployment", "run", "federate/nightly", "--watch", PREFECT_API_URL=api, timeout=580)
+    first = json.loads((project.root / "context.json").read_text())
+    project.run("prefect", "deployment", "run", "federate/nightly", "--watch", PREFECT_API_URL=api, timeout=300)
+    second = json.loads((project.root / "context.json").read_text())
+
+    names = [state["name"] for state in _states(api) if not state["auto"]]
+    assert sorted(names) == ["Completed", "Unchanged"]
+    assert first["task_information"]["mode"]["value"] == "scheduled"
+    assert first["task_information"]["task_id"] != second["task_information"]["task_id"]
+    experiments = project.run("dvc", "exp", "list", "--name-only").stdout.split()
+    assert any(name.startswith("nightly-") for name in experiments)
+    shown = json.loads(project.run("zk0", "model", "show", "1").stdout)
+    assert any(name in json.dumps(shown) for name in experiments if name.startswith("nightly-"))
+
+
+def test_benchmark_always_measures(served: Any) -> None:
+    project, api = served
+    before = (project.root / "results/benchmark.json").read_text()
+
+    project.run("prefect", "deployment", "run", "benchmark/weekly", "--watch", PREFECT_API_URL=api, timeout=300)
+
+    assert (project.root / "results/benchmark.json").read_text() != before
+
+
+def test_artifacts_show_the_run(served: Any) -> None:
+    _, api = served
+    keys = {artifact["key"] for artifact in _post(f"{api}/artifacts/filter", {"limit": 100})}
+    assert {"comparison", "benchmark", "report", "task-context", "federation"} <= keys
+
+
+def test_deployments_are_what_prefect_knows() -> None:
+    """prefect.yaml ignores unknown keys, so they are checked here against Prefect's own schema."""
+    import yaml
+
+    content = yaml.safe_load((Path(__file__).resolve().parents[2] / "prefect.yaml").read_text())
+    known = {"name", "entrypoint", "description", "tags", "parameters", "work_pool", "schedules", "concurrency_limit"}
+    for deployment in content["deployments"]:
+        assert set(deployment) <= known
+        for schedule in deployment["schedules"]:
+            assert {"slug", "cron", "timezone", "active"} == set(schedule)
+        assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
+
+
+def test_failed_run_leaves_context(tmp_path: Path) -> None:
+    """A flow whose stage refuses ends as failed, and context.json says at which step and why."""
+    project = make_project(tmp_path / "project", tmp_path / "prefect")
+    project.change_params(lambda p: p["policy"].update(base="models/absent"))
+
+    done = project.attempt("python", "-m", "flows.federate", timeout=300)
+
+    assert done.returncode != 0
+    context = json.loads((project.root / "context.json").read_text())
+    assert "models/absent" in json.dumps(context)
