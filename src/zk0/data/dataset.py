@@ -60,7 +60,7 @@ class DatasetFolder:
         """(C, H, W) of a camera."""
         feature = self.info["features"][camera]
         size = dict(zip(feature["names"], feature["shape"], strict=True))
-        return int(size.get("channels", size.get("channel", 3))), int(size["height"]), int(size["width"])
+        return int(size.get("channels") or size.get("channel") or 3), int(size["height"]), int(size["width"])
 
     def joint_names(self, feature: str) -> tuple[str, ...]:
         """Joints of a vector feature, without the decoration that recorders of different years add."""

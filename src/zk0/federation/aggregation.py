@@ -6,6 +6,7 @@ AISTATS 2017 (FedAvg). FedProx averages the same way; its difference is in the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -37,10 +38,10 @@ class Aggregator:
 
         Raises:
             TensorMismatch: The update does not fit or is not finite; nothing was added.
-            ValueError: The weight is not positive.
+            ValueError: The weight is not positive and finite.
         """
-        if not weight > 0:
-            raise ValueError(f"an update's weight must be above 0, got {weight}")
+        if not 0 < weight < math.inf:
+            raise ValueError(f"an update's weight must be above 0 and finite, got {weight}")
         check_alike(delta, self._start)
         check_finite(delta)
         for name, total in self._sum.items():

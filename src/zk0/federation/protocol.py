@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from flwr.app import ConfigRecord, RecordDict
@@ -21,6 +22,11 @@ DELTA = "delta"
 STATS = "stats"
 MOMENTS = "moments"
 
+# What a reply must tell, in finite numbers; of the first of each kind there must be some.
+_NUMBERS = {
+    TRAIN: ("examples", "train_loss", "update_norm", "train_s", "learning_rate"),
+    EVALUATE: ("frames", "held_out_loss", "evaluate_s"),
+}
 _HEADER = "header"
 
 
@@ -87,3 +93,18 @@ def check_reply(header: Header, expected: Header) -> None:
         found, wanted = getattr(header, name), getattr(expected, name)
         if found != wanted:
             raise WireError(f"the reply is for {name} {found}, expected {wanted}")
+
+
+def check_values(kind: str, values: dict[str, Any]) -> None:
+    """Refuse a reply that lacks a number its kind must have, or that speaks of no frames.
+
+    Raises:
+        WireError: Names the value and what it is.
+    """
+    names = _NUMBERS.get(kind, ())
+    for name in names:
+        value = values.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise WireError(f"the reply's {name} is {value}, expected a finite number")
+    if names and values[names[0]] <= 0:
+        raise WireError(f"the reply's {names[0]} is {values[names[0]]}, expected a number above 0")

@@ -7,7 +7,7 @@ is about getting replies and about what to do when they do not come.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,27 @@ class Reply:
     content: RecordDict
     bytes_up: int
     bytes_down: int
+
+
+def in_order(messages: Iterable[Message], nodes: Sequence[int]) -> Iterator[Message]:
+    """One reply per node, in the nodes' order: who comes early waits.
+
+    Floating-point sums depend on the order, and so results would on who is fastest. Repeated and
+    unasked-for replies are dropped.
+    """
+    waiting: dict[int, Message] = {}
+    heard: set[int] = set()
+    turn = 0
+    for message in messages:
+        node = message.metadata.src_node_id
+        if node in heard or node not in nodes:
+            continue
+        heard.add(node)
+        waiting[node] = message
+        while turn < len(nodes) and nodes[turn] in waiting:
+            yield waiting.pop(nodes[turn])
+            turn += 1
+    yield from (waiting[node] for node in nodes[turn:] if node in waiting)
 
 
 @dataclass
@@ -79,6 +100,11 @@ class Server:
                     raise FederationError(f"node {node} has no data to train on: {message.error.reason}")
                 _, values = protocol.read(message.content)
                 found[values["manifest"]["partition"]] = (node, values["manifest"])
+        if sorted(found) != list(range(len(self.nodes))):
+            raise FederationError(
+                f"{len(self.nodes)} nodes serve partitions {', '.join(map(str, sorted(found)))}; expected one node for "
+                f"each of 0 to {len(self.nodes) - 1}"
+            )
         ordered = [found[partition] for partition in sorted(found)]
         self.nodes = [node for node, _ in ordered]
         self.sites = {manifest["partition"]: manifest["site"] for _, manifest in ordered}
@@ -88,13 +114,19 @@ class Server:
         """Ask every site for its moments and merge them in partition order.
 
         Raises:
-            FederationError: A site does not answer; normalisation needs all.
+            FederationError: A site does not answer well; normalisation needs all. Names site and reason.
         """
         moments = []
         for reply in self._ask(protocol.STATISTICS, 0, lambda header: (header, {})):
-            moments.append(Moments.from_tensors(wire.unpack(reply.content, protocol.MOMENTS)))
+            try:
+                moments.append(Moments.from_tensors(wire.unpack(reply.content, protocol.MOMENTS)))
+            except ValueError as error:
+                self._leave_out(reply.site, 0, str(error))
         if len(moments) < len(self.nodes):
-            raise FederationError("not every site sent its statistics; the common normalisation needs all of them")
+            raise FederationError(
+                "not every site sent its statistics and the common normalisation needs all of them. Left out: "
+                f"{self._reasons()}"
+            )
         return merge_all(moments)
 
     def task(self, header: protocol.Header, **changes: Any) -> protocol.SiteTask:
@@ -143,21 +175,20 @@ class Server:
                 wire.pack(content, name, tensors)
             messages.append(Message(content, node, kind, group_id=str(number)))
             expected[node] = (header, wire.payload_bytes(content))
-        heard = set()
-        for message in self.grid.send_and_receive(messages, timeout=self.params.federation.timeout_s):
-            node = message.metadata.src_node_id
-            if node not in expected or node in heard:
-                continue
-            heard.add(node)
-            header, bytes_down = expected[node]
+        answers = self.grid.send_and_receive(messages, timeout=self.params.federation.timeout_s)
+        for message in in_order(answers, self.nodes):
+            header, bytes_down = expected.pop(message.metadata.src_node_id)
             site = self.sites[header.partition]
             try:
-                yield self._checked(message, header, site, bytes_down)
+                reply = self._checked(message, header, site, bytes_down)
+                protocol.check_values(kind, reply.values)
             except (wire.WireError, TensorMismatch, FederationError) as error:
                 self._leave_out(site, number, str(error))
-        for node in expected.keys() - heard:
+                continue
+            yield reply
+        for header, _ in expected.values():
             self._leave_out(
-                self.sites[expected[node][0].partition], number, f"no reply within {self.params.federation.timeout_s} s"
+                self.sites[header.partition], number, f"no reply within {self.params.federation.timeout_s} s"
             )
 
     def _checked(self, message: Message, header: protocol.Header, site: str, bytes_down: int) -> Reply:
@@ -171,6 +202,9 @@ class Server:
         self.left_out[site] = reason
         self.journal.say("site-left-out", f"{site} is left out: {reason}", round=number, site=site)
 
+    def _reasons(self) -> str:
+        return "; ".join(f"{site}: {reason}" for site, reason in self.left_out.items())
+
     # -- rounds --------------------------------------------------------------------------------
 
     def begin_round(self) -> None:
@@ -181,11 +215,10 @@ class Server:
         """Raise unless enough sites answered well."""
         needed = self.params.federation.min_replies * len(self.nodes)
         if good < needed or not good:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in self.left_out.items())
             raise FederationError(
                 f"round {number}: {good} of {len(self.nodes)} sites {what} well and federation.min_replies asks for "
-                f"{self.params.federation.min_replies:g}. Left out: {reasons}. Complete rounds are saved; mend the "
-                "sites and run `zk0 federate` again to go on"
+                f"{self.params.federation.min_replies:g}. Left out: {self._reasons()}. Complete rounds are saved; "
+                "mend the sites and run `zk0 federate` again to go on"
             )
 
 
@@ -246,9 +279,6 @@ def evaluate_round(
     sites, total, frames = {}, 0.0, 0
     for reply in server.ask_with_model(protocol.EVALUATE, number, tensors, stats):
         loss = float(reply.values["held_out_loss"])
-        if not np.isfinite(loss):
-            server._leave_out(reply.site, number, f"its held-out loss is {loss}")
-            continue
         sites[reply.site] = {"held_out_loss": loss, "evaluate_s": reply.values["evaluate_s"]}
         total += loss * reply.values["frames"]
         frames += reply.values["frames"]

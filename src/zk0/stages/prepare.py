@@ -124,10 +124,11 @@ def _manifest(
 ) -> Manifest:
     groups = dict(list(dataset.table.groupby("episode_index")))
     digests = {episode: dataset.episode_digest(groups[episode]) for episode in [*train, *held_out]}
-    whole = xxhash.xxh3_128(repr((site, role, sorted(digests.items()), train, held_out)).encode()).hexdigest()
     used = [groups[episode] for episode in [*train, *held_out]]
     tasks = Counter(dataset.task_names[int(t)] for rows in used for t in rows["task_index"])
-    sources = {f"{IMAGES}.{names.get(c, c)}": f"{IMAGES}.{c}" for c in _short_names(dataset)}
+    sources = _camera_sources(dataset, names)
+    content = (site, role, sorted(digests.items()), train, held_out, sorted(sources.items()))
+    whole = xxhash.xxh3_128(repr(content).encode()).hexdigest()
     inside = dataset.root.is_relative_to(root)
     return Manifest(
         site=site,
@@ -153,8 +154,16 @@ def _manifest(
     )
 
 
-def _short_names(dataset: DatasetFolder) -> list[str]:
-    return [camera.removeprefix(f"{IMAGES}.") for camera in dataset.cameras]
+def _camera_sources(dataset: DatasetFolder, names: dict[str, str]) -> dict[str, str]:
+    """The policy's names of a dataset's cameras to the dataset's own."""
+    sources: dict[str, str] = {}
+    for own in dataset.cameras:
+        short = own.removeprefix(f"{IMAGES}.")
+        camera = f"{IMAGES}.{names.get(short, short)}"
+        if camera in sources:
+            raise DataError(f"data.cameras makes both {sources[camera]} and {own} of {dataset.repo_id} {camera}")
+        sources[camera] = own
+    return sources
 
 
 def _check_alike(manifests: list[Manifest]) -> None:

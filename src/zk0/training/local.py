@@ -77,7 +77,7 @@ def train_locally(loaded: LoadedPolicy, frames: Frames, start: Tensors, task: Lo
     """Train from ``start``; the policy is left holding the result.
 
     Raises:
-        FloatingPointError: The loss is not finite; says at which step.
+        FloatingPointError: The mean loss is not finite; says of which site and round.
     """
     began = time.perf_counter()
     policy, settings = loaded.policy, task.training
