@@ -84,14 +84,16 @@ def record_dataset(
             streaming_encoding=True,
             encoder_threads=1,
         )
-        for episode in record_episodes(task, itertools.count(seed), episodes, image_size, noise):
-            for row, (state, action) in enumerate(zip(episode.states, episode.actions, strict=True)):
-                frame: dict[str, object] = {STATE: state, ACTION: action, "task": episode.sentence}
-                frame |= {f"{IMAGES}.{name}": np.ascontiguousarray(i[row]) for name, i in episode.images.items()}
-                dataset.add_frame(frame)
-            dataset.save_episode(parallel_encoding=False)
-            progress()
-        dataset.finalize()
+        try:
+            for episode in record_episodes(task, itertools.count(seed), episodes, image_size, noise):
+                for row, (state, action) in enumerate(zip(episode.states, episode.actions, strict=True)):
+                    frame: dict[str, object] = {STATE: state, ACTION: action, "task": episode.sentence}
+                    frame |= {f"{IMAGES}.{name}": np.ascontiguousarray(i[row]) for name, i in episode.images.items()}
+                    dataset.add_frame(frame)
+                dataset.save_episode(parallel_encoding=False)
+                progress()
+        finally:  # or what LeRobot still holds is written later, when the folder is gone
+            dataset.finalize()
         for part in root.iterdir():
             part.rename(temporary / part.name)
         root.rmdir()

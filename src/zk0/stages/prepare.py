@@ -52,7 +52,7 @@ def run(root: Path, params: Params) -> None:
         )
         for name, text in params.data.unseen.items()
     ]
-    check_disjoint(sites)
+    check_disjoint(sites + unseen)
     _check_alike(sites + unseen)
     for stale in (root / MANIFESTS).glob("*.json"):
         stale.unlink()

@@ -1,0 +1,129 @@
+"""One small recording, one prepared project and one untrained policy for all tests of a session.
+
+Everything heavy is imported inside the fixtures, so that tests which need none of it start at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from zk0.data.frames import Frames
+    from zk0.data.sim.tasks import SimTask
+    from zk0.params import Params
+    from zk0.policy.checkpoint import LoadedPolicy
+    from zk0.policy.trainable import Tensors
+
+FIRST_SEED = 20  # its eight scenes have four green cubes and four red ones
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _two_threads() -> None:
+    """As many as params give by default; results depend on it in the last bit."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def first_seed() -> int:
+    """Seed of the first scene of ``recorded``."""
+    return FIRST_SEED
+
+
+@pytest.fixture(scope="session")
+def cube_task() -> SimTask:
+    """Two instructions in one task: touch the red cube, touch the green cube."""
+    from zk0.data.sim.tasks import Region, SimTask
+
+    return SimTask("touch-cube", "touch", ("cube",), ("red", "green"), Region((-20, 20), (0.19, 0.26)))
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory, cube_task: SimTask, first_seed: int) -> Path:
+    """A dataset of eight episodes, four of each instruction. Copy it before changing it."""
+    from zk0.data.recordings import record_dataset
+
+    folder = tmp_path_factory.mktemp("recorded") / "cubes"
+    record_dataset(cube_task, folder, repo_id="zk0/cubes", episodes=8, seed=first_seed, noise=0.25, image_size=96)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def params_content(recorded: Path) -> dict[str, Any]:
+    """A params mapping: the recording dealt to two sites, one round of two steps."""
+    return {
+        "seed": 1,
+        "policy": {"base": "random:nano"},
+        "data": {
+            "sites": {"cubes": f"local:{recorded}"},
+            "partition": {"scheme": "equal", "sites": 2},
+            "held_out": 0.25,
+        },
+        "training": {"local_steps": 2, "batch": 4, "warmup_steps": 0},
+        "federation": {"rounds": 2},
+        "evaluation": {"loss_draws": 1, "rollouts": 2, "max_steps": 6},
+    }
+
+
+@pytest.fixture(scope="session")
+def small_params(params_content: dict[str, Any]) -> Params:
+    """``params_content``, parsed."""
+    from zk0.params import parse_params
+
+    return parse_params(params_content)
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory, small_params: Params) -> Path:
+    """A project's root after ``prepare``: sites cubes-0 and cubes-1, three training episodes each. Read only."""
+    from zk0.files import write_json
+    from zk0.resolve import resolve_sources
+    from zk0.stages import prepare
+
+    root = tmp_path_factory.mktemp("prepared")
+    write_json(root / "sources.lock.json", resolve_sources(small_params, root))
+    prepare.run(root, small_params)
+    return root
+
+
+@pytest.fixture(scope="session")
+def frames(prepared: Path) -> Frames:
+    """Training frames of the first site, images in memory."""
+    from zk0.data.load import load_frames
+    from zk0.data.manifest import read_manifests
+
+    first = read_manifests(prepared)[0][0]
+    return load_frames(first, prepared, first.train_episodes, 10**9)
+
+
+@pytest.fixture(scope="session")
+def _untrained(frames: Frames) -> tuple[LoadedPolicy, Tensors]:
+    from zk0.federation.statistics import moments_of
+    from zk0.policy.checkpoint import with_stats
+    from zk0.policy.start import load_start
+    from zk0.policy.trainable import trainable_tensors
+
+    policy = load_start(Path(), "random:nano", "cpu").policy
+    return with_stats(policy, moments_of(frames).normalisation()), trainable_tensors(policy)
+
+
+@pytest.fixture
+def loaded(_untrained: tuple[LoadedPolicy, Tensors]) -> Iterator[LoadedPolicy]:
+    """The embedded-size SmolVLA, untrained; what a test trains into it is undone afterwards."""
+    from zk0.policy.trainable import load_trainable
+
+    policy, start = _untrained
+    yield policy
+    load_trainable(policy.policy, start)
+    policy.policy.eval()
+
+
+@pytest.fixture
+def start(_untrained: tuple[LoadedPolicy, Tensors]) -> Tensors:
+    """The trainable tensors of ``loaded``."""
+    return dict(_untrained[1])

@@ -1,0 +1,215 @@
+"""Datasets that would spoil training are refused, and the message says which and why."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from zk0.data.dataset import DatasetFolder, check_dataset
+from zk0.data.frames import ACTION, STATE
+from zk0.data.sim.arm import JOINTS
+from zk0.errors import DataError
+
+NAME = "zk0/cubes"
+TOP = "observation.images.top"
+
+
+@pytest.fixture
+def folder(recorded: Path, tmp_path: Path) -> Path:
+    """A copy of the recording, to be spoilt."""
+    return Path(shutil.copytree(recorded, tmp_path / "cubes"))
+
+
+def edit_info(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = folder / "meta" / "info.json"
+    info = json.loads(path.read_text())
+    change(info)
+    path.write_text(json.dumps(info))
+
+
+def edit_numbers(folder: Path, feature: str, change: Callable[[list[list[float]]], Any]) -> None:
+    (path,) = (folder / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    values = table.column(feature).to_pylist()
+    change(values)
+    column = pa.array(values, type=pa.list_(pa.float32()))
+    pq.write_table(table.set_column(table.column_names.index(feature), feature, column), path)
+
+
+def refusal(folder: Path, fps: int = 10) -> str:
+    with pytest.raises(DataError) as refused:
+        check_dataset(DatasetFolder(folder, NAME), fps)
+    return str(refused.value)
+
+
+def test_sound_recording_passes(recorded: Path) -> None:
+    dataset = DatasetFolder(recorded, NAME)
+
+    check_dataset(dataset, 10)
+
+    assert dataset.cameras == (TOP, "observation.images.wrist")
+    assert dataset.image_shape(TOP) == (3, 96, 96)
+    assert dataset.numbers(STATE).shape == (len(dataset.table), 6)
+    assert sorted(dataset.task_names.values()) == ["touch the green cube", "touch the red cube"]
+
+
+def test_missing_metadata(folder: Path) -> None:
+    (folder / "meta" / "info.json").unlink()
+
+    assert refusal(folder) == f"{folder} is no LeRobot dataset: {folder}/meta/info.json not found"
+
+
+def test_metadata_that_is_not_json(folder: Path) -> None:
+    (folder / "meta" / "info.json").write_text("{")
+
+    assert "meta/info.json is not valid JSON" in refusal(folder)
+
+
+def test_old_format_comes_with_the_converter(folder: Path) -> None:
+    edit_info(folder, lambda info: info.update(codebase_version="v2.1"))
+
+    message = refusal(folder)
+
+    assert f"{NAME} has LeRobot format v2.1; v3.0 is needed" in message
+    assert f"--repo-id={NAME} --root={folder}" in message
+    module = message.split("python -m ")[1].split()[0]
+    assert importlib.util.find_spec(module) is not None
+
+
+def test_unknown_format(folder: Path) -> None:
+    edit_info(folder, lambda info: info.update(codebase_version="v9.0"))
+
+    assert "unknown LeRobot format v9.0" in refusal(folder)
+
+
+def test_other_rate(folder: Path) -> None:
+    assert refusal(folder, fps=30) == f"{NAME} has 10 frames per second, the federation 30 (data.fps)"
+
+
+def test_no_camera(folder: Path) -> None:
+    def blind(info: dict[str, Any]) -> None:
+        info["features"] = {name: f for name, f in info["features"].items() if "images" not in name}
+
+    edit_info(folder, blind)
+
+    assert "has no camera; features named observation.images.NAME were expected" in refusal(folder)
+
+
+@pytest.mark.parametrize("feature", [STATE, ACTION])
+def test_missing_feature(folder: Path, feature: str) -> None:
+    edit_info(folder, lambda info: info["features"].pop(feature))
+
+    assert refusal(folder) == f"{NAME} has no {feature}"
+
+
+def test_joints_of_another_robot(folder: Path) -> None:
+    edit_info(folder, lambda info: info["features"][ACTION].update(names=[f"joint_{n}" for n in range(6)]))
+
+    assert refusal(folder) == (
+        f"{NAME}: action is named joint_0, joint_1, joint_2, joint_3, joint_4, joint_5; expected {', '.join(JOINTS)}"
+    )
+
+
+def test_joints_in_another_order(folder: Path) -> None:
+    edit_info(folder, lambda info: info["features"][STATE]["names"].reverse())
+
+    assert f"{NAME}: observation.state is named gripper, wrist_roll" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [list(JOINTS), [f"main_{joint}" for joint in JOINTS], {"motors": [f"main_{joint}" for joint in JOINTS]}],
+    ids=["bare", "main_", "motors"],
+)
+def test_joints_as_older_recorders_name_them(folder: Path, names: Any) -> None:
+    edit_info(folder, lambda info: info["features"][STATE].update(names=names))
+
+    check_dataset(DatasetFolder(folder, NAME), 10)
+
+
+def test_other_size(folder: Path) -> None:
+    edit_info(folder, lambda info: info["features"][STATE].update(shape=[7]))
+
+    assert refusal(folder) == f"{NAME}: observation.state has 7 values, an SO-100 has 6"
+
+
+def test_no_episodes(folder: Path) -> None:
+    edit_info(folder, lambda info: info.update(total_episodes=0))
+
+    assert refusal(folder) == f"{NAME} is empty: it has no episodes"
+
+
+def test_no_data_files(folder: Path) -> None:
+    shutil.rmtree(folder / "data")
+
+    assert "no data files below data/; the recording was not finished" in refusal(folder)
+
+
+def test_rows_of_other_sizes(folder: Path) -> None:
+    edit_numbers(folder, STATE, lambda values: values[3].pop())
+
+    assert "observation.state holds values of shapes [(5,), (6,)]" in refusal(folder)
+
+
+@pytest.mark.parametrize(("feature", "value"), [(STATE, float("nan")), (ACTION, float("inf")), (ACTION, None)])
+def test_values_that_are_not_finite(folder: Path, feature: str, value: float | None) -> None:
+    table = DatasetFolder(folder, NAME).table
+    row = int(np.flatnonzero((table["episode_index"] == 2) & (table["frame_index"] == 4))[0])
+
+    def spoil(values: list[list[float]]) -> None:
+        values[row][2] = values[row + 1][0] = value  # type: ignore[call-overload]
+
+    edit_numbers(folder, feature, spoil)
+
+    assert refusal(folder) == (
+        f"{NAME}: {feature} has 2 frames with missing or NaN values, the first in episode 2, frame 4, elbow_flex; "
+        "remove or repair that episode"
+    )
+
+
+def test_video_that_was_cut_off(folder: Path) -> None:
+    """Its beginning can still be read; the episode named is the first that cannot."""
+    (video,) = (folder / "videos" / TOP).rglob("*.mp4")
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+
+    found = re.fullmatch(rf"{re.escape(str(video))}: video of episode (\d) is unreadable: .+", refusal(folder))
+
+    assert found and 0 < int(found[1]) < 8
+    assert DatasetFolder(folder, NAME).decode(int(found[1]) - 1, TOP, [0.0, 0.1]).shape == (2, 3, 96, 96)
+
+
+def test_video_of_which_little_is_left(folder: Path) -> None:
+    (video,) = (folder / "videos" / TOP).rglob("*.mp4")
+    video.write_bytes(video.read_bytes()[:100])
+
+    assert refusal(folder).startswith(f"{video}: video of episode 0 is unreadable: ")
+
+
+def test_video_that_is_missing(folder: Path) -> None:
+    (video,) = (folder / "videos" / TOP).rglob("*.mp4")
+    video.unlink()
+
+    assert refusal(folder).startswith(f"{video}: video of episode 0 is unreadable: ")
+
+
+def test_digest_of_an_episode_is_of_numbers_and_sentence(recorded: Path, folder: Path) -> None:
+    def digests(root: Path) -> list[str]:
+        dataset = DatasetFolder(root, NAME)
+        return [dataset.episode_digest(rows) for _, rows in dataset.table.groupby("episode_index")]
+
+    before = digests(recorded)
+    edit_numbers(folder, ACTION, lambda values: values[0].__setitem__(0, values[0][0] + 1e-3))
+    after = digests(folder)
+
+    assert len(set(before)) == 8
+    assert after[0] != before[0] and after[1:] == before[1:]

@@ -1,0 +1,96 @@
+"""Recordings are LeRobot datasets, as a robot owner's recorder would write them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+from zk0.data.dataset import DatasetFolder
+from zk0.data.frames import ACTION, STATE
+from zk0.data.recordings import record_dataset, recording_seed
+from zk0.data.sim.arm import FEATURE_NAMES
+from zk0.data.sim.episodes import record_episodes
+from zk0.data.sim.tasks import SimTask
+from zk0.files import digest_folder
+
+
+@pytest.fixture(scope="module")
+def read(recorded: Path) -> LeRobotDataset:
+    """The recording as anybody with LeRobot reads it."""
+    return LeRobotDataset("zk0/cubes", root=recorded, video_backend="pyav")
+
+
+def test_lerobot_reads_it(read: LeRobotDataset) -> None:
+    item = read[len(read) - 1]
+
+    assert read.num_episodes == 8
+    assert item[STATE].shape == item[ACTION].shape == (6,)
+    assert item["observation.images.top"].shape == item["observation.images.wrist"].shape == (3, 96, 96)
+    assert item["task"].startswith("touch the ")
+
+
+def test_metadata_is_that_of_an_so101(read: LeRobotDataset) -> None:
+    assert read.meta.robot_type == "so101_follower"
+    assert read.fps == 10
+    assert tuple(read.features[STATE]["names"]) == tuple(read.features[ACTION]["names"]) == FEATURE_NAMES
+    assert read.meta.video_keys == ["observation.images.top", "observation.images.wrist"]
+
+
+def test_every_episode_has_its_scenes_sentence(recorded: Path) -> None:
+    dataset = DatasetFolder(recorded, "zk0/cubes")
+    tasks = dataset.table.groupby("episode_index")["task_index"].unique()
+
+    assert all(len(indices) == 1 for indices in tasks)
+    sentences = [dataset.task_names[int(indices[0])] for indices in tasks]
+    assert Counter(sentences) == {"touch the red cube": 4, "touch the green cube": 4}
+
+
+def test_same_seed_same_numbers(recorded: Path, tmp_path: Path, cube_task: SimTask, first_seed: int) -> None:
+    """Even at another image size: what is seen plays no part in what is done."""
+    record_dataset(
+        cube_task, tmp_path / "again", repo_id="zk0/again", episodes=2, seed=first_seed, noise=0.25, image_size=32
+    )
+    one, again = DatasetFolder(recorded, "zk0/cubes"), DatasetFolder(tmp_path / "again", "zk0/again")
+
+    for feature in (STATE, ACTION):
+        numbers = again.numbers(feature)
+        assert numbers.tobytes() == one.numbers(feature)[: len(numbers)].tobytes()
+
+
+def test_pictures_survive_the_encoder(read: LeRobotDataset, cube_task: SimTask, first_seed: int) -> None:
+    """Within what H.264 loses, frame by frame, so none is shifted in time."""
+    episode = next(record_episodes(cube_task, iter([first_seed]), 1, 96, 0.25))
+    for row in (0, 5, len(episode.states) - 1):
+        for camera, images in episode.images.items():
+            decoded = read[row][f"observation.images.{camera}"]
+            error = torch.abs(decoded * 255 - torch.from_numpy(images[row]).permute(2, 0, 1).float()).mean()
+            assert error < 4.0
+
+
+def test_recording_that_fails_leaves_the_old_one(recorded: Path, tmp_path: Path, cube_task: SimTask) -> None:
+    folder = tmp_path / "old"
+    folder.mkdir()
+    (folder / "kept").write_text("1")
+    before = digest_folder(folder)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        record_dataset(
+            cube_task, folder, repo_id="zk0/x", episodes=2, seed=0, noise=0.0, image_size=16, progress=stop
+        )
+
+    assert digest_folder(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_seed_belongs_to_run_and_name() -> None:
+    assert recording_seed(1, "a") == recording_seed(1, "a")
+    assert len({recording_seed(1, "a"), recording_seed(2, "a"), recording_seed(1, "b")}) == 3
+    assert not np.any([recording_seed(seed, "a") >= 90_000 for seed in range(1000)])

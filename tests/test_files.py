@@ -1,0 +1,136 @@
+"""Files are replaced as a whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from zk0.files import (
+    digest_file,
+    digest_folder,
+    read_json,
+    replaced_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.json"
+    value = {"x": [1, 2.5, None], "ü": "ä"}
+
+    write_json(path, value)
+
+    assert read_json(path) == value
+    assert path.read_text().endswith("}\n")
+    assert names(path.parent) == ["b.json"]
+
+
+def test_nan_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"loss": 1.0})
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"loss": float("nan")})
+
+    assert read_json(path) == {"loss": 1.0}
+    assert names(tmp_path) == ["x.json"]
+
+
+def test_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+
+    with pytest.raises(OSError):
+        write_bytes(tmp_path / "taken", b"a file cannot replace a folder")
+
+    assert names(tmp_path) == ["taken"]
+
+
+def test_files_can_be_read_by_others(tmp_path: Path) -> None:
+    write_text(tmp_path / "x", "hello")
+    with replaced_folder(tmp_path / "folder"):
+        pass
+
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o755
+
+
+def test_text_ends_in_one_newline(tmp_path: Path) -> None:
+    write_text(tmp_path / "x", "a\nb\n\n")
+
+    assert (tmp_path / "x").read_bytes() == b"a\nb\n"
+
+
+def test_file_that_is_not_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{")
+
+    with pytest.raises(ValueError, match=r"x\.json is not valid JSON"):
+        read_json(tmp_path / "x.json")
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "y.json")
+
+
+def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "folder"
+    with replaced_folder(folder) as temporary:
+        (temporary / "old").write_text("1")
+    with replaced_folder(folder) as temporary:
+        (temporary / "new").write_text("2")
+        assert names(folder) == ["old"]
+
+    assert names(folder) == ["new"]
+    assert names(folder.parent) == ["folder"]
+
+
+def test_folder_stays_when_the_block_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with replaced_folder(folder) as temporary:
+        (temporary / "old").write_text("1")
+
+    with pytest.raises(RuntimeError, match="half way"), replaced_folder(folder) as temporary:
+        (temporary / "new").write_text("2")
+        raise RuntimeError("half way")
+
+    assert names(folder) == ["old"]
+    assert names(tmp_path) == ["folder"]
+
+
+def test_digest_of_a_file_is_of_its_bytes(tmp_path: Path) -> None:
+    content = os.urandom((1 << 20) + 17)  # more than is read at once
+    (tmp_path / "x").write_bytes(content)
+
+    assert digest_file(tmp_path / "x") == xxhash.xxh3_128_hexdigest(content)
+
+
+def test_digest_of_a_folder_is_of_names_and_contents(tmp_path: Path) -> None:
+    def make(name: str, files: dict[str, str]) -> str:
+        for file, text in files.items():
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return digest_folder(tmp_path / name)
+
+    one = make("one", {"a": "1", "b/c": "2"})
+
+    assert make("same", {"b/c": "2", "a": "1"}) == one
+    assert make("renamed", {"a": "1", "b/d": "2"}) != one
+    assert make("swapped", {"a": "2", "b/c": "1"}) != one
+    assert make("more", {"a": "1", "b/c": "2", "e": ""}) != one
+
+
+def test_digest_does_not_depend_on_time(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", json.loads("[1]"))
+    before = digest_folder(tmp_path)
+    os.utime(tmp_path / "x.json", (0, 0))
+
+    assert digest_folder(tmp_path) == before
