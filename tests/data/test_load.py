@@ -88,7 +88,9 @@ def test_episode_that_changed_since_prepare_is_refused(tmp_path: Path, recorded:
     pq.write_table(table.set_column(table.column_names.index(ACTION), ACTION, column), path)
 
     load_frames(moved, tmp_path, [same], PLENTY)
-    with pytest.raises(DataError, match=f"partition 'cubes-0': episode {changed} of .* has changed since `zk0 prepare`"):
+    with pytest.raises(
+        DataError, match=f"partition 'cubes-0': episode {changed} of .* has changed since `zk0 prepare`"
+    ):
         load_frames(moved, tmp_path, [same, changed], PLENTY)
 
 

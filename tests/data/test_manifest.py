@@ -59,7 +59,10 @@ def test_summary_keeps_the_episodes_digests_at_home() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"held_out_episodes": (1, 2)}, r"partition 'a': held-out episodes \[1\] are also trained on; run `zk0 prepare`"),
+        (
+            {"held_out_episodes": (1, 2)},
+            r"partition 'a': held-out episodes \[1\] are also trained on; run `zk0 prepare`",
+        ),
         ({"train_episodes": ()}, "partition 'a' is empty: it has no training episode"),
         ({"held_out_episodes": ()}, "held_out_episodes"),
         ({"role": "guest"}, "role"),

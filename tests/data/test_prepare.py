@@ -27,7 +27,8 @@ def run(tmp_path: Path) -> Prepare:
     """Resolves and prepares in ``tmp_path``: ``run(sites, **data)``."""
 
     def prepare_project(sites: dict[str, str], **data: Any) -> Params:
-        params = parse_params({"policy": {"base": "random:nano"}, "data": {"sites": sites, **data}})
+        content = {"threads": 1, "policy": {"base": "random:nano"}, "data": {"sites": sites, **data}}
+        params = parse_params(content)
         write_json(tmp_path / "sources.lock.json", resolve_sources(params, tmp_path))
         prepare.run(tmp_path, params)
         return params

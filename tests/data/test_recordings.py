@@ -82,9 +82,7 @@ def test_recording_that_fails_leaves_the_old_one(recorded: Path, tmp_path: Path,
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        record_dataset(
-            cube_task, folder, repo_id="zk0/x", episodes=2, seed=0, noise=0.0, image_size=16, progress=stop
-        )
+        record_dataset(cube_task, folder, repo_id="zk0/x", episodes=2, seed=0, noise=0.0, image_size=16, progress=stop)
 
     assert digest_folder(folder) == before
     assert [path.name for path in tmp_path.iterdir()] == ["old"]

@@ -109,4 +109,6 @@ class Expert:
             xtol=1e-4,
             ftol=1e-4,
         )
-        return pose(solution.x)
+        # The solver's last bits depend on how its matrices happen to lie in memory, and contact would
+        # amplify them; rounded, the same seed records the same numbers in every process.
+        return pose(np.round(solution.x, 3))

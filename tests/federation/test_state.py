@@ -1,0 +1,109 @@
+"""What is remembered of a run, and what of it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from zk0.federation.journal import Journal, read_lines
+from zk0.federation.server import rows_with_best
+from zk0.federation.state import RoundState, StateFolder
+
+LOSSES = [0.9, 0.5, 0.7, 0.4, 0.6, 0.4]
+
+
+def after(number: int) -> RoundState:
+    """The state after a round of a run with these losses."""
+    rows = tuple({"round": n, "held_out_loss": loss} for n, loss in enumerate(LOSSES[: number + 1]))
+    return RoundState(number, {"w": torch.tensor([float(number), 1.0])}, rows, {"count": 3.0})
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_last_and_best_are_kept(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path)
+    seen = []
+    for number in range(len(LOSSES)):
+        states.save(after(number))
+        seen.append([int(name[-4:]) for name in kept(tmp_path)])
+
+    assert seen == [[0], [1], [1, 2], [3], [3, 4], [3, 5]]
+    assert kept(tmp_path) == ["round-0003", "round-0005"]
+
+
+def test_state_comes_back_marked_as_resumed(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path)
+    states.save(after(2))
+
+    state = states.load_last()
+
+    assert state is not None
+    assert (state.round, state.rows, state.stats) == (2, after(2).rows, {"count": 3.0})
+    assert state.tensors["w"].tolist() == [2.0, 1.0]
+    assert state.resumed == (2,)
+    states.save(state)
+    assert states.load_last().resumed == (2, 2)  # type: ignore[union-attr]
+
+
+def test_nothing_saved_is_nothing_to_resume(tmp_path: Path) -> None:
+    assert StateFolder(tmp_path / "none").load_last() is None
+
+
+def test_half_written_round_is_not_seen(tmp_path: Path) -> None:
+    """A kill leaves a hidden folder beside the rounds."""
+    states = StateFolder(tmp_path)
+    states.save(after(1))
+    (tmp_path / ".round-0002.x7y").mkdir()
+
+    assert states.load_last().round == 1  # type: ignore[union-attr]
+
+
+def test_changed_tensors_are_noticed(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path)
+    states.save(after(1))
+    save_file({"w": torch.tensor([1.0, 1.5])}, tmp_path / "round-0001" / "trainable.safetensors")
+
+    with pytest.raises(ValueError, match=r"round-0001/trainable\.safetensors has digest .* was saved; delete"):
+        states.load_last()
+
+
+def test_best_is_the_first_of_equals_and_never_round_0() -> None:
+    assert [after(number).best_round for number in range(6)] == [0, 1, 1, 3, 3, 3]
+
+
+def test_rows_say_which_round_was_best_so_far() -> None:
+    assert [row["is_best"] for row in rows_with_best(after(5).rows)] == [False, True, False, True, False, False]
+
+
+# -- the journal ---------------------------------------------------------------------------------
+
+
+def test_events_are_written_and_told(tmp_path: Path) -> None:
+    told: list[dict[str, object]] = []
+    path = tmp_path / "new" / "events.jsonl"
+    Journal(path, told.append).say("train", "a trained", round=2, site="a", loss=0.5)
+    Journal(path, told.append).say("done", "all", round=2)
+
+    assert read_lines(path) == told
+    assert told[0] | {"time": 0} == {
+        "time": 0,
+        "event": "train",
+        "round": 2,
+        "site": "a",
+        "message": "a trained",
+        "loss": 0.5,
+    }
+    assert told[1]["site"] is None
+
+
+def test_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text('{"round": 1}\n{"round": 2}\n{"rou')
+
+    assert read_lines(path) == [{"round": 1}, {"round": 2}]
+    assert read_lines(tmp_path / "none.jsonl") == []
