@@ -19,7 +19,7 @@ demo: $(STAMP) ## the whole job on the embedded default: four sites, one policy,
 	@$(BIN)/zk0 demo
 
 test: $(STAMP) ## all tests, with coverage of src, flows and tasks
-	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered -q
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --durations=10 -q
 
 lint: $(STAMP) ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,6 +1,6 @@
 """The embedded arm: control steps a second with both cameras, and the expert's success on every task.
 
-    python benchmarks/simulation.py
+python benchmarks/simulation.py
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Everything heavy is imported inside the fixtures, so that tests which need none 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from zk0.params import Params
     from zk0.policy.checkpoint import LoadedPolicy
     from zk0.policy.trainable import Tensors
+
+# Before torch is imported: threads that wait would otherwise spin, and on a busy machine for several times as long
+# as the work itself takes.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 FIRST_SEED = 20  # its eight scenes have four green cubes and four red ones
 

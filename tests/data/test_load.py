@@ -53,7 +53,7 @@ def test_images_on_demand_are_those_in_memory(prepared: Path, manifest: Manifest
     for camera in (TOP, WRIST):
         images = kept.images.read(camera, rows)
         assert images.shape == (3, 3, 96, 96) and images.dtype == torch.float32
-        assert 0.0 <= float(images.min()) and float(images.max()) <= 1.0
+        assert float(images.min()) >= 0.0 and float(images.max()) <= 1.0
         assert torch.equal(images, lazy.images.read(camera, rows))
 
 

@@ -120,7 +120,7 @@ def test_arm_starts_near_home_and_follows_targets(make_sim: MakeSim) -> None:
 
 
 def test_features_are_the_joints_of_an_so100() -> None:
-    assert FEATURE_NAMES == tuple(f"{joint}.pos" for joint in JOINTS)
+    assert tuple(f"{joint}.pos" for joint in JOINTS) == FEATURE_NAMES
     assert JOINTS[0] == "shoulder_pan" and JOINTS[-1] == "gripper"
 
 

@@ -110,5 +110,5 @@ def test_held_out_episodes_are_drawn_by_the_seed() -> None:
 
 
 def test_single_episode_cannot_be_split() -> None:
-    with pytest.raises(DataError, match="1 episode cannot be split .* record at least two"):
+    with pytest.raises(DataError, match=r"1 episode cannot be split .* record at least two"):
         hold_out([5], 0.5, np.random.default_rng(1))

@@ -324,7 +324,7 @@ class Shuffled(InProcessGrid):
         replies = [*super().send_and_receive(messages, timeout=timeout)][::-1]
         yield from replies
         yield from replies
-        replies[0].metadata.src_node_id = 99
+        vars(replies[0].metadata)["_src_node_id"] = 99
         yield replies[0]
 
 
@@ -401,7 +401,7 @@ def test_too_few_good_replies_end_the_run_with_site_and_reason(
 
 
 def test_no_good_reply_is_never_enough(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
-    with pytest.raises(FederationError, match="round 1: 0 of 2 sites trained well.*cubes-0: the site failed: OSError"):
+    with pytest.raises(FederationError, match=r"round 1: 0 of 2 sites trained well.*cubes-0: the site failed: OSError"):
         train_round(make_server(app_of(_fails_training), min_replies=0.01), state, stats)
 
 

@@ -53,7 +53,7 @@ def test_changed_number_is_noticed() -> None:
     content = packed()
     content.array_records["delta"]["number"] = Array(np.array(7.1, dtype=np.float32))
 
-    with pytest.raises(WireError, match="'delta' has digest .* damaged or changed"):
+    with pytest.raises(WireError, match=r"'delta' has digest .* damaged or changed"):
         unpack(content, "delta")
 
 

@@ -152,7 +152,7 @@ def test_folder_that_is_not_there_is_not_looked_for_on_the_hub(path: str) -> Non
 
 def test_relative_base_is_below_the_project(saved: Path) -> None:
     assert load_start(saved.parent, "checkpoint", "cpu").chunk == 8
-    with pytest.raises(FileNotFoundError, match="no policy checkpoint at .*/elsewhere"):
+    with pytest.raises(FileNotFoundError, match=r"no policy checkpoint at .*/elsewhere"):
         load_start(saved.parent, "elsewhere", "cpu")
 
 

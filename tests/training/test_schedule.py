@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -42,4 +43,4 @@ def test_decay_that_ends_with_the_warm_up_drops_at_once() -> None:
 def test_rate_never_rises_after_the_warm_up() -> None:
     rates = [learning_rate(step, PARAMS, decay_steps=50) for step in range(4, 60)]
 
-    assert all(later <= earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates))

@@ -1,0 +1,122 @@
+"""Judging on recorded frames, with a policy whose answers are known.
+
+A SmolVLA whose last projection is zero has velocity zero everywhere: it answers with the noise it
+was given, and its flow-matching loss is the distance of that noise to the action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from zk0.data.frames import ACTION, STATE, Frames
+from zk0.evaluation.held_out import Limits, action_errors, held_out_excess, held_out_loss, predict
+from zk0.federation.statistics import moments_of
+from zk0.policy.checkpoint import LoadedPolicy
+from zk0.seeding import torch_rng
+from zk0.training.local import flow_draws
+
+SEED = 3
+
+
+@pytest.fixture
+def still(loaded: LoadedPolicy) -> LoadedPolicy:
+    """The policy that answers with its noise."""
+    with torch.no_grad():
+        loaded.policy.model.action_out_proj.weight.zero_()
+        loaded.policy.model.action_out_proj.bias.zero_()
+    return loaded
+
+
+@pytest.fixture
+def few(frames: Frames) -> Frames:
+    """The first episode's frames, so that all fit in one batch."""
+    count = int(frames.last[0]) + 1
+    assert 8 < count <= 32
+    return replace(
+        frames,
+        states=frames.states[:count],
+        actions=frames.actions[:count],
+        last=frames.last[:count],
+        episodes=frames.episodes[:count],
+        sentences=frames.sentences[:count],
+    )
+
+
+def answer(frames: Frames, few: Frames) -> np.ndarray:
+    """The noise, in LeRobot's units."""
+    noise = torch.randn((len(few), 8, 6), generator=torch_rng(SEED, "action", 0)).numpy()
+    stats = moments_of(frames).normalisation()[ACTION]
+    return noise * stats["std"] + stats["mean"]
+
+
+def test_predictions_are_in_lerobots_units(still: LoadedPolicy, frames: Frames, few: Frames) -> None:
+    found = predict(still, few, np.arange(len(few)), SEED)
+
+    assert found.shape == (len(few), 8, 6)
+    np.testing.assert_allclose(found, answer(frames, few), rtol=1e-3, atol=1e-2)
+
+
+def test_action_error_leaves_padding_out(still: LoadedPolicy, frames: Frames, few: Frames) -> None:
+    expected = answer(frames, few)
+    errors = [
+        np.abs(expected[row, ahead] - few.actions[row + ahead])
+        for row in range(len(few))
+        for ahead in range(8)
+        if row + ahead < len(few)
+    ]
+
+    np.testing.assert_allclose(action_errors(still, few, SEED), np.mean(errors, axis=0), rtol=1e-3)
+
+
+def test_loss_is_the_mean_over_frames_and_draws(still: LoadedPolicy, frames: Frames, few: Frames) -> None:
+    """With velocity zero it is the mean square of noise less normalised action."""
+    stats = moments_of(frames).normalisation()[ACTION]
+    batch = few.batch(np.arange(len(few)), 8, with_images=False)
+    actions = (batch[ACTION].numpy() - stats["mean"]) / stats["std"]
+    valid = ~batch["action_is_pad"].numpy()
+    losses = []
+    for draw in range(2):
+        noise, _ = flow_draws(still.policy.config, len(few), torch_rng(SEED, "held-out", draw, 0))
+        square = (noise.numpy() - actions) ** 2
+        losses += [square[row][valid[row]].mean() for row in range(len(few))]
+
+    assert held_out_loss(still, few, draws=2, seed=SEED) == pytest.approx(float(np.mean(losses)), rel=1e-4)
+
+
+def test_same_draws_for_every_model(loaded: LoadedPolicy, few: Frames) -> None:
+    once, again, other = (held_out_loss(loaded, few, draws=1, seed=seed) for seed in (SEED, SEED, SEED + 1))
+
+    assert once == again != other
+
+
+def test_all_frames_are_judged_in_batches(still: LoadedPolicy, frames: Frames) -> None:
+    """More than one batch; the figures are finite and the last, smaller batch counts too."""
+    assert len(frames) % 32
+
+    assert np.isfinite(held_out_loss(still, frames, draws=1, seed=SEED))
+    assert action_errors(still, frames, SEED).shape == (6,)
+
+
+def test_excess_is_that_of_the_predictions(still: LoadedPolicy, frames: Frames, few: Frames) -> None:
+    expected = answer(frames, few)
+    limits = Limits(low=np.full(6, -10.0), high=np.full(6, 10.0), step=np.full(6, 100.0))
+
+    excess = held_out_excess(still, few, limits, SEED)
+
+    outside = np.maximum(np.abs(expected) - 10, 0).max(axis=(0, 1))
+    np.testing.assert_allclose(excess.range_deg, outside, rtol=1e-3, atol=1e-2)
+    assert np.all(excess.velocity > 0)
+
+
+def test_perturbation_changes_what_is_seen_and_is_repeatable(loaded: LoadedPolicy, few: Frames) -> None:
+    rows = np.arange(4)
+    states = few.states.copy()
+    plain, perturbed, again = (predict(loaded, few, rows, SEED, share) for share in (0.0, 0.05, 0.05))
+
+    assert np.array_equal(perturbed, again)
+    assert not np.allclose(perturbed, plain)
+    assert np.array_equal(few.states, states) and STATE == "observation.state"
