@@ -34,6 +34,8 @@ def test_stopped_in_round_two(finished: Project, tmp_path: Path, how: signal.Sig
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A background job starts with SIGINT ignored, and so would this child of one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 200
     while not (events.exists() and "round 2 of 2" in events.read_text()):
