@@ -17,6 +17,9 @@ from zk0.sources import Source
 
 PARAMS_FILE = Path("params.yaml")
 
+Codec = Literal["fp32", "bf16", "int8", "int4"]
+Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedmedian", "trimmed-mean", "krum"]
+
 
 class ParamsError(ValueError):
     """params.yaml says something that cannot be; the message lists every problem."""
@@ -31,6 +34,17 @@ class PolicyParams(_Section):
 
     base: str
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    lora_rank: int = Field(0, ge=0)
+    lora_alpha: float = Field(32.0, gt=0)
+
+
+class FeatureParams(_Section):
+    """What of a frame is computed once and kept, where vision encoder and language model are frozen."""
+
+    cache: Literal["off", "tokens", "prefix"] = "tokens"
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    block: int = Field(0, ge=0)
+    ahead: bool = False
 
 
 class PartitionParams(_Section):
@@ -85,6 +99,8 @@ class TrainingParams(_Section):
     final_learning_rate: float = Field(5e-5, ge=0)
     weight_decay: float = Field(1e-10, ge=0)
     grad_clip: float = Field(10.0, ge=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    keep_moments: bool = False
 
     @model_validator(mode="after")
     def _decay_falls(self) -> TrainingParams:
@@ -100,8 +116,16 @@ class TrainingParams(_Section):
 class FederationParams(_Section):
     """Rounds and how they are averaged."""
 
-    strategy: Literal["fedavg", "fedprox"] = "fedavg"
+    strategy: Strategy = "fedavg"
     proximal_mu: float = Field(0.0, ge=0)
+    server_learning_rate: float = Field(1.0, gt=0)
+    server_momentum: float = Field(0.9, ge=0, lt=1)
+    server_beta2: float = Field(0.99, ge=0, lt=1)
+    server_tau: float = Field(1e-3, gt=0)
+    trimmed_share: float = Field(0.2, ge=0, lt=0.5)
+    byzantine: int = Field(1, ge=0)
+    uplink: Codec = "fp32"
+    downlink: Codec = "fp32"
     rounds: int = Field(6, ge=1)
     weighting: Literal["examples", "equal"] = "examples"
     min_replies: float = Field(1.0, gt=0, le=1)
@@ -109,8 +133,10 @@ class FederationParams(_Section):
 
     @model_validator(mode="after")
     def _mu_belongs_to_fedprox(self) -> FederationParams:
-        if self.strategy == "fedavg" and self.proximal_mu:
-            raise ValueError(f"proximal_mu {self.proximal_mu} needs strategy fedprox; fedavg has no proximal term")
+        if self.strategy != "fedprox" and self.proximal_mu:
+            raise ValueError(
+                f"proximal_mu {self.proximal_mu} needs strategy fedprox; {self.strategy} has no proximal term"
+            )
         return self
 
 
@@ -156,6 +182,7 @@ class Params(_Section):
     threads: int = Field(2, ge=1)
     policy: PolicyParams
     data: DataParams
+    features: FeatureParams = FeatureParams()
     training: TrainingParams = TrainingParams()
     federation: FederationParams = FederationParams()
     evaluation: EvaluationParams = EvaluationParams()
