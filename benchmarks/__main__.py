@@ -1,0 +1,81 @@
+"""Run the benchmarks: all of them or some, each in a process of its own, and write down what they found."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.harness import NAMES, RESULTS, Fresh, Keep, Out, Quick
+from zk0.console import console
+from zk0.measuring.history import QUICK
+from zk0.measuring.rows import BenchmarkError, read_report
+from zk0.names import nearest_hint
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    quick: Quick = False,
+    only: Annotated[list[str] | None, typer.Option(help=f"Only these, of: {', '.join(NAMES)}.")] = None,
+    out: Out = None,
+    fresh: Fresh = False,
+    keep: Keep = False,
+    render: Annotated[bool, typer.Option(help="Only write docs/PERFORMANCE.md anew, from what was measured.")] = False,
+) -> None:
+    """Measure, write benchmarks/results.json, refresh docs/PERFORMANCE.md; interrupted, it goes on where it was.
+
+    With --quick the rows go into results/bench-quick.json, anew each time, and the page is left alone.
+    """
+    try:
+        path = out or (QUICK if quick else RESULTS)
+        chosen = checked(only)
+        failed = [] if render else _run_all(chosen, path, quick, fresh, keep, begin_anew=quick and not only)
+        if not quick:
+            from benchmarks.performance import write_page
+
+            files = write_page(Path.cwd(), read_report(path))
+            console.print(f"wrote {path} and {files[-1].relative_to(Path.cwd())}", markup=False)
+    except BenchmarkError as error:
+        console.print(f"error: {error}", style="bold red", markup=False)
+        raise typer.Exit(1) from None
+    if failed:
+        console.print(f"failed: {', '.join(failed)}; run them again with --only NAME", style="bold red")
+        raise typer.Exit(1)
+
+
+def checked(only: list[str] | None) -> list[str]:
+    """The benchmarks to run, in their order.
+
+    Raises:
+        BenchmarkError: A name is unknown; suggests the nearest.
+    """
+    for name in only or ():
+        if name not in NAMES:
+            raise BenchmarkError(f"there is no benchmark '{name}'{nearest_hint(name, NAMES)}")
+    return [name for name in NAMES if not only or name in only]
+
+
+def _run_all(names: list[str], path: Path, quick: bool, fresh: bool, keep: bool, begin_anew: bool) -> list[str]:
+    """Run each in its own process; one that fails does not keep the others from running."""
+    if begin_anew:
+        path.unlink(missing_ok=True)
+    if importlib.util.find_spec("ray") is None:
+        raise BenchmarkError("Ray is missing, which Flower's simulation needs; `make bench` installs it")
+    failed = []
+    for place, name in enumerate(names, 1):
+        console.print(f"[dim]{place} of {len(names)}[/]")
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(path)]
+        command += [flag for flag, on in (("--quick", quick), ("--fresh", fresh), ("--keep", keep)) if on]
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    return failed
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,171 @@
+"""What all benchmarks share: their sizes, their command line, and where their rows go."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from benchmarks.pieces import FOLDER, Pieces
+from zk0.console import console
+from zk0.environment import machine
+from zk0.errors import StageError
+from zk0.measuring.history import QUICK
+from zk0.measuring.rows import Report, Row, read_report, write_report
+
+RESULTS = Path("benchmarks/results.json")
+NAMES = (
+    "local_training",
+    "small_policy",
+    "round_overhead",
+    "server_memory",
+    "wire_bytes",
+    "codec_ladder",
+    "many_sites",
+    "latency",
+    "simulation",
+)
+
+Quick = Annotated[bool, typer.Option(help="Small sizes: the whole set takes minutes.")]
+Out = Annotated[Path | None, typer.Option(help="Report to add the rows to.", show_default=False)]
+Fresh = Annotated[bool, typer.Option(help="Forget what an interrupted run measured.")]
+Keep = Annotated[bool, typer.Option(help="Use what an interrupted run measured even if the code has changed.")]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark found.
+
+    Attributes:
+        title: Heading of its section in docs/PERFORMANCE.md.
+        about: What was compared and how, for a reader; Markdown.
+        rows: The comparisons.
+        spread: By row name, how far repeats were apart, in words.
+        series: Plots by file stem; see :mod:`benchmarks.plots`.
+        more: Anything else worth keeping, by name.
+    """
+
+    title: str
+    about: str
+    rows: list[Row]
+    spread: dict[str, str] = field(default_factory=dict)
+    series: dict[str, dict[str, Any]] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+def command_of(name: str, **options: object) -> str:
+    """The command line that measures again.
+
+    >>> command_of("latency", quick=True, batch=2, device=None)
+    'python -m benchmarks.latency --quick --batch 2'
+    """
+    words = ["python", "-m", f"benchmarks.{name}"]
+    for option, value in options.items():
+        flag = f"--{option.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not None and value is not False:
+            words += [flag, str(value)]
+    return shlex.join(words)
+
+
+def merged(report: Report | None, key: str, detail: Mapping[str, Any], rows: list[Row], here: dict[str, Any]) -> Report:
+    """A report with one benchmark's rows in place of those it had before.
+
+    Args:
+        report: The report so far, if there is one.
+        key: The benchmark's.
+        detail: Kept beside the rows.
+        rows: The new rows.
+        here: This machine.
+    """
+    details = dict(report.details) if report else {}
+    old = set(details.get(key, {}).get("rows", ()))
+    kept = [row for row in report.rows if row.name not in old] if report else []
+    details[key] = {**detail, "rows": [row.name for row in rows]}
+    return Report(machine=here, created=_now(), rows=(*kept, *rows), details=details)
+
+
+def run_alone(
+    key: str,
+    measure: Callable[[Pieces], Outcome],
+    *,
+    quick: bool,
+    out: Path | None,
+    fresh: bool,
+    keep: bool,
+) -> None:
+    """Run a benchmark from its command line, add its rows to the report and print them.
+
+    Args:
+        key: The benchmark's name, with its variant where it has any.
+        measure: Does the work.
+        quick: At small sizes.
+        out: The report; by default benchmarks/results.json, or results/bench-quick.json at small sizes.
+        fresh: Forget what an interrupted run measured; small sizes always do.
+        keep: See :class:`benchmarks.pieces.Pieces`.
+    """
+    path = out or (QUICK if quick else RESULTS)
+    here = machine()
+    pieces = Pieces(FOLDER / ("quick" if quick else "full") / key, here, keep)
+    if fresh or quick:
+        pieces.clear()
+    console.print(f"[bold]{key}[/]")
+    began = time.perf_counter()
+    try:
+        outcome = measure(pieces)
+    except StageError as error:
+        console.print(f"error: {error}", style="bold red", markup=False)
+        raise typer.Exit(1) from None
+    detail = {
+        "title": outcome.title,
+        "about": outcome.about,
+        "created": _now(),
+        "seconds": time.perf_counter() - began,
+        "quick": quick,
+        "machine": here,
+        "spread": outcome.spread,
+        "series": outcome.series,
+        "more": outcome.more,
+    }
+    report = read_report(path) if path.exists() else None
+    write_report(path, merged(report, key, detail, outcome.rows, here))
+    pieces.clear()
+    console.print(table_of(outcome.rows))
+
+
+def table_of(rows: list[Row]) -> Table:
+    """Rows for a terminal."""
+    table = Table("what", "ours", "peer", "ratio", "limit", "unit")
+    for row in rows:
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        table.add_row(row.name, number(row.ours), number(row.peer), ratio, number(row.limit), row.unit)
+    return table
+
+
+def number(value: float | None) -> str:
+    """A figure as people read it.
+
+    >>> number(0.0123456), number(1234567.0), number(None)
+    ('0.01235', '1,234,567', '')
+    """
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def title_of(name: str) -> str:
+    """The first sentence of a benchmark's docstring."""
+    return (importlib.import_module(f"benchmarks.{name}").__doc__ or name).strip().splitlines()[0]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Other projects' own code, run as they run it."""

@@ -1,0 +1,90 @@
+"""docs/PERFORMANCE.md, made from benchmarks/results.json: tables, plots, and how each figure was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import NAMES, number
+from benchmarks.plots import write_ratios, write_series
+from zk0.files import write_text
+from zk0.measuring.rows import Report, Row
+
+PAGE = Path("docs/PERFORMANCE.md")
+IMAGES = Path("docs/images/performance")
+
+_HEAD = """# Performance
+
+Generated from [benchmarks/results.json](../benchmarks/results.json) by `make bench`; do not edit.
+
+Every peer runs in the same call as ours, on the same machine and data, taking turns where both can be in memory
+at once. A figure is the median of its repeats. The **ratio** says how many times better ours is: above 1, ours is
+better, and below 1 the peer is. The **limit** is what the hardware allows for the same work, where that is known.
+`python -m benchmarks.NAME --help` runs any of them alone; benchmarks/README.md tells how, on a GPU machine too."""
+
+
+def write_page(root: Path, report: Report) -> list[Path]:
+    """Write the page and its plots, and remove plots that nothing refers to any more.
+
+    Args:
+        root: Project folder.
+        report: What was measured.
+
+    Returns:
+        All files written.
+    """
+    written = [root / IMAGES / "ratios.svg"]
+    write_ratios(written[0], list(report.rows))
+    parts = [_HEAD, "![Ratios](images/performance/ratios.svg)"]
+    for key in sorted(report.details, key=_place):
+        detail = report.details[key]
+        rows = [row for row in report.rows if row.name in detail["rows"]]
+        parts += section(key, detail, rows)
+        for stem, plot in detail.get("series", {}).items():
+            path = root / IMAGES / f"{stem}.svg"
+            write_series(path, plot)
+            written.append(path)
+    for stale in set((root / IMAGES).glob("*.svg")) - set(written):
+        stale.unlink()
+    write_text(root / PAGE, "\n\n".join(parts))
+    return [*written, root / PAGE]
+
+
+def _place(key: str) -> tuple[int, str]:
+    """Sections stand in the order of the benchmarks, a variant after its own."""
+    name = key.partition("-")[0]
+    return (NAMES.index(name) if name in NAMES else len(NAMES), key)
+
+
+def section(key: str, detail: dict[str, Any], rows: list[Row]) -> list[str]:
+    """One benchmark's paragraphs."""
+    parts = [f"## {detail['title']}", detail["about"], table(rows)]
+    if spreads := [f"- {name}: {text}" for name, text in detail.get("spread", {}).items()]:
+        parts.append("Spread of the repeats:\n\n" + "\n".join(spreads))
+    parts += [f"![{plot['title']}](images/performance/{stem}.svg)" for stem, plot in detail.get("series", {}).items()]
+    commands = "\n".join(f"- `{command}`" for command in dict.fromkeys(row.command for row in rows))
+    size = " at small sizes" if detail.get("quick") else ""
+    parts.append(f"Measured{size} on {detail['created'][:10]}, {machine_text(detail['machine'])}, by\n\n{commands}")
+    return parts
+
+
+def table(rows: list[Row]) -> str:
+    """Rows as a Markdown table."""
+    lines = ["| what | work | ours | peer | ratio | limit | unit |", "| --- | --- | --: | --: | --: | --: | --- |"]
+    for row in rows:
+        peer = f"{number(row.peer)} ({row.peer_name})" if row.peer is not None else "none known"
+        ratio = f"{row.ratio:.3g}" if row.ratio is not None else ""
+        cells = [row.name, row.work, number(row.ours), peer, ratio, number(row.limit), row.unit]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def machine_text(machine: dict[str, Any]) -> str:
+    """A machine in a few words.
+
+    >>> machine_text({"cpu": "Xeon", "cores": 2, "memory_bytes": 24e9, "gpus": [], "python": "3.12.1"})
+    'Xeon, 2 cores, 24 GB, no GPU, Python 3.12.1'
+    """
+    gpus = ", ".join(str(gpu["name"]) for gpu in machine.get("gpus") or []) or "no GPU"
+    memory = f"{float(machine.get('memory_bytes') or 0) / 1e9:.0f} GB"
+    return f"{machine.get('cpu')}, {machine.get('cores')} cores, {memory}, {gpus}, Python {machine.get('python')}"
