@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from zk0.data.dataset import DatasetFolder, check_dataset
+from zk0.data.check import check_dataset
+from zk0.data.dataset import DatasetFolder
 from zk0.data.frames import ACTION, STATE
 from zk0.data.sim.arm import JOINTS
 from zk0.errors import DataError
@@ -205,7 +206,7 @@ def test_video_that_is_missing(folder: Path) -> None:
 def test_digest_of_an_episode_is_of_numbers_and_sentence(recorded: Path, folder: Path) -> None:
     def digests(root: Path) -> list[str]:
         dataset = DatasetFolder(root, NAME)
-        return [dataset.episode_digest(rows) for _, rows in dataset.table.groupby("episode_index")]
+        return [dataset.episode_digest(episode) for episode in dataset.rows.bounds]
 
     before = digests(recorded)
     edit_numbers(folder, ACTION, lambda values: values[0].__setitem__(0, values[0][0] + 1e-3))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from zk0.data.frames import ACTION, STATE, Frames, MemoryImages, from_episodes
+from zk0.data.frames import ACTION, STATE, Frames, from_episodes
 from zk0.data.load import VideoImages, dataset_of, load_frames
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.data.sim.episodes import Episode
@@ -48,8 +48,8 @@ def test_images_on_demand_are_those_in_memory(prepared: Path, manifest: Manifest
     lazy = load_frames(manifest, prepared, episodes, 0)
     rows = np.array([len(kept) - 1, 0, 7])
 
-    assert isinstance(kept.images, MemoryImages) and kept.in_memory
-    assert isinstance(lazy.images, VideoImages) and not lazy.in_memory
+    assert isinstance(kept.images, VideoImages) and kept.images.fits
+    assert isinstance(lazy.images, VideoImages) and not lazy.images.fits
     for camera in (TOP, WRIST):
         images = kept.images.read(camera, rows)
         assert images.shape == (3, 3, 96, 96) and images.dtype == torch.float32
@@ -61,8 +61,8 @@ def test_limit_counts_the_bytes_of_all_images(prepared: Path, manifest: Manifest
     episode = manifest.held_out_episodes[:1]
     size = manifest.held_out_frames * 2 * 96 * 96 * 3
 
-    assert load_frames(manifest, prepared, episode, size).in_memory
-    assert not load_frames(manifest, prepared, episode, size - 1).in_memory
+    assert load_frames(manifest, prepared, episode, size).images.fits
+    assert not load_frames(manifest, prepared, episode, size - 1).images.fits
 
 
 def test_cameras_go_by_the_policys_names(prepared: Path, manifest: Manifest) -> None:

@@ -1,14 +1,16 @@
-"""Read a LeRobotDataset v3 folder and refuse what would spoil training."""
+"""Read a LeRobotDataset v3 folder."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import xxhash
@@ -16,16 +18,45 @@ from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
 from lerobot.datasets.video_utils import decode_video_frames
 
 from zk0.data.frames import ACTION, IMAGES, STATE
-from zk0.data.sim.arm import JOINTS
 from zk0.errors import DataError
 from zk0.files import read_json
 
-_CONVERTER = "lerobot.scripts.convert_dataset_v21_to_v30"
+_COLUMNS = [STATE, ACTION, "episode_index", "frame_index", "task_index", "timestamp"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The numbers of all frames, in order of episode and time.
+
+    Attributes:
+        states: (N, S) float32.
+        actions: (N, A) float32.
+        episodes: (N,) episode index.
+        tasks: (N,) task index.
+        timestamps: (N,) seconds since the episode's beginning.
+        bounds: Episode index to its first row and the row after its last.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    episodes: np.ndarray
+    tasks: np.ndarray
+    timestamps: np.ndarray
+    bounds: dict[int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where an episode's pictures of one camera lie: a stretch of a video file, in seconds."""
+
+    path: Path
+    start_s: float
+    end_s: float
 
 
 @dataclass(frozen=True)
 class DatasetFolder:
-    """A dataset whose metadata was found to be sound.
+    """A dataset as it lies on disk; everything is read when first asked for, once.
 
     Attributes:
         root: Folder.
@@ -68,15 +99,46 @@ class DatasetFolder:
         names = names.get("motors", list(names)) if isinstance(names, dict) else names
         return tuple(str(name).removeprefix("main_").removesuffix(".pos") for name in names)
 
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """Every frame's numbers, in order: state, action, episode_index, task_index, timestamp."""
-        columns = [STATE, ACTION, "episode_index", "frame_index", "task_index", "timestamp"]
+    def _read(self) -> pa.Table:
         files = sorted((self.root / "data").glob("chunk-*/file-*.parquet"))
         if not files:
             raise DataError(f"{self.root}: no data files below data/; the recording was not finished")
-        table = pd.concat([pq.read_table(file, columns=columns).to_pandas() for file in files], ignore_index=True)
-        return table.sort_values(["episode_index", "frame_index"], ignore_index=True)
+        return pa.concat_tables([pq.read_table(file, columns=_COLUMNS) for file in files], promote_options="permissive")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Every frame's numbers as they were written, in order; for checks, and therefore not kept."""
+        return self._read().to_pandas().sort_values(["episode_index", "frame_index"], ignore_index=True)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Every frame's numbers, in order.
+
+        Raises:
+            DataError: No data files, or vectors of different sizes.
+        """
+        table = self._read()
+        numbers = {name: table.column(name).to_numpy() for name in _COLUMNS[2:]}
+        order = np.lexsort((numbers["frame_index"], numbers["episode_index"]))
+        episodes = numbers["episode_index"][order]
+        starts = np.flatnonzero(np.append(True, episodes[1:] != episodes[:-1]))
+        stops = np.append(starts[1:], len(episodes))
+        return Rows(
+            states=self._matrix(table, STATE)[order],
+            actions=self._matrix(table, ACTION)[order],
+            episodes=episodes,
+            tasks=numbers["task_index"][order],
+            timestamps=numbers["timestamp"][order].astype(np.float64),
+            bounds={int(episodes[a]): (int(a), int(b)) for a, b in zip(starts, stops, strict=True)},
+        )
+
+    def _matrix(self, table: pa.Table, feature: str) -> np.ndarray:
+        """A vector feature as (N, D) float32, in the file's order."""
+        column = table.column(feature)
+        sizes = pc.unique(pc.list_value_length(column)).to_pylist()
+        if len(sizes) != 1 or sizes[0] is None:
+            raise DataError(f"{self.root}: {feature} holds vectors of sizes {sizes}; `zk0 prepare` says where")
+        return pc.list_flatten(column).to_numpy().astype(np.float32).reshape(len(table), sizes[0])
 
     @cached_property
     def task_names(self) -> dict[int, str]:
@@ -87,98 +149,84 @@ class DatasetFolder:
         }
 
     def numbers(self, feature: str) -> np.ndarray:
-        """All values of a vector feature: (N, D) float32."""
-        return np.stack(self.table[feature].tolist()).astype(np.float32)
+        """All values of ``observation.state`` or ``action``: (N, D) float32."""
+        return {STATE: self.rows.states, ACTION: self.rows.actions}[feature]
 
-    def episode_digest(self, rows: pd.DataFrame) -> str:
+    def episode_digest(self, episode: int) -> str:
         """xxh3 over an episode's states, actions and task sentences."""
+        start, stop = self.rows.bounds[episode]
         digest = xxhash.xxh3_128()
-        for feature in (STATE, ACTION):
-            digest.update(np.ascontiguousarray(np.stack(rows[feature].tolist()), dtype=np.float32).tobytes())
-        digest.update("\n".join(self.task_names[int(i)] for i in rows["task_index"]).encode())
+        for values in (self.rows.states, self.rows.actions):
+            digest.update(np.ascontiguousarray(values[start:stop]).tobytes())
+        digest.update("\n".join(self.task_names[int(i)] for i in self.rows.tasks[start:stop]).encode())
         return digest.hexdigest()
 
+    @cached_property
+    def spans(self) -> dict[str, dict[int, Span]]:
+        """Camera to episode to its stretch of video.
+
+        Raises:
+            DataError: ``meta/episodes`` is missing, or lacks a camera's columns.
+        """
+        files = sorted((self.root / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
+        if not files:
+            raise DataError(f"{self.root}: no files below meta/episodes/; the recording was not finished")
+        names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+        cameras = [c for c in self.cameras if self.info["features"][c]["dtype"] == "video"]
+        columns = ["episode_index", *(f"videos/{camera}/{name}" for camera in cameras for name in names)]
+        try:
+            table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
+            content = {name: table.column(name).to_pylist() for name in columns}
+        except (KeyError, pa.ArrowInvalid) as error:
+            raise DataError(f"{self.root}: meta/episodes does not say where the videos are: {error}") from error
+        spans: dict[str, dict[int, Span]] = {}
+        for camera in cameras:
+            chunk, file, start, end = (content[f"videos/{camera}/{name}"] for name in names)
+            spans[camera] = {
+                episode: Span(self._video(camera, chunk[i], file[i]), float(start[i]), float(end[i]))
+                for i, episode in enumerate(content["episode_index"])
+            }
+        return spans
+
+    def _video(self, camera: str, chunk: int, file: int) -> Path:
+        return self.root / self.info["video_path"].format(video_key=camera, chunk_index=chunk, file_index=file)
+
+    def span(self, episode: int, camera: str) -> Span:
+        """Where an episode's pictures of a camera are.
+
+        Raises:
+            DataError: The camera has no video, or the metadata does not know the episode.
+        """
+        found = self.spans.get(camera, {}).get(episode)
+        if found is None:
+            raise DataError(f"{self.root}: meta/episodes knows no video of {camera} for episode {episode}")
+        return found
+
     def decode(self, episode: int, camera: str, timestamps: list[float]) -> torch.Tensor:
-        """Decode frames of one episode: (T, 3, H, W) uint8.
+        """Decode frames of one episode, in one sequential read: (T, 3, H, W) uint8.
 
         Raises:
             DataError: The video is missing or cannot be read; names file and episode.
         """
-        path = self.root / self.meta.get_video_file_path(episode, camera)
-        start = self.meta.episodes[episode][f"videos/{camera}/from_timestamp"]
+        span = self.span(episode, camera)
+        times = [span.start_s + t for t in timestamps]
         try:
-            frames = decode_video_frames(path, [start + t for t in timestamps], 1e-2, "pyav", return_uint8=True)
+            frames = decode_video_frames(span.path, times, 1e-2, "pyav", return_uint8=True)
         except Exception as error:  # whatever the decoder raises, the cause is this file
-            raise DataError(f"{path}: video of episode {episode} is unreadable: {error}") from error
+            raise DataError(f"{span.path}: video of episode {episode} is unreadable: {error}") from error
         return frames
 
 
-def check_dataset(dataset: DatasetFolder, fps: int) -> None:
-    """Refuse a dataset on which a site must not train.
+def open_dataset(root: Path, repo_id: str) -> DatasetFolder:
+    """The dataset of a folder, shared by all who open it while its tables stay as they are.
 
-    Args:
-        dataset: The folder.
-        fps: Frames per second that the federation agreed on.
-
-    Raises:
-        DataError: Version 2.x, other joints, sizes or fps, missing or NaN values, no episodes,
-            unreadable video. The message names dataset, feature and episode, and what to do.
+    Many sites dealt from one source so read its tables once.
     """
-    info, name = dataset.info, dataset.repo_id
-    version = str(info.get("codebase_version", "unknown"))
-    if version.lstrip("v").startswith("2"):
-        raise DataError(
-            f"{name} has LeRobot format {version}; v3.0 is needed. Convert a copy with "
-            f"`python -m {_CONVERTER} --repo-id={name} --root={dataset.root}`"
-        )
-    if not version.startswith("v3"):
-        raise DataError(f"{name}: unknown LeRobot format {version}; v3.0 is needed")
-    if int(info["fps"]) != fps:
-        raise DataError(f"{name} has {info['fps']} frames per second, the federation {fps} (data.fps)")
-    if not dataset.cameras:
-        raise DataError(f"{name} has no camera; features named {IMAGES}.NAME were expected")
-    for feature in (STATE, ACTION):
-        _check_vector(dataset, feature)
-    if not info.get("total_episodes"):
-        raise DataError(f"{name} is empty: it has no episodes")
-    for feature in (STATE, ACTION):
-        _check_numbers(dataset, feature)
-    _check_videos(dataset)
+    tables = sorted(path for part in ("meta", "data") for path in (root / part).rglob("*.*") if path.is_file())
+    stats = [(path, path.stat()) for path in tables]
+    return _opened(root, repo_id, tuple((path, stat.st_size, stat.st_mtime_ns, stat.st_ino) for path, stat in stats))
 
 
-def _check_vector(dataset: DatasetFolder, feature: str) -> None:
-    """The feature must be a vector of the SO-100's six joints by LeRobot's names."""
-    found = dataset.info["features"].get(feature)
-    if found is None:
-        raise DataError(f"{dataset.repo_id} has no {feature}")
-    size = found["shape"][0]
-    if size != len(JOINTS):
-        raise DataError(f"{dataset.repo_id}: {feature} has {size} values, an SO-100 has {len(JOINTS)}")
-    names = dataset.joint_names(feature)
-    if names != JOINTS:
-        raise DataError(f"{dataset.repo_id}: {feature} is named {', '.join(names)}; expected {', '.join(JOINTS)}")
-
-
-def _check_numbers(dataset: DatasetFolder, feature: str) -> None:
-    table = dataset.table
-    values = [np.asarray(v, dtype=np.float64) for v in table[feature]]
-    sizes = {v.shape for v in values}
-    if sizes != {(len(JOINTS),)}:
-        raise DataError(f"{dataset.repo_id}: {feature} holds values of shapes {sorted(sizes)}")
-    bad = ~np.isfinite(np.stack(values)).all(axis=1)
-    if bad.any():
-        row = table[bad].iloc[0]
-        joint = JOINTS[int(np.argmin(np.isfinite(np.asarray(row[feature], dtype=np.float64))))]
-        raise DataError(
-            f"{dataset.repo_id}: {feature} has {int(bad.sum())} frames with missing or NaN values, the first in "
-            f"episode {int(row.episode_index)}, frame {int(row.frame_index)}, {joint}; remove or repair that episode"
-        )
-
-
-def _check_videos(dataset: DatasetFolder) -> None:
-    """Decode the last frame of every episode and camera: a cut-off file fails there."""
-    for episode in dataset.table["episode_index"].unique().tolist():
-        rows = dataset.table[dataset.table["episode_index"] == episode]
-        for camera in dataset.cameras:
-            if dataset.info["features"][camera]["dtype"] == "video":
-                dataset.decode(episode, camera, [float(rows["timestamp"].iloc[-1])])
+@lru_cache(maxsize=8)
+def _opened(root: Path, repo_id: str, tables: tuple[tuple[Path, int, int, int], ...]) -> DatasetFolder:
+    return DatasetFolder(root, repo_id)

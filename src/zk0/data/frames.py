@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+import xxhash
 
 from zk0.data.sim.episodes import Episode
 
@@ -17,34 +19,95 @@ IMAGES = "observation.images"
 
 
 class ImageStore(Protocol):
-    """Where a frame's pictures come from: memory, or a video decoded on demand."""
+    """Where a frame's pictures come from: memory, or a video."""
 
     @property
     def cameras(self) -> tuple[str, ...]:
         """The image features there are."""
         ...
 
-    def read(self, camera: str, rows: np.ndarray) -> torch.Tensor:
-        """Images of some frames: (B, 3, H, W) float32 in [0, 1]."""
+    @property
+    def fits(self) -> bool:
+        """Whether decoded images are held in memory, once they were read."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that decoded images take up now."""
+        ...
+
+    def shape(self, camera: str) -> tuple[int, int, int]:
+        """(3, H, W) of a camera."""
+        ...
+
+    def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:
+        """Images of some frames: (B, 3, H, W) float32 in [0, 1].
+
+        Args:
+            camera: Which camera.
+            rows: (B,) frame rows.
+            keep: Off where they will not be read again: nothing is then kept in memory for it.
+        """
+        ...
+
+    def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:
+        """What identifies the pictures of an episode, frames ``start`` to ``stop``.
+
+        Args:
+            camera: Which camera.
+            start: The episode's first row.
+            stop: The row after its last.
+            memo: Folder in which to remember the answer across processes.
+        """
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MemoryImages:
     """Images kept as bytes in memory: camera feature name to (N, H, W, 3) uint8."""
 
     arrays: dict[str, np.ndarray]
+    fits: bool = True
 
     @property
     def cameras(self) -> tuple[str, ...]:
         return tuple(self.arrays)
 
-    def read(self, camera: str, rows: np.ndarray) -> torch.Tensor:
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def shape(self, camera: str) -> tuple[int, int, int]:
+        _, height, width, channels = self.arrays[camera].shape
+        return channels, height, width
+
+    def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:
         pixels = torch.from_numpy(self.arrays[camera][rows])
         return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
 
+    def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:
+        pixels = np.ascontiguousarray(self.arrays[camera][start:stop])
+        return "pixels " + xxhash.xxh3_128_hexdigest(pixels.tobytes())
+
 
 @dataclass(frozen=True)
+class Clip:
+    """An episode's stretch of frames.
+
+    Attributes:
+        episode: Its index.
+        start: Its first row.
+        length: Its number of frames.
+        digests: Camera to what identifies its pictures: equal digests, equal pictures.
+    """
+
+    episode: int
+    start: int
+    length: int
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
 class Frames:
     """All frames of some episodes, in order.
 
@@ -69,8 +132,38 @@ class Frames:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images are held decoded."""
-        return isinstance(self.images, MemoryImages)
+        """Whether the images are held decoded, once they were read."""
+        return self.images.fits
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held: the numbers, and the images that are decoded now."""
+        numbers = (self.states, self.actions, self.last, self.episodes)
+        return sum(array.nbytes for array in numbers) + 8 * len(self.sentences) + self.images.nbytes
+
+    def clips(self, memo: Path | None = None) -> tuple[Clip, ...]:
+        """The episodes and what identifies their pictures; found out when first asked for.
+
+        Args:
+            memo: Folder in which to remember it across processes, see :mod:`zk0.data.clips`.
+        """
+        known: dict[str, tuple[Clip, ...]] = self.__dict__
+        if "_clips" not in known:
+            stops = np.unique(self.last) + 1
+            starts = np.append(0, stops[:-1])
+            known["_clips"] = tuple(
+                Clip(
+                    episode=int(self.episodes[start]),
+                    start=int(start),
+                    length=int(stop - start),
+                    digests={
+                        camera: self.images.digest(camera, int(start), int(stop), memo)
+                        for camera in self.images.cameras
+                    },
+                )
+                for start, stop in zip(starts, stops, strict=True)
+            )
+        return known["_clips"]
 
     def batch(self, rows: np.ndarray, chunk: int, with_images: bool = True) -> dict[str, Any]:
         """Gather frames with the ``chunk`` actions that follow each.

@@ -3,91 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 
-from zk0.data.dataset import DatasetFolder
-from zk0.data.frames import ACTION, STATE, Frames, ImageStore, MemoryImages
+from zk0.data.clips import clip_digest
+from zk0.data.dataset import DatasetFolder, open_dataset
+from zk0.data.frames import Frames
 from zk0.data.manifest import Manifest
 from zk0.errors import DataError
 
 
-@dataclass(frozen=True)
 class VideoImages:
-    """Images decoded each time they are asked for; ``sources`` maps camera names to the dataset's own."""
+    """Images decoded when they are asked for.
 
-    dataset: DatasetFolder
-    sources: dict[str, str]
-    episodes: np.ndarray
-    timestamps: np.ndarray
+    Args:
+        dataset: Whose videos.
+        sources: Camera names to the dataset's own.
+        episodes: (N,) episode of each frame, frames of an episode side by side.
+        timestamps: (N,) seconds since the episode's beginning.
+        fits: Decode a camera as a whole when it is first read, and keep that.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetFolder,
+        sources: dict[str, str],
+        episodes: np.ndarray,
+        timestamps: np.ndarray,
+        fits: bool = False,
+    ) -> None:
+        self.dataset, self.sources, self.fits = dataset, sources, fits
+        self._episodes, self._timestamps = episodes, timestamps
+        self._kept: dict[str, torch.Tensor] = {}
 
     @property
     def cameras(self) -> tuple[str, ...]:
         return tuple(self.sources)
 
-    def read(self, camera: str, rows: np.ndarray) -> torch.Tensor:
-        frames = [
-            self.dataset.decode(int(self.episodes[row]), self.sources[camera], [float(self.timestamps[row])])[0]
-            for row in rows
-        ]
-        return torch.stack(frames).to(torch.float32).div_(255.0)
+    @property
+    def nbytes(self) -> int:
+        return sum(pixels.nbytes for pixels in self._kept.values())
+
+    def shape(self, camera: str) -> tuple[int, int, int]:
+        return self.dataset.image_shape(self.sources[camera])
+
+    def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:
+        if self.fits and keep and camera not in self._kept:
+            self._kept[camera] = self._decode(camera, np.arange(len(self._episodes)))
+        if camera in self._kept:
+            pixels = self._kept[camera][torch.from_numpy(rows)]
+        else:
+            needed, places = np.unique(rows, return_inverse=True)
+            pixels = self._decode(camera, needed)[torch.from_numpy(places)]
+        return pixels.to(torch.float32).div_(255.0)
+
+    def _decode(self, camera: str, rows: np.ndarray) -> torch.Tensor:
+        """Ascending rows as (B, 3, H, W) uint8; neighbours of one episode in one sequential read."""
+        apart = (np.diff(rows) != 1) | (np.diff(self._episodes[rows]) != 0)
+        out = torch.empty((len(rows), *self.shape(camera)), dtype=torch.uint8)
+        done = 0
+        for run in np.split(rows, np.flatnonzero(apart) + 1):
+            episode = int(self._episodes[run[0]])
+            frames = self.dataset.decode(episode, self.sources[camera], self._timestamps[run].tolist())
+            if frames.shape[1:] != out.shape[1:]:
+                raise DataError(
+                    f"{self.dataset.root}: {self.sources[camera]} of episode {episode} is {tuple(frames.shape[1:])}, "
+                    f"but meta/info.json says {tuple(out.shape[1:])}"
+                )
+            out[done : done + len(run)] = frames
+            done += len(run)
+        return out
+
+    def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:
+        packets = clip_digest(self.dataset, int(self._episodes[start]), self.sources[camera], memo)
+        shown = np.rint(self._timestamps[start:stop] * float(self.dataset.info["fps"])).astype(np.int64)
+        return f"video {packets} {xxhash.xxh3_64_hexdigest(shown.tobytes())}"
 
 
 def dataset_of(manifest: Manifest, root: Path) -> DatasetFolder:
-    """The dataset a manifest speaks of; ``root`` is the project's folder."""
-    return DatasetFolder(root / manifest.root, manifest.repo_id)
+    """The dataset a manifest speaks of, shared by all of its sites; ``root`` is the project's folder."""
+    return open_dataset(root / manifest.root, manifest.repo_id)
 
 
 def load_frames(manifest: Manifest, root: Path, episodes: Sequence[int], decoded_limit_bytes: int) -> Frames:
-    """Load the frames of some of a manifest's episodes.
+    """The frames of some of a manifest's episodes; their images are decoded when first asked for.
 
     Args:
         manifest: The partition.
         root: Project folder.
         episodes: Usually its ``train_episodes`` or ``held_out_episodes``.
-        decoded_limit_bytes: Decode all images into memory if they fit in this; else on demand.
+        decoded_limit_bytes: Keep decoded images in memory if all fit in this; else decode each time.
 
     Raises:
         DataError: An episode is missing or no longer what the manifest was made of.
     """
     dataset = dataset_of(manifest, root)
-    table = dataset.table
-    table = table[table["episode_index"].isin(list(episodes))].reset_index(drop=True)
-    for episode in episodes:
-        rows = table[table["episode_index"] == episode]
-        if rows.empty or dataset.episode_digest(rows) != manifest.episode_digests[episode]:
+    rows = dataset.rows
+    wanted = sorted(set(episodes))
+    for episode in wanted:
+        if episode not in rows.bounds or dataset.episode_digest(episode) != manifest.episode_digests[episode]:
             raise DataError(
                 f"partition '{manifest.site}': episode {episode} of {dataset.root} is missing or has changed since "
                 "`zk0 prepare`; run it again"
             )
-    index = table["episode_index"].to_numpy()
-    ends = np.flatnonzero(np.append(index[1:] != index[:-1], True))
-    last = np.repeat(ends, np.diff(np.append(-1, ends)))
-    images = _images(dataset, manifest.camera_sources, index, table["timestamp"].to_numpy(), decoded_limit_bytes)
+    bounds = np.array([rows.bounds[episode] for episode in wanted]).reshape(-1, 2)
+    chosen = np.concatenate([np.arange(start, stop) for start, stop in bounds])
+    lengths = bounds[:, 1] - bounds[:, 0]
+    index = rows.episodes[chosen]
+    size = sum(int(np.prod(dataset.image_shape(own))) for own in manifest.camera_sources.values()) * len(chosen)
     return Frames(
-        states=np.stack(table[STATE].tolist()).astype(np.float32),
-        actions=np.stack(table[ACTION].tolist()).astype(np.float32),
-        last=last,
+        states=rows.states[chosen],
+        actions=rows.actions[chosen],
+        last=np.repeat(np.cumsum(lengths) - 1, lengths),
         episodes=index,
-        sentences=tuple(dataset.task_names[int(task)] for task in table["task_index"]),
-        images=images,
+        sentences=tuple(dataset.task_names[int(task)] for task in rows.tasks[chosen]),
+        images=VideoImages(
+            dataset, manifest.camera_sources, index, rows.timestamps[chosen], fits=size <= decoded_limit_bytes
+        ),
     )
-
-
-def _images(
-    dataset: DatasetFolder, sources: dict[str, str], episodes: np.ndarray, timestamps: np.ndarray, limit: int
-) -> ImageStore:
-    size = sum(int(np.prod(dataset.image_shape(own))) for own in sources.values()) * len(episodes)
-    if size > limit:
-        return VideoImages(dataset, sources, episodes, timestamps)
-    arrays = {}
-    for camera, own in sources.items():
-        decoded = [
-            dataset.decode(int(episode), own, timestamps[episodes == episode].tolist())
-            for episode in dict.fromkeys(episodes.tolist())
-        ]
-        arrays[camera] = torch.cat(decoded).permute(0, 2, 3, 1).contiguous().numpy()
-    return MemoryImages(arrays)

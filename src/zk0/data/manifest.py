@@ -105,12 +105,13 @@ def check_disjoint(sites: list[Manifest]) -> None:
     Raises:
         DataError: Names both sites and the shared episodes.
     """
-    for i, one in enumerate(sites):
-        for other in sites[i + 1 :]:
-            if (one.root, one.revision) != (other.root, other.revision):
-                continue
-            mine = set(one.train_episodes) | set(one.held_out_episodes)
-            if shared := mine & (set(other.train_episodes) | set(other.held_out_episodes)):
+    owners: dict[tuple[str, str, int], Manifest] = {}
+    for site in sites:
+        mine = {*site.train_episodes, *site.held_out_episodes}
+        for episode in sorted(mine):
+            owner = owners.setdefault((site.root, site.revision, episode), site)
+            if owner is not site:
+                shared = mine & {*owner.train_episodes, *owner.held_out_episodes}
                 raise DataError(
-                    f"partitions '{one.site}' and '{other.site}' overlap: both hold episodes {sorted(shared)[:10]}"
+                    f"partitions '{owner.site}' and '{site.site}' overlap: both hold episodes {sorted(shared)[:10]}"
                 )

@@ -9,7 +9,8 @@ from typing import Literal
 import xxhash
 
 from zk0.console import console
-from zk0.data.dataset import DatasetFolder, check_dataset
+from zk0.data.check import check_dataset
+from zk0.data.dataset import DatasetFolder
 from zk0.data.frames import IMAGES
 from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, write_manifest
 from zk0.data.recordings import record_all
@@ -84,7 +85,7 @@ def _revision(lock: dict[str, dict[str, dict[str, str]]], name: str) -> str:
 
 
 def _episodes(dataset: DatasetFolder) -> list[int]:
-    return [int(e) for e in dataset.table["episode_index"].unique()]
+    return list(dataset.rows.bounds)
 
 
 def _site_manifests(
@@ -96,8 +97,8 @@ def _site_manifests(
         parts = [(name, name, _episodes(folders[name])) for name in params.data.sites]
     else:
         (name,) = params.data.sites
-        table = folders[name].table
-        tasks = [int(t) for t in table.groupby("episode_index")["task_index"].first()]
+        rows = folders[name].rows
+        tasks = [int(rows.tasks[start]) for start, _ in rows.bounds.values()]
         rng = numpy_rng(params.seed, "partition")
         dealt = partition(_episodes(folders[name]), tasks, params.data.partition, rng)
         parts = [(f"{name}-{number}", name, part) for number, part in enumerate(dealt)]
@@ -122,10 +123,11 @@ def _manifest(
     held_out: list[int],
     names: dict[str, str],
 ) -> Manifest:
-    groups = dict(list(dataset.table.groupby("episode_index")))
-    digests = {episode: dataset.episode_digest(groups[episode]) for episode in [*train, *held_out]}
-    used = [groups[episode] for episode in [*train, *held_out]]
-    tasks = Counter(dataset.task_names[int(t)] for rows in used for t in rows["task_index"])
+    bounds = {episode: dataset.rows.bounds[episode] for episode in [*train, *held_out]}
+    digests = {episode: dataset.episode_digest(episode) for episode in bounds}
+    tasks = Counter(
+        dataset.task_names[int(t)] for start, stop in bounds.values() for t in dataset.rows.tasks[start:stop]
+    )
     sources = _camera_sources(dataset, names)
     content = (site, role, sorted(digests.items()), train, held_out, sorted(sources.items()))
     whole = xxhash.xxh3_128(repr(content).encode()).hexdigest()
@@ -147,11 +149,15 @@ def _manifest(
         tasks=tuple(task for task, _ in tasks.most_common()),
         train_episodes=tuple(train),
         held_out_episodes=tuple(held_out),
-        train_frames=sum(len(groups[e]) for e in train),
-        held_out_frames=sum(len(groups[e]) for e in held_out),
+        train_frames=_frames(bounds, train),
+        held_out_frames=_frames(bounds, held_out),
         episode_digests=digests,
         digest=whole,
     )
+
+
+def _frames(bounds: dict[int, tuple[int, int]], episodes: list[int]) -> int:
+    return sum(bounds[episode][1] - bounds[episode][0] for episode in episodes)
 
 
 def _camera_sources(dataset: DatasetFolder, names: dict[str, str]) -> dict[str, str]:

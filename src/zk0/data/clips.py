@@ -1,0 +1,102 @@
+"""What identifies an episode's pictures: a digest of its encoded video packets.
+
+LeRobot v3 keeps many episodes in one video file and appends new ones by stream copy, so a file's
+digest changes whenever a dataset grows. An episode's own packets stay the same bytes: what was
+computed from its pictures is still good then, and is not once they were recorded again. (Only the
+first episode of an H.264 file changes once, when the second is appended: the container's parameter
+sets are then repeated among the packets.) Packets are read but not decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import numpy as np
+import xxhash
+
+from zk0.data.dataset import DatasetFolder, Span
+from zk0.errors import DataError
+from zk0.files import read_json, write_json
+
+_Spans = tuple[tuple[int, float, float], ...]
+
+
+def clip_digest(dataset: DatasetFolder, episode: int, camera: str, memo: Path | None = None) -> str:
+    """xxh3-128 over the encoded packets of one episode and camera, in hex.
+
+    One pass over a video file gives the digests of all its episodes. They are kept in the process,
+    and in ``memo`` under the file's path, size, time and inode: a file that has not changed since
+    is not opened again.
+
+    Raises:
+        DataError: The video is missing, cannot be read, or has no pictures of the episode.
+    """
+    path = dataset.span(episode, camera).path
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: video of episode {episode} is unreadable: {error}") from error
+    spans = _spans_of(dataset, camera)[path]
+    seen = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    digests = _known(path, seen, spans, 0.5 / float(dataset.info["fps"]), memo)
+    if not digests[episode]:
+        raise DataError(f"{path}: has no pictures of episode {episode}; the file was cut off, restore or record it")
+    return digests[episode]
+
+
+def _spans_of(dataset: DatasetFolder, camera: str) -> Mapping[Path, _Spans]:
+    """File to the episodes in it, by time; computed once per dataset."""
+    known: dict[str, Mapping[Path, _Spans]] = dataset.__dict__.setdefault("_spans_by_file", {})
+    if camera not in known:
+        files: dict[Path, list[tuple[int, Span]]] = {}
+        for episode, span in dataset.spans[camera].items():
+            files.setdefault(span.path, []).append((episode, span))
+        known[camera] = {
+            path: tuple(sorted(((e, s.start_s, s.end_s) for e, s in held), key=lambda one: one[1]))
+            for path, held in files.items()
+        }
+    return known[camera]
+
+
+@lru_cache(maxsize=1024)
+def _known(
+    path: Path, seen: tuple[str, int, int, int], spans: _Spans, margin_s: float, memo: Path | None
+) -> dict[int, str]:
+    """The digests of a file's episodes: from the memo, or read and put there."""
+    note = memo / f"{xxhash.xxh3_128_hexdigest(repr((seen, spans)).encode())}.json" if memo else None
+    if note is not None and note.exists():
+        return {int(episode): str(digest) for episode, digest in read_json(note).items()}
+    digests = _read(path, spans, margin_s)
+    if note is not None:
+        write_json(note, {str(episode): digest for episode, digest in digests.items()})
+    return digests
+
+
+def _read(path: Path, spans: _Spans, margin_s: float) -> dict[int, str]:
+    """Episode to the digest of its packets; empty where it has none."""
+    starts = np.array([start for _, start, _ in spans]) - margin_s
+    digests = [xxhash.xxh3_128() for _ in spans]
+    counts = [0] * len(spans)
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            codec = stream.codec_context
+            for digest in digests:
+                digest.update(f"{codec.name} {codec.width} {codec.height} {codec.pix_fmt}\0".encode())
+            for packet in container.demux(stream):
+                if packet.pts is None or packet.size == 0:
+                    continue
+                time_s = float(packet.pts * stream.time_base)
+                index = int(np.searchsorted(starts, time_s, side="right")) - 1
+                if index >= 0 and time_s < spans[index][2] - margin_s:
+                    digests[index].update(memoryview(packet))  # type: ignore[arg-type]
+                    counts[index] += 1
+    except (av.error.FFmpegError, IndexError) as error:
+        raise DataError(f"{path}: video is unreadable: {error}") from error
+    return {
+        episode: digest.hexdigest() if count else ""
+        for (episode, *_), digest, count in zip(spans, digests, counts, strict=True)
+    }
