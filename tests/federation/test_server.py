@@ -9,26 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.federation import protocol, wire
-from zk0.federation.aggregation import Aggregator
+from zk0.federation.aggregation import MeanAggregator
+from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import ERROR_CODE, InProcessGrid
 from zk0.federation.journal import Journal, read_lines
+from zk0.federation.replies import in_order
+from zk0.federation.rounds import evaluate_round, first_state, moments_in, run_round, train_round
 from zk0.federation.run import config_digest, run_federation
-from zk0.federation.server import (
-    FederationError,
-    Server,
-    evaluate_round,
-    first_state,
-    in_order,
-    moments_in,
-    run_round,
-    train_round,
-)
+from zk0.federation.server import FederationError, Server
 from zk0.federation.site import forget, open_site
 from zk0.federation.state import RoundState
 from zk0.federation.statistics import Moments, merge_all, moments_of
@@ -88,9 +82,9 @@ def delta(change: Callable[[Tensors, str], Any]) -> Spoil:
     """Changes an update's first tensor, and states the new digest: a site that lies well."""
 
     def spoil(content: RecordDict) -> None:
-        tensors = wire.unpack(content, protocol.DELTA)
+        tensors = {name: tensor.clone() for name, tensor in wire.unpack(content, protocol.DELTA).items()}
         change(tensors, next(iter(tensors)))
-        wire.pack(content, protocol.DELTA, tensors)
+        wire.put(content, protocol.DELTA, wire.encode(tensors))
 
     return spoil
 
@@ -98,10 +92,8 @@ def delta(change: Callable[[Tensors, str], Any]) -> Spoil:
 def damage(content: RecordDict) -> None:
     """Changes an update on the way, so that its digest is another."""
     tensors = wire.unpack(content, protocol.DELTA)
-    next(iter(tensors.values())).add_(1)
-    other = RecordDict()
-    wire.pack(other, protocol.DELTA, tensors)
-    content[protocol.DELTA] = ArrayRecord(dict(other.array_records[protocol.DELTA].items()))
+    name = next(iter(tensors))
+    content[protocol.DELTA] = wire.encode(tensors | {name: tensors[name] + 1})
 
 
 def crash(content: RecordDict) -> None:
@@ -143,7 +135,7 @@ def make_server(prepared: Path, quick: Params, tmp_path: Path) -> MakeServer:
     def make(app: ClientApp = client_app, grid: type[InProcessGrid] = InProcessGrid, **federation: Any) -> Server:
         params = quick.model_copy(update={"federation": quick.federation.model_copy(update=federation)})
         network = grid(app, prepared, 2, LIMIT)
-        server = Server(network, params, "test", BASE, Journal(tmp_path / "events.jsonl"))
+        server = Server(network, params, "test", BASE, Journal(tmp_path / "events.jsonl"), tmp_path / "waiting")
         server.meet()
         server.begin_round()
         return server
@@ -174,17 +166,17 @@ def updates(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, tuple[Tensors, float]]:  # fmt: skip
     """Each site's update and weight in the first round."""
-    journal = Journal(tmp_path_factory.mktemp("updates") / "events.jsonl")
-    server = Server(InProcessGrid(client_app, prepared, 2, LIMIT), quick, "test", BASE, journal)
+    folder = tmp_path_factory.mktemp("updates")
+    grid = InProcessGrid(client_app, prepared, 2, LIMIT)
+    server = Server(grid, quick, "test", BASE, Journal(folder / "events.jsonl"), folder)
     server.meet()
-    server.begin_round()
-    replies = server.ask_with_model(protocol.TRAIN, 1, dict(_untrained[1]), stats)
+    replies = server.ask_with_model(protocol.TRAIN, 1, Model.of(dict(_untrained[1])), stats)
     return {r.site: (wire.unpack(r.content, protocol.DELTA), float(r.values["examples"])) for r in replies}
 
 
 def averaged(start: Tensors, *folded: tuple[Tensors, float]) -> str:
-    """Digest of the model that these updates make."""
-    mean = Aggregator(start)
+    """Digest of the mean of these updates."""
+    mean = MeanAggregator(start)
     for update, weight in folded:
         mean.fold(update, weight)
     return digest_tensors(mean.finish())
@@ -277,7 +269,12 @@ def test_round_averages_by_examples_and_tells_all(
 
     row = after.rows[-1]
     assert after.round == row["round"] == 1 and len(after.rows) == 2
-    assert digest_tensors(after.tensors) == row["digest"] == averaged(state.tensors, *updates.values())
+    mean = MeanAggregator(state.tensors)
+    for update, weight in updates.values():
+        mean.fold(update, weight)
+    expected = {name: state.tensors[name] + step for name, step in mean.finish().items()}
+    assert digest_tensors(after.tensors) == row["digest"] == digest_tensors(expected)
+    assert after.used == {0: 1, 1: 1}
     assert row["sites"].keys() == {"cubes-0", "cubes-1"} and row["left_out"] == {}
     sites = list(row["sites"].values())
     assert row["train_loss"] == pytest.approx(np.mean([site["train_loss"] for site in sites]))
@@ -292,7 +289,7 @@ def test_round_averages_by_examples_and_tells_all(
 def test_held_out_loss_is_weighted_by_frames(
     make_server: MakeServer, prepared: Path, start: Tensors, stats: Stats
 ) -> None:
-    mean, sites = evaluate_round(make_server(), start, stats, 0)
+    mean, sites = evaluate_round(make_server(), Model.of(start), stats, 0)
     frames = [manifest.held_out_frames for manifest in read_manifests(prepared)[0]]
 
     losses = [sites[name]["held_out_loss"] for name in ("cubes-0", "cubes-1")]
@@ -340,7 +337,7 @@ def test_order_of_replies_changes_nothing(
     assert server.left_out == {}
 
 
-def test_early_reply_waits_only_for_its_turn(prepared: Path) -> None:
+def test_early_reply_waits_only_for_its_turn(prepared: Path, tmp_path: Path) -> None:
     def reply_of(node: int) -> Message:
         return ask(InProcessGrid(client_app, prepared, 4, LIMIT), node, protocol.SUMMARY)
 
@@ -351,7 +348,7 @@ def test_early_reply_waits_only_for_its_turn(prepared: Path) -> None:
             asked.append(node)
             yield reply_of(node)
 
-    seen = [(message.metadata.src_node_id, len(asked)) for message in in_order(arrivals(), [1, 2, 3, 4])]
+    seen = [(message.metadata.src_node_id, len(asked)) for message in in_order(arrivals(), [1, 2, 3, 4], tmp_path)]
 
     assert seen == [(1, 2), (2, 2), (4, 3)]
 
@@ -467,7 +464,9 @@ def test_every_site_must_send_statistics(make_server: MakeServer, start: Tensors
 
 
 def test_node_without_data_ends_the_meeting(prepared: Path, quick: Params, tmp_path: Path) -> None:
-    server = Server(InProcessGrid(client_app, prepared, 3, LIMIT), quick, "test", BASE, Journal(tmp_path / "e.jsonl"))
+    server = Server(
+        InProcessGrid(client_app, prepared, 3, LIMIT), quick, "test", BASE, Journal(tmp_path / "e"), tmp_path
+    )
 
     with pytest.raises(FederationError, match="node 3 has no data to train on: DataError: there is no partition 2"):
         server.meet()
@@ -482,7 +481,7 @@ def test_two_nodes_cannot_serve_one_partition(prepared: Path, quick: Params, tmp
     grid = InProcessGrid(spoilt(protocol.SUMMARY, twin), prepared, 2, LIMIT)
 
     with pytest.raises(FederationError, match="2 nodes serve partitions 0; expected one node for each of 0 to 1"):
-        Server(grid, quick, "test", BASE, Journal(tmp_path / "e.jsonl")).meet()
+        Server(grid, quick, "test", BASE, Journal(tmp_path / "e"), tmp_path).meet()
 
 
 # -- whole runs ----------------------------------------------------------------------------------

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from zk0.errors import StageError
 from zk0.federation.journal import Journal, read_lines
-from zk0.federation.server import rows_with_best
-from zk0.federation.state import RoundState, StateFolder
+from zk0.federation.rounds import rows_with_best
+from zk0.federation.state import RoundState, Saver, StateFolder
 
 LOSSES = [0.9, 0.5, 0.7, 0.4, 0.6, 0.4]
 
@@ -78,6 +80,60 @@ def test_best_is_the_first_of_equals_and_never_round_0() -> None:
 
 def test_rows_say_which_round_was_best_so_far() -> None:
     assert [row["is_best"] for row in rows_with_best(after(5).rows)] == [False, True, False, True, False, False]
+
+
+def test_all_of_a_state_comes_back(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path)
+    whole = replace(
+        after(1),
+        residual={"w": torch.tensor([0.1, 0.2])},
+        optimizer={"momentum/w": torch.tensor([3.0, 4.0])},
+        used={0: 1, 2: 0},
+    )
+    states.save(whole)
+
+    found = states.load(1)
+
+    assert found.residual["w"].tolist() == whole.residual["w"].tolist()
+    assert found.optimizer["momentum/w"].tolist() == [3.0, 4.0]
+    assert found.used == {0: 1, 2: 0}
+
+
+# -- saving behind the rounds' back --------------------------------------------------------------
+
+
+def test_states_are_saved_in_order_while_the_caller_goes_on(tmp_path: Path) -> None:
+    states, told = StateFolder(tmp_path), list[tuple[int, float]]()
+
+    with Saver(states, lambda state, seconds: told.append((state.round, seconds))) as saver:
+        for number in range(3):
+            saver.save(after(number))
+            assert saver.durable is None or saver.durable.round in (number - 1, number)
+
+    assert [number for number, _ in told] == [0, 1, 2] and all(seconds > 0 for _, seconds in told)
+    assert saver.durable.round == 2  # type: ignore[union-attr]
+
+
+def test_save_that_fails_stops_the_rounds(tmp_path: Path) -> None:
+    (tmp_path / "states").write_text("a file where a folder should be")
+
+    message = r"a round could not be saved below .*states: .*Earlier rounds are kept"
+    with (
+        pytest.raises(StageError, match=message),
+        Saver(StateFolder(tmp_path / "states"), lambda state, seconds: None) as saver,
+    ):
+        saver.save(after(0))
+        saver.save(after(1))
+
+
+def test_save_in_progress_is_waited_for_when_the_rounds_fail(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path)
+
+    with pytest.raises(KeyboardInterrupt), Saver(states, lambda state, seconds: None) as saver:
+        saver.save(after(1))
+        raise KeyboardInterrupt
+
+    assert states.load_last().round == 1  # type: ignore[union-attr]
 
 
 # -- the journal ---------------------------------------------------------------------------------

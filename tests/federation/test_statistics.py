@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from zk0.data.frames import ACTION, STATE, Frames, MemoryImages
-from zk0.federation.client_app import pack_stats, unpack_stats
-from zk0.federation.statistics import DEVIATION_FLOOR, Moments, merge_all, moments_of
+from zk0.federation.statistics import DEVIATION_FLOOR, Moments, merge_all, moments_of, pack_stats, unpack_stats
 
 
 def frames_of(states: Any, actions: Any) -> Frames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ class Journal:
 
     def __init__(self, path: Path, listener: Listener = lambda event: None) -> None:
         self._path, self._listener = path, listener
+        self._lock = threading.Lock()  # rounds and the saving of states speak from two threads
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def say(self, event: str, message: str, *, round: int, site: str | None = None, **more: Any) -> None:
@@ -33,9 +35,10 @@ class Journal:
             "message": message,
             **more,
         }
-        with self._path.open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
-        self._listener(record)
+        with self._lock:
+            with self._path.open("a") as stream:
+                stream.write(json.dumps(record) + "\n")
+            self._listener(record)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -10,21 +10,23 @@ from flwr.app import ConfigRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
 
 from zk0.federation.wire import WireError
-from zk0.params import EvaluationParams, TrainingParams
+from zk0.params import Codec, EvaluationParams, FeatureParams, TrainingParams
 
 SUMMARY = "query.summary"
 STATISTICS = "query.statistics"
+# The value by which a message tells which model it speaks of, and a reply which model its site lacks.
+MODEL = "model"
+LACKS = "lacks"
 TRAIN = "train"
 EVALUATE = "evaluate"
 
-GLOBAL = "global"
 DELTA = "delta"
 STATS = "stats"
 MOMENTS = "moments"
 
 # What a reply must tell, in finite numbers; of the first of each kind there must be some.
 _NUMBERS = {
-    TRAIN: ("examples", "train_loss", "update_norm", "train_s", "learning_rate"),
+    TRAIN: ("examples", "train_loss", "train_s", "learning_rate"),
     EVALUATE: ("frames", "held_out_loss", "evaluate_s"),
 }
 _HEADER = "header"
@@ -46,17 +48,42 @@ class Header(BaseModel):
     partition: int
 
 
+class Adapters(BaseModel):
+    """Low-rank adapters that train in the policy's stead; see :mod:`zk0.policy.lora`.
+
+    Attributes:
+        rank: 0 = none.
+        alpha: Their scale is alpha / rank.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = 0
+    alpha: float = 32.0
+
+
 class SiteTask(Header):
-    """What a site needs to know to train or evaluate; the same for all sites but for the header."""
+    """What a site needs to know to train or evaluate; the same for all sites but for the header.
+
+    Attributes:
+        used: Round of the site's last update that was averaged (0 = none): its residual and moments
+            go on from there.
+        keep: No earlier version of them will be asked for again.
+    """
 
     seed: int
     base: str
     base_digest: str
     device: str
+    adapters: Adapters = Adapters()
+    features: FeatureParams = FeatureParams()
     training: TrainingParams
     decay_steps: int
     proximal_mu: float
     evaluation: EvaluationParams
+    uplink: Codec = "fp32"
+    used: int = 0
+    keep: int = 0
     own_stats: bool = False
     detailed: bool = False
 

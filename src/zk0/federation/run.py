@@ -15,13 +15,14 @@ from flwr.serverapp import Grid
 from zk0 import __version__
 from zk0.environment import machine, versions
 from zk0.federation.journal import Journal, Listener, read_lines
-from zk0.federation.server import FederationError, Server, moments_in, rows_with_best, run_rounds
-from zk0.federation.site import shared_policy
+from zk0.federation.protocol import Adapters
+from zk0.federation.rounds import moments_in, rows_with_best, run_rounds
+from zk0.federation.server import FederationError, Server
+from zk0.federation.site import warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.files import digest_folder, read_json, write_json, write_text
 from zk0.params import Params
-from zk0.policy.checkpoint import save_checkpoint, with_stats
-from zk0.policy.trainable import load_trainable, trainable_tensors
+from zk0.policy.checkpoint import save_checkpoint
 
 RESULTS = Path("results/federation")
 CHECKPOINTS = Path("checkpoints")
@@ -35,8 +36,9 @@ def config_digest(params: Params, base_digest: str, manifests: list[dict[str, An
         "version": __version__,
         "seed": params.seed,
         "threads": params.threads,
-        "device": params.policy.device,
+        "policy": params.policy.model_dump(exclude={"base"}),
         "base": base_digest,
+        "features": params.features.model_dump(exclude={"ahead"}),
         "training": params.training.model_dump(),
         "federation": federation,
         "evaluation": {"loss_draws": params.evaluation.loss_draws},
@@ -65,27 +67,32 @@ def run_federation(
     """
     started, began = datetime.now(UTC), time.perf_counter()
     results = root / RESULTS
-    server = Server(grid, params, "", base, Journal(results / "events.jsonl"))
+    workspace = root / STATES / "waiting"
+    server = Server(grid, params, "", base, Journal(results / "events.jsonl"), workspace)
     manifests = server.meet()
     server.run = config_digest(params, base[1], manifests)
     states = StateFolder(root / STATES / server.run)
     server.journal = _journal(results, states.folder, listener)
-    base_policy = shared_policy(root, base[0], params.policy.device, None)
-    _check_cameras(manifests, base_policy.cameras)
+    adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
+    warm = warm_policy(root, base[0], params.policy.device, adapters, params.seed if adapters.rank else 0)
+    _check_cameras(manifests, warm.start.cameras)
 
-    def publish(state: RoundState) -> None:
-        rows = [json.dumps(row) for row in rows_with_best(state.rows)]
+    save_s: dict[int, float] = {}
+
+    def publish(state: RoundState, seconds: float | None) -> None:
+        if seconds is not None:
+            save_s[state.round] = seconds
+        rows = [json.dumps(row | {"save_s": save_s.get(row["round"])}) for row in rows_with_best(state.rows)]
         write_text(results / "rounds.jsonl", "\n".join(rows))
         write_text(results / "curves.csv", _curves(state))
 
-    start = trainable_tensors(base_policy.policy)
-    state = run_rounds(server, states, start, publish)
+    state = run_rounds(server, states, warm.first, publish)
     stats = moments_in(state).normalisation()
     exported = {}
     for name, number in (("best", state.best_round), ("last", state.round)):
-        loaded = with_stats(base_policy.policy, stats)
-        load_trainable(loaded.policy, states.load(number).tensors)
-        save_checkpoint(loaded, root / CHECKPOINTS / name)
+        kept = states.load(number)
+        warm.show(kept.digest, kept.tensors)
+        save_checkpoint(warm.fitted(stats), root / CHECKPOINTS / name)
         path = CHECKPOINTS / name
         exported[name] = {"path": str(path), "digest": digest_folder(root / path), "round": number}
     limits = moments_in(state).limits()
@@ -97,7 +104,7 @@ def run_federation(
         "params": params.model_dump(mode="json"),
         "base": {"source": base[0], "digest": base[1]},
         "sites": {manifest["site"]: manifest for manifest in manifests},
-        "policy": _sizes(base_policy.policy),
+        "policy": _sizes(warm.start.policy),
         "rounds": state.round,
         "best_round": state.best_round,
         "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
@@ -160,12 +167,12 @@ def _journal(results: Path, folder: Path, listener: Listener) -> Journal:
 
 
 def _sizes(policy: Any) -> dict[str, int]:
-    tensors = trainable_tensors(policy)
+    trained = [p for p in policy.parameters() if p.requires_grad]
     return {
         "parameters": sum(p.numel() for p in policy.parameters()),
-        "trainable_parameters": sum(t.numel() for t in tensors.values()),
-        "trainable_tensors": len(tensors),
-        "trainable_bytes": sum(t.numel() * t.element_size() for t in tensors.values()),
+        "trainable_parameters": sum(p.numel() for p in trained),
+        "trainable_tensors": len(trained),
+        "trainable_bytes": sum(p.numel() * p.element_size() for p in trained),
     }
 
 

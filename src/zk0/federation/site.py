@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,16 @@ from zk0.data.frames import Frames
 from zk0.data.load import load_frames
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.errors import DataError
+from zk0.federation.broadcast import Held
+from zk0.federation.protocol import Adapters
+from zk0.params import FeatureParams
 from zk0.policy.checkpoint import LoadedPolicy, Stats, with_stats
+from zk0.policy.features import FrameFeatures, features_for
 from zk0.policy.start import load_start
+from zk0.policy.trainable import Tensors, load_trainable, trainable_tensors
+
+_NO_ADAPTERS = Adapters()
+_MOST_OPEN = 128
 
 
 @dataclass
@@ -28,6 +37,7 @@ class Site:
     manifest: Manifest
     decoded_limit_bytes: int
     _frames: dict[str, Frames] = field(default_factory=dict)
+    _features: dict[tuple[str, int, FeatureParams], FrameFeatures | None] = field(default_factory=dict)
 
     @property
     def train_frames(self) -> Frames:
@@ -39,40 +49,117 @@ class Site:
         """Frames of the held-out episodes, loaded once."""
         return self._load("held-out", self.manifest.held_out_episodes)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the frames hold at present."""
+        return sum(frames.nbytes for frames in self._frames.values())
+
+    def features(self, part: str, loaded: LoadedPolicy, settings: FeatureParams) -> FrameFeatures | None:
+        """The kept features of the ``train`` or ``held-out`` frames; None where there is no use for them."""
+        key = (part, id(loaded.policy), settings)
+        if key not in self._features:
+            frames = self.train_frames if part == "train" else self.held_out_frames
+            self._features[key] = features_for(loaded, frames, settings, self.root)
+        return self._features[key]
+
     def _load(self, name: str, episodes: tuple[int, ...]) -> Frames:
         if name not in self._frames:
             self._frames[name] = load_frames(self.manifest, self.root, episodes, self.decoded_limit_bytes)
         return self._frames[name]
 
 
+class _Sites:
+    """Sites that were opened; the least recently used are dropped when they are too many or hold too much."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[tuple[Path, int, int], Site] = OrderedDict()
+
+    def get(self, root: Path, partition: int, limit: int) -> Site:
+        key = (root, partition, limit)
+        if key not in self._open:
+            sites = _manifests(root)
+            if partition >= len(sites):
+                raise DataError(f"there is no partition {partition}: the manifests hold {len(sites)} sites")
+            self._open[key] = Site(root, sites[partition], limit)
+        self._open.move_to_end(key)
+        while len(self._open) > 1 and (
+            len(self._open) > _MOST_OPEN or sum(site.nbytes for site in self._open.values()) > limit
+        ):
+            self._open.popitem(last=False)
+        return self._open[key]
+
+    def clear(self) -> None:
+        self._open.clear()
+
+
+_sites = _Sites()
+
+
 @cache
+def _manifests(root: Path) -> list[Manifest]:
+    return read_manifests(root)[0]
+
+
 def open_site(root: Path, partition: int, decoded_limit_bytes: int) -> Site:
-    """The site of a partition; kept for the life of the process.
+    """The site of a partition, kept warm while the process's sites together hold no more than the limit.
 
     Raises:
         DataError: No manifest has that partition.
     """
-    sites, _ = read_manifests(root)
-    if partition >= len(sites):
-        raise DataError(f"there is no partition {partition}: the manifests hold {len(sites)} sites")
-    return Site(root, sites[partition], decoded_limit_bytes)
+    return _sites.get(root, partition, decoded_limit_bytes)
+
+
+@dataclass
+class Warm:
+    """The process's one policy and the global models it knows; all its sites use them in turn.
+
+    Attributes:
+        start: The starting policy, with its own normalisation.
+        first: Its trainable tensors, before anything was trained into it.
+        held: Global models that were received; the first is one of them.
+        shown: Digest of the model that is in the policy (None = something else, such as a trained one).
+    """
+
+    start: LoadedPolicy
+    shown: str | None = None
+    _fitted: tuple[str, LoadedPolicy] | None = None
+
+    def __post_init__(self) -> None:
+        self.first = trainable_tensors(self.start.policy)
+        self.held = Held(self.first)
+
+    def fitted(self, stats: Stats | None) -> LoadedPolicy:
+        """The policy with processors for these statistics; None lets the starting policy's own stand."""
+        if stats is None:
+            return self.start
+        key = repr(stats)
+        if self._fitted is None or self._fitted[0] != key:
+            self._fitted = (key, with_stats(self.start.policy, stats))
+        return self._fitted[1]
+
+    def show(self, digest: str, tensors: Tensors) -> None:
+        """Put a model into the policy, unless it is there already."""
+        if self.shown != digest:
+            self.shown = None
+            load_trainable(self.start.policy, tensors)
+            self.shown = digest
 
 
 @cache
-def _start_policy(root: Path, base: str, device: str) -> LoadedPolicy:
-    return load_start(root, base, device)
+def warm_policy(root: Path, base: str, device: str, adapters: Adapters = _NO_ADAPTERS, seed: int = 0) -> Warm:
+    """The starting policy of these params, loaded once in a process.
 
-
-def shared_policy(root: Path, base: str, device: str, stats: Stats | None) -> LoadedPolicy:
-    """The process's one policy, with processors for these statistics (None: the base's own).
-
-    All sites of a process use it in turn: each puts the tensors it was sent into it first.
+    Args:
+        root: Project folder.
+        base, device: As in params.
+        adapters: Low-rank adapters to train in its stead.
+        seed: Decides the adapters' frozen half, so all sites must have the same.
     """
-    loaded = _start_policy(root, base, device)
-    return loaded if stats is None else with_stats(loaded.policy, stats)
+    return Warm(load_start(root, base, device, lora_rank=adapters.rank, lora_alpha=adapters.alpha, seed=seed))
 
 
 def forget() -> None:
     """Drop everything kept warm; for tests and for runs that follow each other in one process."""
-    open_site.cache_clear()
-    _start_policy.cache_clear()
+    _sites.clear()
+    _manifests.cache_clear()
+    warm_policy.cache_clear()

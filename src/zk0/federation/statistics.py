@@ -10,6 +10,7 @@ import torch
 
 from zk0.data.frames import ACTION, STATE, Frames
 from zk0.evaluation.held_out import Limits
+from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors
 
 # A joint that never moves would otherwise be divided by zero.
@@ -115,3 +116,19 @@ def merge_all(moments: Sequence[Moments]) -> Moments:
     for other in moments[1:]:
         merged = merged.merge(other)
     return merged
+
+
+def pack_stats(stats: Stats) -> Tensors:
+    """Statistics as tensors for the wire."""
+    return {
+        f"{feature}/{name}": torch.from_numpy(np.asarray(v)) for feature, s in stats.items() for name, v in s.items()
+    }
+
+
+def unpack_stats(tensors: Tensors) -> Stats:
+    """Statistics from the wire."""
+    stats: dict[str, dict[str, np.ndarray]] = {}
+    for key, tensor in tensors.items():
+        feature, _, name = key.rpartition("/")
+        stats.setdefault(feature, {})[name] = tensor.numpy()
+    return stats

@@ -1,13 +1,17 @@
-"""Tensors on the wire: what travels is named, typed and digested, and checked where it arrives."""
+"""Tensors on the wire: what travels is named, typed, encoded and digested, and checked where it arrives."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 import torch
+import xxhash
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from zk0.policy.trainable import Tensors, digest_tensors
+from zk0.federation import codecs
+from zk0.federation.codecs import Encoded
+from zk0.params import Codec
+from zk0.policy.trainable import Tensors
 
 _DIGEST = "digest"
 
@@ -16,33 +20,78 @@ class WireError(ValueError):
     """A message's content is not what it must be; names the record or tensor."""
 
 
-def pack(content: RecordDict, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put tensors into a message's content under ``name``, with their digest beside them."""
-    content[name] = ArrayRecord({key: Array(t.cpu().contiguous().numpy()) for key, t in tensors.items()})
-    content[f"{name}.{_DIGEST}"] = ConfigRecord({_DIGEST: digest_tensors(tensors)})
+def encode(tensors: Mapping[str, torch.Tensor], codec: Codec = "fp32") -> ArrayRecord:
+    """Tensors as a record of Flower's.
 
-
-def unpack(content: RecordDict, name: str) -> Tensors:
-    """Take tensors out of a message's content and check their digest.
+    Where the codec needs none, no copy is made: the record's bytes are the tensors' own, so what
+    was encoded must not be written to afterwards.
 
     Raises:
-        WireError: The record is missing, or what arrived is not what was sent.
+        TensorMismatch: A lossy codec was given a value that is not finite; names the tensor.
+    """
+    return record_of(codecs.encode_all(codecs.codec_named(codec), tensors))
+
+
+def record_of(encoded: Mapping[str, Encoded]) -> ArrayRecord:
+    """What a codec made, as a record of Flower's."""
+    record = ArrayRecord()
+    for name, part in encoded.items():
+        array = Array(part.form, part.shape, "zk0", b"")
+        array.data = part.payload  # type: ignore[assignment]  # Flower takes any buffer of bytes, and a view is no copy
+        record[name] = array
+    return record
+
+
+def put(content: RecordDict, name: str, record: ArrayRecord) -> None:
+    """Put a record into a message's content under ``name``, with its digest beside it."""
+    content[name] = record
+    content[f"{name}.{_DIGEST}"] = ConfigRecord({_DIGEST: _digest(record)})
+
+
+def unpack(content: RecordDict, name: str, codec: Codec = "fp32") -> Tensors:
+    """Take tensors out of a message's content, and check that they are what was sent.
+
+    Raises:
+        WireError: The record is missing or its digest differs; or as :func:`decode`.
+    """
+    if name in content.array_records:
+        stated = content.config_records.get(f"{name}.{_DIGEST}", ConfigRecord()).get(_DIGEST)
+        found = _digest(content.array_records[name])
+        if stated != found:
+            raise WireError(f"'{name}' has digest {found}, but its sender states {stated!r}: it was damaged or changed")
+    return decode(content, name, codec)
+
+
+def decode(content: RecordDict, name: str, codec: Codec = "fp32") -> Tensors:
+    """Take tensors out of a message's content without a look at their digest.
+
+    They may share memory with the message, and with its sender where both are in one process: not
+    to be written to.
+
+    Raises:
+        WireError: The record is missing, was made by another codec or cannot be decoded; names the tensor.
     """
     if name not in content.array_records:
         raise WireError(f"the message has no tensors '{name}'")
-    tensors = {}
-    for key, array in content.array_records[name].items():
-        try:
-            tensors[key] = torch.from_numpy(array.numpy().copy())
-        except (ValueError, TypeError, EOFError) as error:
-            raise WireError(f"'{name}': tensor '{key}' cannot be read: {error}") from error
-    stated = content.config_records.get(f"{name}.{_DIGEST}", ConfigRecord()).get(_DIGEST)
-    found = digest_tensors(tensors)
-    if stated != found:
-        raise WireError(f"'{name}' has digest {found}, but its sender states {stated!r}: it was damaged or changed")
-    return tensors
+    encoded = {
+        key: Encoded(array.dtype, tuple(array.shape), array.data) for key, array in content.array_records[name].items()
+    }
+    try:
+        return codecs.decode_all(codecs.codec_named(codec), encoded)
+    except codecs.CodecError as error:
+        raise WireError(f"'{name}': {error}") from error
 
 
 def payload_bytes(content: RecordDict) -> int:
     """Bytes of all arrays in a message's content, as serialised."""
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+
+
+def _digest(record: ArrayRecord) -> str:
+    """xxh3-128 over names, forms, shapes and bytes, in hex; independent of the order."""
+    digest = xxhash.xxh3_128()
+    for name in sorted(record):
+        array = record[name]
+        digest.update(f"{name}\0{array.dtype}\0{tuple(array.shape)}\0".encode())
+        digest.update(array.data)
+    return digest.hexdigest()

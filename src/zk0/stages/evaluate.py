@@ -22,6 +22,7 @@ from zk0.evaluation.rollouts import Rollout, roll_out
 from zk0.evaluation.safety import rollout_excess, safety_report
 from zk0.evaluation.video import write_video
 from zk0.federation import protocol
+from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.client_app import detail
 from zk0.federation.inprocess import InProcessGrid
@@ -121,24 +122,29 @@ def _recorded(
 ) -> dict[str, dict[str, Any]]:
     """Judge on recorded data: each site by message on its own, unseen tasks here."""
     bounds = {"low": limits.low.tolist(), "high": limits.high.tolist(), "step": limits.step.tolist()}
+    # A checkpoint is a whole policy: adapters, if any trained, are merged into it.
+    params = params.model_copy(update={"policy": params.policy.model_copy(update={"lora_rank": 0})})
     grid = InProcessGrid(client_app, root, len(sites), params.data.decoded_limit_bytes)
-    server = Server(grid, params, "evaluate", locked_base(root), Journal(root / "state" / "evaluate-events.jsonl"))
+    state = root / "state"
+    server = Server(
+        grid, params, "evaluate", locked_base(root), Journal(state / "evaluate-events.jsonl"), state / "waiting"
+    )
     server.meet()
-    server.begin_round()
-    tensors = trainable_tensors(candidate.loaded.policy)
+    model = Model.of(trainable_tensors(candidate.loaded.policy))
     results = {
         reply.site: dict(reply.values)
-        for reply in server.ask_with_model(protocol.EVALUATE, 0, tensors, candidate.stats, limits=bounds)
+        for reply in server.ask_with_model(protocol.EVALUATE, 0, model, candidate.stats, limits=bounds)
     }
     server.enough(len(results), 0, "evaluated")
     task = server.task(protocol.Header(run="evaluate", round=0, partition=-1), detailed=True)
     for manifest in unseen:
         site = Site(root, manifest, params.data.decoded_limit_bytes)
-        loss = held_out_loss(candidate.loaded, site.held_out_frames, params.evaluation.loss_draws, params.seed)
+        frames, features = site.held_out_frames, site.features("held-out", candidate.loaded, params.features)
+        loss = held_out_loss(candidate.loaded, frames, params.evaluation.loss_draws, params.seed, features)
         results[manifest.site] = {
             "held_out_loss": loss,
-            "frames": len(site.held_out_frames),
-            **detail(candidate.loaded, site, task, bounds),
+            "frames": len(frames),
+            **detail(candidate.loaded, frames, features, task, bounds),
         }
     for result in results.values():
         result["excess"] = {

@@ -1,0 +1,233 @@
+"""Rounds: train, average, take the server's step, evaluate, save, go on.
+
+A round is a pure function of the state and the replies (:func:`next_state`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from zk0.federation import protocol, wire
+from zk0.federation.aggregation import Aggregator
+from zk0.federation.broadcast import Model, next_model
+from zk0.federation.replies import Reply
+from zk0.federation.server import Server
+from zk0.federation.state import RoundState, Saver, StateFolder
+from zk0.federation.statistics import Moments
+from zk0.federation.strategy import make_aggregator, make_optimizer
+from zk0.params import Params
+from zk0.policy.checkpoint import Stats
+from zk0.policy.trainable import TensorMismatch, Tensors
+
+After = Callable[[RoundState, float | None], None]
+
+
+@dataclass(frozen=True)
+class SiteUpdate:
+    """What a round keeps of a training reply besides the update itself."""
+
+    site: str
+    partition: int
+    weight: float
+    record: dict[str, Any]
+
+
+def train_round(
+    server: Server, state: RoundState, stats: Stats, durable: RoundState | None = None
+) -> tuple[Tensors, list[SiteUpdate], float]:
+    """Have the sites train and average what they send, one reply at a time.
+
+    Args:
+        server: Speaks to the sites.
+        state: After the round before.
+        stats: The common normalisation.
+        durable: The last state that is saved; a restart would begin there.
+
+    Returns:
+        The mean update, the sites' records, and the seconds spent averaging.
+    """
+    number, journal = state.round + 1, server.journal
+    updates: list[SiteUpdate] = []
+    spent = 0.0
+
+    def memory(partition: int) -> dict[str, int]:
+        back = durable.used if durable else {}
+        return {"used": state.used.get(partition, 0), "keep": back.get(partition, 0)}
+
+    with make_aggregator(server.params.federation, state.tensors, server.workspace) as aggregator:
+        model = Model(state.tensors, state.digest)
+        for reply in server.ask_with_model(protocol.TRAIN, number, model, stats, memory):
+            began = time.perf_counter()
+            try:
+                update = _fold(aggregator, reply, server.params)
+                updates.append(update)
+                told = f"{update.site} trained, loss {update.record['train_loss']:.4f}"
+                journal.say("train", told, round=number, site=update.site)
+            except (wire.WireError, TensorMismatch, ValueError) as error:
+                server.leave_out(reply.site, number, f"its update is refused: {error}")
+            spent += time.perf_counter() - began
+            del reply  # or its update would stay in memory while the next site makes its own
+        server.enough(len(updates), number, "trained")
+        began = time.perf_counter()
+        mean = aggregator.finish()
+    spent += time.perf_counter() - began
+    journal.say("aggregate", f"averaged {len(updates)} updates", round=number, seconds=spent)
+    return mean, updates, spent
+
+
+def _fold(aggregator: Aggregator, reply: Reply, params: Params) -> SiteUpdate:
+    """Decode a site's update and add it to the average."""
+    values = reply.values
+    weight = float(values["examples"]) if params.federation.weighting == "examples" else 1.0
+    delta = wire.unpack(reply.content, protocol.DELTA, params.federation.uplink)
+    norm = aggregator.fold(delta, weight)
+    record = {k: values[k] for k in ("examples", "train_loss", "train_s", "learning_rate")}
+    record |= {"update_norm": norm, "bytes_up": reply.bytes_up, "bytes_down": reply.bytes_down}
+    return SiteUpdate(reply.site, reply.partition, weight, record)
+
+
+def evaluate_round(server: Server, model: Model, stats: Stats, number: int) -> tuple[float, dict[str, dict[str, Any]]]:
+    """Held-out loss of a model: the mean over sites weighted by frames, and each site's."""
+    sites, total, frames = {}, 0.0, 0
+    for reply in server.ask_with_model(protocol.EVALUATE, number, model, stats):
+        loss = float(reply.values["held_out_loss"])
+        sites[reply.site] = {
+            "held_out_loss": loss,
+            "evaluate_s": reply.values["evaluate_s"],
+            "bytes_down": reply.bytes_down,
+        }
+        total += loss * reply.values["frames"]
+        frames += reply.values["frames"]
+    server.enough(len(sites), number, "evaluated")
+    mean = total / frames
+    server.journal.say("evaluate", f"held-out loss {mean:.4f}", round=number, held_out_loss=mean)
+    return mean, sites
+
+
+def run_round(server: Server, state: RoundState, stats: Stats, durable: RoundState | None = None) -> RoundState:
+    """One round: train, average, take the server's step, evaluate."""
+    number, began = state.round + 1, time.perf_counter()
+    server.begin_round()
+    server.journal.say("round-start", f"round {number} of {server.params.federation.rounds}", round=number)
+    mean, updates, aggregate_s = train_round(server, state, stats, durable)
+    stepped = time.perf_counter()
+    exact, optimizer = make_optimizer(server.params.federation).step(state.optimizer, state.tensors, mean)
+    del mean
+    for name, missing in state.residual.items():
+        exact[name].add_(missing)
+    model, residual = next_model(Model(state.tensors, state.digest), exact, server.params.federation.downlink)
+    del exact
+    aggregate_s += time.perf_counter() - stepped
+    loss, evaluated = evaluate_round(server, model, stats, number)
+    weight = sum(update.weight for update in updates)
+    sites = {u.site: merged(u.record, evaluated.get(u.site, {})) for u in updates}
+    row = {
+        "round": number,
+        "train_loss": sum(u.record["train_loss"] * u.weight for u in updates) / weight,
+        "held_out_loss": loss,
+        "learning_rate": updates[0].record["learning_rate"],
+        "bytes_up": sum(site["bytes_up"] for site in sites.values()),
+        "bytes_down": sum(site["bytes_down"] for site in sites.values()),
+        "round_s": time.perf_counter() - began,
+        "aggregate_s": aggregate_s,
+        "digest": model.digest,
+        "left_out": dict(server.left_out),
+        "sites": sites,
+    }
+    after = replace(
+        state, residual=residual, optimizer=optimizer, used=state.used | {u.partition: number for u in updates}
+    )
+    return next_state(after, model.tensors, row)
+
+
+def merged(trained: dict[str, Any], evaluated: dict[str, Any]) -> dict[str, Any]:
+    """A site's record of a round; what it was sent to train and to evaluate counts together."""
+    down = trained["bytes_down"] + evaluated.get("bytes_down", 0)
+    return trained | evaluated | {"bytes_down": down}
+
+
+def next_state(state: RoundState, tensors: Tensors, row: dict[str, Any]) -> RoundState:
+    """The state after a round: new tensors, one more row."""
+    return replace(state, round=state.round + 1, tensors=tensors, rows=(*state.rows, row))
+
+
+def first_state(server: Server, tensors: Tensors) -> RoundState:
+    """Round 0: common normalisation, and the starting model's held-out loss.
+
+    The sites have the starting policy, so it is not sent.
+    """
+    server.begin_round()
+    moments = server.merged_moments()
+    model = Model.of(tensors)
+    server.held = dict.fromkeys(server.sites, model.digest)
+    loss, evaluated = evaluate_round(server, model, moments.normalisation(), 0)
+    row = {
+        "round": 0,
+        "train_loss": None,
+        "held_out_loss": loss,
+        "learning_rate": None,
+        "bytes_up": 0,
+        "bytes_down": sum(site["bytes_down"] for site in evaluated.values()),
+        "round_s": None,
+        "aggregate_s": None,
+        "digest": model.digest,
+        "left_out": {},
+        "sites": evaluated,
+    }
+    stats = {name: tensor.tolist() for name, tensor in moments.to_tensors().items()}
+    return RoundState(0, tensors, (row,), stats)
+
+
+def moments_in(state: RoundState) -> Moments:
+    """The merged moments a state remembers."""
+    return Moments(**{name: np.asarray(value, dtype=np.float64) for name, value in state.stats.items()})
+
+
+def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After) -> RoundState:
+    """Run all rounds that are still to do, saving each while the next one runs.
+
+    Args:
+        server: Speaks to the sites.
+        states: Where rounds are kept; continued if it holds any.
+        start: The starting policy's trainable tensors.
+        after: Called with every new state once it is saved, from the saving thread, and the seconds that saving
+            took; None for a state that was already there.
+
+    Returns:
+        The state after the last round.
+    """
+
+    def saved(state: RoundState, seconds: float) -> None:
+        if state.round:
+            server.journal.say("save", f"round {state.round} saved", round=state.round, seconds=seconds)
+        after(state, seconds)
+
+    state = states.load_last()
+    with Saver(states, saved) as saver:
+        if state is None:
+            state = first_state(server, start)
+            saver.save(state)
+        else:
+            server.journal.say("resume", f"continuing after round {state.round}", round=state.round)
+            saver.durable = state
+            after(state, None)
+        stats = moments_in(state).normalisation()
+        while state.round < server.params.federation.rounds:
+            state = run_round(server, state, stats, saver.durable)
+            saver.save(state)
+    return state
+
+
+def rows_with_best(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mark the rounds that were the best so far."""
+    marked, best = [], float("inf")
+    for row in rows:
+        is_best = row["round"] > 0 and row["held_out_loss"] < best
+        best = row["held_out_loss"] if is_best else best
+        marked.append({**row, "is_best": is_best})
+    return marked
