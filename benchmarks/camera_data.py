@@ -49,6 +49,11 @@ def camera_dataset(cache: Path, episodes: int, frames: int) -> Path:
     return folder
 
 
+def make(*, episodes: int, frames: int) -> str:
+    """:func:`camera_dataset` in the benchmarks' own cache, for a process whose chatter goes to a log."""
+    return str(camera_dataset(Path(".cache/bench/data").resolve(), episodes, frames))
+
+
 def _add_episode(dataset: object, episode: int, frames: int) -> None:
     rng = np.random.default_rng(episode)
     texture = {name: _texture(rng) for name in CAMERAS}

@@ -18,6 +18,7 @@ def lerobot_steps(
     *,
     dataset: str,
     repo_id: str,
+    episodes: list[int] | None,
     policy: dict[str, Any],
     batch: int,
     steps: int,
@@ -31,6 +32,7 @@ def lerobot_steps(
     Args:
         dataset: Folder of a LeRobotDataset v3.
         repo_id: Its name.
+        episodes: Which of its episodes to train on; None for all.
         policy: Arguments of ``SmolVLAConfig`` that differ from LeRobot's defaults.
         batch: Frames a step.
         steps: Optimiser steps, the first of them a warm-up.
@@ -65,7 +67,7 @@ def lerobot_steps(
     logging.setLogRecordFactory(watching)
     with tempfile.TemporaryDirectory(prefix="zk0-bench-") as folder:
         config = TrainPipelineConfig(
-            dataset=DatasetConfig(repo_id=repo_id, root=dataset, video_backend=decoder()),
+            dataset=DatasetConfig(repo_id=repo_id, root=dataset, episodes=episodes, video_backend=decoder()),
             policy=SmolVLAConfig(**policy, device=device, push_to_hub=False),
             output_dir=Path(folder) / "out",
             batch_size=batch,

@@ -1,0 +1,102 @@
+"""zk0's local training with the clock on it: the very function a site trains with, from its kept features."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.projects import params_of
+
+
+def own_steps(
+    *,
+    root: str,
+    folder: str,
+    cache: str,
+    batch: int,
+    steps: int,
+    repeats: int,
+    device: str,
+    precision: str,
+    threads: int,
+) -> dict[str, Any]:
+    """Train for some steps, several times.
+
+    Args:
+        root: A prepared project; its first site's training frames are used.
+        folder: Where features are kept.
+        cache: off, tokens or prefix.
+        batch: Frames a step.
+        steps: Optimiser steps of one local training.
+        repeats: Local trainings that count; one before them warms up.
+        device: cpu or cuda.
+        precision: fp32 or bf16.
+        threads: Threads of this process.
+
+    Returns:
+        ``step_s``: seconds a step of each local training, everything in it included; ``build_s`` for computing
+        and keeping the features of all ``frames`` (near 0 where they were there already); ``bytes_frame``
+        on disk; ``peak_bytes``.
+    """
+    import numpy as np
+    import torch
+
+    from zk0.data.load import load_frames
+    from zk0.data.manifest import read_manifests
+    from zk0.federation.statistics import moments_of
+    from zk0.measuring.timing import peak_bytes, seconds_of
+    from zk0.params import FeatureParams
+    from zk0.policy.checkpoint import with_stats
+    from zk0.policy.features import features_for
+    from zk0.policy.start import load_start
+    from zk0.policy.trainable import trainable_tensors
+    from zk0.training.local import LocalTask, train_locally
+
+    torch.set_num_threads(threads)
+    params = params_of(root)
+    site = read_manifests(Path(root))[0][0]
+    frames = load_frames(site, Path(root), site.train_episodes, params.data.decoded_limit_bytes)
+    start_policy = load_start(Path(root), params.policy.base, device)
+    loaded = with_stats(start_policy.policy, moments_of(frames).normalisation())
+    features = features_for(loaded, frames, FeatureParams(cache=cache), Path(folder))  # type: ignore[arg-type]
+    before, began = _bytes(Path(folder)), time.perf_counter()
+    if features is not None:
+        features.ensure(np.arange(len(frames)))
+    build_s = time.perf_counter() - began
+    start = trainable_tensors(loaded.policy)
+    training = params.training.model_copy(update={"local_steps": steps, "batch": batch, "precision": precision})
+
+    def train(number: int) -> None:
+        train_locally(loaded, frames, start, LocalTask(params.seed, 0, number, training, params.decay_steps), features)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    seconds = seconds_of(train, repeats, warm_up=1)
+    return {
+        "step_s": [value / steps for value in seconds],
+        "build_s": build_s,
+        "frames": len(frames),
+        "bytes_frame": (_bytes(Path(folder)) - before) / len(frames),
+        "peak_bytes": peak_bytes(),
+    }
+
+
+def smolvla_settings(*, root: str) -> dict[str, Any]:
+    """How LeRobot builds a policy of the same size as a project's starting policy: arguments of SmolVLAConfig."""
+    from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+
+    from zk0.policy.start import load_start
+
+    config = load_start(Path(root), params_of(root).policy.base, "cpu").policy.config
+    names = (
+        "vlm_model_name", "load_vlm_weights", "chunk_size", "n_action_steps", "max_state_dim", "max_action_dim",
+        "resize_imgs_with_padding", "tokenizer_max_length", "num_steps", "freeze_vision_encoder", "train_expert_only",
+        "num_vlm_layers", "num_expert_layers", "self_attn_every_n_layers", "expert_width_multiplier", "attention_mode",
+    )  # fmt: skip
+    default = SmolVLAConfig(device="cpu")
+    return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(default, name)}
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
