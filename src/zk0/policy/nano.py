@@ -1,12 +1,13 @@
 """The embedded policy's shape: a SmolVLA of about 2 M parameters, and the VLM folder it is built from.
 
 ``SmolVLAPolicy`` reads its vision-language model's configuration, processor and tokenizer from
-``vlm_model_name``. For the 450 M policy that is a Hub repository; for the embedded one it is a
-folder that this module writes.
+``vlm_model_name``. For the pretrained 450 M policy that is a Hub repository; for the embedded one,
+and for one of full size with random weights, it is a folder that this module writes.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -36,6 +37,34 @@ _IMAGE_TOKENS = {
 }
 
 
+@dataclass(frozen=True)
+class VlmShape:
+    """Sizes of a SmolVLM.
+
+    Attributes:
+        image: Side of the vision encoder's images, in pixels.
+        patch: Side of its patches.
+        shuffle: Patches whose side this is become one image token.
+        vision: Width, feed-forward width, layers and heads of the vision encoder.
+        text: Width, feed-forward width, layers, query heads and key heads of the language model.
+        words: Rows of its vocabulary (0 = as many as the tokenizer has).
+        context: Most tokens in a sequence.
+    """
+
+    image: int
+    patch: int
+    shuffle: int
+    vision: tuple[int, int, int, int]
+    text: tuple[int, int, int, int, int]
+    words: int
+    context: int
+
+
+NANO = VlmShape(IMAGE_SIZE, PATCH_SIZE, 2, (144, 432, 4, 4), (128, 384, 4, 4, 4), 0, 512)
+# SmolVLM2-500M-Video-Instruct: Marafioti et al., "SmolVLM: Redefining small and efficient multimodal models", 2025.
+FULL = VlmShape(512, 16, 4, (768, 3072, 12, 12), (960, 2560, 32, 15, 5), 49_280, 8192)
+
+
 def _tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer: short for the corpus's words, able to spell any other."""
     tokenizer = Tokenizer(models.BPE())
@@ -53,48 +82,54 @@ def _tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def write_vlm(folder: Path, corpus: list[str]) -> None:
-    """Write the small VLM's configuration, processor and tokenizer (no weights) into ``folder``.
+def write_vlm(folder: Path, corpus: list[str], shape: VlmShape = NANO) -> None:
+    """Write a VLM's configuration, processor and tokenizer (no weights) into ``folder``.
 
     Args:
         folder: Created if missing.
         corpus: Sentences from which the tokenizer learns its merges.
+        shape: The sizes.
     """
     tokenizer = _tokenizer(corpus)
+    vision_width, vision_inner, vision_layers, vision_heads = shape.vision
+    width, inner, layers, heads, key_heads = shape.text
     config = SmolVLMConfig(  # type: ignore[call-arg]
         image_token_id=tokenizer.convert_tokens_to_ids(_IMAGE_TOKENS["image_token"]),
         pad_token_id=tokenizer.pad_token_id,
-        scale_factor=2,
+        scale_factor=shape.shuffle,
         tie_word_embeddings=False,
         vision_config=SmolVLMVisionConfig(  # type: ignore[call-arg]
-            hidden_size=144,
-            intermediate_size=432,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            image_size=IMAGE_SIZE,
-            patch_size=PATCH_SIZE,
+            hidden_size=vision_width,
+            intermediate_size=vision_inner,
+            num_hidden_layers=vision_layers,
+            num_attention_heads=vision_heads,
+            image_size=shape.image,
+            patch_size=shape.patch,
         ).to_dict(),
         text_config=LlamaConfig(  # type: ignore[call-arg]
-            vocab_size=len(tokenizer),
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            head_dim=32,
-            max_position_embeddings=512,
+            vocab_size=shape.words or len(tokenizer),
+            hidden_size=width,
+            intermediate_size=inner,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=key_heads,
+            head_dim=width // heads,
+            max_position_embeddings=shape.context,
             pad_token_id=tokenizer.pad_token_id,
             tie_word_embeddings=False,
         ).to_dict(),
     )
     image_processor = SmolVLMImageProcessor(
-        do_resize=False, do_image_splitting=False, size={"longest_edge": IMAGE_SIZE}
+        do_resize=False, do_image_splitting=False, size={"longest_edge": shape.image}
     )
     video_processor = SmolVLMVideoProcessor(
-        video_sampling={"fps": 1, "max_frames": 8, "video_size": {"longest_edge": IMAGE_SIZE}}
+        video_sampling={"fps": 1, "max_frames": 8, "video_size": {"longest_edge": shape.image}}
     )
     processor = SmolVLMProcessor(
-        image_processor=image_processor, tokenizer=tokenizer, video_processor=video_processor, image_seq_len=16
+        image_processor=image_processor,
+        tokenizer=tokenizer,
+        video_processor=video_processor,
+        image_seq_len=(shape.image // shape.patch // shape.shuffle) ** 2,
     )
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)

@@ -55,16 +55,18 @@ def _random(size: str) -> LoadedPolicy:
 
     stats = {f: {k: np.array(v) for k, v in _UNIT.items()} for f in ("observation.state", "action")}
     if size == "nano":
-        return with_stats(build_nano(_nano_vlm(), CAMERAS, seed=0), stats)
+        return with_stats(build_nano(_vlm(nano.NANO), CAMERAS, seed=0), stats)
     if size == "full":
-        return with_stats(build_full(6, 6, dict.fromkeys(CAMERAS, (3, 480, 640)), seed=0), stats)
+        cameras = dict.fromkeys(CAMERAS, (3, 480, 640))
+        return with_stats(build_full(6, 6, cameras, seed=0, vlm=str(_vlm(nano.FULL))), stats)
     raise ValueError(f"random:{size} is unknown; random:nano and random:full are")
 
 
 @cache
-def _nano_vlm() -> Path:
+def _vlm(shape: nano.VlmShape) -> Path:
+    """A folder to build from without a network, for the life of the process."""
     from zk0.policy.pretrain import corpus
 
     folder = Path(tempfile.mkdtemp(prefix="zk0-vlm-"))
-    nano.write_vlm(folder, corpus())
+    nano.write_vlm(folder, corpus(), shape)
     return folder

@@ -1,0 +1,271 @@
+"""The flow-matching loss and the action chunk, split where SmolVLA's gradients split.
+
+LeRobot's forward pass pushes the whole prefix through the language model with gradients on, though
+with a frozen model only the state token and the action expert need any. Here the prefix's keys and
+values come first (:mod:`zk0.policy.prefix`), without gradients or from a cache; the state token
+follows, one token a layer; then the expert. Loss and gradients are those of LeRobot's forward pass,
+up to rounding.
+
+The objective is flow matching (Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023)
+as SmolVLA uses it: the velocity from actions (time 0) to noise (time 1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from lerobot.configs import FeatureType, NormalizationMode
+from lerobot.policies.common.flow_matching import euler_integrate
+from lerobot.policies.common.vla_utils import create_sinusoidal_pos_embedding, pad_vector
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from torch import Tensor
+from torch.nn import functional
+
+from zk0.console import console
+from zk0.data.frames import Frames
+from zk0.policy.attention import Rotation, attend, finish, normed, project, rotate, rotation, split_heads
+from zk0.policy.checkpoint import LoadedPolicy
+from zk0.policy.inputs import Batch, FrameInputs
+from zk0.policy.prefix import Prefix, prefix_of
+
+if TYPE_CHECKING:
+    from zk0.policy.features import FrameFeatures
+
+Reduction = Literal["mean", "none"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the expert attends to, layer by layer, besides the actions themselves.
+
+    Attributes:
+        layers: Expert layer, keys and values (B, S + 1, H, head_dim) of prefix and state, and
+            whether the layer's actions attend to each other too (self-attention) or not (cross).
+        real: (B, 1, S + 1), which of those keys are not padding; None where all are.
+        place: (B, 1), the first action's position in a self-attention layer.
+    """
+
+    layers: list[tuple[Any, Tensor, Tensor, bool]]
+    real: Tensor | None
+    place: Tensor
+
+
+def covers(policy: SmolVLAPolicy) -> str | None:
+    """Why the split forward pass does not serve this policy; None where it does."""
+    if policy.config.adapt_to_pi_aloha:
+        return "it converts joints to and from pi-0's Aloha space (adapt_to_pi_aloha)"
+    if policy._rtc_enabled():
+        return "real-time chunking is on (rtc_config)"
+    if policy.config.normalization_mapping.get(FeatureType.VISUAL.value) not in (None, NormalizationMode.IDENTITY):
+        return "it normalises images"
+    return None
+
+
+def read_state(policy: SmolVLAPolicy, prefix: Prefix, state: Tensor) -> Context:
+    """Run the state token through the language model and gather what the expert attends to.
+
+    Args:
+        policy: Any that :func:`covers` accepts.
+        prefix: Of the frames.
+        state: (B, S) normalised.
+    """
+    model, backbone = policy.model, policy.model.vlm_with_expert
+    hidden = model.state_proj(pad_vector(state, policy.config.max_state_dim))[:, None]
+    vlm_layers, expert_layers = backbone.get_model_layers([backbone.get_vlm_model().text_model, backbone.lm_expert])
+    turn = rotation(prefix.count, vlm_layers[0].self_attn.head_dim)
+    real = None
+    if prefix.real is not None:
+        real = torch.cat([prefix.real, prefix.real.new_ones(len(state), 1)], dim=1)[:, None]
+    layers = []
+    for number, (layer, expert, pair) in enumerate(zip(vlm_layers, expert_layers, prefix.pairs, strict=True)):
+        queries, keys, values = project(layer, hidden)
+        keys = torch.cat([pair[0], rotate(keys, turn)], dim=1)
+        values = torch.cat([pair[1], values], dim=1)
+        if expert is not None:
+            layers.append(_expert_view(backbone, number, expert, keys, values))
+        if number + 1 < len(vlm_layers):  # nothing reads the last layer's output
+            hidden = finish(layer, hidden, attend(rotate(queries, turn), keys, values, real))
+    return Context(layers, real, prefix.count + 1)
+
+
+def _expert_view(
+    backbone: Any, number: int, expert: Any, keys: Tensor, values: Tensor
+) -> tuple[Any, Tensor, Tensor, bool]:
+    """Keys and values as an expert layer attends to them: as they are, or through its own projections."""
+    every = backbone.self_attn_every_n_layers
+    if "cross" not in backbone.attention_mode or (every > 0 and number % every == 0):
+        return expert, keys, values, True
+    attention = expert.self_attn
+    keys = attention.k_proj(keys.flatten(2).to(attention.k_proj.weight.dtype))
+    values = attention.v_proj(values.flatten(2).to(attention.v_proj.weight.dtype))
+    return expert, split_heads(expert, keys), split_heads(expert, values), False
+
+
+def velocity(policy: SmolVLAPolicy, context: Context, noisy: Tensor, time: Tensor) -> Tensor:
+    """The predicted velocity (B, chunk, max_action_dim) of noisy actions of that shape at times (B,)."""
+    expert = policy.model.vlm_with_expert.lm_expert
+    hidden = _embed_actions(policy, noisy, time)
+    chunk, device = hidden.shape[1], hidden.device
+    steps = torch.arange(chunk, device=device)[None]
+    head_dim = expert.layers[0].self_attn.head_dim
+    alone, after = rotation(steps, head_dim), rotation(context.place + steps, head_dim)
+    causal = steps <= steps.T
+    if context.real is None:
+        length = context.layers[0][1].shape[1]
+        among = torch.cat([causal.new_ones(chunk, length), causal], dim=1)[None]
+    else:
+        batch = len(context.real)
+        among = torch.cat([context.real.expand(-1, chunk, -1), causal.expand(batch, -1, -1)], dim=2)
+    for layer, keys, values, together in context.layers:
+        if together:
+            attended = _attend_together(layer, hidden, keys, values, after, among)
+        else:
+            queries = split_heads(layer, layer.self_attn.q_proj(normed(layer, hidden)))
+            attended = attend(rotate(queries, alone), keys, values, context.real)
+        hidden = finish(layer, hidden, attended)
+    return policy.model.action_out_proj(expert.norm(hidden).to(torch.float32))
+
+
+def _attend_together(layer: Any, hidden: Tensor, keys: Tensor, values: Tensor, turn: Rotation, among: Tensor) -> Tensor:
+    queries, own_keys, own_values = project(layer, hidden)
+    keys = torch.cat([keys, rotate(own_keys, turn)], dim=1)
+    return attend(rotate(queries, turn), keys, torch.cat([values, own_values], dim=1), among)
+
+
+def _embed_actions(policy: SmolVLAPolicy, noisy: Tensor, time: Tensor) -> Tensor:
+    model, config = policy.model, policy.config
+    actions = model.action_in_proj(noisy)
+    when = create_sinusoidal_pos_embedding(
+        time, actions.shape[-1], config.min_period, config.max_period, device=time.device
+    )
+    both = torch.cat([actions, when.to(actions.dtype)[:, None].expand_as(actions)], dim=2)
+    return model.action_time_mlp_out(functional.silu(model.action_time_mlp_in(both)))
+
+
+def flow_losses(policy: SmolVLAPolicy, context: Context, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """Squared error of the velocity, (B, chunk, max_action_dim).
+
+    Args:
+        policy: Any that :func:`covers` accepts.
+        context: Of the frames.
+        actions: (B, chunk, A) normalised.
+        noise: (B, chunk, max_action_dim).
+        time: (B,), from 0 (actions) to 1 (noise).
+    """
+    actions, when = pad_vector(actions, policy.config.max_action_dim), time[:, None, None]
+    found = velocity(policy, context, when * noise + (1 - when) * actions, time)
+    return functional.mse_loss(found, noise - actions, reduction="none")
+
+
+def reduce_losses(policy: SmolVLAPolicy, losses: Tensor, is_pad: Tensor, reduction: Reduction = "mean") -> Tensor:
+    """The mean over real actions and joints: of the batch (``mean``) or of each sample (``none``)."""
+    valid = ~is_pad
+    losses = losses[:, :, : policy.config.action_feature.shape[0]] * valid[:, :, None]
+    if reduction == "none":
+        return losses.sum(dim=(1, 2)) / (valid.sum(dim=1) * losses.shape[-1]).clamp_min(1)
+    return losses.sum() / (valid.sum() * losses.shape[-1]).clamp_min(1)
+
+
+def context_of(policy: SmolVLAPolicy, batch: Batch) -> Context:
+    """The context of a batch on the policy's device."""
+    return read_state(policy, prefix_of(policy, batch), batch.state)
+
+
+def batch_loss(
+    policy: SmolVLAPolicy, batch: Batch, noise: Tensor, times: Tensor, reduction: Reduction = "mean"
+) -> Tensor:
+    """The flow-matching loss of a batch on the policy's device; see :func:`flow_loss`."""
+    if (reason := covers(policy)) is not None:
+        _say_once(reason)
+        return policy(_for_lerobot(policy, batch), noise=noise, time=times, reduction=reduction)[0]
+    actions, is_pad = _targets(batch)
+    losses = flow_losses(policy, context_of(policy, batch), actions, noise, times)
+    return reduce_losses(policy, losses, is_pad, reduction)
+
+
+def flow_loss(
+    loaded: LoadedPolicy,
+    frames: Frames,
+    rows: np.ndarray,
+    noise: Tensor,
+    times: Tensor,
+    features: FrameFeatures | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """The loss of ``SmolVLAPolicy.forward`` for some frames, its rules for padding included.
+
+    Args:
+        loaded: Policy and processors.
+        frames: Recorded frames.
+        rows: (B,) which of them.
+        noise: (B, chunk, max_action_dim).
+        times: (B,).
+        features: The frames' cached features; None computes them from the images.
+        reduction: ``mean``: a number; ``none``: (B,) losses.
+    """
+    device = loaded.policy.config.device
+    batch = FrameInputs(loaded, frames, features).batch(rows).to(device)
+    return batch_loss(loaded.policy, batch, noise.to(device), times.to(device), reduction)
+
+
+@torch.no_grad()
+def predict(policy: SmolVLAPolicy, batch: Batch, noise: Tensor) -> Tensor:
+    """The action chunk (B, chunk, A), normalised, for a batch on the policy's device.
+
+    What ``SmolVLAPolicy.predict_action_chunk`` computes, except that prefix and state are projected
+    for the expert once, not at every denoising step.
+    """
+    policy.eval()
+    if (reason := covers(policy)) is not None:
+        _say_once(reason)
+        policy.reset()
+        return policy.predict_action_chunk(_for_lerobot(policy, batch), noise=noise)
+    context = context_of(policy, batch)
+    found = euler_integrate(lambda noisy, time: velocity(policy, context, noisy, time), noise, policy.config.num_steps)
+    return found[:, :, : policy.config.action_feature.shape[0]]
+
+
+def predict_chunk(
+    loaded: LoadedPolicy, frames: Frames, rows: np.ndarray, noise: Tensor, features: FrameFeatures | None = None
+) -> Tensor:
+    """The action chunks (B, chunk, A), normalised, for some frames; noise is (B, chunk, max_action_dim)."""
+    device = loaded.policy.config.device
+    batch = FrameInputs(loaded, frames, features).batch(rows, with_actions=False).to(device)
+    return predict(loaded.policy, batch, noise.to(device))
+
+
+def _targets(batch: Batch) -> tuple[Tensor, Tensor]:
+    if batch.actions is None or batch.is_pad is None:
+        raise ValueError("the batch was made without actions: it can be acted on, but has no loss")
+    return batch.actions, batch.is_pad
+
+
+_said: set[str] = set()
+
+
+def _say_once(reason: str) -> None:
+    if reason not in _said:
+        _said.add(reason)
+        console.print(f"the policy runs by LeRobot's own forward pass, which is slower: {reason}")
+
+
+def _for_lerobot(policy: SmolVLAPolicy, batch: Batch) -> dict[str, Any]:
+    """The batch in the form that ``SmolVLAPolicy`` takes.
+
+    Raises:
+        ValueError: It holds features instead of images.
+    """
+    if batch.features:
+        raise ValueError("LeRobot's forward pass reads images, but the batch holds cached features; switch them off")
+    lerobot = {
+        "observation.state": batch.state.clone(),
+        "observation.language.tokens": batch.words,
+        "observation.language.attention_mask": batch.real,
+        **batch.images,
+    }
+    if batch.actions is not None:
+        lerobot |= {"action": batch.actions.clone(), "action_is_pad": batch.is_pad}
+    return lerobot
