@@ -1,69 +1,116 @@
-"""Average the sites' updates, one at a time: start, fold, finish.
+"""Combine the sites' updates, one at a time: start, fold, finish.
 
-McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
-AISTATS 2017 (FedAvg). FedProx averages the same way; its difference is in the sites' loss.
+The weighted mean is McMahan et al., "Communication-Efficient Learning of Deep Networks from
+Decentralized Data", AISTATS 2017 (FedAvg). FedProx averages the same way; its difference is in the
+sites' loss. What becomes of the combined update is the server optimiser's business.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Protocol, Self
 
 import torch
 
-from zk0.policy.trainable import Tensors, check_alike, check_finite
+from zk0.errors import StageError
+from zk0.policy.trainable import TensorMismatch, Tensors, check_alike, update_norm
+
+_LARGEST = torch.finfo(torch.float32).max
 
 
-class Aggregator:
-    """A weighted mean of updates with float32 accumulation and memory for one update.
+class Aggregator(Protocol):
+    """Takes updates as they come and makes one of them.
 
-    Fold in partition order: floating-point sums depend on it.
+    Use as a context: leaving it frees what the updates took, on disk too.
 
     Example:
-        >>> mean = Aggregator({"w": torch.tensor([1.0])})
-        >>> mean.fold({"w": torch.tensor([1.0])}, weight=3)
-        >>> mean.fold({"w": torch.tensor([-1.0])}, weight=1)
-        >>> mean.finish()
-        {'w': tensor([1.5000])}
+        >>> with StreamingMean({"w": torch.tensor([1.0])}) as mean:
+        ...     mean.fold({"w": torch.tensor([1.0])}, weight=3)
+        ...     mean.fold({"w": torch.tensor([-1.0])}, weight=1)
+        ...     mean.finish()
+        1.0
+        1.0
+        {'w': tensor([0.5000])}
+    """
+
+    def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
+        """Take one site's update (its tensors less the global ones), which is only read.
+
+        Fold in partition order: floating-point sums depend on it.
+
+        Returns:
+            The update's Euclidean norm.
+
+        Raises:
+            TensorMismatch: The update does not fit or is not finite; nothing was taken.
+            ValueError: The weight is not positive and finite; nothing was taken.
+        """
+        ...
+
+    def finish(self) -> Tensors:
+        """The combined update, in float32; the caller may write to it. The aggregator is empty again.
+
+        Raises:
+            StageError: Too few updates were folded.
+        """
+        ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+class StreamingMean(Aggregator):
+    """The weighted mean, by way of one sum: replies may not fit in memory together.
+
+    Memory is the sum's, one float32 value for each that trains, however many sites there are.
     """
 
     def __init__(self, start: Mapping[str, torch.Tensor]) -> None:
-        """Start from the global model's tensors, which are not changed."""
+        """Average updates of these tensors, which are not changed."""
         self._start = start
-        self._sum = {name: torch.zeros_like(tensor, dtype=torch.float32) for name, tensor in start.items()}
-        self._weight = 0.0
+        self._sum: Tensors = {}
+        self._weight = self._bound = 0.0
 
-    def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> None:
-        """Add one site's update (its tensors less the global ones).
-
-        Raises:
-            TensorMismatch: The update does not fit or is not finite; nothing was added.
-            ValueError: The weight is not positive and finite.
-        """
-        if not 0 < weight < math.inf:
-            raise ValueError(f"an update's weight must be above 0 and finite, got {weight}")
-        check_alike(delta, self._start)
-        check_finite(delta)
-        for name, total in self._sum.items():
-            total.add_(delta[name].to(torch.float32), alpha=weight)
-        self._weight += weight
+    def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
+        """Add an update, times its weight; see :meth:`Aggregator.fold`."""
+        norm = check_update(delta, weight, self._start)
+        # No value is larger than its update's norm, so no partial sum can be larger than this.
+        bound = self._bound + weight * norm
+        if bound > _LARGEST:
+            raise TensorMismatch(f"the update's norm of {norm:.3g}, weighted by {weight:g}, is beyond float32")
+        if self._sum:
+            for name, total in self._sum.items():
+                total.add_(delta[name].to(torch.float32), alpha=weight)
+        else:
+            self._sum = {
+                name: torch.mul(delta[name].to(torch.float32), weight, out=torch.empty(tensor.shape))
+                for name, tensor in self._start.items()
+            }
+        self._weight, self._bound = self._weight + weight, bound
+        return norm
 
     def finish(self) -> Tensors:
-        """The new global tensors.
-
-        Raises:
-            ValueError: Nothing was folded.
-        """
+        """The mean, in the sum's memory; see :meth:`Aggregator.finish`."""
         if not self._weight:
-            raise ValueError("there is no update to average")
-        return {
-            name: (tensor.to(torch.float32) + self._sum[name] / self._weight).to(tensor.dtype)
-            for name, tensor in self._start.items()
-        }
+            raise StageError("there is no update to average")
+        mean, weight = self._sum, self._weight
+        self._sum, self._weight, self._bound = {}, 0.0, 0.0
+        for tensor in mean.values():
+            tensor.div_(weight)
+        return mean
 
 
-def update_norm(delta: Mapping[str, torch.Tensor]) -> float:
-    """Euclidean norm of an update over all its tensors."""
-    return float(
-        torch.sqrt(sum((t.double().square().sum() for t in delta.values()), torch.zeros((), dtype=torch.double)))
-    )
+def check_update(delta: Mapping[str, torch.Tensor], weight: float, start: Mapping[str, torch.Tensor]) -> float:
+    """Refuse an update that must not be combined with others; see :meth:`Aggregator.fold`.
+
+    Returns:
+        Its Euclidean norm.
+    """
+    if not 0 < weight < math.inf:
+        raise ValueError(f"an update's weight must be above 0 and finite, got {weight}")
+    check_alike(delta, start)
+    return update_norm(delta)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -95,7 +96,7 @@ class Blocks(Codec):
         """Cache-sized pieces: rows of one block each, their scales, their codes. A last, shorter block comes alone."""
         whole = flat.numel() // self.block * self.block
         bounds = [*range(0, whole, PIECE), whole] if whole else [0]
-        for start, stop in zip(bounds, bounds[1:], strict=False):
+        for start, stop in pairwise(bounds):
             blocks = slice(start // self.block, stop // self.block)
             yield (
                 flat[start:stop].view(-1, self.block),

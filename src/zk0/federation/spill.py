@@ -1,0 +1,107 @@
+"""Updates that wait on disk until all are there, for strategies that cannot stream."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from zk0.errors import StageError
+from zk0.federation.codecs.base import as_bytes
+from zk0.policy.trainable import PIECE, Tensors
+
+_VALUE = torch.float32.itemsize
+
+
+class Spill:
+    """A file without a name that holds updates one after the other, in float32.
+
+    Whatever ends the process, kill included, the file and its space are gone with it. It is read by
+    plain reads into one buffer: pages of a memory map would count as this process's memory.
+
+    Use as a context.
+    """
+
+    def __init__(self, start: Mapping[str, torch.Tensor], folder: Path) -> None:
+        """Keep updates of these tensors on the file system of ``folder``, which is made if need be."""
+        self._shapes = {name: tensor.shape for name, tensor in start.items()}
+        self._bytes = sum(tensor.numel() for tensor in start.values()) * _VALUE
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed by __exit__
+        self.count = 0
+
+    def append(self, delta: Mapping[str, torch.Tensor]) -> None:
+        """Write an update to disk.
+
+        Raises:
+            StageError: The disk is full; says how much is free and needed. The update was not taken.
+        """
+        if (free := shutil.disk_usage(self._folder).free) < self._bytes:
+            raise self._full(free)
+        offset = self.count * self._bytes
+        try:
+            for name in self._shapes:
+                content = as_bytes(delta[name].to(torch.float32))
+                while content:
+                    written = os.pwrite(self._file.fileno(), content, offset)
+                    content, offset = content[written:], offset + written
+        except OSError as error:
+            raise self._full(shutil.disk_usage(self._folder).free) from error
+        self.count += 1
+
+    def _full(self, free: int) -> StageError:
+        return StageError(
+            f"update {self.count + 1} of this round needs {self._bytes / 1e9:.2f} GB on disk, but {self._folder} has "
+            f"{free / 1e9:.2f} GB free; make room there, or use a strategy that streams, such as fedavg"
+        )
+
+    def rows(self, result: Tensors) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Go through all values once, in pieces, of all updates together.
+
+        Args:
+            result: Float32 tensors like the updates'.
+
+        Yields:
+            A (updates, values) buffer, valid until the next, and where in ``result`` these values are.
+        """
+        width = max(1024, PIECE // max(1, self.count))
+        buffer = torch.empty(self.count, width)
+        offset = 0
+        for name in self._shapes:
+            for piece in result[name].view(-1).split(width):
+                rows = buffer[:, : piece.numel()]
+                for index, row in enumerate(rows):
+                    self._read(row, index * self._bytes + offset)
+                offset += piece.numel() * _VALUE
+                yield rows, piece
+
+    def one(self, index: int) -> Tensors:
+        """Read one update back."""
+        result, offset = self.empty(), index * self._bytes
+        for tensor in result.values():
+            self._read(tensor.view(-1), offset)
+            offset += tensor.numel() * _VALUE
+        return result
+
+    def empty(self) -> Tensors:
+        """Float32 tensors like the updates', not filled."""
+        return {name: torch.empty(shape) for name, shape in self._shapes.items()}
+
+    def _read(self, to: torch.Tensor, offset: int) -> None:
+        content = as_bytes(to)
+        while content:
+            if not (read := os.preadv(self._file.fileno(), [content], offset)):
+                raise OSError(f"the updates waiting in {self._folder} were cut short at byte {offset}")
+            content, offset = content[read:], offset + read
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
