@@ -26,10 +26,15 @@ app = typer.Typer(
 )
 profile_app = typer.Typer(no_args_is_help=True, help="Complete alternatives to params.yaml.")
 base_app = typer.Typer(no_args_is_help=True, help="The embedded base policy.")
+features_app = typer.Typer(
+    no_args_is_help=True,
+    help="What a frozen backbone computes for a frame, kept on disk: see docs/features.md.",
+)
 model_app = typer.Typer(no_args_is_help=True, help="Federated models in MLflow.")
 app.add_typer(model_app, name="model")
 app.add_typer(profile_app, name="profile")
 app.add_typer(base_app, name="base")
+app.add_typer(features_app, name="features")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
 
@@ -225,6 +230,49 @@ def base_score(
         console.print(f"{task.name:<16} {done}/{rollouts}  {done / rollouts:.0%} ({low:.0%}-{high:.0%})")
         total += done
     console.print(f"{'all':<16} {total}/{rollouts * len(PUBLIC)}  {total / rollouts / len(PUBLIC):.0%}")
+
+
+@features_app.command("build")
+def features_build(params: ParamsFile = Path("params.yaml")) -> None:
+    """Compute the features of all frames ahead of time; goes on where it stopped. Needs `zk0 prepare` first."""
+    from zk0.params import load_params
+    from zk0.stages import features
+
+    features.build(Path.cwd(), load_params(params))
+
+
+@features_app.command("size")
+def features_size() -> None:
+    """What is kept, by backbone, and how large it is."""
+    from rich.table import Table
+
+    from zk0.policy.features.places import features_folder, size_text, usage
+
+    folder = features_folder(Path.cwd())
+    rows = usage(folder)
+    if not rows:
+        console.print(f"no features in {folder}", markup=False)
+        return
+    table = Table("folder", "what", "files", "frames", "computed", "size")
+    for row in rows:
+        counts = (str(row.files), str(row.frames), str(row.filled))
+        table.add_row(row.folder.name, row.about, *counts, size_text(row.size))
+    console.print(table)
+    console.print(f"{size_text(sum(row.size for row in rows))} in {folder}", markup=False)
+
+
+@features_app.command("clean")
+def features_clean(
+    keep_current: Annotated[
+        bool, typer.Option("--keep-current", help="Leave what these params, manifests and starting policy need.")
+    ] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Delete features. They are computed again when they are needed."""
+    from zk0.params import load_params
+    from zk0.stages import features
+
+    features.clear(Path.cwd(), load_params(params), keep_current)
 
 
 def main() -> None:

@@ -89,7 +89,7 @@ def _read(path: Path, spans: _Spans, margin_s: float) -> dict[int, str]:
             for packet in container.demux(stream):
                 if packet.pts is None or packet.size == 0:
                     continue
-                time_s = float(packet.pts * stream.time_base)
+                time_s = packet.pts * float(stream.time_base or 0)
                 index = int(np.searchsorted(starts, time_s, side="right")) - 1
                 if index >= 0 and time_s < spans[index][2] - margin_s:
                     digests[index].update(memoryview(packet))  # type: ignore[arg-type]
