@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.federation import protocol, wire
-from zk0.federation.aggregation import MeanAggregator
+from zk0.federation.aggregation import StreamingMean
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import ERROR_CODE, InProcessGrid
@@ -108,6 +109,10 @@ BAD_UPDATES: dict[str, tuple[Spoil, str]] = {
     "unknown": (delta(lambda t, n: t.update(more=t[n])), "tensor 'more' is not one that trains"),
     "damaged": (damage, "it was damaged or changed"),
     "no-update": (lambda content: content.pop(protocol.DELTA), "the message has no tensors 'delta'"),
+    "other-codec": (
+        lambda c: wire.put(c, protocol.DELTA, wire.encode(wire.unpack(c, protocol.DELTA), "int8")),
+        "is encoded as 'int8', expected 'fp32'",
+    ),
     "other-round": (header(round=7), "the reply is for round 7, expected 1"),
     "other-name": (header(partition=0), "the reply is for partition 0, expected 1"),
     "other-run": (header(run="xyz"), "the reply is for run xyz, expected test"),
@@ -176,7 +181,7 @@ def updates(
 
 def averaged(start: Tensors, *folded: tuple[Tensors, float]) -> str:
     """Digest of the mean of these updates."""
-    mean = MeanAggregator(start)
+    mean = StreamingMean(start)
     for update, weight in folded:
         mean.fold(update, weight)
     return digest_tensors(mean.finish())
@@ -269,7 +274,7 @@ def test_round_averages_by_examples_and_tells_all(
 
     row = after.rows[-1]
     assert after.round == row["round"] == 1 and len(after.rows) == 2
-    mean = MeanAggregator(state.tensors)
+    mean = StreamingMean(state.tensors)
     for update, weight in updates.values():
         mean.fold(update, weight)
     expected = {name: state.tensors[name] + step for name, step in mean.finish().items()}
@@ -351,6 +356,23 @@ def test_early_reply_waits_only_for_its_turn(prepared: Path, tmp_path: Path) -> 
     seen = [(message.metadata.src_node_id, len(asked)) for message in in_order(arrivals(), [1, 2, 3, 4], tmp_path)]
 
     assert seen == [(1, 2), (2, 2), (4, 3)]
+
+
+def test_early_reply_waits_on_disk(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(5.0), "b": torch.tensor(2.0)}
+    replies = []
+    for node in (2, 1):
+        content = RecordDict()
+        wire.put(content, protocol.DELTA, wire.encode(tensors))
+        replies.append(Message(content, reply_to=Message(RecordDict(), node, protocol.TRAIN)))
+
+    found = {reply.metadata.src_node_id: reply.content for reply in in_order(replies, [1, 2], tmp_path / "waiting")}
+
+    assert list(found) == [1, 2]
+    early = found[2].array_records[protocol.DELTA]["a"].data
+    assert isinstance(early.obj, mmap.mmap)  # type: ignore[attr-defined]
+    assert all(torch.equal(t, tensors[n]) for n, t in wire.unpack(found[2], protocol.DELTA).items())
+    assert list((tmp_path / "waiting").iterdir()) == []
 
 
 # -- a round with a bad reply --------------------------------------------------------------------
@@ -495,37 +517,97 @@ def project(prepared: Path, tmp_path: Path) -> Path:
     return tmp_path / "project"
 
 
-def test_interrupted_run_ends_as_if_it_had_not_been(project: Path, quick: Params, tmp_path: Path) -> None:
-    whole = run_federation(InProcessGrid(client_app, project, 2, LIMIT), project, quick, BASE)
+PLAIN: dict[str, Any] = {}
+LOSSY: dict[str, Any] = {"uplink": "int4", "downlink": "int8", "strategy": "fedadam", "server_learning_rate": 0.01}
+
+
+@pytest.mark.parametrize(("settings", "moments"), [(PLAIN, False), (LOSSY, True)], ids=["plain", "lossy"])
+def test_interrupted_run_ends_as_if_it_had_not_been(
+    project: Path, quick: Params, tmp_path: Path, settings: dict[str, Any], moments: bool
+) -> None:
+    """Codecs' errors, kept moments and the server's optimiser are taken up again as well."""
+    federation = quick.federation.model_copy(update=settings | {"min_replies": 1.0, "rounds": 3})
+    training = quick.training.model_copy(update={"keep_moments": moments})
+    params = quick.model_copy(update={"federation": federation, "training": training})
+    whole = run_federation(InProcessGrid(client_app, project, 2, LIMIT), project, params, BASE)
     other = tmp_path / "other"
     for path in (project / "data" / "manifests").iterdir():
         write_json(other / "data" / "manifests" / path.name, read_json(path))
     seen: list[int] = []
 
-    def dies_in_round_2(content: RecordDict) -> None:
+    def dies_in_round_3(content: RecordDict) -> None:
         seen.append(1)
-        if len(seen) == 2:
+        if len(seen) == 3:
             crash(content)
 
-    strict = quick.model_copy(update={"federation": quick.federation.model_copy(update={"min_replies": 1.0})})
-    with pytest.raises(FederationError, match="round 2: 1 of 2 sites trained well"):
-        run_federation(InProcessGrid(spoilt(protocol.TRAIN, dies_in_round_2), other, 2, LIMIT), other, strict, BASE)
-    resumed = run_federation(InProcessGrid(client_app, other, 2, LIMIT), other, strict, BASE)
+    with pytest.raises(FederationError, match="round 3: 1 of 2 sites trained well"):
+        run_federation(InProcessGrid(spoilt(protocol.TRAIN, dies_in_round_3), other, 2, LIMIT), other, params, BASE)
+    forget()  # as another process would
+    resumed = run_federation(InProcessGrid(client_app, other, 2, LIMIT), other, params, BASE)
 
-    assert resumed["run"] == whole["run"] and resumed["resumed_at_rounds"] == [1]
+    assert resumed["run"] == whole["run"] and resumed["resumed_at_rounds"] == [2]
     assert whole["resumed_at_rounds"] == []
     assert resumed["checkpoints"] == whole["checkpoints"]
     last = load_checkpoint(other / "checkpoints" / "last")
     rows = read_lines(other / "results" / "federation" / "rounds.jsonl")
-    assert [row["round"] for row in rows] == [0, 1, 2]
-    assert digest_tensors(trainable_tensors(last.policy)) == rows[2]["digest"]
+    assert [row["round"] for row in rows] == [0, 1, 2, 3] and all(row["save_s"] > 0 for row in rows[3:])
+    assert digest_tensors(trainable_tensors(last.policy)) == rows[3]["digest"]
     events = [event["event"] for event in read_lines(other / "results" / "federation" / "events.jsonl")]
-    assert events.count("round-start") == 3 and events.count("resume") == 1 and events[-1] == "done"
+    assert events.count("round-start") == 4 and events.count("resume") == 1 and events[-1] == "done"
     assert moments_in(RoundState(0, {}, (), _stats_of(other, resumed["run"]))).count == 2 * 3 * _mean_frames(project)
+    versions = sorted(path.name for path in (other / "state" / whole["run"]).glob("sites/0001/*"))
+    assert versions == (["round-0002", "round-0003"] if moments else [])
+
+
+def test_a_model_travels_once_a_round(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    """Sites have the start, and train from what they were sent to evaluate."""
+    server = make_server()
+    server.held = dict.fromkeys(server.sites, state.digest)
+    size = 4 * sum(tensor.numel() for tensor in state.tensors.values())
+
+    one = run_round(server, state, stats)
+    two = run_round(server, one, stats)
+
+    for row in (one.rows[-1], two.rows[-1]):
+        assert row["bytes_up"] == 2 * size
+        assert 2 * size < row["bytes_down"] < 2 * size + 1000  # and the statistics
+    int4 = run_round(make_server(uplink="int4", downlink="int4"), state, stats).rows[-1]
+    assert int4["bytes_up"] < 0.14 * 2 * size
+
+
+def test_site_that_lacks_the_model_gets_all_of_it(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    undisturbed = make_server(downlink="int8")
+    expected = run_round(undisturbed, run_round(undisturbed, state, stats), stats)
+
+    server = make_server(downlink="int8")
+    one = run_round(server, state, stats)
+    forget()  # the sites' process is another
+    two = run_round(server, one, stats)
+
+    assert two.digest == expected.digest and two.rows[-1]["left_out"] == {}
+    assert two.rows[-1]["bytes_down"] > expected.rows[-1]["bytes_down"]
+
+
+def test_site_that_goes_on_lacking_it_is_left_out(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    server = make_server(spoilt(protocol.TRAIN, values(lacks="abc")))
+
+    train_round(server, state, stats)
+
+    assert server.left_out == {"cubes-1": "the site still lacks model abc, which it was sent"}
+
+
+def test_only_updates_that_were_averaged_count_as_used(
+    make_server: MakeServer, state: RoundState, stats: Stats
+) -> None:
+    server = make_server(spoilt(protocol.TRAIN, BAD_UPDATES["nan"][0]), uplink="fp32")
+
+    one = run_round(server, state, stats)
+
+    assert one.used == {0: 1}
 
 
 def _stats_of(root: Path, run: str) -> dict[str, Any]:
-    return dict(read_json(root / "state" / run / "round-0002" / "state.json")["stats"])
+    return dict(read_json(root / "state" / run / "round-0003" / "state.json")["stats"])
 
 
 def _mean_frames(root: Path) -> float:

@@ -38,7 +38,7 @@ class SiteUpdate:
 
 
 def train_round(
-    server: Server, state: RoundState, stats: Stats, durable: RoundState | None = None
+    server: Server, state: RoundState, stats: Stats, saver: Saver | None = None
 ) -> tuple[Tensors, list[SiteUpdate], float]:
     """Have the sites train and average what they send, one reply at a time.
 
@@ -46,7 +46,7 @@ def train_round(
         server: Speaks to the sites.
         state: After the round before.
         stats: The common normalisation.
-        durable: The last state that is saved; a restart would begin there.
+        saver: Knows the last state that is saved, where a restart would begin.
 
     Returns:
         The mean update, the sites' records, and the seconds spent averaging.
@@ -56,7 +56,7 @@ def train_round(
     spent = 0.0
 
     def memory(partition: int) -> dict[str, int]:
-        back = durable.used if durable else {}
+        back = saver.durable.used if saver and saver.durable else {}
         return {"used": state.used.get(partition, 0), "keep": back.get(partition, 0)}
 
     with make_aggregator(server.params.federation, state.tensors, server.workspace) as aggregator:
@@ -109,14 +109,17 @@ def evaluate_round(server: Server, model: Model, stats: Stats, number: int) -> t
     return mean, sites
 
 
-def run_round(server: Server, state: RoundState, stats: Stats, durable: RoundState | None = None) -> RoundState:
+def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | None = None) -> RoundState:
     """One round: train, average, take the server's step, evaluate."""
     number, began = state.round + 1, time.perf_counter()
     server.begin_round()
     server.journal.say("round-start", f"round {number} of {server.params.federation.rounds}", round=number)
-    mean, updates, aggregate_s = train_round(server, state, stats, durable)
+    mean, updates, aggregate_s = train_round(server, state, stats, saver)
     stepped = time.perf_counter()
-    exact, optimizer = make_optimizer(server.params.federation).step(state.optimizer, state.tensors, mean)
+    if saver:
+        saver.wait()  # once it is saved, nobody needs the old optimiser state's memory
+    optimizer = make_optimizer(server.params.federation)
+    exact, moments = optimizer.step(state.optimizer, state.tensors, mean, reuse_state=saver is not None)
     del mean
     for name, missing in state.residual.items():
         exact[name].add_(missing)
@@ -140,7 +143,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, durable: RoundSta
         "sites": sites,
     }
     after = replace(
-        state, residual=residual, optimizer=optimizer, used=state.used | {u.partition: number for u in updates}
+        state, residual=residual, optimizer=moments, used=state.used | {u.partition: number for u in updates}
     )
     return next_state(after, model.tensors, row)
 
@@ -218,7 +221,7 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
             after(state, None)
         stats = moments_in(state).normalisation()
         while state.round < server.params.federation.rounds:
-            state = run_round(server, state, stats, saver.durable)
+            state = run_round(server, state, stats, saver)
             saver.save(state)
     return state
 

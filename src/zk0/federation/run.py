@@ -20,6 +20,7 @@ from zk0.federation.rounds import moments_in, rows_with_best, run_rounds
 from zk0.federation.server import FederationError, Server
 from zk0.federation.site import warm_policy
 from zk0.federation.state import RoundState, StateFolder
+from zk0.federation.strategy import check_enough, cost
 from zk0.files import digest_folder, read_json, write_json, write_text
 from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
@@ -76,6 +77,9 @@ def run_federation(
     adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
     warm = warm_policy(root, base[0], params.policy.device, adapters, params.seed if adapters.rank else 0)
     _check_cameras(manifests, warm.start.cameras)
+    check_enough(params.federation, len(manifests))
+    sizes = _sizes(warm.start.policy)
+    server.journal.say("strategy", cost(params.federation, len(manifests), sizes["trainable_bytes"]), round=0)
 
     save_s: dict[int, float] = {}
 
@@ -104,7 +108,7 @@ def run_federation(
         "params": params.model_dump(mode="json"),
         "base": {"source": base[0], "digest": base[1]},
         "sites": {manifest["site"]: manifest for manifest in manifests},
-        "policy": _sizes(warm.start.policy),
+        "policy": sizes,
         "rounds": state.round,
         "best_round": state.best_round,
         "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
