@@ -37,9 +37,16 @@ def camera_dataset(cache: Path, episodes: int, frames: int) -> Path:
         features = {ACTION: dict(vector), STATE: dict(vector)} | {f"{IMAGES}.{name}": dict(image) for name in CAMERAS}
         with replaced_folder(folder) as temporary:
             dataset = LeRobotDataset.create(
-                REPO_ID, fps=FPS, features=features, root=temporary / "dataset", robot_type="so100", use_videos=True,
-                video_backend="pyav", streaming_encoding=True, encoder_threads=1,
-            )  # fmt: skip
+                REPO_ID,
+                fps=FPS,
+                features=features,
+                root=temporary / "dataset",
+                robot_type="so100",
+                use_videos=True,
+                video_backend="pyav",
+                streaming_encoding=True,
+                encoder_threads=1,
+            )
             for episode in range(episodes):
                 _add_episode(dataset, episode, frames)
             dataset.finalize()

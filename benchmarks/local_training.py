@@ -86,20 +86,35 @@ def measure(setting: Setting, command: str, pieces: Pieces) -> Outcome:
     def own(cache: str, repeats: int) -> dict[str, Any]:
         return dict(
             isolated(
-                "benchmarks.own_training:own_steps", root=str(root), folder=str(folder), cache=cache,
-                batch=setting.batch, steps=setting.own_steps, repeats=repeats, device=setting.device,
-                precision=setting.precision, threads=setting.threads,
+                "benchmarks.own_training:own_steps",
+                root=str(root),
+                folder=str(folder),
+                cache=cache,
+                batch=setting.batch,
+                steps=setting.own_steps,
+                repeats=repeats,
+                device=setting.device,
+                precision=setting.precision,
+                threads=setting.threads,
             )
-        )  # fmt: skip
+        )
 
     def peer() -> dict[str, Any]:
         return dict(
             isolated(
-                "benchmarks.peers.lerobot_training:lerobot_steps", dataset=str(dataset), repo_id="zk0/bench-cameras",
-                policy=policy, batch=setting.batch, steps=1 + setting.peer_steps, device=setting.device,
-                precision=setting.precision, workers=setting.workers, threads=setting.threads,
+                "benchmarks.peers.lerobot_training:lerobot_steps",
+                dataset=str(dataset),
+                repo_id="zk0/bench-cameras",
+                episodes=episodes,
+                policy=policy,
+                batch=setting.batch,
+                steps=1 + setting.peer_steps,
+                device=setting.device,
+                precision=setting.precision,
+                workers=setting.workers,
+                threads=setting.threads,
             )
-        )  # fmt: skip
+        )
 
     def build(cache: str) -> dict[str, Any]:
         if cache == "tokens":
@@ -144,10 +159,17 @@ def outcome(
         rows.append(row(name, f"{work}, warm", "s", ours, command, peer=peer, peer_name=PEER))
         net = {visits: ours + setting.batch * frame_s[cache] / visits for visits in VISITS}
         rows += [
-            row(f"{name}, {visits} visits a frame", f"{work}, share of building the cache included", "s", seconds,
-                command, peer=peer, peer_name=PEER)
+            row(
+                f"{name}, {visits} visits a frame",
+                f"{work}, share of building the cache included",
+                "s",
+                seconds,
+                command,
+                peer=peer,
+                peer_name=PEER,
+            )
             for visits, seconds in net.items()
-        ]  # fmt: skip
+        ]
         lines[f"zk0, {cache} kept"] = [[float(v), s] for v, s in net.items()]
     lines[PEER] = [[float(visits), peer] for visits in VISITS]
     plot = {

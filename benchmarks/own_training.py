@@ -90,10 +90,23 @@ def smolvla_settings(*, root: str) -> dict[str, Any]:
 
     config = load_start(Path(root), params_of(root).policy.base, "cpu").policy.config
     names = (
-        "vlm_model_name", "load_vlm_weights", "chunk_size", "n_action_steps", "max_state_dim", "max_action_dim",
-        "resize_imgs_with_padding", "tokenizer_max_length", "num_steps", "freeze_vision_encoder", "train_expert_only",
-        "num_vlm_layers", "num_expert_layers", "self_attn_every_n_layers", "expert_width_multiplier", "attention_mode",
-    )  # fmt: skip
+        "vlm_model_name",
+        "load_vlm_weights",
+        "chunk_size",
+        "n_action_steps",
+        "max_state_dim",
+        "max_action_dim",
+        "resize_imgs_with_padding",
+        "tokenizer_max_length",
+        "num_steps",
+        "freeze_vision_encoder",
+        "train_expert_only",
+        "num_vlm_layers",
+        "num_expert_layers",
+        "self_attn_every_n_layers",
+        "expert_width_multiplier",
+        "attention_mode",
+    )
     default = SmolVLAConfig(device="cpu")
     return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(default, name)}
 

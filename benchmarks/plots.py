@@ -59,8 +59,15 @@ def write_ratios(path: Path, rows: list[Row]) -> None:
     colours = [_COLOURS[0] if ratio >= 1 else _COLOURS[1] for ratio in ratios]
     axes.barh(list(places), [ratio - 1 for ratio in ratios], left=1, color=colours)
     for place, ratio in zip(places, ratios, strict=True):
-        axes.annotate(f"{ratio:.3g}x", (ratio, place), (4 if ratio >= 1 else -4, 0), textcoords="offset points",
-                      va="center", ha="left" if ratio >= 1 else "right", fontsize=8)  # fmt: skip
+        axes.annotate(
+            f"{ratio:.3g}x",
+            (ratio, place),
+            (4 if ratio >= 1 else -4, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if ratio >= 1 else "right",
+            fontsize=8,
+        )
     axes.set_yticks(list(places), [f"{row.name}  (beside {row.peer_name})" for row in shown], fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")

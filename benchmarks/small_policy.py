@@ -39,11 +39,18 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     def own(cache: str) -> dict[str, Any]:
         return dict(
             isolated(
-                "benchmarks.own_training:own_steps", root=str(root), folder=str(folder / cache), cache=cache,
-                batch=params.training.batch, steps=steps, repeats=repeats, device="cpu", precision="fp32",
+                "benchmarks.own_training:own_steps",
+                root=str(root),
+                folder=str(folder / cache),
+                cache=cache,
+                batch=params.training.batch,
+                steps=steps,
+                repeats=repeats,
+                device="cpu",
+                precision="fp32",
                 threads=params.threads,
             )
-        )  # fmt: skip
+        )
 
     def cold(cache: str) -> dict[str, Any]:
         shutil.rmtree(folder / cache, ignore_errors=True)
@@ -66,9 +73,16 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
                 row(f"small policy, {kept}", work, "steps/s", rates[cache], command, peer=rates["off"], peer_name=OFF)
             )
         rows.append(
-            row(f"small policy, {kept}, beside LeRobot", work, "steps/s", rates[cache], command, peer=peer_rate,
-                peer_name=PEER)
-        )  # fmt: skip
+            row(
+                f"small policy, {kept}, beside LeRobot",
+                work,
+                "steps/s",
+                rates[cache],
+                command,
+                peer=peer_rate,
+                peer_name=PEER,
+            )
+        )
     spread = {f"small policy, {cache}": f"{Spread.of(values)} s a step" for cache, values in seconds.items()}
     return Outcome(
         title="Local training, small policy",
@@ -88,11 +102,19 @@ def _peer(root: Path, site: Manifest, params: Params, steps: int) -> dict[str, A
     policy = isolated("benchmarks.own_training:smolvla_settings", root=str(root))
     return dict(
         isolated(
-            "benchmarks.peers.lerobot_training:lerobot_steps", dataset=str(root / site.root), repo_id=site.repo_id,
-            episodes=list(site.train_episodes), policy=policy, batch=params.training.batch, steps=1 + steps,
-            device="cpu", precision="fp32", workers=2, threads=params.threads,
+            "benchmarks.peers.lerobot_training:lerobot_steps",
+            dataset=str(root / site.root),
+            repo_id=site.repo_id,
+            episodes=list(site.train_episodes),
+            policy=policy,
+            batch=params.training.batch,
+            steps=1 + steps,
+            device="cpu",
+            precision="fp32",
+            workers=2,
+            threads=params.threads,
         )
-    )  # fmt: skip
+    )
 
 
 @app.command()

@@ -1,0 +1,129 @@
+"""From an observation to a chunk of actions: zk0's served model beside LeRobot's ``select_action``.
+
+Both get the same raw observation (two cameras of bytes, a state, a sentence) and give joint targets; LeRobot's
+queue is emptied before each call, so that each computes a chunk.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import typer
+
+from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.isolated import isolated
+from benchmarks.pieces import Pieces
+from benchmarks.projects import CACHE, absolute
+from zk0.measuring.rows import Row, row
+from zk0.measuring.timing import Spread
+
+NAME = "latency"
+PEER = "lerobot 0.6.1 predict_action"
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def latencies(*, checkpoint: str, height: int, width: int, chunks: int, device: str, threads: int) -> dict[str, Any]:
+    """Seconds of single chunks, ours and LeRobot's in turns, in one process.
+
+    Args:
+        checkpoint: A folder in LeRobot's format; both load it for themselves.
+        height, width: Of the observation's pictures.
+        chunks: Of each.
+        device: cpu or cuda.
+        threads: Threads of this process.
+    """
+    import torch
+    from lerobot.common.control_utils import predict_action
+
+    from zk0.measuring.timing import alternated
+    from zk0.policy.checkpoint import load_checkpoint
+    from zk0.tracking.serving import PolicyModel
+
+    torch.set_num_threads(threads)
+    served = PolicyModel()
+    context: Any = SimpleNamespace(artifacts={"checkpoint": checkpoint}, model_config={"device": device})
+    served.load_context(context)
+    loaded = load_checkpoint(checkpoint, device)
+    loaded.policy.eval()
+    rng = np.random.default_rng(0)
+    images = {name: rng.integers(0, 256, (height, width, 3), dtype=np.uint8) for name in loaded.cameras}
+    state = {"observation.state": rng.normal(0, 20, 6).astype(np.float32)}
+    sentence = "push the red cube to the left"
+
+    def ours(number: int) -> None:
+        served.predict(context, {**images, **state, "task": sentence}, {"seed": number})  # type: ignore[arg-type]
+
+    def peer(_: int) -> None:
+        loaded.policy.reset()
+        predict_action(
+            {**images, **state},
+            loaded.policy,
+            torch.device(device),
+            loaded.preprocess,
+            loaded.postprocess,
+            use_amp=False,
+            task=sentence,
+        )
+
+    return alternated({"ours": ours, "peer": peer}, chunks)
+
+
+def full_checkpoint(*, folder: str) -> None:
+    """Write the 450 M policy with random weights, unless it is there."""
+    from zk0.policy.checkpoint import save_checkpoint
+    from zk0.policy.start import load_start
+
+    if not (Path(folder) / "model.safetensors").is_file():
+        save_checkpoint(load_start(Path(), "random:full", "cpu"), Path(folder))
+
+
+def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
+    """Time chunks of the full-size and the small policy."""
+    full = (CACHE / "full-random").resolve()
+    small = absolute("models/nano-base", Path(__file__).parents[1])
+    settings = {"2 M": (small, 96, 96, 10 if quick else 100), "450 M": (str(full), 480, 640, 2 if quick else 10)}
+    rows: list[Row] = []
+    spread = {}
+    for size, (checkpoint, height, width, chunks) in settings.items():
+
+        def time_it(c: str = checkpoint, h: int = height, w: int = width, n: int = chunks) -> Any:
+            if c == str(full):
+                isolated("benchmarks.latency:full_checkpoint", folder=c)
+            return isolated(
+                "benchmarks.latency:latencies", checkpoint=c, height=h, width=w, chunks=n, device="cpu", threads=2
+            )
+
+        seconds = pieces.get(size, time_it)
+        work = (
+            f"{size} policy, two {height}x{width} cameras, batch 1, raw observation to joint targets, {chunks} chunks"
+        )
+        for share in (50, 95):
+            name = f"action chunk, {size}, p{share}"
+            ours, peer = (float(np.percentile(seconds[side], share)) for side in ("ours", "peer"))
+            rows.append(row(name, work, "s", ours, command, peer=peer, peer_name=PEER))
+        spread[f"{size}, zk0"] = f"{Spread.of(seconds['ours'])} s"
+        spread[f"{size}, {PEER}"] = f"{Spread.of(seconds['peer'])} s"
+    return Outcome(
+        title="Latency of an action chunk",
+        about=(
+            "The model as `zk0` serves it (behind MLflow's `predict`) beside LeRobot's `predict_action`, the function "
+            "its own robot control calls, which normalises, calls `select_action` and turns the action back into joint "
+            "targets. Same checkpoint, same observation, in turns in one process."
+        ),
+        rows=rows,
+        spread=spread,
+    )
+
+
+@app.command()
+def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
+    """Time action chunks, beside LeRobot's."""
+    command = command_of(NAME, quick=quick)
+    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
+
+
+if __name__ == "__main__":
+    app()

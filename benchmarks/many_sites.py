@@ -1,0 +1,155 @@
+"""A thousand sites on one machine: time a round and peak memory by number of sites.
+
+Five rounds in process of the small policy, one optimiser step at each site; one simulated recording
+is dealt to the sites, two episodes each.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import typer
+
+from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.isolated import isolated
+from benchmarks.pieces import Pieces
+from benchmarks.projects import CACHE, demo_params, prepared, use_params
+from zk0.data.manifest import MANIFESTS, read_manifests, write_manifest
+from zk0.measuring.rows import Row, row
+
+NAME = "many_sites"
+TASK = "press-magenta-disc"
+ROUNDS = 5
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def record(*, folder: str, episodes: int) -> None:
+    """Record the source, unless it is there."""
+    from zk0.data.recordings import IMAGE_SIZE, record_dataset
+    from zk0.data.sim.tasks import find_task
+
+    if not (Path(folder) / "meta" / "info.json").is_file():
+        record_dataset(
+            find_task(TASK),
+            Path(folder),
+            repo_id=f"zk0/{TASK}",
+            episodes=episodes,
+            seed=0,
+            noise=0.25,
+            image_size=IMAGE_SIZE,
+        )
+
+
+def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
+    """One process for each number of sites."""
+    sizes = (10, 20, 40) if quick else (125, 250, 500, 1000)
+    most = sizes[-1]
+    folder = (CACHE / "data" / f"{TASK}-{2 * most}").resolve()
+    isolated("benchmarks.many_sites:record", folder=str(folder), episodes=2 * most)
+    params = demo_params(
+        data={
+            "sites": {"disc": f"local:{folder}"},
+            "unseen": {},
+            "partition": {"scheme": "equal", "sites": most},
+            "held_out": 0.5,
+        },
+        training={"local_steps": 1, "warmup_steps": 0},
+        federation={"rounds": ROUNDS},
+        evaluation={"loss_draws": 1},
+    )
+    whole = prepared(NAME, params)
+    features = (CACHE / "features" / NAME).resolve()
+
+    def run(sites: int) -> dict[str, Any]:
+        root = first_sites(whole, sites)
+        use_params(root, params)
+        result = isolated("benchmarks.own_runs:federated_run", root=str(root), features=str(features))
+        shutil.rmtree(root)
+        return dict(result)
+
+    # The largest first: it computes the features that all of them read.
+    results = {sites: pieces.get(f"{sites} sites", lambda n=sites: run(n)) for sites in reversed(sizes)}
+    return outcome({sites: results[sites] for sites in sizes}, command)
+
+
+def first_sites(whole: Path, sites: int) -> Path:
+    """A project of the first sites of another."""
+    root = whole / f"first-{sites}"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    shutil.copy(whole / "sources.lock.json", root)
+    for manifest in read_manifests(whole)[0][:sites]:
+        if not (whole / MANIFESTS / f"{manifest.site}.json").exists():
+            raise FileNotFoundError(whole / MANIFESTS / f"{manifest.site}.json")
+        write_manifest(root, manifest)
+    return root
+
+
+def outcome(results: dict[int, dict[str, Any]], command: str) -> Outcome:
+    """Rows and plots of what was measured."""
+    rows: list[Row] = []
+    # The first round of a process opens every site's data for the first time.
+    seconds = {sites: median(run["round_s"][1:]) for sites, run in results.items()}
+    for sites, run in results.items():
+        work = f"{sites} sites, small policy, one step each, evaluation and saving included, in process"
+        rows.append(row(f"round of {sites} sites", work, "s", seconds[sites], command))
+        rows.append(row(f"peak memory, {sites} sites", work, "bytes", run["peak_bytes"], command))
+    fewest, most = min(results), max(results)
+    per_site = {sites: seconds[sites] / sites for sites in results}
+    whole = results[most]["start_s"] + sum(results[most]["round_s"])
+    rows.append(
+        row(
+            f"{most} sites x {ROUNDS} rounds",
+            "the whole run, from data on disk to exported checkpoints",
+            "s",
+            whole,
+            command,
+        )
+    )
+    return Outcome(
+        title=f"{most:,} sites",
+        about=(
+            f"One simulated recording dealt to {most} sites, one episode to train on and one held out each; a smaller "
+            f"run has the first of them. From {fewest} to {most} sites, seconds a site and round go from "
+            f"{per_site[fewest]:.3g} to {per_site[most]:.3g}, and peak memory from "
+            f"{results[fewest]['peak_bytes'] / 1e9:.2f} to {results[most]['peak_bytes'] / 1e9:.2f} GB. No other "
+            "project is known to publish such a run of a vision-language-action policy."
+        ),
+        rows=rows,
+        spread={
+            f"round of {n} sites": f"{min(r['round_s'][1:]):.3g} to {max(r['round_s'][1:]):.3g} s, the first "
+            f"{r['round_s'][0]:.3g} s"
+            for n, r in results.items()
+        },
+        series={
+            "many-sites-time": {
+                "title": "Seconds a round",
+                "x": "sites",
+                "y": "seconds",
+                "lines": {
+                    "measured": [[float(n), s] for n, s in seconds.items()],
+                    f"proportional to {fewest} sites": [[float(n), per_site[fewest] * n] for n in seconds],
+                },
+            },
+            "many-sites-memory": {
+                "title": "Peak memory, server and all sites in one process",
+                "x": "sites",
+                "y": "GB",
+                "lines": {"resident": [[float(n), r["peak_bytes"] / 1e9] for n, r in results.items()]},
+            },
+        },
+    )
+
+
+@app.command()
+def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
+    """Run many sites on this machine, and tell whether time is linear and memory flat."""
+    command = command_of(NAME, quick=quick)
+    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,78 @@
+"""zk0's server alone: its peak memory while a stand-in for the network hands it replies one at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Message, RecordDict
+
+from benchmarks.projects import CACHE, camera_params
+from benchmarks.sizes import shapes_of
+from benchmarks.stand_in_grid import StandInGrid
+
+
+def server_peak(*, sites: int, values: int, rounds: int, strategy: str, threads: int) -> dict[str, Any]:
+    """Run a server's rounds, saving included, and tell its peak memory.
+
+    Each reply is a fresh random update, encoded and digested as a site encodes it, and the server keeps no more of
+    it than it wants to. The reply being made is in the same process, as a received one would be.
+
+    Args:
+        sites: Nodes.
+        values: Trainable parameters, fp32.
+        rounds: Rounds to run.
+        strategy: fedavg, fedadam, ...
+        threads: Threads of this process.
+
+    Returns:
+        ``baseline_bytes`` held after imports, before the model exists; ``peak_bytes``; ``trainable_bytes``.
+    """
+    from zk0.federation import protocol, wire
+    from zk0.federation import rounds as federation
+    from zk0.federation import server as serving
+    from zk0.federation.journal import Journal
+    from zk0.federation.state import StateFolder
+    from zk0.federation.statistics import Moments
+    from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes
+
+    torch.set_num_threads(threads)
+    shapes = shapes_of(values)
+    generator = torch.Generator().manual_seed(1)
+    six = np.ones(6)
+    moments = Moments(np.array(1.0), six, six, six, six, six, six, six)
+
+    def answer(message: Message) -> RecordDict:
+        asked, _ = protocol.read(message.content)
+        kind = message.metadata.message_type
+        content, numbers = RecordDict(), dict[str, Any]()
+        if kind == protocol.SUMMARY:
+            partition = message.metadata.dst_node_id - 1
+            numbers = {"manifest": {"partition": partition, "site": f"site-{partition}"}}
+        elif kind == protocol.STATISTICS:
+            wire.put(content, protocol.MOMENTS, wire.encode(moments.to_tensors()))
+        elif kind == protocol.TRAIN:
+            delta = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+            wire.put(content, protocol.DELTA, wire.encode(delta))
+            numbers = {"examples": 1, "frames": 1, "train_loss": 1.0, "train_s": 1.0, "learning_rate": 1e-4}
+        else:
+            numbers = {"held_out_loss": 1.0, "frames": 1, "evaluate_s": 1.0}
+        header = protocol.Header(run=asked.run, round=asked.round, partition=asked.partition)
+        protocol.write(content, header, **numbers)
+        return content
+
+    params = camera_params(Path(), federation={"strategy": strategy, "rounds": rounds})
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="server-", dir=CACHE) as folder:
+        reset_peak()
+        baseline = resident_bytes()
+        start = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        journal = Journal(Path(folder) / "events.jsonl")
+        grid = StandInGrid(sites, answer)
+        server = serving.Server(grid, params, "benchmark", ("random:full", ""), journal, Path(folder) / "waiting")
+        server.meet()
+        federation.run_rounds(server, StateFolder(Path(folder) / "state"), start, lambda state, seconds: None)
+    return {"baseline_bytes": baseline, "peak_bytes": peak_bytes(), "trainable_bytes": values * 4}

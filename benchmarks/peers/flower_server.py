@@ -1,0 +1,36 @@
+"""Flower's FedAvg as a server alone: its peak memory while a stand-in for the network hands it replies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp.strategy import FedAvg
+
+from benchmarks.peers.flower_ray import arrays_of
+from benchmarks.sizes import shapes_of
+from benchmarks.stand_in_grid import StandInGrid
+
+
+def server_peak(*, sites: int, values: int, rounds: int) -> dict[str, Any]:
+    """Peak memory of FedAvg's process, as for ours.
+
+    Args:
+        sites: Nodes.
+        values: Parameters of the model, fp32.
+        rounds: Rounds to run.
+    """
+    from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes
+
+    rng = np.random.default_rng(1)
+
+    def answer(message: Message) -> RecordDict:
+        update = {n: Array(rng.standard_normal(s, dtype=np.float32)) for n, s in shapes_of(values).items()}
+        return RecordDict({"arrays": ArrayRecord(update), "metrics": MetricRecord({"num-examples": 1})})
+
+    strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
+    reset_peak()
+    baseline = resident_bytes()
+    strategy.start(StandInGrid(sites, answer), initial_arrays=arrays_of(values), num_rounds=rounds)
+    return {"baseline_bytes": baseline, "peak_bytes": peak_bytes(), "trainable_bytes": values * 4}

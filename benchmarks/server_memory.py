@@ -1,0 +1,102 @@
+"""How much memory the server needs, over the size of what it trains, by number of sites.
+
+Beside Flower's FedAvg, which holds all replies before it averages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.isolated import isolated
+from benchmarks.pieces import Pieces
+from benchmarks.sizes import FULL
+from zk0.measuring.rows import Row, row
+
+NAME = "server_memory"
+PEER = "Flower 1.41 FedAvg"
+STRATEGIES = ("fedavg", "fedadam")
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
+    """One process for each strategy and number of sites."""
+    values, own_sites, peer_sites = (FULL // 10, (4, 16), (4, 16)) if quick else (FULL, (4, 16, 64), (4, 16))
+    rounds = 2
+
+    def own(strategy: str, sites: int) -> Any:
+        return isolated(
+            "benchmarks.own_server:server_peak", sites=sites, values=values, rounds=rounds, strategy=strategy, threads=2
+        )
+
+    def peer(sites: int) -> Any:
+        return isolated("benchmarks.peers.flower_server:server_peak", sites=sites, values=values, rounds=rounds)
+
+    ours = {
+        strategy: {
+            n: over_trainable(pieces.get(f"{strategy}, {n} sites", lambda s=strategy, n=n: own(s, n)))
+            for n in own_sites
+        }
+        for strategy in STRATEGIES
+    }
+    peers = {n: over_trainable(pieces.get(f"Flower FedAvg, {n} sites", lambda n=n: peer(n))) for n in peer_sites}
+    work = f"{rounds} rounds, {values / 1e6:.0f} M trainable fp32 parameters, checks and saving on"
+    rows: list[Row] = []
+    for strategy, by_sites in ours.items():
+        rows += [
+            row(
+                f"server memory, {strategy}, {n} sites",
+                work,
+                "x trainable",
+                factor,
+                command,
+                peer=peers.get(n) if strategy == "fedavg" else None,
+                peer_name=PEER,
+            )
+            for n, factor in by_sites.items()
+        ]
+    growth = {strategy: max(by.values()) / min(by.values()) - 1 for strategy, by in ours.items()}
+    lines = {f"zk0, {strategy}": [[float(n), f] for n, f in by.items()] for strategy, by in ours.items()}
+    lines[PEER] = [[float(n), f] for n, f in peers.items()]
+    return Outcome(
+        title="Server memory",
+        about=(
+            "The server alone in a process: its peak resident memory while it runs rounds, less what the process holds "
+            "after its imports (the kernel's high-water mark, reset at that point), over the bytes of the trainable "
+            "parameters. A stand-in for the network makes the sites' replies one at a time, each a new random update, "
+            "encoded and digested as a site encodes it; the reply being made is counted, as a received one would be. "
+            + "; ".join(
+                f"from {own_sites[0]} to {own_sites[-1]} sites {s} varies by {g:.1%}" for s, g in growth.items()
+            )
+            + "."
+        ),
+        rows=rows,
+        series={
+            "server-memory": {
+                "title": "Peak memory of the server",
+                "x": "sites",
+                "y": "times the trainable parameters' bytes",
+                "lines": lines,
+                "log_x": True,
+            }
+        },
+        more={"growth": growth},
+    )
+
+
+def over_trainable(result: dict[str, int]) -> float:
+    """Peak memory less the baseline, over the trainable parameters' bytes."""
+    return (result["peak_bytes"] - result["baseline_bytes"]) / result["trainable_bytes"]
+
+
+@app.command()
+def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
+    """Measure the server's peak memory by number of sites, beside Flower's FedAvg."""
+    command = command_of(NAME, quick=quick)
+    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,95 @@
+"""Bytes a site and round, both ways, of the 450 M policy: each codec beside what peers send.
+
+Two real rounds of the in-process engine each, training left out; its messages are counted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.isolated import isolated
+from benchmarks.pieces import Pieces
+from benchmarks.projects import camera_params, prepared, use_params
+from zk0.measuring.rows import row
+
+NAME = "wire_bytes"
+SITES = 2
+ALL = "all weights, fp32, Flower ArrayRecord: down to train, up, down to evaluate"
+TRAINED = "trainable weights, fp32, Flower ArrayRecord: down to train, up"
+# Name: uplink, downlink, rank of low-rank adapters.
+LADDER = {
+    "fp32": ("fp32", "fp32", 0),
+    "bf16": ("bf16", "bf16", 0),
+    "int8": ("int8", "int8", 0),
+    "int4": ("int4", "int4", 0),
+    "LoRA rank 16, int8": ("int8", "int8", 16),
+}
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
+    """Count what each codec sends, and what a peer would."""
+    base = "random:nano" if quick else "random:full"
+    which = "2 M" if quick else "450 M"
+    dataset = Path(isolated("benchmarks.camera_data:make", episodes=2 * SITES, frames=4))
+    root = prepared(NAME, camera_params(dataset, SITES, policy={"base": base}))
+
+    def own(name: str) -> Any:
+        up, down, rank = LADDER[name]
+        federation = {"rounds": 2, "uplink": up, "downlink": down}
+        use_params(
+            root, camera_params(dataset, SITES, policy={"base": base}, federation=federation, features={"cache": "off"})
+        )
+        shapes = isolated("benchmarks.peers.flower_records:trainable_shapes", base=base, rank=rank)
+        return isolated(
+            "benchmarks.own_federation:rounds_without_training", root=str(root), shapes=shapes, saving=False, threads=2
+        )["bytes_site"]
+
+    peer = pieces.get("peers' messages", lambda: isolated("benchmarks.peers.flower_records:record_bytes", base=base))
+    ours = {name: pieces.get(name, lambda name=name: own(name)) for name in LADDER}
+    everything, trained = 3 * peer["all"], 2 * peer["trainable"]
+    rows = []
+    for name, counted in ours.items():
+        total = counted["up"] + counted["down"]
+        up, down, rank = LADDER[name]
+        what = f"LoRA rank {rank}, B matrices alone" if rank else "trainable parameters"
+        work = f"{which} policy, {what}, {up} up, {down} down, to train and to evaluate"
+        rows.append(row(f"bytes a round, {name}", work, "bytes", total, command, peer=everything, peer_name=ALL))
+        rows.append(
+            row(
+                f"bytes a round, {name}, beside trainable fp32",
+                work,
+                "bytes",
+                total,
+                command,
+                peer=trained,
+                peer_name=TRAINED,
+            )
+        )
+    return Outcome(
+        title="Bytes on the wire",
+        about=(
+            "Bytes of all arrays in all messages between the server and one site in one round, both ways: counted in "
+            "the second of two rounds of the in-process engine, with training left out. A site that has the global "
+            "model from the evaluation before is not sent it again to train. The peers' messages are "
+            "made with Flower's own `ArrayRecord` of the same policy: the closest peer sends all weights, down to "
+            "train, up, and down again to evaluate."
+        ),
+        rows=rows,
+        more={"up_and_down": ours},
+    )
+
+
+@app.command()
+def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
+    """Count bytes a site and round under each codec, beside peers."""
+    command = command_of(NAME, quick=quick)
+    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
+
+
+if __name__ == "__main__":
+    app()
