@@ -47,7 +47,7 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for seed in seeds:
         for name in names:
-            results[name].append(pieces.get(f"{name}, seed {seed}", lambda n=name, s=seed: run(n, s)))
+            results[name].append(pieces.get(f"{name}, seed {seed}", run, name, seed))
     return outcome(results, len(seeds), command)
 
 

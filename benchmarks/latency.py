@@ -85,18 +85,21 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     full = (CACHE / "full-random").resolve()
     small = absolute("models/nano-base", Path(__file__).parents[1])
     settings = {"2 M": (small, 96, 96, 10 if quick else 100), "450 M": (str(full), 480, 640, 2 if quick else 10)}
+    isolated("benchmarks.latency:full_checkpoint", folder=str(full))
     rows: list[Row] = []
     spread = {}
     for size, (checkpoint, height, width, chunks) in settings.items():
-
-        def time_it(c: str = checkpoint, h: int = height, w: int = width, n: int = chunks) -> Any:
-            if c == str(full):
-                isolated("benchmarks.latency:full_checkpoint", folder=c)
-            return isolated(
-                "benchmarks.latency:latencies", checkpoint=c, height=h, width=w, chunks=n, device="cpu", threads=2
-            )
-
-        seconds = pieces.get(size, time_it)
+        seconds = pieces.get(
+            size,
+            isolated,
+            "benchmarks.latency:latencies",
+            checkpoint=checkpoint,
+            height=height,
+            width=width,
+            chunks=chunks,
+            device="cpu",
+            threads=2,
+        )
         work = (
             f"{size} policy, two {height}x{width} cameras, batch 1, raw observation to joint targets, {chunks} chunks"
         )

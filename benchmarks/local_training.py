@@ -79,7 +79,7 @@ def measure(setting: Setting, command: str, pieces: Pieces) -> Outcome:
     """Build the cache, then let ours and the peer take turns."""
     dataset = Path(isolated("benchmarks.camera_data:make", episodes=setting.episodes, frames=setting.frames))
     root = prepared(f"cameras-{setting.episodes}x{setting.frames}", camera_params(dataset))
-    policy = pieces.get("policy", lambda: isolated("benchmarks.own_training:smolvla_settings", root=str(root)))
+    policy = pieces.get("policy", isolated, "benchmarks.own_training:smolvla_settings", root=str(root))
     episodes = list(read_manifests(root)[0][0].train_episodes)
     folder = CACHE / "features" / f"{NAME}-{setting.device}-{setting.precision}"
 
@@ -121,12 +121,12 @@ def measure(setting: Setting, command: str, pieces: Pieces) -> Outcome:
             shutil.rmtree(folder, ignore_errors=True)
         return own(cache, 1)
 
-    built = {cache: pieces.get(f"{cache}, cold", lambda cache=cache: build(cache)) for cache in ("tokens", "prefix")}
+    built = {cache: pieces.get(f"{cache}, cold", build, cache) for cache in ("tokens", "prefix")}
     warm: dict[str, list[dict[str, Any]]] = {"tokens": [], "prefix": []}
     peers = []
     for number in range(1, setting.repeats + 1):
         for cache, results in warm.items():
-            results.append(pieces.get(f"{cache}, warm, {number}", lambda cache=cache: own(cache, 2)))
+            results.append(pieces.get(f"{cache}, warm, {number}", own, cache, 2))
         peers.append(pieces.get(f"lerobot-train, {number}", peer))
     return outcome(setting, command, built, warm, peers)
 

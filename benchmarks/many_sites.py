@@ -71,7 +71,7 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
         return dict(result)
 
     # The largest first: it computes the features that all of them read.
-    results = {sites: pieces.get(f"{sites} sites", lambda n=sites: run(n)) for sites in reversed(sizes)}
+    results = {sites: pieces.get(f"{sites} sites", run, sites) for sites in reversed(sizes)}
     return outcome({sites: results[sites] for sites in sizes}, command)
 
 

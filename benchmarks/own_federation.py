@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,7 +129,7 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
         starts.append(time.perf_counter())
     return {
         "start_s": starts[0] - began,
-        "round_s": [after - before for before, after in zip(starts, starts[1:], strict=False)],
+        "round_s": [after - before for before, after in pairwise(starts)],
         "save_s": saves[1:] if saving else [],
         "bytes_site": {way: state.rows[-1][f"bytes_{way}"] / len(sites) for way in ("up", "down")},
         "peak_bytes": peak_bytes(),

@@ -45,12 +45,14 @@ class Pieces:
     machine: dict[str, Any]
     keep: bool = False
 
-    def get(self, name: str, measure: Callable[[], Any]) -> Any:
+    def get(self, name: str, measure: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """The value measured before an interruption, or measured now.
 
         Args:
             name: Names the piece and everything that its value depends on.
             measure: Returns what JSON can hold.
+            arguments: Its arguments.
+            named: Its named arguments.
         """
         path = self.folder / f"{re.sub(r'[^A-Za-z0-9_.=-]+', '-', name)}.json"
         context = {"name": name, "machine": machine_id(self.machine), "code": code_digest()}
@@ -58,7 +60,7 @@ class Pieces:
             console.print(f"  {name}: measured before", style="dim", markup=False)
             return known
         console.print(f"  {name}", markup=False)
-        value = measure()
+        value = measure(*arguments, **named)
         write_json(path, context | {"value": value})
         return value
 

@@ -14,7 +14,7 @@ from zk0.files import write_bytes
 from zk0.measuring.rows import Row
 
 _COLOURS = ("#1f6f8b", "#d1495b", "#edae49", "#66a182", "#7a5195", "#3d405b", "#b0785a")
-_STYLE = {"svg.hashsalt": "zk0", "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False}
+_STYLE: Any = {"svg.hashsalt": "zk0", "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False}
 
 
 def write_series(path: Path, plot: Mapping[str, Any]) -> None:

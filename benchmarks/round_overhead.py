@@ -45,12 +45,16 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
 
     plain, saved, peers = [], [], []
     for number in range(1, repeats + 1):
-        plain.append(pieces.get(f"zk0 without saving, {number}", lambda: own(False)))
+        plain.append(pieces.get(f"zk0 without saving, {number}", own, False))
         peers.append(pieces.get(f"Flower on Ray, {number}", peer))
-        saved.append(pieces.get(f"zk0 with saving, {number}", lambda: own(True)))
+        saved.append(pieces.get(f"zk0 with saving, {number}", own, True))
     limit = pieces.get(
         "memory copy",
-        lambda: isolated("benchmarks.copy_limit:copy_seconds", total=moved, repeats=5, threads=THREADS),
+        isolated,
+        "benchmarks.copy_limit:copy_seconds",
+        total=moved,
+        repeats=5,
+        threads=THREADS,
     )
     return outcome(values, command, plain, saved, peers, Spread.of(limit))
 

@@ -35,13 +35,10 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
         return isolated("benchmarks.peers.flower_server:server_peak", sites=sites, values=values, rounds=rounds)
 
     ours = {
-        strategy: {
-            n: over_trainable(pieces.get(f"{strategy}, {n} sites", lambda s=strategy, n=n: own(s, n)))
-            for n in own_sites
-        }
+        strategy: {n: over_trainable(pieces.get(f"{strategy}, {n} sites", own, strategy, n)) for n in own_sites}
         for strategy in STRATEGIES
     }
-    peers = {n: over_trainable(pieces.get(f"Flower FedAvg, {n} sites", lambda n=n: peer(n))) for n in peer_sites}
+    peers = {n: over_trainable(pieces.get(f"Flower FedAvg, {n} sites", peer, n)) for n in peer_sites}
     work = f"{rounds} rounds, {values / 1e6:.0f} M trainable fp32 parameters, checks and saving on"
     rows: list[Row] = []
     for strategy, by_sites in ours.items():
@@ -58,6 +55,7 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
             for n, factor in by_sites.items()
         ]
     growth = {strategy: max(by.values()) / min(by.values()) - 1 for strategy, by in ours.items()}
+    told = ", ".join(f"{share:.1%} ({strategy})" for strategy, share in growth.items())
     lines = {f"zk0, {strategy}": [[float(n), f] for n, f in by.items()] for strategy, by in ours.items()}
     lines[PEER] = [[float(n), f] for n, f in peers.items()]
     return Outcome(

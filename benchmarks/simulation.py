@@ -66,7 +66,7 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
             f"simulation at {size}x{size}",
             f"{steps} control steps, physics and two cameras",
             "steps/s",
-            pieces.get(f"{size}x{size}", lambda size=size: speed(size)),
+            pieces.get(f"{size}x{size}", speed, size),
             command,
         )
         for size in (96, 128)
@@ -75,7 +75,10 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     for name in track(list(TASKS) if seeds else [], description="expert", console=console):
         found[name] = pieces.get(
             f"expert, {name}",
-            lambda name=name: isolated("benchmarks.simulation:expert_successes", name=name, seeds=seeds),
+            isolated,
+            "benchmarks.simulation:expert_successes",
+            name=name,
+            seeds=seeds,
         )
     told = "; ".join(f"{name} {count}" for name, count in found.items())
     return Outcome(

@@ -56,10 +56,10 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
         shutil.rmtree(folder / cache, ignore_errors=True)
         return own(cache)
 
-    built = {cache: pieces.get(f"{cache}, cold", lambda cache=cache: cold(cache)) for cache in CACHES}
-    warm = {cache: pieces.get(f"{cache}, warm", lambda cache=cache: own(cache)) for cache in CACHES}
+    built = {cache: pieces.get(f"{cache}, cold", cold, cache) for cache in CACHES}
+    warm = {cache: pieces.get(f"{cache}, warm", own, cache) for cache in CACHES}
     (site,) = read_manifests(root)[0]
-    peer = pieces.get("lerobot-train", lambda: _peer(root, site, params, steps * repeats))
+    peer = pieces.get("lerobot-train", _peer, root, site, params, steps * repeats)
     seconds = {cache: warm[cache]["step_s"] + built[cache]["step_s"] for cache in CACHES}
     peer_s = [u + d for u, d in zip(peer["update_s"][1:], peer["data_s"][1:], strict=True)]
     rates = {cache: 1 / Spread.of(values).median for cache, values in seconds.items()}

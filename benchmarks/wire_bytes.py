@@ -49,8 +49,8 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
             "benchmarks.own_federation:rounds_without_training", root=str(root), shapes=shapes, saving=False, threads=2
         )["bytes_site"]
 
-    peer = pieces.get("peers' messages", lambda: isolated("benchmarks.peers.flower_records:record_bytes", base=base))
-    ours = {name: pieces.get(name, lambda name=name: own(name)) for name in LADDER}
+    peer = pieces.get("peers' messages", isolated, "benchmarks.peers.flower_records:record_bytes", base=base)
+    ours = {name: pieces.get(name, own, name) for name in LADDER}
     everything, trained = 3 * peer["all"], 2 * peer["trainable"]
     rows = []
     for name, counted in ours.items():
