@@ -6,18 +6,22 @@ draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from zk0.data.frames import ACTION, STATE, Frames
+from zk0.policy import flow
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.policy.features import batch_for
+from zk0.policy.inputs import FrameInputs, observed
 from zk0.seeding import numpy_rng, torch_rng
 from zk0.training.local import flow_draws
+
+if TYPE_CHECKING:
+    from zk0.policy.features import FrameFeatures
 
 _BATCH = 32
 
@@ -60,21 +64,36 @@ def _batches(frames: Frames) -> Iterator[np.ndarray]:
 
 
 @torch.no_grad()
-def held_out_loss(loaded: LoadedPolicy, frames: Frames, draws: int, seed: int) -> float:
-    """Mean flow-matching loss over all frames and ``draws`` fixed draws of noise and time each."""
+def held_out_loss(
+    loaded: LoadedPolicy, frames: Frames, draws: int, seed: int, features: FrameFeatures | None = None
+) -> float:
+    """Mean flow-matching loss over all frames and ``draws`` fixed draws of noise and time each.
+
+    What the frames alone decide is computed once for all draws, or read from ``features``.
+    """
     policy, device = loaded.policy, loaded.policy.config.device
     policy.eval()
-    total = 0.0
+    _ensure_all(frames, features)
+    inputs = FrameInputs(loaded, frames, features)
+    sums = []
     for rows in _batches(frames):
-        with batch_for(loaded, frames, rows) as batch:
-            for draw in range(draws):
-                noise, times = flow_draws(policy.config, len(rows), torch_rng(seed, "held-out", draw, int(rows[0])))
-                losses, _ = policy(dict(batch), noise=noise.to(device), time=times.to(device), reduction="none")
-                total += float(losses.sum())
-    return total / (len(frames) * draws)
+        batch = inputs.batch(rows).to(device)
+        context = flow.context_of(policy, batch) if flow.covers(policy) is None else None
+        for draw in range(draws):
+            noise, times = flow_draws(policy.config, len(rows), torch_rng(seed, "held-out", draw, int(rows[0])))
+            losses = flow.batch_loss(policy, batch, noise.to(device), times.to(device), "none", context)
+            sums.append(losses.sum())
+    return float(torch.stack(sums).cpu().double().sum()) / (len(frames) * draws)
 
 
-def predict(loaded: LoadedPolicy, frames: Frames, rows: np.ndarray, seed: int, perturbation: float = 0.0) -> np.ndarray:
+def predict(
+    loaded: LoadedPolicy,
+    frames: Frames,
+    rows: np.ndarray,
+    seed: int,
+    perturbation: float = 0.0,
+    features: FrameFeatures | None = None,
+) -> np.ndarray:
     """Predicted chunks for some frames, (B, chunk, 6) in LeRobot's units, from fixed noise.
 
     Args:
@@ -84,19 +103,37 @@ def predict(loaded: LoadedPolicy, frames: Frames, rows: np.ndarray, seed: int, p
         seed: Decides the noise.
         perturbation: Standard deviation of noise added to images and state, as a share of their
             range (0 = none).
+        features: The frames' cached features; of no use to perturbed images.
     """
-    config = loaded.policy.config
-    noise = torch.randn(
-        (len(rows), config.chunk_size, config.max_action_dim), generator=torch_rng(seed, "action", int(rows[0]))
-    )
-    loaded.policy.reset()
-    if perturbation:
-        batch = loaded.preprocess(_perturbed(frames.batch(rows, loaded.chunk), perturbation, seed, int(rows[0])))
-        actions = loaded.policy.predict_action_chunk(batch, noise=noise.to(config.device))
-    else:
-        with batch_for(loaded, frames, rows) as batch:
-            actions = loaded.policy.predict_action_chunk(batch, noise=noise.to(config.device))
-    return np.asarray(loaded.postprocess(actions).numpy())
+    ((_, chunks),) = _predictions(loaded, frames, [rows], seed, perturbation, features)
+    return chunks
+
+
+def _predictions(
+    loaded: LoadedPolicy,
+    frames: Frames,
+    batches: Iterable[np.ndarray],
+    seed: int,
+    perturbation: float,
+    features: FrameFeatures | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and :func:`predict` of them, batch by batch."""
+    policy, config = loaded.policy, loaded.policy.config
+    inputs = None if perturbation else FrameInputs(loaded, frames, features)
+    for rows in batches:
+        first = int(rows[0])
+        if inputs is None:
+            batch = observed(loaded, _perturbed(frames.batch(rows, loaded.chunk), perturbation, seed, first))
+        else:
+            batch = inputs.batch(rows, with_actions=False).to(config.device)
+        shape = (len(rows), config.chunk_size, config.max_action_dim)
+        noise = torch.randn(shape, generator=torch_rng(seed, "action", first))
+        yield rows, np.asarray(loaded.postprocess(flow.predict(policy, batch, noise.to(config.device))).numpy())
+
+
+def _ensure_all(frames: Frames, features: FrameFeatures | None) -> None:
+    if features is not None:
+        features.ensure(np.arange(len(frames)))
 
 
 def _perturbed(batch: dict[str, Any], share: float, seed: int, first: int) -> dict[str, Any]:
@@ -111,13 +148,14 @@ def _perturbed(batch: dict[str, Any], share: float, seed: int, first: int) -> di
     return noisy
 
 
-def action_errors(loaded: LoadedPolicy, frames: Frames, seed: int) -> np.ndarray:
+def action_errors(loaded: LoadedPolicy, frames: Frames, seed: int, features: FrameFeatures | None = None) -> np.ndarray:
     """Mean absolute error of the predicted actions, (6,), in LeRobot's units, padding left out."""
     total, count = np.zeros(frames.actions.shape[1]), 0
-    for rows in _batches(frames):
+    _ensure_all(frames, features)
+    for rows, chunks in _predictions(loaded, frames, _batches(frames), seed, 0.0, features):
         batch = frames.batch(rows, loaded.chunk, with_images=False)
         valid = ~batch["action_is_pad"].numpy()
-        error = np.abs(predict(loaded, frames, rows, seed) - batch[ACTION].numpy())
+        error = np.abs(chunks - batch[ACTION].numpy())
         total += error[valid].sum(axis=0)
         count += int(valid.sum())
     return total / count
@@ -132,11 +170,17 @@ def chunk_excess(chunks: np.ndarray, states: np.ndarray, limits: Limits) -> Exce
 
 
 def held_out_excess(
-    loaded: LoadedPolicy, frames: Frames, limits: Limits, seed: int, perturbation: float = 0.0
+    loaded: LoadedPolicy,
+    frames: Frames,
+    limits: Limits,
+    seed: int,
+    perturbation: float = 0.0,
+    features: FrameFeatures | None = None,
 ) -> Excess:
     """The worst excess over all frames, with or without perturbed observations."""
     worst = Excess(np.zeros(len(limits.low)), np.zeros(len(limits.low)))
-    for rows in _batches(frames):
-        chunks = predict(loaded, frames, rows, seed, perturbation)
+    if not perturbation:
+        _ensure_all(frames, features)
+    for rows, chunks in _predictions(loaded, frames, _batches(frames), seed, perturbation, features):
         worst = worst.worst(chunk_excess(chunks, frames.states[rows], limits))
     return worst

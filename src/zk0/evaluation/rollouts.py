@@ -11,7 +11,9 @@ import torch
 from zk0.data.frames import IMAGES, STATE
 from zk0.data.sim.simulation import Simulation
 from zk0.data.sim.tasks import SimTask
+from zk0.policy import flow
 from zk0.policy.checkpoint import LoadedPolicy
+from zk0.policy.inputs import observed
 from zk0.seeding import torch_rng
 
 VIDEO_SIZE = 192
@@ -135,6 +137,5 @@ def _act(loaded: LoadedPolicy, runs: Sequence[_Run], look: int) -> np.ndarray:
             for run in runs
         ]
     )
-    loaded.policy.reset()
-    actions = loaded.policy.predict_action_chunk(loaded.preprocess(batch), noise=noise.to(config.device))
+    actions = flow.predict(loaded.policy, observed(loaded, batch), noise.to(config.device))
     return loaded.postprocess(actions).numpy()

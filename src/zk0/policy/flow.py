@@ -175,14 +175,22 @@ def context_of(policy: SmolVLAPolicy, batch: Batch) -> Context:
 
 
 def batch_loss(
-    policy: SmolVLAPolicy, batch: Batch, noise: Tensor, times: Tensor, reduction: Reduction = "mean"
+    policy: SmolVLAPolicy,
+    batch: Batch,
+    noise: Tensor,
+    times: Tensor,
+    reduction: Reduction = "mean",
+    context: Context | None = None,
 ) -> Tensor:
-    """The flow-matching loss of a batch on the policy's device; see :func:`flow_loss`."""
+    """The flow-matching loss of a batch on the policy's device; see :func:`flow_loss`.
+
+    ``context`` is the batch's, where it serves several draws of noise and time.
+    """
     if (reason := covers(policy)) is not None:
         _say_once(reason)
-        return policy(_for_lerobot(policy, batch), noise=noise, time=times, reduction=reduction)[0]
+        return policy(_for_lerobot(batch), noise=noise, time=times, reduction=reduction)[0]
     actions, is_pad = _targets(batch)
-    losses = flow_losses(policy, context_of(policy, batch), actions, noise, times)
+    losses = flow_losses(policy, context or context_of(policy, batch), actions, noise, times)
     return reduce_losses(policy, losses, is_pad, reduction)
 
 
@@ -222,7 +230,7 @@ def predict(policy: SmolVLAPolicy, batch: Batch, noise: Tensor) -> Tensor:
     if (reason := covers(policy)) is not None:
         _say_once(reason)
         policy.reset()
-        return policy.predict_action_chunk(_for_lerobot(policy, batch), noise=noise)
+        return policy.predict_action_chunk(_for_lerobot(batch), noise=noise)
     context = context_of(policy, batch)
     found = euler_integrate(lambda noisy, time: velocity(policy, context, noisy, time), noise, policy.config.num_steps)
     return found[:, :, : policy.config.action_feature.shape[0]]
@@ -252,7 +260,7 @@ def _say_once(reason: str) -> None:
         console.print(f"the policy runs by LeRobot's own forward pass, which is slower: {reason}")
 
 
-def _for_lerobot(policy: SmolVLAPolicy, batch: Batch) -> dict[str, Any]:
+def _for_lerobot(batch: Batch) -> dict[str, Any]:
     """The batch in the form that ``SmolVLAPolicy`` takes.
 
     Raises:
@@ -267,5 +275,6 @@ def _for_lerobot(policy: SmolVLAPolicy, batch: Batch) -> dict[str, Any]:
         **batch.images,
     }
     if batch.actions is not None:
-        lerobot |= {"action": batch.actions.clone(), "action_is_pad": batch.is_pad}
+        actions, is_pad = _targets(batch)
+        lerobot |= {"action": actions.clone(), "action_is_pad": is_pad}
     return lerobot

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zk0.data.frames import Frames
 from zk0.params import TrainingParams
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.policy.features import batch_for
+from zk0.policy.flow import batch_loss
+from zk0.policy.inputs import Batch, FrameInputs
 from zk0.policy.trainable import Tensors, load_trainable, trainable_tensors
 from zk0.seeding import numpy_rng, torch_rng
+from zk0.training.ahead import ahead
+from zk0.training.optimizer import LocalOptimizer, Proximal
 from zk0.training.schedule import learning_rate
+
+if TYPE_CHECKING:
+    from zk0.policy.features import FrameFeatures
+
+Drawn = tuple[Batch, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,18 +50,62 @@ class LocalTask:
     proximal_mu: float = 0.0
 
 
-@dataclass(frozen=True)
 class LocalResult:
-    """What came of it: the trained tensors, the mean loss, frames seen, seconds taken."""
+    """What came of it. The trained tensors stay in the policy until they are asked for.
 
-    tensors: Tensors
-    loss: float
-    examples: int
-    seconds: float
-    learning_rate: float
+    Attributes:
+        loss: Mean over the steps, without the proximal term.
+        examples: Frames seen.
+        seconds: Taken.
+        learning_rate: Of the last step.
+        moments: The optimiser's, to carry on with in the site's next round; None unless
+            ``training.keep_moments``.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        loss: float,
+        examples: int,
+        seconds: float,
+        learning_rate: float,
+        moments: Tensors | None = None,
+    ) -> None:
+        self.loss, self.examples, self.seconds = loss, examples, seconds
+        self.learning_rate, self.moments = learning_rate, moments
+        self._policy, self._version = policy, _version(policy)
+
+    @property
+    def tensors(self) -> Tensors:
+        """Copies of the trained tensors, by name, on the CPU.
+
+        Raises:
+            RuntimeError: The policy has been changed since.
+        """
+        self._check_unchanged()
+        return trainable_tensors(self._policy)
+
+    def update(self, start: Mapping[str, Tensor]) -> Tensors:
+        """Trained less ``start``, by name, on the CPU: one pass, and no copy of the trained tensors.
+
+        Raises:
+            RuntimeError: The policy has been changed since.
+        """
+        self._check_unchanged()
+        trained = {name: p.detach() for name, p in self._policy.named_parameters() if p.requires_grad}
+        return {name: torch.sub(tensor.cpu(), start[name].cpu()) for name, tensor in trained.items()}
+
+    def _check_unchanged(self) -> None:
+        if _version(self._policy) != self._version:
+            raise RuntimeError("the policy has been changed since it was trained: take the result before its next use")
 
 
-def flow_draws(config: object, batch: int, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def _version(policy: nn.Module) -> int:
+    """Grows with every change in place of a parameter."""
+    return sum(p._version for p in policy.parameters() if p.requires_grad)
+
+
+def flow_draws(config: object, batch: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Noise (B, chunk, A) and times (B,) for flow matching, as SmolVLA draws them.
 
     A Beta(1.5, 1) variable is a uniform one to the power 1 / 1.5; SmolVLA scales it to
@@ -60,60 +116,81 @@ def flow_draws(config: object, batch: int, rng: torch.Generator) -> tuple[torch.
     return noise, torch.rand(batch, generator=rng).pow(1 / 1.5) * 0.999 + 0.001
 
 
-def proximal_term(policy: nn.Module, reference: Tensors, mu: float) -> torch.Tensor:
-    """mu / 2 times the squared distance of the trainable parameters to the global model.
-
-    Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, equation 2.
-    """
-    squares = [
-        (parameter - reference[name].to(parameter.device)).square().sum()
-        for name, parameter in policy.named_parameters()
-        if parameter.requires_grad
-    ]
-    return 0.5 * mu * torch.stack(squares).sum()
-
-
-def train_locally(loaded: LoadedPolicy, frames: Frames, start: Tensors, task: LocalTask) -> LocalResult:
+def train_locally(
+    loaded: LoadedPolicy,
+    frames: Frames,
+    start: Mapping[str, Tensor],
+    task: LocalTask,
+    features: FrameFeatures | None = None,
+    moments: Mapping[str, Tensor] | None = None,
+) -> LocalResult:
     """Train from ``start``; the policy is left holding the result.
+
+    Args:
+        loaded: Policy and processors.
+        frames: The site's training frames.
+        start: The global model's trainable tensors.
+        task: What the server asks.
+        features: The frames' cached features; what the round needs of them is computed before its
+            first step. None reads images.
+        moments: What an earlier round's result kept; used where ``training.keep_moments`` is on.
 
     Raises:
         FloatingPointError: The mean loss is not finite; says of which site and round.
+        TensorMismatch: ``start`` or ``moments`` do not fit the policy; names the tensor.
     """
     began = time.perf_counter()
     policy, settings = loaded.policy, task.training
     load_trainable(policy, start)
-    parameters = [p for p in policy.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay
-    )
-    rows_rng = numpy_rng(task.seed, "batch", task.partition, task.round)
-    flow_rng = torch_rng(task.seed, "flow", task.partition, task.round)
-    device = policy.config.device
-    policy.train()
+    policy.zero_grad(set_to_none=True)  # a round that failed may have left some
+    optimizer = LocalOptimizer(policy, settings, moments if settings.keep_moments else None)
+    proximal = Proximal(policy, start, task.proximal_mu) if task.proximal_mu else None
+    draw = _draws(loaded, frames, task, features)
+    device = torch.device(policy.config.device)
     total = torch.zeros((), device=device)
     rate = settings.learning_rate
-    for step in range(settings.local_steps):
-        rate = learning_rate((task.round - 1) * settings.local_steps + step, settings, task.decay_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        rows = rows_rng.integers(len(frames), size=settings.batch)
-        noise, times = flow_draws(policy.config, settings.batch, flow_rng)
-        with batch_for(loaded, frames, rows) as batch:
-            loss, _ = policy(batch, noise=noise.to(device), time=times.to(device))
-        total += loss.detach()
-        if task.proximal_mu:
-            loss = loss + proximal_term(policy, start, task.proximal_mu)
-        optimizer.zero_grad()
-        loss.backward()
-        if settings.grad_clip:
-            nn.utils.clip_grad_norm_(parameters, settings.grad_clip)
-        optimizer.step()
+    policy.train()
+    with ahead(draw, settings.local_steps) as drawn:
+        for step, (batch, noise, times) in enumerate(drawn):
+            rate = learning_rate((task.round - 1) * settings.local_steps + step, settings, task.decay_steps)
+            noise, times = (tensor.to(device, non_blocking=True) for tensor in (noise, times))
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                loss = batch_loss(policy, batch.to(device), noise, times)
+            total += loss.detach()
+            loss.backward()  # type: ignore[no-untyped-call]
+            if proximal is not None:
+                proximal.add_gradient()
+            optimizer.step(rate)
     policy.eval()
-    mean = float(total) / settings.local_steps
-    if mean != mean or mean in (float("inf"), float("-inf")):
+    mean = float(total) / settings.local_steps  # the round's only wait for the device
+    if not math.isfinite(mean):
         raise FloatingPointError(
             f"partition {task.partition}, round {task.round}: the training loss is {mean}; lower training.learning_rate"
         )
-    return LocalResult(
-        trainable_tensors(policy), mean, settings.local_steps * settings.batch, time.perf_counter() - began, rate
-    )
+    kept = optimizer.moments() if settings.keep_moments else None
+    examples = settings.local_steps * settings.batch
+    return LocalResult(policy, mean, examples, time.perf_counter() - began, rate, kept)
+
+
+def _draws(
+    loaded: LoadedPolicy, frames: Frames, task: LocalTask, features: FrameFeatures | None
+) -> Callable[[int], Drawn]:
+    """What a step needs, by its number; to be asked for in order, since the noise comes from one generator.
+
+    All rows of the round are drawn first, so that their features are computed before its first step.
+    """
+    settings, config = task.training, loaded.policy.config
+    rows_rng = numpy_rng(task.seed, "batch", task.partition, task.round)
+    flow_rng = torch_rng(task.seed, "flow", task.partition, task.round)
+    rows = [rows_rng.integers(len(frames), size=settings.batch) for _ in range(settings.local_steps)]
+    if features is not None:
+        features.ensure(np.unique(np.concatenate(rows)))
+    inputs = FrameInputs(loaded, frames, features)
+    pinned = torch.device(config.device).type == "cuda"
+
+    def draw(step: int) -> Drawn:
+        noise, times = flow_draws(config, settings.batch, flow_rng)
+        batch = inputs.batch(rows[step])
+        return (batch.pinned(), noise.pin_memory(), times.pin_memory()) if pinned else (batch, noise, times)
+
+    return draw
