@@ -475,9 +475,9 @@ def test_next_round_forgets_whom_the_last_left_out(make_server: MakeServer, stat
 
 def test_every_site_must_send_statistics(make_server: MakeServer, start: Tensors) -> None:
     def nan_moments(content: RecordDict) -> None:
-        tensors = wire.unpack(content, protocol.MOMENTS)
+        tensors = {name: tensor.clone() for name, tensor in wire.unpack(content, protocol.MOMENTS).items()}
         tensors["low"][0] = float("nan")
-        wire.pack(content, protocol.MOMENTS, tensors)
+        wire.put(content, protocol.MOMENTS, wire.encode(tensors))
 
     for spoil, reason in ((crash, "the site failed: OSError"), (nan_moments, "statistics 'low' are not finite")):
         server = make_server(spoilt(protocol.STATISTICS, spoil))

@@ -85,9 +85,9 @@ def train(message: Message, context: Context) -> Message:
     loaded = _fitted(warm, task, message.content)
     warm.shown = None
     features = site.features("train", loaded, task.features)
-    result = train_locally(loaded, site.train_frames, start, local, features, before.moments)
-    encoded, residual = codecs.encode_with_error(codecs.codec_named(task.uplink), result.delta(start), before.residual)
-    memory.save(task.round, Version(residual, result.moments))
+    result = train_locally(loaded, site.train_frames, start, local, features, before.moments or None)
+    encoded, residual = codecs.encode_with_error(codecs.codec_named(task.uplink), result.update(start), before.residual)
+    memory.save(task.round, Version(residual, result.moments or {}))
     return _reply(
         message,
         task,
