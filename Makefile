@@ -24,6 +24,15 @@ test: $(STAMP) ## all tests, with coverage of src, flows and tasks
 lint: $(STAMP) ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+# Flower's own simulation, a peer, runs on Ray, which nothing else needs and the ordinary lock leaves out.
+bench: $(STAMP) ## every figure beside its peers, about two hours; goes on where it was stopped
+	@scripts/install-bench
+	@$(BIN)/python -m benchmarks
+
+bench-quick: $(STAMP) ## a few minutes' version, compared with earlier ones on this machine
+	@scripts/install-bench
+	@$(BIN)/python -m benchmarks --quick && $(BIN)/python -m benchmarks.compare
+
 ui: $(STAMP) ## MLflow's pages on http://127.0.0.1:5000
 	@$(BIN)/mlflow ui
 
@@ -36,4 +45,4 @@ down: ## stop them
 lock: ## resolve anew and write requirements/lock.txt
 	@scripts/lock
 
-.PHONY: help install demo test lint ui up down lock
+.PHONY: help install demo test lint bench bench-quick ui up down lock

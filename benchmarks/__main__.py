@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -65,8 +64,6 @@ def _run_all(names: list[str], path: Path, quick: bool, fresh: bool, keep: bool,
     """Run each in its own process; one that fails does not keep the others from running."""
     if begin_anew:
         path.unlink(missing_ok=True)
-    if importlib.util.find_spec("ray") is None:
-        raise BenchmarkError("Ray is missing, which Flower's simulation needs; `make bench` installs it")
     failed = []
     for place, name in enumerate(names, 1):
         console.print(f"[dim]{place} of {len(names)}[/]")

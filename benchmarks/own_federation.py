@@ -114,12 +114,13 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
         def save(self, state: Any) -> None:
             """Leave it out."""
 
+    baseline = resident_bytes()
     with (
         tempfile.TemporaryDirectory(prefix="federation-", dir=Path(root)) as folder,
         training_left_out(shapes, sites[0].cameras),
     ):
         states = (StateFolder if saving else Unsaved)(Path(folder) / "state")
-        baseline, began = resident_bytes(), time.perf_counter()
+        began = time.perf_counter()
         grid = InProcessGrid(app, Path(root), len(sites), params.data.decoded_limit_bytes)
         journal = Journal(Path(folder) / "events.jsonl", listen)
         server = Server(grid, params, "benchmark", (params.policy.base, ""), journal, Path(folder) / "waiting")

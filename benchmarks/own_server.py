@@ -46,8 +46,9 @@ def server_peak(*, sites: int, values: int, rounds: int, strategy: str, threads:
     moments = Moments(np.array(1.0), six, six, six, six, six, six, six)
 
     def answer(message: Message) -> RecordDict:
-        asked, _ = protocol.read(message.content)
         kind = message.metadata.message_type
+        header_kind = protocol.SiteTask if kind in (protocol.TRAIN, protocol.EVALUATE) else protocol.Header
+        asked, _ = protocol.read(message.content, header_kind)
         content, numbers = RecordDict(), dict[str, Any]()
         if kind == protocol.SUMMARY:
             partition = message.metadata.dst_node_id - 1

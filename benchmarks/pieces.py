@@ -45,7 +45,7 @@ class Pieces:
     machine: dict[str, Any]
     keep: bool = False
 
-    def get(self, name: str, measure: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def get(self, name: str, measure: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
         """The value measured before an interruption, or measured now.
 
         Args:

@@ -5,6 +5,7 @@ Beside Flower's own simulation on Ray with its FedAvg; the limit is a plain copy
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.projects import camera_params, prepared, use_params
 from benchmarks.sizes import FULL, shapes_of
-from zk0.measuring.rows import row
+from zk0.console import console
+from zk0.measuring.rows import BenchmarkError, row
 from zk0.measuring.timing import Spread
 
 NAME = "round_overhead"
@@ -40,13 +42,20 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
             threads=THREADS,
         )
 
+    with_peer = importlib.util.find_spec("ray") is not None
+    if not with_peer and not quick:
+        raise BenchmarkError("Ray is missing, which Flower's simulation needs; `make bench` installs it")
+    if not with_peer:
+        console.print("  without Ray, Flower's simulation is left out; `make bench-quick` installs it", style="yellow")
+
     def peer() -> Any:
         return isolated("benchmarks.peers.flower_ray:simulation_rounds", sites=SITES, values=values, rounds=rounds)
 
     plain, saved, peers = [], [], []
     for number in range(1, repeats + 1):
         plain.append(pieces.get(f"zk0 without saving, {number}", own, False))
-        peers.append(pieces.get(f"Flower on Ray, {number}", peer))
+        if with_peer:
+            peers.append(pieces.get(f"Flower on Ray, {number}", peer))
         saved.append(pieces.get(f"zk0 with saving, {number}", own, True))
     limit = pieces.get(
         "memory copy",
@@ -77,18 +86,19 @@ def outcome(values: int, command: str, plain: list[Any], saved: list[Any], peers
     with_saving = Spread.of([s for run in saved for s in run["round_s"][1:]])
     saving = Spread.of([s for run in saved for s in run["save_s"]])
     start = Spread.of([run["start_s"] for run in plain + saved])
-    peer = Spread.of([s for run in peers for s in run["round_s"]])
-    peer_start = Spread.of([run["start_s"] for run in peers])
+    peer = Spread.of([s for run in peers for s in run["round_s"]]) if peers else None
+    peer_start = Spread.of([run["start_s"] for run in peers]) if peers else None
+    peer_s = peer.median if peer else None
     work = f"{SITES} sites x {values / 1e6:.0f} M trainable fp32 parameters, no training, all checks on"
     rows = [
-        row("round overhead", work, "s", rounds.median, command, peer=peer.median, peer_name=PEER, limit=limit.median),
+        row("round overhead", work, "s", rounds.median, command, peer=peer_s, peer_name=PEER, limit=limit.median),
         row(
             "round overhead, rounds saved",
             f"{work}, each round saved while the next one runs",
             "s",
             with_saving.median,
             command,
-            peer=peer.median,
+            peer=peer_s,
             peer_name=f"{PEER}, which saves nothing",
         ),
         row(
@@ -104,16 +114,16 @@ def outcome(values: int, command: str, plain: list[Any], saved: list[Any], peers
             "s",
             start.median,
             command,
-            peer=peer_start.median,
+            peer=peer_start.median if peer_start else None,
             peer_name=PEER,
         ),
         row(
             "memory of a federation in process",
-            f"{work}, server and sites together, over the trainable size",
+            f"{work}, server and sites together, less imports, over the trainable size",
             "x trainable",
             _memory(plain, values),
             command,
-            peer=max(run["peak_bytes"] for run in peers) / values / 4,
+            peer=_memory(peers, values) if peers else None,
             peer_name=f"{PEER}, main process alone",
         ),
     ]
@@ -134,8 +144,7 @@ def outcome(values: int, command: str, plain: list[Any], saved: list[Any], peers
             "zk0 with saving": f"{with_saving} s",
             "saving": f"{saving} s",
             "zk0 start": f"{start} s",
-            "Flower on Ray": f"{peer} s",
-            "Flower on Ray, start": f"{peer_start} s",
+            **({"Flower on Ray": f"{peer} s", "Flower on Ray, start": f"{peer_start} s"} if peers else {}),
             "memory copy": f"{limit} s",
         },
     )

@@ -65,10 +65,7 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
             "after its imports (the kernel's high-water mark, reset at that point), over the bytes of the trainable "
             "parameters. A stand-in for the network makes the sites' replies one at a time, each a new random update, "
             "encoded and digested as a site encodes it; the reply being made is counted, as a received one would be. "
-            + "; ".join(
-                f"from {own_sites[0]} to {own_sites[-1]} sites {s} varies by {g:.1%}" for s, g in growth.items()
-            )
-            + "."
+            f"From {own_sites[0]} to {own_sites[-1]} sites ours varies by {told}."
         ),
         rows=rows,
         series={

@@ -1,4 +1,4 @@
-"""Measure this machine anew, whatever DVC thinks."""
+"""Measure this machine anew, whatever DVC thinks, and say what has become slower."""
 
 from __future__ import annotations
 
@@ -6,19 +6,36 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from tasks import stages
+from tasks.benchmarks import compare_benchmarks, measure_beside_peers
 from tasks.run_context import leaves_context
 
 
 @flow(name="benchmark")
-def benchmark() -> Any:
-    """Run the benchmark stage on the present global model and show its figures."""
+def benchmark(peers: bool = True) -> Any:
+    """Run the benchmark stage on the present global model, then the quick benchmarks beside peers.
+
+    The quick ones go into MLflow and are compared with earlier runs on this machine. Figures that are
+    worse by more than ``benchmark.margin`` are a warning in the log, the artifact and MLflow, and the
+    run ends as ``Regressed``: completed, because all was measured, under a name that stands out.
+
+    Args:
+        peers: Also run the quick benchmarks, which take minutes and need the extra ``bench``.
+    """
     root = Path.cwd()
     with leaves_context(root, "benchmark", "manual", "Low") as steps:
         steps.run("benchmark", "benchmark", lambda: stages.benchmark(root, {}, force=True, return_state=True))
-    return Completed(message="measured")
+        if not peers:
+            return Completed(message="measured")
+        measure_beside_peers(root)
+        worse = compare_benchmarks(root)
+    if worse:
+        get_run_logger().warning("%d figures are worse than before", len(worse))
+        return Completed(name="Regressed", message="; ".join(worse))
+    return Completed(message="measured; nothing is worse than before")
 
 
 if __name__ == "__main__":

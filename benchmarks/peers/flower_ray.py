@@ -65,13 +65,14 @@ def simulation_rounds(*, sites: int, values: int, rounds: int) -> dict[str, Any]
 
     Returns:
         ``start_s`` from the call to the end of the first round, less an ordinary round; ``round_s`` of
-        the others; ``peak_bytes`` of the server's process; ``replies`` that each round averaged.
+        the others; ``peak_bytes`` of the server's process, and the ``baseline_bytes`` it began with;
+        ``replies`` that each round averaged.
     """
     from statistics import median
 
     from flwr.simulation import run_simulation
 
-    from zk0.measuring.timing import peak_bytes
+    from zk0.measuring.timing import peak_bytes, resident_bytes
 
     strategy = TimedFedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
     server_app = ServerApp()
@@ -80,7 +81,7 @@ def simulation_rounds(*, sites: int, values: int, rounds: int) -> dict[str, Any]
     def serve(grid: Grid, context: Context) -> None:
         strategy.start(grid, initial_arrays=arrays_of(values), num_rounds=1 + rounds)
 
-    began = time.perf_counter()
+    baseline, began = resident_bytes(), time.perf_counter()
     run_simulation(
         server_app,
         client_app,
@@ -93,5 +94,6 @@ def simulation_rounds(*, sites: int, values: int, rounds: int) -> dict[str, Any]
         "start_s": strategy.times[0][1] - began - usual,
         "round_s": seconds[1:],
         "peak_bytes": peak_bytes(),
+        "baseline_bytes": baseline,
         "replies": strategy.replies,
     }

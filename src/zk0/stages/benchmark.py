@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,7 @@ from zk0.environment import machine
 from zk0.federation.journal import read_lines
 from zk0.federation.run import RESULTS
 from zk0.files import read_json, write_json
+from zk0.measuring.timing import peak_bytes, seconds_of
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
 from zk0.policy.start import resolve_device
@@ -56,7 +53,7 @@ def run(root: Path, params: Params) -> None:
             "per site and round",
         ),
         _row("round", np.mean([r["round_s"] for r in rounds]), "s", f"{len(sites)} sites, in process"),
-        _row("peak memory", _peak_bytes(), "bytes", "resident, this process"),
+        _row("peak memory", peak_bytes(), "bytes", "resident, this process"),
     ]
     write_json(
         root / OUT,
@@ -83,7 +80,7 @@ def _steps(loaded: LoadedPolicy, frames: Any, params: Params) -> list[float]:
     def step(number: int) -> None:
         train_locally(loaded, frames, start, LocalTask(params.seed, 0, number, training, params.decay_steps))
 
-    return _timed(step, params.benchmark.steps)
+    return seconds_of(step, params.benchmark.steps)
 
 
 def _chunks(loaded: LoadedPolicy, frames: Any, params: Params) -> list[float]:
@@ -95,20 +92,4 @@ def _chunks(loaded: LoadedPolicy, frames: Any, params: Params) -> list[float]:
         loaded.policy.reset()
         loaded.postprocess(loaded.policy.predict_action_chunk(loaded.preprocess(batch)))
 
-    return _timed(chunk, params.benchmark.chunks)
-
-
-def _timed(work: Callable[[int], None], count: int) -> list[float]:
-    for number in range(3):
-        work(number + 1)
-    seconds = []
-    for number in range(count):
-        began = time.perf_counter()
-        work(number + 1)
-        seconds.append(time.perf_counter() - began)
-    return seconds
-
-
-def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return seconds_of(chunk, params.benchmark.chunks)

@@ -1,0 +1,93 @@
+"""The quick benchmarks beside peers: measure, remember, compare, show."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from zk0.errors import StageError
+from zk0.measuring.history import QUICK, Regression, read_history, regressions, remember
+from zk0.measuring.rows import Report, read_report
+from zk0.params import load_params
+
+
+@task(name="measure beside peers", cache_policy=NO_CACHE)
+def measure_beside_peers(root: Path, only: tuple[str, ...] = ()) -> None:
+    """Run ``python -m benchmarks --quick`` and stream its lines to the log.
+
+    Args:
+        root: Project folder.
+        only: Some of the benchmarks; all by default.
+
+    Raises:
+        StageError: They are not installed, or one of them failed.
+    """
+    if importlib.util.find_spec("benchmarks") is None:
+        raise StageError("the benchmarks are not part of this installation; run from a clone, after `make bench-quick`")
+    logger = get_run_logger()
+    command = [sys.executable, "-m", "benchmarks", "--quick", *(f"--only={name}" for name in only)]
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "110"},
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if text := line.rstrip():
+                    lines.append(text)
+                    logger.info(text)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise StageError("the quick benchmarks failed:\n" + "\n".join(lines[-15:]))
+
+
+# The tracking database may be busy or, when it is a server, away.
+@task(name="compare benchmarks", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
+def compare_benchmarks(root: Path) -> list[str]:
+    """Remember the last quick benchmarks, put them into MLflow, and tell what is worse than before, in words."""
+    from zk0.tracking.benchmarks import track_benchmarks
+
+    params = load_params(root / "params.yaml")
+    report = read_report(root / QUICK)
+    worse = regressions(report, read_history(root), params.benchmark.margin)
+    remember(root, report)
+    tracked = track_benchmarks(root, params.tracking.experiment, params.benchmark.margin)
+    create_markdown_artifact(
+        key="benchmark-comparison",
+        markdown=comparison_markdown(report, worse),
+        description="Quick benchmarks beside peers and earlier runs",
+    )
+    logger = get_run_logger()
+    for regression in worse:
+        logger.warning("worse than before: %s", regression)
+    logger.info("MLflow experiment %s, %d runs added", tracked.experiment, len(tracked.added))
+    return [str(regression) for regression in worse]
+
+
+def comparison_markdown(report: Report, worse: list[Regression]) -> str:
+    """The rows as a table, what is worse than before marked and named first."""
+    marked = {regression.name for regression in worse}
+    parts = [f"**{len(worse)} figures are worse than before on this machine:**"] if worse else []
+    parts += [f"- {regression}" for regression in worse]
+    parts += ["", "| what | ours | peer | ratio | unit |", "| --- | --: | --: | --: | --- |"]
+    for row in report.rows:
+        peer = "" if row.peer is None else f"{row.peer:.4g} ({row.peer_name})"
+        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
+        name = f"**{row.name}** (worse)" if row.name in marked else row.name
+        parts.append(f"| {name} | {row.ours:.4g} | {peer} | {ratio} | {row.unit} |")
+    return "\n".join(parts)
