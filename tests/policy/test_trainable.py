@@ -11,12 +11,14 @@ from torch import nn
 
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.trainable import (
+    PIECE,
     TensorMismatch,
     Tensors,
     check_finite,
     digest_tensors,
     load_trainable,
     trainable_tensors,
+    update_norm,
 )
 
 # The action expert and the projections of state and action; SmolVLA's fine-tuning default.
@@ -86,6 +88,34 @@ def test_values_that_are_not_finite_are_counted() -> None:
 
     with pytest.raises(TensorMismatch, match="tensor 'b' has 3 non-finite values of 4"):
         check_finite({"a": torch.ones(3), "b": bad})
+
+
+@pytest.mark.parametrize("at", [0, PIECE - 1, PIECE, 2 * PIECE + 2])
+def test_one_bad_value_is_found_wherever_it_is(at: int) -> None:
+    bad = torch.ones(2 * PIECE + 3)
+    bad[at] = float("nan")
+
+    with pytest.raises(TensorMismatch, match=f"tensor 'w' has 1 non-finite values of {2 * PIECE + 3}"):
+        update_norm({"w": bad})
+
+
+def test_norm_is_over_all_tensors() -> None:
+    tensors = {"w": torch.tensor([2.0, 3.0]), "b": torch.tensor(6.0), "none": torch.zeros(0)}
+
+    assert update_norm(tensors) == pytest.approx(7.0)
+    assert update_norm({}) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64])
+def test_norm_of_many_values_in_every_dtype(dtype: torch.dtype) -> None:
+    values = torch.arange(PIECE + 1000).remainder(7).to(dtype)
+
+    assert update_norm({"w": values}) == pytest.approx(float(values.double().norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(3e38, torch.float32), (6e4, torch.float16), (1e200, torch.float64)])
+def test_finite_values_whose_squares_overflow_are_no_error(value: float, dtype: torch.dtype) -> None:
+    assert update_norm({"w": torch.tensor([value, -value], dtype=dtype)}) == pytest.approx(value * 2**0.5, rel=1e-3)
 
 
 def test_digest_does_not_depend_on_order() -> None:

@@ -20,7 +20,7 @@ import torch
 
 from zk0.federation.codecs.base import Codec, CodecError, Encoded, Payload
 from zk0.federation.codecs.blocks import Blocks
-from zk0.federation.codecs.plain import Bf16, Fp32, dtype_of, raw_decode, raw_encode
+from zk0.federation.codecs.plain import RAW, Bf16, Fp32, raw_decode, raw_encode
 from zk0.names import nearest_hint
 from zk0.policy.trainable import TensorMismatch, Tensors, check_names
 
@@ -60,9 +60,10 @@ def encode_all(codec: Codec, tensors: Mapping[str, torch.Tensor]) -> dict[str, E
 
     Raises:
         TensorMismatch: The codec is lossy and a value is not finite; names the tensor.
+        CodecError: A tensor's dtype cannot travel; names the tensor.
     """
     return {
-        name: codec.encode(name, tensor) if tensor.dtype == torch.float32 else raw_encode(tensor)
+        name: codec.encode(name, tensor) if tensor.dtype == torch.float32 else raw_encode(name, tensor)
         for name, tensor in tensors.items()
     }
 
@@ -121,11 +122,18 @@ def encode_with_error(
 
 
 def _decode(codec: Codec, name: str, one: Encoded) -> torch.Tensor:
-    if one.form == codec.name:
+    dtype = _dtype(codec, name, one)
+    if dtype == torch.float32:
         return codec.decode(name, one.payload, one.shape)
-    if one.form in CODECS:
-        raise CodecError(f"tensor '{name}' is encoded as '{one.form}', expected '{codec.name}'")
-    return raw_decode(name, one.payload, one.shape, dtype_of(name, one.form))
+    return raw_decode(name, one.payload, one.shape, dtype)
+
+
+def _dtype(codec: Codec, name: str, one: Encoded) -> torch.dtype:
+    if one.form == codec.name:
+        return torch.float32
+    if one.form in RAW:
+        return RAW[one.form]
+    raise CodecError(f"tensor '{name}' is encoded as '{one.form}', expected '{codec.name}'")
 
 
 def _check_like(codec: Codec, encoded: Mapping[str, Encoded], like: Mapping[str, torch.Tensor]) -> None:
@@ -134,6 +142,5 @@ def _check_like(codec: Codec, encoded: Mapping[str, Encoded], like: Mapping[str,
         one = encoded[name]
         if tuple(one.shape) != tuple(want.shape):
             raise TensorMismatch(f"tensor '{name}' has shape {tuple(one.shape)}, expected {tuple(want.shape)}")
-        dtype = torch.float32 if one.form in CODECS else dtype_of(name, one.form)
-        if dtype != want.dtype:
+        if (dtype := _dtype(codec, name, one)) != want.dtype:
             raise TensorMismatch(f"tensor '{name}' is {dtype}, expected {want.dtype}")

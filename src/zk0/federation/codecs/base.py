@@ -23,7 +23,7 @@ class Encoded:
     """One tensor as it travels.
 
     Attributes:
-        form: Name of the codec, or of the dtype for a tensor that is not float32 and travels as it is.
+        form: Name of the codec; or of torch's dtype, for a tensor that is not float32 and travels as it is.
         shape: The tensor's.
         payload: Its bytes, flat. May be a view of the tensor's memory, or of a message's.
     """
@@ -78,8 +78,10 @@ def from_bytes(name: str, payload: Payload, length: int, shape: Sequence[int]) -
     """A payload of known length as a uint8 tensor that shares its memory.
 
     Raises:
-        CodecError: It has another length; says what both are, and for which shape.
+        CodecError: The shape is none, or the payload has another length; says what both are.
     """
+    if any(extent < 0 for extent in shape):
+        raise CodecError(f"tensor '{name}' has shape {tuple(shape)}, which no tensor can have")
     values = np.frombuffer(payload, dtype=np.uint8)
     if values.size != length:
         raise CodecError(f"tensor '{name}' has {values.size} bytes, expected {length} for shape {tuple(shape)}")

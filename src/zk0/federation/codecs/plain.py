@@ -10,6 +10,21 @@ import torch
 from zk0.federation.codecs.base import Codec, CodecError, CodecName, Encoded, Payload, as_bytes, from_bytes
 from zk0.policy.trainable import PIECE, check_finite
 
+# Forms of what travels as it is. With torch's prefix, int8 the dtype is not int8 the codec.
+RAW = {
+    str(dtype): dtype
+    for dtype in (
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+    )
+}
+
 
 class Fp32(Codec):
     """The values themselves. Encoding and decoding are views, and so do not look at them: NaN passes."""
@@ -63,9 +78,15 @@ class Bf16(Codec):
         return decoded.to(torch.float32) if out is None else out.copy_(decoded)
 
 
-def raw_encode(tensor: torch.Tensor) -> Encoded:
-    """A tensor of any dtype, byte by byte; the form is the dtype's name."""
-    return Encoded(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), as_bytes(tensor))
+def raw_encode(name: str, tensor: torch.Tensor) -> Encoded:
+    """A tensor that is not float32, byte by byte.
+
+    Raises:
+        CodecError: No codec is there for its dtype; names the tensor.
+    """
+    if str(tensor.dtype) not in RAW:
+        raise CodecError(f"tensor '{name}' is {tensor.dtype}; what can travel is torch.float32, {', '.join(RAW)}")
+    return Encoded(str(tensor.dtype), tuple(tensor.shape), as_bytes(tensor))
 
 
 def raw_decode(name: str, payload: Payload, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
@@ -75,15 +96,3 @@ def raw_decode(name: str, payload: Payload, shape: Sequence[int], dtype: torch.d
         CodecError: Its length does not fit shape and dtype.
     """
     return from_bytes(name, payload, math.prod(shape) * dtype.itemsize, shape).view(dtype).reshape(tuple(shape))
-
-
-def dtype_of(name: str, form: str) -> torch.dtype:
-    """The dtype that a form names.
-
-    Raises:
-        CodecError: It names none.
-    """
-    dtype = getattr(torch, form, None)
-    if not isinstance(dtype, torch.dtype):
-        raise CodecError(f"tensor '{name}' comes as '{form}', which is neither a codec nor a dtype")
-    return dtype
