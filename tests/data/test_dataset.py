@@ -203,6 +203,55 @@ def test_video_that_is_missing(folder: Path) -> None:
     assert refusal(folder).startswith(f"{video}: video of episode 0 is unreadable: ")
 
 
+def test_rows_are_those_of_the_table(recorded: Path) -> None:
+    dataset = DatasetFolder(recorded, NAME)
+    table, rows = dataset.table, dataset.rows
+
+    assert rows.states.tobytes() == np.stack(table[STATE].tolist()).astype(np.float32).tobytes()
+    assert rows.actions.tobytes() == np.stack(table[ACTION].tolist()).astype(np.float32).tobytes()
+    for name, values in (("episode", rows.episodes), ("task", rows.tasks)):
+        assert values.tolist() == table[f"{name}_index"].tolist()
+    assert rows.timestamps.tolist() == table["timestamp"].tolist()
+    for episode, (start, stop) in rows.bounds.items():
+        assert set(rows.episodes[start:stop]) == {episode} and rows.timestamps[start] == 0
+    assert [stop for _, stop in rows.bounds.values()][-1] == len(table)
+
+
+def test_rows_in_another_order_come_in_order(recorded: Path, folder: Path) -> None:
+    (path,) = (folder / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.take(pa.array(np.random.default_rng(1).permutation(len(table)))), path)
+
+    one, other = DatasetFolder(folder, NAME).rows, DatasetFolder(recorded, NAME).rows
+
+    assert one.states.tobytes() == other.states.tobytes() and one.bounds == other.bounds
+
+
+def test_rows_of_other_sizes_are_refused_by_whoever_reads_them(folder: Path) -> None:
+    edit_numbers(folder, STATE, lambda values: values[3].pop())
+
+    with pytest.raises(
+        DataError, match=r"observation\.state holds vectors of sizes \[6, 5\]; `zk0 prepare` says"
+    ):
+        _ = DatasetFolder(folder, NAME).rows
+
+
+def test_metadata_without_episodes(folder: Path) -> None:
+    shutil.rmtree(folder / "meta" / "episodes")
+
+    with pytest.raises(DataError, match="no files below meta/episodes/; the recording was not finished"):
+        DatasetFolder(folder, NAME).decode(0, TOP, [0.0])
+
+
+def test_metadata_that_does_not_say_where_a_video_is(folder: Path) -> None:
+    (path,) = (folder / "meta" / "episodes").rglob("*.parquet")
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns([f"videos/{TOP}/file_index"]), path)
+
+    with pytest.raises(DataError, match="meta/episodes does not say where the videos are"):
+        DatasetFolder(folder, NAME).decode(0, TOP, [0.0])
+
+
 def test_digest_of_an_episode_is_of_numbers_and_sentence(recorded: Path, folder: Path) -> None:
     def digests(root: Path) -> list[str]:
         dataset = DatasetFolder(root, NAME)

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from zk0.data.dataset import open_dataset
 from zk0.data.frames import ACTION, STATE, Frames, from_episodes
 from zk0.data.load import VideoImages, dataset_of, load_frames
 from zk0.data.manifest import Manifest, read_manifests
@@ -55,6 +56,88 @@ def test_images_on_demand_are_those_in_memory(prepared: Path, manifest: Manifest
         assert images.shape == (3, 3, 96, 96) and images.dtype == torch.float32
         assert float(images.min()) >= 0.0 and float(images.max()) <= 1.0
         assert torch.equal(images, lazy.images.read(camera, rows))
+
+
+def test_images_are_decoded_when_first_asked_for_and_kept_if_they_fit(prepared: Path, manifest: Manifest) -> None:
+    kept = load_frames(manifest, prepared, manifest.held_out_episodes, PLENTY)
+    lazy = load_frames(manifest, prepared, manifest.held_out_episodes, 0)
+    numbers = kept.nbytes
+    assert numbers == lazy.nbytes and kept.images.nbytes == 0
+
+    for images in (kept.images, lazy.images):
+        images.read(TOP, np.array([0]), keep=False)
+        assert images.nbytes == 0
+        images.read(TOP, np.array([0]))
+
+    assert kept.images.nbytes == manifest.held_out_frames * 3 * 96 * 96 == kept.nbytes - numbers
+    assert lazy.images.nbytes == 0
+
+
+def test_rows_may_repeat_and_cross_episodes(prepared: Path, manifest: Manifest) -> None:
+    lazy = load_frames(manifest, prepared, manifest.train_episodes, 0)
+    edge = int(lazy.last[0])
+    rows = np.array([edge + 1, edge, 3, edge + 1, edge - 1])
+
+    images = lazy.images.read(WRIST, rows)
+
+    for row, image in zip(rows, images, strict=True):
+        assert torch.equal(image, lazy.images.read(WRIST, np.array([row]))[0])
+
+
+def test_images_of_another_size_than_the_metadata_says(tmp_path: Path, recorded: Path, manifest: Manifest) -> None:
+    shutil.copytree(recorded, tmp_path / "cubes")
+    path = tmp_path / "cubes" / "meta" / "info.json"
+    path.write_text(path.read_text().replace("96", "48"))
+    frames = load_frames(manifest.model_copy(update={"root": "cubes"}), tmp_path, manifest.held_out_episodes, 0)
+
+    with pytest.raises(
+        DataError, match=r"episode \d is \(3, 96, 96\), but meta/info\.json says \(3, 48, 48\)"
+    ):
+        frames.images.read(TOP, np.array([0]))
+
+
+def test_sites_of_one_source_share_its_tables(prepared: Path, recorded: Path, tmp_path: Path) -> None:
+    one, other = (load_frames(m, prepared, m.train_episodes, 0).images for m in read_manifests(prepared)[0])
+    assert isinstance(one, VideoImages) and isinstance(other, VideoImages)
+    assert one.dataset is other.dataset
+
+    folder = Path(shutil.copytree(recorded, tmp_path / "cubes"))
+    before = open_dataset(folder, "zk0/cubes")
+    assert open_dataset(folder, "zk0/cubes") is before
+    path = folder / "meta" / "info.json"
+    path.write_text(path.read_text() + " ")
+    assert open_dataset(folder, "zk0/cubes") is not before
+
+
+def test_clips_are_the_episodes(prepared: Path, manifest: Manifest) -> None:
+    frames = load_frames(manifest, prepared, manifest.train_episodes, 0)
+    clips = frames.clips()
+
+    assert [clip.episode for clip in clips] == sorted(manifest.train_episodes)
+    assert [clip.start for clip in clips] == [0, *np.cumsum([clip.length for clip in clips])[:-1]]
+    assert sum(clip.length for clip in clips) == len(frames)
+    assert len({digest for clip in clips for digest in clip.digests.values()}) == 2 * len(clips)
+    assert frames.clips() is clips
+    again = load_frames(manifest, prepared, manifest.train_episodes[1:], PLENTY).clips()
+    assert {clip.episode: clip.digests for clip in again}.items() <= {c.episode: c.digests for c in clips}.items()
+
+
+def test_clip_with_other_times_is_another(tmp_path: Path, recorded: Path, manifest: Manifest) -> None:
+    """Numbers and video may be the same while other pictures belong to the frames."""
+    shutil.copytree(recorded, tmp_path / "cubes")
+    moved = manifest.model_copy(update={"root": "cubes"})
+    before = load_frames(moved, tmp_path, moved.train_episodes, 0).clips()
+    (path,) = (tmp_path / "cubes" / "data").rglob("*.parquet")
+    table = pq.read_table(path)
+    times = table.column("timestamp").to_pylist()
+    row = table.column("episode_index").to_pylist().index(before[1].episode)
+    times[row] = times[row + 1]
+    column = pa.array(times, type=table.schema.field("timestamp").type)
+    pq.write_table(table.set_column(table.column_names.index("timestamp"), "timestamp", column), path)
+
+    after = load_frames(moved, tmp_path, moved.train_episodes, 0).clips()
+
+    assert after[0] == before[0] and after[1].digests[TOP] != before[1].digests[TOP]
 
 
 def test_limit_counts_the_bytes_of_all_images(prepared: Path, manifest: Manifest) -> None:
@@ -124,6 +207,13 @@ def test_chunk_repeats_the_last_action_past_an_episodes_end() -> None:
     assert batch["action_is_pad"].tolist() == [[False, False, True], [False] * 3, [False, False, True]]
     assert batch["task"] == ["from 0", "from 0", "from 3"]
     torch.testing.assert_close(batch[TOP].flatten(), torch.tensor([0.0] * 6 + [0.6] * 3))
+
+
+def test_pictures_in_memory_are_known_by_their_bytes() -> None:
+    one, other = toy().clips(), toy().clips()
+    assert [(clip.start, clip.length) for clip in one] == [(0, 3), (3, 2)]
+    assert one == other and one[0].digests[TOP] != one[1].digests[TOP]
+    assert toy().images.shape(TOP) == (3, 1, 1)
 
 
 def test_batch_without_images_has_none() -> None:

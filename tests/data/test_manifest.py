@@ -127,6 +127,27 @@ def test_sites_that_share_an_episode_are_refused(tmp_path: Path, shared: dict[st
         read_manifests(tmp_path)
 
 
+def test_a_thousand_sites_are_compared_in_one_pass() -> None:
+    """Each episode number is looked at once: the numbers count how often they are hashed."""
+    hashed = 0
+
+    class Counted(int):
+        def __hash__(self) -> int:
+            nonlocal hashed
+            hashed += 1
+            return int(self)
+
+    def site(number: int) -> Manifest:
+        train, held_out = ((Counted(3 * number), Counted(3 * number + 1)), (Counted(3 * number + 2),))
+        return make(f"s{number}", number).model_copy(update={"train_episodes": train, "held_out_episodes": held_out})
+
+    sites = [site(number) for number in range(1000)]
+
+    check_disjoint(sites)
+
+    assert hashed < 10 * 3000
+
+
 def test_equal_numbers_of_other_datasets_are_no_overlap() -> None:
     check_disjoint([make("a", 0), make("b", 1, root="balls")])
     check_disjoint([make("a", 0), make("b", 1, revision="77aa")])

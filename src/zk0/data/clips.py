@@ -9,19 +9,15 @@ sets are then repeated among the packets.) Packets are read but not decoded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import av
 import numpy as np
 import xxhash
 
-from zk0.data.dataset import DatasetFolder, Span
+from zk0.data.dataset import DatasetFolder
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
-
-_Spans = tuple[tuple[int, float, float], ...]
 
 
 def clip_digest(dataset: DatasetFolder, episode: int, camera: str, memo: Path | None = None) -> str:
@@ -39,43 +35,30 @@ def clip_digest(dataset: DatasetFolder, episode: int, camera: str, memo: Path | 
         stat = path.stat()
     except OSError as error:
         raise DataError(f"{path}: video of episode {episode} is unreadable: {error}") from error
-    spans = _spans_of(dataset, camera)[path]
     seen = (str(path.resolve()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    digests = _known(path, seen, spans, 0.5 / float(dataset.info["fps"]), memo)
-    if not digests[episode]:
+    if (seen, memo) not in dataset.clips:
+        dataset.clips[seen, memo] = _known(dataset, camera, path, seen, memo)
+    digest = dataset.clips[seen, memo][episode]
+    if not digest:
         raise DataError(f"{path}: has no pictures of episode {episode}; the file was cut off, restore or record it")
-    return digests[episode]
+    return digest
 
 
-def _spans_of(dataset: DatasetFolder, camera: str) -> Mapping[Path, _Spans]:
-    """File to the episodes in it, by time; computed once per dataset."""
-    known: dict[str, Mapping[Path, _Spans]] = dataset.__dict__.setdefault("_spans_by_file", {})
-    if camera not in known:
-        files: dict[Path, list[tuple[int, Span]]] = {}
-        for episode, span in dataset.spans[camera].items():
-            files.setdefault(span.path, []).append((episode, span))
-        known[camera] = {
-            path: tuple(sorted(((e, s.start_s, s.end_s) for e, s in held), key=lambda one: one[1]))
-            for path, held in files.items()
-        }
-    return known[camera]
-
-
-@lru_cache(maxsize=1024)
 def _known(
-    path: Path, seen: tuple[str, int, int, int], spans: _Spans, margin_s: float, memo: Path | None
+    dataset: DatasetFolder, camera: str, path: Path, seen: tuple[object, ...], memo: Path | None
 ) -> dict[int, str]:
     """The digests of a file's episodes: from the memo, or read and put there."""
+    spans = dataset.files[camera, path]
     note = memo / f"{xxhash.xxh3_128_hexdigest(repr((seen, spans)).encode())}.json" if memo else None
     if note is not None and note.exists():
         return {int(episode): str(digest) for episode, digest in read_json(note).items()}
-    digests = _read(path, spans, margin_s)
+    digests = _read(path, spans, 0.5 / float(dataset.info["fps"]))
     if note is not None:
         write_json(note, {str(episode): digest for episode, digest in digests.items()})
     return digests
 
 
-def _read(path: Path, spans: _Spans, margin_s: float) -> dict[int, str]:
+def _read(path: Path, spans: list[tuple[int, float, float]], margin_s: float) -> dict[int, str]:
     """Episode to the digest of its packets; empty where it has none."""
     starts = np.array([start for _, start, _ in spans]) - margin_s
     digests = [xxhash.xxh3_128() for _ in spans]

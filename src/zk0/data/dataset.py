@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,12 @@ class DatasetFolder:
     Attributes:
         root: Folder.
         repo_id: Its name for LeRobot and in messages.
+        clips: What :mod:`zk0.data.clips` has found out about its videos.
     """
 
     root: Path
     repo_id: str
+    clips: dict[tuple[object, ...], dict[int, str]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -190,6 +192,15 @@ class DatasetFolder:
 
     def _video(self, camera: str, chunk: int, file: int) -> Path:
         return self.root / self.info["video_path"].format(video_key=camera, chunk_index=chunk, file_index=file)
+
+    @cached_property
+    def files(self) -> dict[tuple[str, Path], list[tuple[int, float, float]]]:
+        """Camera and video file to the episodes in it, in order: index, start and end in seconds."""
+        files: dict[tuple[str, Path], list[tuple[int, float, float]]] = {}
+        for camera, spans in self.spans.items():
+            for episode, span in sorted(spans.items(), key=lambda one: one[1].start_s):
+                files.setdefault((camera, span.path), []).append((episode, span.start_s, span.end_s))
+        return files
 
     def span(self, episode: int, camera: str) -> Span:
         """Where an episode's pictures of a camera are.

@@ -52,7 +52,7 @@ def clear(root: Path, params: Params, keep_current: bool) -> None:
         loaded = load_start(root, locked_base(root)[0], params.policy.device)
         keep = {path for features in _all_features(root, params, loaded) for path in features.paths()}
     count, size = clean(features_folder(root), keep)
-    console.print(f"{count} files of features deleted, {size_text(size)}")
+    console.print(f"files of features deleted: {count} ({size_text(size)})")
 
 
 def _all_features(root: Path, params: Params, loaded: LoadedPolicy) -> Iterator[FrameFeatures]:

@@ -170,8 +170,8 @@ class FrameFeatures:
         try:
             for clip, name in files:
                 path = self.path(clip, name)
-                create(path, self._layout(clip, name))
-                made.append(path)
+                if create(path, self._layout(clip, name)):
+                    made.append(path)
         except FeatureCacheError:
             for path in made:
                 path.unlink(missing_ok=True)
@@ -280,7 +280,7 @@ def features_for(loaded: LoadedPolicy, frames: Frames, settings: FeatureParams, 
         return None
     holds = regime(loaded.policy)
     if not holds.tokens:
-        _say_once(f"features are not kept: {holds.reason}, so they change with every step")
+        _say_once(f"features of frames are not kept: {holds.reason}")
         return None
     kind = settings.cache
     if kind == "prefix" and not holds.prefix:

@@ -15,7 +15,7 @@ class Regime:
     Attributes:
         tokens: Image tokens: vision encoder and connector are frozen.
         prefix: Keys and values of image and language prefix: the language model is frozen as well.
-        reason: What trains, where something does; else empty.
+        reason: What is in the way: what trains, or that only LeRobot's own forward pass serves this policy; else empty.
     """
 
     tokens: bool
@@ -37,6 +37,10 @@ def backbone_modules(policy: SmolVLAPolicy, kind: str) -> dict[str, nn.Module]:
 
 def regime(policy: SmolVLAPolicy) -> Regime:
     """Which features are constants under this policy, as its parameters stand now."""
+    from zk0.policy.flow import covers
+
+    if other := covers(policy):
+        return Regime(tokens=False, prefix=False, reason=other)
     training = {
         name: any(parameter.requires_grad for parameter in module.parameters())
         for name, module in backbone_modules(policy, "prefix").items()

@@ -90,8 +90,8 @@ def checksum(frame: np.ndarray) -> int:
     return xxhash.xxh3_64_intdigest(frame.data) or 1
 
 
-def create(path: Path, layout: Layout) -> None:
-    """Make a file in which all frames are missing; one that is there already stays.
+def create(path: Path, layout: Layout) -> bool:
+    """Make a file in which all frames are missing; one that is there already stays, and False is returned.
 
     Raises:
         FeatureCacheError: The disk is full or refuses; nothing is left behind.
@@ -109,23 +109,24 @@ def create(path: Path, layout: Layout) -> None:
         finally:
             os.close(handle)
         temporary.chmod(0o644)
-        _publish(temporary, path)
+        return _publish(temporary, path)
     except OSError as error:
         raise _cannot_write(path, layout.file_bytes, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _publish(temporary: Path, path: Path) -> None:
+def _publish(temporary: Path, path: Path) -> bool:
     """Name a file; unlike a rename, a link never takes the place of what another process has begun."""
     try:
         os.link(temporary, path)
     except FileExistsError:
-        pass
+        return False
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
         temporary.rename(path)  # a file system without links
+    return True
 
 
 def _reserve(handle: int, size: int) -> None:
