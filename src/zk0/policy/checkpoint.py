@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from zk0.console import lerobot_quiet
 from zk0.files import replaced_folder
 from zk0.policy import portable
+from zk0.policy.lora import merged
 
 Stats = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -58,6 +59,8 @@ def with_stats(policy: SmolVLAPolicy, stats: Stats) -> LoadedPolicy:
 def save_checkpoint(loaded: LoadedPolicy, folder: Path, half: bool = False) -> None:
     """Write policy, processors and, where it is local, the VLM's own files; atomically.
 
+    Low-rank adapters are folded into the weights they adapt: what is written is a plain SmolVLA.
+
     Args:
         loaded: What to save.
         folder: Replaced as a whole when everything is written.
@@ -65,7 +68,8 @@ def save_checkpoint(loaded: LoadedPolicy, folder: Path, half: bool = False) -> N
     """
     vlm = Path(loaded.policy.config.vlm_model_name)
     with replaced_folder(folder) as temporary:
-        loaded.policy.save_pretrained(temporary)
+        with merged(loaded.policy):
+            loaded.policy.save_pretrained(temporary)
         loaded.preprocess.save_pretrained(temporary)
         loaded.postprocess.save_pretrained(temporary)
         if half:

@@ -11,6 +11,7 @@ import torch
 from zk0.policy import nano
 from zk0.policy.build import build_full, build_nano
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, with_stats
+from zk0.policy.lora import add_adapters
 from zk0.sources import Source
 
 CAMERAS = ("observation.images.top", "observation.images.wrist")
@@ -26,16 +27,22 @@ def resolve_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def load_start(root: Path, base: str, device: str) -> LoadedPolicy:
+def load_start(
+    root: Path, base: str, device: str, lora_rank: int = 0, lora_alpha: float = 32.0, seed: int = 0
+) -> LoadedPolicy:
     """Load or build the starting policy.
 
     Args:
         root: Project folder; relative checkpoint paths start there.
         base: A checkpoint folder, ``hub:OWNER/NAME@REVISION``, ``random:nano`` or ``random:full``.
         device: cpu, cuda, mps or auto.
+        lora_rank: Train low-rank adapters of this rank instead of the whole expert (0 = the expert).
+        lora_alpha: Their scale is ``lora_alpha / lora_rank``.
+        seed: Of the adapters' frozen half; the run's, so that all sites draw the same.
 
     Raises:
         FileNotFoundError: No checkpoint there; says what is missing.
+        ValueError: ``random:`` with something unknown behind it, or a rank that does not fit.
     """
     device = resolve_device(device)
     if base.startswith("hub:"):
@@ -46,6 +53,8 @@ def load_start(root: Path, base: str, device: str) -> LoadedPolicy:
         loaded.policy.to(device)
     else:
         loaded = load_checkpoint(root / base, device)
+    if lora_rank:
+        add_adapters(loaded.policy, lora_rank, lora_alpha, seed)
     loaded.policy.eval()
     return loaded
 

@@ -65,7 +65,7 @@ class LocalOptimizer:
         kept: Tensors = {}
         for name, parameter in self._named.items():
             for moment in _MOMENTS:
-                state = self._adamw.state[parameter]
+                state = self._adamw.state.get(parameter)
                 value = state[moment] if state else torch.zeros_like(parameter)  # no gradient ever reached it
                 kept[f"{moment}/{name}"] = value.detach().cpu()
         steps = [float(state["step"]) for state in self._adamw.state.values()]
@@ -75,8 +75,9 @@ class LocalOptimizer:
         expected = {f"{moment}/{name}": p.detach() for name, p in self._named.items() for moment in _MOMENTS}
         check_alike(moments, expected | {"step": torch.zeros(())})
         check_finite(moments)
-        if any(bool((moments[f"exp_avg_sq/{name}"] < 0).any()) for name in self._named):
-            raise TensorMismatch("a second moment is negative, which no sum of squares can be")
+        for key in ("step", *(f"exp_avg_sq/{name}" for name in self._named)):
+            if negative := int((moments[key] < 0).sum()):
+                raise TensorMismatch(f"tensor '{key}' has {negative} negative values, where there can be none")
         for name, parameter in self._named.items():
             self._adamw.state[parameter] = {
                 "step": moments["step"].to(parameter.device, torch.float32, copy=True),
