@@ -65,7 +65,7 @@ class Setting:
             )
         if quick:
             return cls(device, batch, precision, 2, 4, 4, 1, 1, 2, 2)
-        return cls(device, batch, precision, 4, 12, 5, 2, 2, 2, 2)
+        return cls(device, batch, precision, 4, 8, 5, 2, 2, 2, 2)
 
     @property
     def variant(self) -> str:
@@ -148,9 +148,7 @@ def outcome(
         PEER: f"{Spread.of(peer_steps)} s, of which data {median([d for r in peers for d in r['data_s'][1:]]):.2g} s"
     }
     lines: dict[str, list[list[float]]] = {}
-    # Keys and values are computed from image tokens, which are kept as well.
-    frame_s = {"tokens": built["tokens"]["build_s"] / built["tokens"]["frames"]}
-    frame_s["prefix"] = frame_s["tokens"] + built["prefix"]["build_s"] / built["prefix"]["frames"]
+    frame_s = {cache: run["build_s"] / run["frames"] for cache, run in built.items()}
     for cache, results in warm.items():
         steps = [value for run in results for value in run["step_s"]]
         ours = median(steps)

@@ -4,7 +4,8 @@ What is real: server, rounds, in-process engine, ClientApp, messages, digests an
 aggregation, the server's optimiser, resumable state. What is left out, and how:
 
 - The policy is a module that holds SmolVLA's trainable parameters (names in its order, its shapes) and nothing else.
-- ``train_locally`` takes no step: the global model is put into the policy, and the difference is taken from it.
+- ``train_locally`` takes no step: the global model is put into the policy, a constant is added to every parameter
+  (an unchanged model would not be sent again), and the difference is taken from it.
 - ``held_out_loss`` computes nothing and says 1.
 """
 
@@ -42,15 +43,16 @@ class TrainableOnly(nn.Module):
 
 
 def no_training(loaded: Any, frames: Any, start: Any, task: Any, features: Any = None, moments: Any = None) -> Any:
-    """Local training of no steps."""
+    """Local training of no steps, after which every parameter has moved a little."""
     from zk0.policy.trainable import load_trainable
     from zk0.training.local import LocalResult
 
     began = time.perf_counter()
     load_trainable(loaded.policy, start)
-    return LocalResult(
-        loaded.policy, 1.0, task.training.batch, time.perf_counter() - began, task.training.learning_rate
-    )
+    with torch.no_grad():
+        torch._foreach_add_(list(loaded.policy.parameters()), 1e-3)
+    rate = task.training.learning_rate
+    return LocalResult(loaded.policy, 1.0, task.training.batch, time.perf_counter() - began, rate)
 
 
 def no_evaluation(*_: Any, **__: Any) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from zk0.console import console
+from zk0.data.frames import Frames
 from zk0.data.load import load_frames
 from zk0.data.manifest import read_manifests
 from zk0.environment import machine
@@ -19,6 +20,7 @@ from zk0.files import read_json, write_json
 from zk0.measuring.timing import peak_bytes, seconds_of
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
+from zk0.policy.features import features_for
 from zk0.policy.start import resolve_device
 from zk0.policy.trainable import trainable_tensors
 from zk0.training.local import LocalTask, train_locally
@@ -38,7 +40,7 @@ def run(root: Path, params: Params) -> None:
     setting = f"{len(sites[0].cameras)} cameras {shape}, {params.threads} threads, {loaded.policy.config.device}"
     rounds = [row for row in read_lines(root / RESULTS / "rounds.jsonl") if row["round"] > 0]
     rows = [
-        _times("optimiser step", _steps(loaded, frames, params), f"batch {params.training.batch}, {setting}"),
+        _times("optimiser step", _steps(loaded, frames, params, root), f"batch {params.training.batch}, {setting}"),
         _times("action chunk", _chunks(loaded, frames, params), f"batch 1, {setting}"),
         _row(
             "bytes up",
@@ -72,18 +74,21 @@ def _times(name: str, seconds: list[float], detail: str) -> dict[str, Any]:
     return _row(name, float(np.median(seconds)), "s", detail, p50=float(p50), p95=float(p95))
 
 
-def _steps(loaded: LoadedPolicy, frames: Any, params: Params) -> list[float]:
-    """Seconds of single optimiser steps, after a warm-up."""
+def _steps(loaded: LoadedPolicy, frames: Frames, params: Params, root: Path) -> list[float]:
+    """Seconds of single optimiser steps from kept features, as a site trains, after a warm-up."""
     start = trainable_tensors(loaded.policy)
     training = params.training.model_copy(update={"local_steps": 1})
+    features = features_for(loaded, frames, params.features, root)
+    if features is not None:
+        features.ensure(np.arange(len(frames)))
 
     def step(number: int) -> None:
-        train_locally(loaded, frames, start, LocalTask(params.seed, 0, number, training, params.decay_steps))
+        train_locally(loaded, frames, start, LocalTask(params.seed, 0, number, training, params.decay_steps), features)
 
     return seconds_of(step, params.benchmark.steps)
 
 
-def _chunks(loaded: LoadedPolicy, frames: Any, params: Params) -> list[float]:
+def _chunks(loaded: LoadedPolicy, frames: Frames, params: Params) -> list[float]:
     """Seconds from one observation to an action chunk in robot units."""
     loaded.policy.eval()
 
