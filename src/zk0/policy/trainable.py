@@ -90,16 +90,18 @@ def _norm(name: str, tensor: torch.Tensor) -> float:
     flat = tensor.detach().reshape(-1)
     flat = flat if flat.is_floating_point() else flat.to(torch.float64)
     dtype = torch.promote_types(flat.dtype, torch.float32)
-    total = 0.0
+    norms = []
     for piece in flat.split(PIECE):
         norm = float(torch.linalg.vector_norm(piece, dtype=dtype))
         if not math.isfinite(norm):
             if not torch.isfinite(piece).all():
                 wrong = int((~torch.isfinite(flat)).sum())
                 raise TensorMismatch(f"tensor '{name}' has {wrong} non-finite values of {flat.numel()}")
-            norm = float(torch.linalg.vector_norm(piece, dtype=torch.float64))
-        total += norm * norm
-    return math.sqrt(total)
+            wide = piece.to(torch.float64)
+            largest = wide.abs().max()
+            norm = float(largest * torch.linalg.vector_norm(wide / largest))
+        norms.append(norm)
+    return math.hypot(*norms)
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
