@@ -59,10 +59,11 @@ def _known(
 
 
 def _read(path: Path, spans: list[tuple[int, float, float]], margin_s: float) -> dict[int, str]:
-    """Episode to the digest of its packets; empty where it has none."""
-    starts = np.array([start for _, start, _ in spans]) - margin_s
-    digests = [xxhash.xxh3_128() for _ in spans]
-    counts = [0] * len(spans)
+    """Episode to the digest of its packets; empty where it has none. Episodes may show the same stretch."""
+    stretches = sorted({(start, end) for _, start, end in spans})
+    starts = np.array([start for start, _ in stretches]) - margin_s
+    digests = [xxhash.xxh3_128() for _ in stretches]
+    counts = [0] * len(stretches)
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -74,12 +75,13 @@ def _read(path: Path, spans: list[tuple[int, float, float]], margin_s: float) ->
                     continue
                 time_s = packet.pts * float(stream.time_base or 0)
                 index = int(np.searchsorted(starts, time_s, side="right")) - 1
-                if index >= 0 and time_s < spans[index][2] - margin_s:
+                if index >= 0 and time_s < stretches[index][1] - margin_s:
                     digests[index].update(memoryview(packet))  # type: ignore[arg-type]
                     counts[index] += 1
     except (av.error.FFmpegError, IndexError) as error:
         raise DataError(f"{path}: video is unreadable: {error}") from error
-    return {
-        episode: digest.hexdigest() if count else ""
-        for (episode, *_), digest, count in zip(spans, digests, counts, strict=True)
+    found = {
+        stretch: digest.hexdigest() if count else ""
+        for stretch, digest, count in zip(stretches, digests, counts, strict=True)
     }
+    return {episode: found[start, end] for episode, start, end in spans}

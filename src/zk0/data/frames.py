@@ -131,11 +131,6 @@ class Frames:
         return len(self.states)
 
     @property
-    def in_memory(self) -> bool:
-        """Whether the images are held decoded, once they were read."""
-        return self.images.fits
-
-    @property
     def nbytes(self) -> int:
         """Memory held: the numbers, and the images that are decoded now."""
         numbers = (self.states, self.actions, self.last, self.episodes)

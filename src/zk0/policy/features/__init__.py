@@ -7,7 +7,6 @@ there, computed where they are not.
 """
 
 from zk0.policy.features.frames import FrameFeatures, Work, features_for
-from zk0.policy.features.legacy import batch_for, image_tokens, regime_holds
 from zk0.policy.features.places import clean, features_folder, usage
 from zk0.policy.features.regime import Regime, regime
 from zk0.policy.features.store import FeatureCacheError
@@ -17,12 +16,9 @@ __all__ = [
     "FrameFeatures",
     "Regime",
     "Work",
-    "batch_for",
     "clean",
     "features_folder",
     "features_for",
-    "image_tokens",
     "regime",
-    "regime_holds",
     "usage",
 ]
