@@ -7,10 +7,13 @@ was given, and its flow-matching loss is the distance of that noise to the actio
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from computed_features import features_of
+from lerobot.configs import NormalizationMode
 
 from zk0.data.frames import ACTION, STATE, Frames
 from zk0.evaluation.held_out import Limits, action_errors, held_out_excess, held_out_loss, predict
@@ -120,3 +123,37 @@ def test_perturbation_changes_what_is_seen_and_is_repeatable(loaded: LoadedPolic
     assert np.array_equal(perturbed, again)
     assert not np.allclose(perturbed, plain)
     assert np.array_equal(few.states, states) and STATE == "observation.state"
+
+
+@pytest.mark.parametrize("kind", ["tokens", "prefix"])
+def test_features_stand_in_for_the_images(
+    loaded: LoadedPolicy, frames: Frames, kind: Literal["tokens", "prefix"]
+) -> None:
+    rows, features = np.array([2, 7]), features_of(loaded, frames, kind)
+    limits = Limits(low=np.full(6, -10.0), high=np.full(6, 10.0), step=np.full(6, 100.0))
+
+    loss, cached = (held_out_loss(loaded, frames, draws=2, seed=SEED, features=f) for f in (None, features))
+    assert cached == pytest.approx(loss, rel=1e-5)
+    np.testing.assert_allclose(
+        predict(loaded, frames, rows, SEED, features=features),
+        predict(loaded, frames, rows, SEED),
+        rtol=1e-3,
+        atol=1e-2,
+    )
+    np.testing.assert_allclose(
+        action_errors(loaded, frames, SEED, features), action_errors(loaded, frames, SEED), rtol=1e-3
+    )
+    plain, quick = (held_out_excess(loaded, frames, limits, SEED, features=f) for f in (None, features))
+    np.testing.assert_allclose(quick.range_deg, plain.range_deg, rtol=1e-3, atol=1e-2)
+
+
+def test_policy_that_runs_by_lerobots_forward_is_judged_alike(loaded: LoadedPolicy, few: Frames) -> None:
+    """Which forward pass computes it does not change the loss."""
+    expected = held_out_loss(loaded, few, draws=1, seed=SEED)
+    loaded.policy.config.normalization_mapping["VISUAL"] = NormalizationMode.MEAN_STD
+    try:
+        found = held_out_loss(loaded, few, draws=1, seed=SEED)
+    finally:
+        loaded.policy.config.normalization_mapping["VISUAL"] = NormalizationMode.IDENTITY
+
+    assert found == pytest.approx(expected, rel=1e-5)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pytest
 import torch
+from computed_features import Kind, features_of
 from lerobot.configs import NormalizationMode
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
@@ -20,7 +21,6 @@ from zk0.policy import flow
 from zk0.policy.checkpoint import LoadedPolicy, with_stats
 from zk0.policy.flow import covers, flow_loss, predict_chunk
 from zk0.policy.inputs import FrameInputs
-from zk0.policy.prefix import embed_images, encode_prefix
 from zk0.seeding import seeded
 from zk0.training.local import flow_draws
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from zk0.policy.features import FrameFeatures
 
 WRIST = "observation.images.wrist"
-Kind = Literal["tokens", "prefix"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,32 +39,6 @@ class OneCamera:
 
     def read(self, camera: str, rows: np.ndarray) -> torch.Tensor:
         return self.images.read(camera, rows)
-
-
-class Computed:
-    """Features of rows as the cache would hold them, computed when asked for."""
-
-    def __init__(self, loaded: LoadedPolicy, frames: Frames, kind: Kind, dtype: torch.dtype = torch.float32) -> None:
-        self.loaded, self.frames, self.kind, self.dtype = loaded, frames, kind, dtype
-
-    def ensure(self, rows: np.ndarray) -> None:
-        """Nothing is kept."""
-
-    @torch.no_grad()
-    def read(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
-        cameras = [camera for camera in self.loaded.cameras if camera in self.frames.images.cameras]
-        images = {camera: self.frames.images.read(camera, rows) for camera in cameras}
-        tokens = embed_images(self.loaded.policy, images)
-        if self.kind == "prefix":
-            kept = encode_prefix(self.loaded, tokens, [self.frames.sentences[row] for row in rows])
-            return {"kv": kept.to(self.dtype)}
-        return {camera: token.to(self.dtype) for camera, token in zip(cameras, tokens, strict=True)}
-
-
-def features_of(
-    loaded: LoadedPolicy, frames: Frames, kind: Kind | None, dtype: torch.dtype = torch.float32
-) -> FrameFeatures | None:
-    return None if kind is None else cast("FrameFeatures", Computed(loaded, frames, kind, dtype))
 
 
 @pytest.fixture(scope="session")

@@ -135,9 +135,10 @@ class FrameInputs:
             ahead = index[:, None] + torch.arange(self._chunk)
             is_pad = ahead > self._last[index, None]
             actions = self._actions[torch.minimum(ahead, self._last[index, None])]
-        cameras = () if self._features else self._cameras
-        images = {camera: self._frames.images.read(camera, rows) for camera in cameras}
-        features = self._features.read(rows) if self._features else {}
+        if self._features is not None:
+            images, features = {}, self._features.read(rows)
+        else:
+            images, features = {camera: self._frames.images.read(camera, rows) for camera in self._cameras}, {}
         return Batch(self._states[index], words, real, padded, actions, is_pad, len(self._cameras), images, features)
 
 
