@@ -134,8 +134,9 @@ def outcome(values: int, command: str, plain: list[Any], saved: list[Any], peers
             "Training is replaced by nothing: each site puts the global model into a module that holds SmolVLA's "
             "trainable parameters and nothing else, adds a constant, and takes the difference; evaluation says 1. "
             "All else is what a run does: messages, digests, checks, aggregation, the in-process engine, resumable "
-            "state. The peer's ClientApp returns the arrays that it got, in the same shapes, and its first round, which starts "
-            "Ray's workers, counts as start-up. The limit is a plain memory copy of the bytes that go down and up."
+            "state. The peer's ClientApp returns the arrays that it got, in the same shapes, and its first round, "
+            "which starts Ray's workers, counts as start-up. The limit is a plain memory copy of the bytes that go "
+            "down and up."
             + (f" {len(short)} of the peer's rounds averaged fewer than {SITES} replies." if short else "")
         ),
         rows=rows,
