@@ -23,7 +23,9 @@ from zk0.policy.features import FeatureCacheError, FrameFeatures, features_folde
 from zk0.policy.features import frames as frames_module
 from zk0.policy.features.keys import backbone_digest, image_block
 from zk0.policy.features.store import FeatureFile, Layout, create
+from zk0.policy.flow import flow_loss
 from zk0.policy.prefix import embed_images, encode_prefix
+from zk0.training.local import flow_draws
 
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
 ROWS = np.array([11, 3, 3, 30])
@@ -121,6 +123,36 @@ def test_camera_that_the_data_lacks_is_left_out(frames: Frames, features: Featur
 
     assert list(found) == [TOP]
     assert torch.equal(found[TOP], features(**FP32).read(ROWS)[TOP])
+
+
+@pytest.mark.parametrize(
+    ("cache", "dtype", "tolerance"),
+    [("tokens", "fp32", 1e-5), ("prefix", "fp32", 1e-5), ("tokens", "bf16", 0.02), ("prefix", "bf16", 0.02)],
+)
+def test_loss_and_gradients_are_those_of_lerobot_on_the_images(
+    loaded: LoadedPolicy, frames: Frames, features: Features, cache: str, dtype: str, tolerance: float
+) -> None:
+    """Rounding to bf16 may move a gradient by a fiftieth of its norm."""
+    rows = np.array([11, 3, 3, 30, 16, 20])
+    noise, times = flow_draws(loaded.policy.config, len(rows), torch.Generator().manual_seed(1))
+    kept = features(cache=cache, dtype=dtype)
+    trained = [p for p in loaded.policy.parameters() if p.requires_grad]
+    loaded.policy.train()
+
+    batch = loaded.preprocess(frames.batch(rows, loaded.chunk))
+    expected = loaded.policy(batch, noise=noise, time=times)[0]
+    loss = flow_loss(loaded, frames, rows, noise, times, kept)
+
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=tolerance)
+    for one, other in zip(
+        torch.autograd.grad(loss, trained, allow_unused=True),
+        torch.autograd.grad(expected, trained, allow_unused=True),
+        strict=True,
+    ):
+        if other is None or not other.any():
+            assert one is None or not one.any()
+        else:
+            assert one is not None and float((one - other).norm() / other.norm()) < max(tolerance, 1e-4)
 
 
 # -- when they are computed ----------------------------------------------------------------------
@@ -369,6 +401,13 @@ def test_policy_that_trains_whole_has_no_features(loaded: LoadedPolicy, frames: 
 
 
 # -- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", [-1, 31])
+def test_row_that_is_none_of_the_frames(frames: Frames, features: Features, row: int) -> None:
+    assert len(frames) == 31
+    with pytest.raises(IndexError, match=f"row {row} is none of the 31 frames"):
+        features().read(np.array([0, row]))
 
 
 def test_features_of_another_episode_are_refused(features: Features) -> None:

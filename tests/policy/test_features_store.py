@@ -102,6 +102,30 @@ def test_kill_leaves_only_whole_frames(tmp_path: Path) -> None:
         assert np.array_equal(file.frame(index).ravel(), frame.view(np.float32)[0])  # type: ignore[union-attr]
 
 
+def test_processes_that_fill_one_file_together_spoil_nothing(tmp_path: Path) -> None:
+    """Two write other values than each other into the same frames, as kernels that round otherwise would."""
+    layout = replace(LAYOUT, shape=(100, 10), frames=500)
+    path = tmp_path / "a1.features"
+    start = time.monotonic() + 0.2
+    children = []
+    for value in (1.0, 2.0):
+        child = os.fork()
+        if child == 0:
+            time.sleep(max(0.0, start - time.monotonic()))
+            create(path, layout)
+            frame = rows_of(np.full((1, 1000), value, dtype=np.float32))
+            for first in range(500):
+                write_frames(path, layout, first, frame)
+            os._exit(0)
+        children.append(child)
+
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    file = FeatureFile(path)
+    assert not file.missing().any()
+    assert all(set(np.unique(file.frame(index))) in ({1.0}, {2.0}) for index in range(500))  # type: ignore[arg-type]
+    assert [found.name for found in tmp_path.iterdir()] == ["a1.features"]
+
+
 @pytest.mark.parametrize("size", [0, 5, 4000, 5000, LAYOUT.file_bytes - 1])
 def test_truncated_file_is_refused(path: Path, size: int) -> None:
     os.truncate(path, size)

@@ -119,6 +119,8 @@ class FrameFeatures:
 
     def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Clip number of each row, and its frame in that clip."""
+        if len(outside := rows[(rows < 0) | (rows >= len(self.frames))]):
+            raise IndexError(f"row {outside[0]} is none of the {len(self.frames)} frames")
         clips = np.searchsorted(self._starts, rows, side="right") - 1
         return clips, rows - self._starts[clips]
 
