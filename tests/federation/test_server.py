@@ -24,7 +24,7 @@ from zk0.federation.replies import in_order
 from zk0.federation.rounds import evaluate_round, first_state, moments_in, run_round, train_round
 from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError, Server
-from zk0.federation.site import forget, open_site
+from zk0.federation.site import forget, open_site, warm_policy
 from zk0.federation.state import RoundState
 from zk0.federation.statistics import Moments, merge_all, moments_of
 from zk0.files import read_json, write_json
@@ -604,6 +604,23 @@ def test_only_updates_that_were_averaged_count_as_used(
     one = run_round(server, state, stats)
 
     assert one.used == {0: 1}
+
+
+def test_adapters_train_travel_and_are_merged_into_the_checkpoint(project: Path, quick: Params) -> None:
+    policy = quick.policy.model_copy(update={"lora_rank": 4})
+    params = quick.model_copy(update={"policy": policy})
+
+    report = run_federation(InProcessGrid(client_app, project, 2, LIMIT), project, params, BASE)
+
+    plain = load_checkpoint(project / "checkpoints" / "last")
+    assert not any("lora" in name for name, _ in plain.policy.named_parameters())
+    whole = trainable_tensors(plain.policy)
+    start = warm_policy(project, BASE[0], "cpu").first
+    changed = [name for name, tensor in whole.items() if not torch.equal(tensor, start[name])]
+    assert len(changed) > 20
+    rows = read_lines(project / "results" / "federation" / "rounds.jsonl")
+    assert 0 < rows[1]["bytes_up"] == 2 * report["policy"]["trainable_bytes"]
+    assert report["policy"]["trainable_parameters"] < 0.2 * sum(tensor.numel() for tensor in whole.values())
 
 
 def _stats_of(root: Path, run: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def train(message: Message, context: Context) -> Message:
     try:
         start = warm.held.receive(message.content, values[protocol.MODEL])
     except MissingModel as missing:
-        return _reply(message, task, **{protocol.LACKS: str(missing)})
+        return _reply(message, task, None, **{protocol.LACKS: str(missing)})
     memory = SiteMemory.of(site.root, task.run, task.partition)
     memory.prune(task.keep)
     before = memory.load(task.used)
@@ -111,7 +111,7 @@ def evaluate(message: Message, context: Context) -> Message:
     try:
         warm.show(told["digest"], warm.held.receive(message.content, told))
     except MissingModel as missing:
-        return _reply(message, task, **{protocol.LACKS: str(missing)})
+        return _reply(message, task, None, **{protocol.LACKS: str(missing)})
     loaded = _fitted(warm, task, message.content)
     frames, features = site.held_out_frames, site.features("held-out", loaded, task.features)
     results: dict[str, Any] = {

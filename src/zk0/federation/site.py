@@ -155,7 +155,7 @@ def warm_policy(root: Path, base: str, device: str, adapters: Adapters = _NO_ADA
         adapters: Low-rank adapters to train in its stead.
         seed: Decides the adapters' frozen half, so all sites must have the same.
     """
-    return Warm(load_start(root, base, device))
+    return Warm(load_start(root, base, device, adapters.rank, adapters.alpha, seed))
 
 
 def forget() -> None:
