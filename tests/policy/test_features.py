@@ -19,10 +19,11 @@ from zk0.data.manifest import Manifest, read_manifests
 from zk0.params import FeatureParams
 from zk0.policy.build import build_nano
 from zk0.policy.checkpoint import LoadedPolicy, with_stats
-from zk0.policy.features import FeatureCacheError, FrameFeatures, features_folder, features_for, regime
+from zk0.policy.features import FeatureCacheError, FrameFeatures, choose, features_folder, features_for, regime
 from zk0.policy.features import frames as frames_module
 from zk0.policy.features.keys import backbone_digest, image_block
-from zk0.policy.features.store import FeatureFile, Layout, create
+from zk0.policy.features.reading import FeatureFile
+from zk0.policy.features.store import Layout, create
 from zk0.policy.flow import flow_loss
 from zk0.policy.prefix import embed_images, encode_prefix
 from zk0.training.local import flow_draws
@@ -243,7 +244,7 @@ def test_long_work_shows_its_progress(
     made.read(ROWS)
 
     said = capsys.readouterr().out
-    assert "of features are computed and kept in" in said and str(made.folder) in said and "free)" in said
+    assert "of features are kept in" in said and str(made.folder) in said and "free)" in said
     assert "computing features" in said and f"{count}/{count}" in said
 
 
@@ -367,7 +368,7 @@ def test_no_features_while_the_vision_encoder_trains(
 ) -> None:
     assert regime(loaded.policy).tokens and regime(loaded.policy).prefix and not regime(loaded.policy).reason
     vision_weight.requires_grad_(True)
-    frames_module._say_once.cache_clear()
+    choose._say_once.cache_clear()
 
     for _ in range(2):
         assert features_for(loaded, frames, FeatureParams(), tmp_path) is None
@@ -382,7 +383,7 @@ def test_tokens_stand_in_for_the_prefix_while_the_language_model_trains(
 ) -> None:
     weight = next(loaded.policy.model.vlm_with_expert.get_vlm_model().text_model.parameters())
     weight.requires_grad_(True)
-    frames_module._say_once.cache_clear()
+    choose._say_once.cache_clear()
     try:
         made = features(cache="prefix")
         assert made.kind == "tokens" and made.folder == features().folder

@@ -6,7 +6,8 @@ language prefix. :func:`features_for` gives a set of frames its features: read w
 there, computed where they are not.
 """
 
-from zk0.policy.features.frames import FrameFeatures, Work, features_for
+from zk0.policy.features.choose import features_for
+from zk0.policy.features.frames import FrameFeatures, Work
 from zk0.policy.features.places import clean, features_folder, usage
 from zk0.policy.features.regime import Regime, regime
 from zk0.policy.features.store import FeatureCacheError

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -19,13 +18,15 @@ from zk0.params import FeatureParams
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.features import fill
 from zk0.policy.features.keys import backbone_key, digest_of, image_block
-from zk0.policy.features.places import ABOUT, MEMO, check_space, features_folder, size_text
-from zk0.policy.features.regime import regime
-from zk0.policy.features.store import ITEMS, SUFFIX, FeatureCacheError, FeatureFile, Layout, create, shelf, write_frames
+from zk0.policy.features.places import ABOUT, MEMO, check_space, size_text
+from zk0.policy.features.reading import FeatureFile, shelf
+from zk0.policy.features.store import ITEMS, SUFFIX, FeatureCacheError, Layout, create, write_frames
 
 KV = "kv"
 _LONG_WORK_PIXELS = 2**24  # from here on a progress bar
 _LARGE_BYTES = 2**26  # from here on announced each time
+
+_announced: set[Path] = set()
 
 Advance = Callable[[int], None]
 
@@ -55,10 +56,8 @@ class FrameFeatures:
         folder: Where this backbone's features lie.
     """
 
-    def __init__(
-        self, loaded: LoadedPolicy, frames: Frames, settings: FeatureParams, folder: Path, kind: str | None = None
-    ) -> None:
-        self.kind: Literal["tokens", "prefix"] = "prefix" if (kind or settings.cache) == "prefix" else "tokens"
+    def __init__(self, loaded: LoadedPolicy, frames: Frames, settings: FeatureParams, folder: Path) -> None:
+        self.kind: Literal["tokens", "prefix"] = "prefix" if settings.cache == "prefix" else "tokens"
         self.loaded, self.frames, self.dtype = loaded, frames, settings.dtype
         self.cameras = [camera for camera in loaded.cameras if camera in frames.images.cameras]
         self.names = self.cameras if self.kind == "tokens" else [KV]
@@ -265,53 +264,8 @@ class FrameFeatures:
             raise FeatureCacheError(f"{about} cannot be written: {error.strerror}; name another folder") from error
 
 
-def features_for(loaded: LoadedPolicy, frames: Frames, settings: FeatureParams, root: Path) -> FrameFeatures | None:
-    """The features of some frames.
-
-    Args:
-        loaded: Policy and processors.
-        frames: Recorded frames.
-        settings: ``features`` of params.
-        root: Project folder; features lie in :func:`~zk0.policy.features.places.features_folder`.
-
-    Returns:
-        None where params switch them off or, with one message a process that says why, where they would not stay true
-        because the backbone trains.
-    """
-    if settings.cache == "off" or not any(camera in frames.images.cameras for camera in loaded.cameras):
-        return None
-    holds = regime(loaded.policy)
-    if not holds.tokens:
-        _say_once(f"features of frames are not kept: {holds.reason}")
-        return None
-    kind = settings.cache
-    if kind == "prefix" and not holds.prefix:
-        _say_once(f"image tokens are kept instead of keys and values: {holds.reason}")
-        kind = "tokens"
-    features = FrameFeatures(loaded, frames, settings, features_folder(root), kind)
-    if settings.ahead:
-        features.ensure(np.arange(len(frames)))
-    return features
-
-
-@cache
-def _say_once(message: str) -> None:
-    console.print(message, markup=False)
-
-
 def _announce(size: int, folder: Path, free: int) -> None:
     """Say how much will be written: always when it is much, else once a process and backbone."""
-    text = f"kept in {folder} ({size_text(free)} free)"
-    if size >= _LARGE_BYTES:
-        console.print(f"{size_text(size)} of features are computed and {text}", markup=False)
-    else:
-        _announce_small(size_text(size), folder)
-
-
-_ANNOUNCED: set[Path] = set()
-
-
-def _announce_small(size: str, folder: Path) -> None:
-    if folder not in _ANNOUNCED:
-        _ANNOUNCED.add(folder)
-        console.print(f"features of frames are kept in {folder}, the first {size}", markup=False)
+    if size >= _LARGE_BYTES or folder not in _announced:
+        _announced.add(folder)
+        console.print(f"{size_text(size)} of features are kept in {folder} ({size_text(free)} free)", markup=False)

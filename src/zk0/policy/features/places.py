@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zk0.files import read_json
-from zk0.policy.features.store import PARTIAL, SUFFIX, FeatureCacheError, FeatureFile
+from zk0.policy.features.reading import FeatureFile
+from zk0.policy.features.store import PARTIAL, SUFFIX, FeatureCacheError
 
 FOLDER_VARIABLE = "ZK0_FEATURES"
 ABOUT = "about.json"
