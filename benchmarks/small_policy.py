@@ -29,7 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     """Train with each kind of cache in turns, then as LeRobot does."""
-    steps, repeats, episodes = (6, 2, 3) if quick else (30, 5, 30)
+    steps, repeats, turns, episodes = (6, 2, 1, 3) if quick else (30, 3, 2, 30)
     params = demo_params(
         data={"sites": {"red-cube": "sim:push-red-cube-left"}, "unseen": {}, "episodes": episodes},
     )
@@ -57,11 +57,14 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
         return own(cache)
 
     built = {cache: pieces.get(f"{cache}, cold", cold, cache) for cache in CACHES}
-    warm = {cache: pieces.get(f"{cache}, warm", own, cache) for cache in CACHES}
     (site,) = read_manifests(root)[0]
-    peer = pieces.get("lerobot-train", _peer, root, site, params, steps * repeats)
-    seconds = {cache: warm[cache]["step_s"] + built[cache]["step_s"] for cache in CACHES}
-    peer_s = [u + d for u, d in zip(peer["update_s"][1:], peer["data_s"][1:], strict=True)]
+    seconds: dict[str, list[float]] = {cache: [] for cache in CACHES}
+    peer_s: list[float] = []
+    for turn in range(1, turns + 1):
+        for cache in CACHES:
+            seconds[cache] += pieces.get(f"{cache}, warm, {turn}", own, cache)["step_s"]
+        peer = pieces.get(f"lerobot-train, {turn}", _peer, root, site, params, steps * repeats)
+        peer_s += [u + d for u, d in zip(peer["update_s"][1:], peer["data_s"][1:], strict=True)]
     rates = {cache: 1 / Spread.of(values).median for cache, values in seconds.items()}
     peer_rate = 1 / Spread.of(peer_s).median
     work = f"local training of {steps} steps of batch {params.training.batch}, data loading included"

@@ -78,6 +78,39 @@ def test_benchmark_always_measures(served: Any) -> None:
     assert (project.root / "results/benchmark.json").read_text() != before
 
 
+_QUICK = """
+from pathlib import Path
+from prefect import flow
+from tasks.benchmarks import compare_benchmarks, measure_beside_peers
+
+@flow
+def quick():
+    measure_beside_peers(Path.cwd(), only=("simulation",))
+    print("WORSE", compare_benchmarks(Path.cwd()))
+
+quick()
+"""
+
+
+def test_quick_benchmarks_are_compared_with_earlier_ones(served: Any) -> None:
+    """One of them for real, twice; before the second, the first is made out to have been ten times as fast."""
+    project, api = served
+    first = project.run("python", "-c", _QUICK, PREFECT_API_URL=api, timeout=300).stdout
+    history = project.root / "state/benchmarks/history.jsonl"
+    report = json.loads(history.read_text())
+    for row in report["rows"]:
+        row["ours"] *= 10
+    history.write_text(json.dumps(report) + "\n")
+
+    second = project.run("python", "-c", _QUICK, PREFECT_API_URL=api, timeout=300).stdout
+
+    assert "WORSE []" in first
+    assert "WORSE ['simulation at 96x96: " in second
+    assert len(history.read_text().splitlines()) == 2
+    found = [a for a in _post(f"{api}/artifacts/filter", {"limit": 100}) if a["key"] == "benchmark-comparison"]
+    assert any("are worse than before" in artifact["data"] for artifact in found)
+
+
 def test_artifacts_show_the_run(served: Any) -> None:
     _, api = served
     keys = {artifact["key"] for artifact in _post(f"{api}/artifacts/filter", {"limit": 100})}
