@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Before torch is imported: threads that wait would otherwise spin, and on a busy machine for several times as long
 # as the work itself takes.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.pop("ZK0_FEATURES", None)  # a developer's fast disk is not the tests' business
 
 FIRST_SEED = 20  # its eight scenes have four green cubes and four red ones
 

@@ -16,6 +16,7 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import RUN_ID, InProcessGrid
 from zk0.federation.server_app import app as server_app
 from zk0.params import Params
+from zk0.stages import features
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -30,6 +31,8 @@ def run(root: Path, params: Params) -> None:
         StageError: Stopped by the user; says how to go on.
     """
     torch.set_num_threads(params.threads)
+    if params.features.ahead:
+        features.build(root, params)
     sites, _ = read_manifests(root)
     grid = InProcessGrid(client_app, root, len(sites), params.data.decoded_limit_bytes)
     context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={"project": str(root)})
