@@ -61,7 +61,7 @@ def prepared(name: str, params: Params) -> Path:
     from zk0.resolve import resolve_sources
     from zk0.stages import prepare
 
-    data = params.model_dump(mode="json", include={"seed", "data", "policy"})
+    data = params.model_dump(mode="json", include={"seed": True, "data": True, "policy": {"base"}})
     digest = xxhash.xxh3_64_hexdigest(yaml.safe_dump(data).encode())[:8]
     root = (CACHE / "projects" / f"{name}-{digest}").resolve()
     lock = resolve_sources(params, root)
