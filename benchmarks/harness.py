@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -160,11 +159,6 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def title_of(name: str) -> str:
-    """The first sentence of a benchmark's docstring."""
-    return (importlib.import_module(f"benchmarks.{name}").__doc__ or name).strip().splitlines()[0]
 
 
 def _now() -> str:

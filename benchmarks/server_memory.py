@@ -62,9 +62,10 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
         title="Server memory",
         about=(
             "The server alone in a process: its peak resident memory while it runs rounds, less what the process holds "
-            "after its imports and a run of a tiny model (the kernel's high-water mark, reset at that point), over the bytes of the trainable "
-            "parameters. A stand-in for the network makes the sites' replies one at a time, each a new random update, "
-            "encoded and digested as a site encodes it; the reply being made is counted, as a received one would be. "
+            "after its imports and a run of a tiny model (the kernel's high-water mark, reset at that point), over the "
+            "bytes of the trainable parameters. A stand-in for the network makes the sites' replies one at a time, "
+            "each a new random update, encoded and digested as a site encodes it; the reply being made is counted, as "
+            "a received one would be. "
             f"From {own_sites[0]} to {own_sites[-1]} sites ours varies by {told}."
         ),
         rows=rows,
