@@ -65,7 +65,7 @@ class Setting:
             )
         if quick:
             return cls(device, batch, precision, 2, 4, 4, 1, 1, 2, 2)
-        return cls(device, batch, precision, 4, 8, 5, 2, 2, 2, 2)
+        return cls(device, batch, precision, 4, 8, 10, 2, 2, 2, 2)
 
     @property
     def variant(self) -> str:
@@ -144,9 +144,8 @@ def outcome(
     suffix = f", {setting.variant.replace('-', ', ')}" if setting.variant else ""
     work = f"one optimiser step of batch {setting.batch}, {setting.precision}, 450 M SmolVLA, two 480x640 cameras"
     rows: list[Row] = []
-    spread = {
-        PEER: f"{Spread.of(peer_steps)} s, of which data {median([d for r in peers for d in r['data_s'][1:]]):.2g} s"
-    }
+    waiting = median(seconds for run in peers for seconds in run["data_s"][1:])
+    spread = {PEER: f"{Spread.of(peer_steps)} s, of which waiting for data {waiting:.2g} s"}
     lines: dict[str, list[list[float]]] = {}
     frame_s = {cache: run["build_s"] / run["frames"] for cache, run in built.items()}
     for cache, results in warm.items():
@@ -185,8 +184,9 @@ def outcome(
             f"{setting.workers} workers, {peers[0]['decoder']} decoding, preprocessor, optimiser preset and update), "
             "ours is the function that a site trains with, from features that are kept on disk: image tokens, or keys "
             "and values of image and language prefix. Same dataset, same training frames, same batch size, same "
-            "threads; each in a process of its own, in turns. Our seconds are those of a whole local training "
-            "over its steps, with everything that belongs to it."
+            "threads; each in a process of its own, in turns. Our seconds are those of a whole local training of "
+            f"{setting.own_steps} steps, with everything that belongs to it, over its steps; the peer's are its steps "
+            "alone, without its first one, which allocates the optimiser's moments."
         ),
         rows=rows,
         spread=spread,
