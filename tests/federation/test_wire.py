@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,23 @@ def test_bytes_that_are_no_tensor_are_named() -> None:
 def test_another_codec_than_agreed_on_is_refused() -> None:
     with pytest.raises(WireError, match="'delta': tensor 'matrix' is encoded as 'int8', expected 'int4'"):
         wire.unpack(packed("int8"), "delta", "int4")
+
+
+def test_content_is_freed_as_soon_as_nobody_holds_it() -> None:
+    """Not when the garbage collector next looks: an update may be hundreds of megabytes."""
+    gc.collect()
+    gc.disable()
+    try:
+        content = packed("int8")
+        protocol.write(content, HEADER)
+        wire.unpack(content, "delta", "int8")
+        protocol.read(content)
+        wire.payload_bytes(content)
+        watched = weakref.ref(content)
+        del content
+        assert watched() is None
+    finally:
+        gc.enable()
 
 
 def test_payload_counts_all_arrays() -> None:

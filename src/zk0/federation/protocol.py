@@ -9,7 +9,7 @@ from typing import Any
 from flwr.app import ConfigRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
 
-from zk0.federation.wire import WireError
+from zk0.federation.wire import WireError, record_in
 from zk0.params import Codec, EvaluationParams, FeatureParams, TrainingParams
 
 SUMMARY = "query.summary"
@@ -99,7 +99,7 @@ def read(content: RecordDict, kind: type[Header] = Header) -> tuple[Any, dict[st
     Raises:
         WireError: They are missing or malformed.
     """
-    record = content.config_records.get(_HEADER)
+    record = record_in(content, _HEADER, ConfigRecord)
     if record is None or "json" not in record:
         raise WireError("the message has no header")
     try:

@@ -11,6 +11,8 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 
+from zk0.federation.wire import arrays_in
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -59,7 +61,7 @@ def set_aside(message: Message, folder: Path) -> None:
     Raises:
         OSError: There is no room for it.
     """
-    arrays = [array for record in message.content.array_records.values() for array in record.values()]
+    arrays = arrays_in(message.content)
     size = sum(len(array.data) for array in arrays)
     if not size:
         return

@@ -214,6 +214,7 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
     with Saver(states, saved) as saver:
         if state is None:
             state = first_state(server, start)
+            del start  # the state's alone from here on: once round 1 is over, it is of no more use
             saver.save(state)
         else:
             server.journal.say("resume", f"continuing after round {state.round}", round=state.round)

@@ -54,9 +54,10 @@ def unpack(content: RecordDict, name: str, codec: Codec = "fp32") -> Tensors:
     Raises:
         WireError: The record is missing or its digest differs; or as :func:`decode`.
     """
-    if name in content.array_records:
-        stated = content.config_records.get(f"{name}.{_DIGEST}", ConfigRecord()).get(_DIGEST)
-        found = _digest(content.array_records[name])
+    if (record := record_in(content, name, ArrayRecord)) is not None:
+        beside = record_in(content, f"{name}.{_DIGEST}", ConfigRecord)
+        stated = beside.get(_DIGEST) if beside is not None else None
+        found = _digest(record)
         if stated != found:
             raise WireError(f"'{name}' has digest {found}, but its sender states {stated!r}: it was damaged or changed")
     return decode(content, name, codec)
@@ -71,11 +72,10 @@ def decode(content: RecordDict, name: str, codec: Codec = "fp32") -> Tensors:
     Raises:
         WireError: The record is missing, was made by another codec or cannot be decoded; names the tensor.
     """
-    if name not in content.array_records:
+    record = record_in(content, name, ArrayRecord)
+    if record is None:
         raise WireError(f"the message has no tensors '{name}'")
-    encoded = {
-        key: Encoded(array.dtype, tuple(array.shape), array.data) for key, array in content.array_records[name].items()
-    }
+    encoded = {key: Encoded(array.dtype, tuple(array.shape), array.data) for key, array in record.items()}
     try:
         return codecs.decode_all(codecs.codec_named(codec), encoded)
     except codecs.CodecError as error:
@@ -84,7 +84,22 @@ def decode(content: RecordDict, name: str, codec: Codec = "fp32") -> Tensors:
 
 def payload_bytes(content: RecordDict) -> int:
     """Bytes of all arrays in a message's content, as serialised."""
-    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    return sum(len(array.data) for array in arrays_in(content))
+
+
+def arrays_in(content: RecordDict) -> list[Array]:
+    """All arrays of a message's content."""
+    return [array for record in content.values() if isinstance(record, ArrayRecord) for array in record.values()]
+
+
+def record_in[R: (ArrayRecord, ConfigRecord)](content: RecordDict, name: str, kind: type[R]) -> R | None:
+    """The record of that name and kind, or None.
+
+    Flower's own ``content.array_records`` ties a content to itself: an update of hundreds of
+    megabytes would then stay in memory until Python looks for such circles, many updates later.
+    """
+    record = content.get(name)
+    return record if isinstance(record, kind) else None
 
 
 def _digest(record: ArrayRecord) -> str:
