@@ -56,7 +56,7 @@ def train_round(
     spent = 0.0
 
     def memory(partition: int) -> dict[str, int]:
-        back = saver.durable.used if saver and saver.durable else {}
+        back = (saver.used if saver else None) or {}
         return {"used": state.used.get(partition, 0), "keep": back.get(partition, 0)}
 
     with make_aggregator(server.params.federation, state.tensors, server.workspace) as aggregator:
@@ -218,7 +218,7 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
             saver.save(state)
         else:
             server.journal.say("resume", f"continuing after round {state.round}", round=state.round)
-            saver.durable = state
+            saver.used = state.used
             after(state, None)
         stats = moments_in(state).normalisation()
         while state.round < server.params.federation.rounds:

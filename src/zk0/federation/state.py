@@ -146,7 +146,7 @@ class Saver:
         self._states, self._after = states, after
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
-        self.durable: RoundState | None = None  # the last state a restart would find
+        self.used: dict[int, int] | None = None  # of the last state that a restart would find; None = there is none
 
     def save(self, state: RoundState) -> None:
         """Begin to save a state, once the one before is saved.
@@ -177,7 +177,7 @@ class Saver:
         try:
             began = time.perf_counter()
             self._states.save(state)
-            self.durable = state
+            self.used = state.used
             self._after(state, time.perf_counter() - began)
         except BaseException as error:  # told to the rounds by wait()
             self._error = error
