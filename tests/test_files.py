@@ -13,6 +13,7 @@ import xxhash
 from zk0.files import (
     digest_file,
     digest_folder,
+    digest_parts,
     read_json,
     replaced_folder,
     write_bytes,
@@ -134,3 +135,15 @@ def test_digest_does_not_depend_on_time(tmp_path: Path) -> None:
     os.utime(tmp_path / "x.json", (0, 0))
 
     assert digest_folder(tmp_path) == before
+
+
+def test_digest_of_parts_is_by_label_and_content_only() -> None:
+    small = {"a": b"one", "b": b"two"}
+    large = {name: content * 400_000 for name, content in small.items()}
+
+    for parts in (small, large):
+        whole = digest_parts(parts)
+        assert whole == digest_parts(dict(reversed(parts.items())))
+        assert whole != digest_parts({"a": parts["b"], "b": parts["a"]})
+        assert whole != digest_parts(parts | {"c": b""})
+        assert whole == digest_parts({name: memoryview(content) for name, content in parts.items()})

@@ -6,12 +6,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Buffer, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import xxhash
+
+_SIDE_BY_SIDE_BYTES = 1 << 20
 
 
 @contextmanager
@@ -76,6 +80,26 @@ def digest_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def digest_parts(parts: Mapping[str, Buffer]) -> str:
+    """xxh3-128 over labelled buffers, in hex; independent of the mapping's order.
+
+    Each is hashed by itself, large ones side by side: a core alone is slower than memory.
+    """
+    names = sorted(parts)
+    large = sum(memoryview(parts[name]).nbytes for name in names) > _SIDE_BY_SIDE_BYTES
+    run = _hashers().map if large else map
+    digest = xxhash.xxh3_128()
+    for name, one in zip(names, run(xxhash.xxh3_128_digest, [parts[name] for name in names]), strict=True):
+        digest.update(f"{name}\0".encode())
+        digest.update(one)
+    return digest.hexdigest()
+
+
+@cache
+def _hashers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, thread_name_prefix="zk0-digest")
 
 
 def digest_folder(folder: Path) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import xxhash
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from zk0.federation import codecs
 from zk0.federation.codecs import Encoded
+from zk0.files import digest_parts
 from zk0.params import Codec
 from zk0.policy.trainable import Tensors
 
@@ -104,9 +104,4 @@ def record_in[R: (ArrayRecord, ConfigRecord)](content: RecordDict, name: str, ki
 
 def _digest(record: ArrayRecord) -> str:
     """xxh3-128 over names, forms, shapes and bytes, in hex; independent of the order."""
-    digest = xxhash.xxh3_128()
-    for name in sorted(record):
-        array = record[name]
-        digest.update(f"{name}\0{array.dtype}\0{tuple(array.shape)}\0".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
+    return digest_parts({f"{name}\0{a.dtype}\0{tuple(a.shape)}": a.data for name, a in record.items()})

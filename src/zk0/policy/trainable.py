@@ -6,8 +6,9 @@ import math
 from collections.abc import Collection, Mapping
 
 import torch
-import xxhash
 from torch import nn
+
+from zk0.files import digest_parts
 
 Tensors = dict[str, torch.Tensor]
 
@@ -106,9 +107,9 @@ def _norm(name: str, tensor: torch.Tensor) -> float:
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """xxh3-128 over names, dtypes, shapes and bytes, in hex; independent of the mapping's order."""
-    digest = xxhash.xxh3_128()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.view(torch.uint8).numpy() if tensor.ndim else tensor.numpy().tobytes())
-    return digest.hexdigest()
+    parts = {}
+    for name, tensor in tensors.items():
+        whole = tensor.detach().cpu().contiguous()
+        label = f"{name}\0{whole.dtype}\0{tuple(whole.shape)}"
+        parts[label] = whole.reshape(-1).view(torch.uint8).numpy()
+    return digest_parts(parts)
