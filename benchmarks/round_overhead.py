@@ -29,7 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     """Ours without and with saving, the peer, and the limit, in turns."""
-    values, rounds, repeats = (FULL // 10, 3, 1) if quick else (FULL, 4, 2)
+    values, rounds, repeats = (FULL // 10, 3, 1) if quick else (FULL, 8, 2)
     root = no_training_project(rounds)
     moved = 2 * SITES * values * 4
 
