@@ -127,6 +127,9 @@ class PolicyModel(PythonModel):
         """
         import torch
 
+        from zk0.policy import flow
+        from zk0.policy.inputs import observed
+
         config = self._loaded.policy.config
         cameras = self._loaded.cameras
         observation = read_observation(model_input, cameras, config.input_features[STATE].shape[0])
@@ -135,10 +138,7 @@ class PolicyModel(PythonModel):
             batch[camera] = torch.from_numpy(observation[camera]).permute(2, 0, 1)[None].float() / 255.0
         draws = torch.Generator().manual_seed(int((params or {}).get("seed", 0)))
         noise = torch.randn(1, config.chunk_size, config.max_action_dim, generator=draws)
-        self._loaded.policy.reset()
-        actions = self._loaded.policy.predict_action_chunk(
-            self._loaded.preprocess(batch), noise=noise.to(config.device)
-        )
+        actions = flow.predict(self._loaded.policy, observed(self._loaded, batch), noise.to(config.device))
         chunk: np.ndarray = self._loaded.postprocess(actions).cpu().numpy()[0]
         return chunk
 
