@@ -230,9 +230,7 @@ def test_rows_in_another_order_come_in_order(recorded: Path, folder: Path) -> No
 def test_rows_of_other_sizes_are_refused_by_whoever_reads_them(folder: Path) -> None:
     edit_numbers(folder, STATE, lambda values: values[3].pop())
 
-    with pytest.raises(
-        DataError, match=r"observation\.state holds vectors of sizes \[6, 5\]; `zk0 prepare` says"
-    ):
+    with pytest.raises(DataError, match=r"observation\.state holds vectors of sizes \[6, 5\]; `zk0 prepare` says"):
         _ = DatasetFolder(folder, NAME).rows
 
 

@@ -90,9 +90,7 @@ def test_images_of_another_size_than_the_metadata_says(tmp_path: Path, recorded:
     path.write_text(path.read_text().replace("96", "48"))
     frames = load_frames(manifest.model_copy(update={"root": "cubes"}), tmp_path, manifest.held_out_episodes, 0)
 
-    with pytest.raises(
-        DataError, match=r"episode \d is \(3, 96, 96\), but meta/info\.json says \(3, 48, 48\)"
-    ):
+    with pytest.raises(DataError, match=r"episode \d is \(3, 96, 96\), but meta/info\.json says \(3, 48, 48\)"):
         frames.images.read(TOP, np.array([0]))
 
 
