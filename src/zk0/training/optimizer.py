@@ -31,12 +31,13 @@ class LocalOptimizer:
         self._named = {name: p for name, p in policy.named_parameters() if p.requires_grad}
         self.parameters = list(self._named.values())
         self._clip = settings.grad_clip
+        self._fused = all(p.device.type in _FUSED for p in self.parameters)
         self._adamw = torch.optim.AdamW(
             self.parameters,
             lr=settings.learning_rate,
             betas=_BETAS,
             weight_decay=settings.weight_decay,
-            fused=all(p.device.type in _FUSED for p in self.parameters),
+            fused=self._fused,
         )
         if moments is not None:
             self._take(moments)
@@ -51,10 +52,10 @@ class LocalOptimizer:
         self._adamw.zero_grad(set_to_none=True)
 
     def _clip_gradients(self) -> None:
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        # Scaling by one changes nothing but takes a pass. A CUDA device would have to be waited for to know.
-        if norm.device.type != "cpu" or not float(norm) <= self._clip:
+        norm = _total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if self._fused:  # as GradScaler does it: the step's own pass over the gradients divides them by this
+            self._adamw.grad_scale = (norm / self._clip).clamp_min(1.0)  # type: ignore[attr-defined]
+        else:
             nn.utils.clip_grads_with_norm_(self.parameters, self._clip, norm)
 
     def moments(self) -> Tensors:
@@ -83,6 +84,13 @@ class LocalOptimizer:
                 "step": moments["step"].to(parameter.device, torch.float32, copy=True),
                 **{moment: moments[f"{moment}/{name}"].to(parameter.device, copy=True) for moment in _MOMENTS},
             }
+
+
+def _total_norm(gradients: list[Tensor]) -> Tensor:
+    """The norm of all of them together; on a CPU by dot products, which take half as long as its norms."""
+    if any(g.device.type != "cpu" or g.dtype != torch.float32 for g in gradients):
+        return nn.utils.get_total_norm(gradients)
+    return torch.stack([torch.dot(flat, flat) for flat in (g.flatten() for g in gradients)]).sum().sqrt()
 
 
 class Proximal:
