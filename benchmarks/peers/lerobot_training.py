@@ -8,6 +8,7 @@ step's seconds to its log, and there they are read.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -44,6 +45,8 @@ def lerobot_steps(
     Returns:
         ``update_s`` and ``data_s`` of every step, ``start_s`` until the first step began, ``peak_bytes``.
     """
+    os.environ.pop("GOMP_SPINCOUNT", None)  # zk0's; read when torch is imported
+
     import torch
     from accelerate import Accelerator
     from lerobot.configs.default import DatasetConfig, WandBConfig

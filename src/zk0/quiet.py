@@ -1,4 +1,4 @@
-"""Telemetry of every library off, and their chatter down, in one place, before any is imported.
+"""Telemetry of every library off, their chatter down and their waiting short, in one place, before any is imported.
 
 A setting that is already in the environment is left as it is.
 """
@@ -25,10 +25,18 @@ SETTINGS = {
 }
 
 
+# How long GNU OpenMP's threads spin at the end of a parallel loop before they sleep. With its own 300,000
+# one busy neighbour on two cores slows a training step down 20 times, with this 3 times, and with 0 twice;
+# on an idle machine this costs 3%, and 0 costs 20%.
+SPINS = 10_000
+
+
 def switch_off() -> None:
     """Put the settings into this process's environment, and so into its children's, and keep freed memory."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
     _keep_freed_memory()
 
 
