@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.harness import NAMES, RESULTS, Fresh, Keep, Out, Quick
+from benchmarks.harness import NAMES, RESULTS, VARIANTS, Fresh, Keep, Out, Quick
+from benchmarks.pieces import FOLDER
 from zk0.console import console
 from zk0.measuring.history import QUICK
 from zk0.measuring.rows import BenchmarkError, read_report
@@ -44,7 +47,7 @@ def main(
         console.print(f"error: {error}", style="bold red", markup=False)
         raise typer.Exit(1) from None
     if failed:
-        console.print(f"failed: {', '.join(failed)}; run them again with --only NAME", style="bold red")
+        console.print(f"failed: {', '.join(failed)}; the same command measures only what is missing", style="bold red")
         raise typer.Exit(1)
 
 
@@ -61,16 +64,22 @@ def checked(only: list[str] | None) -> list[str]:
 
 
 def _run_all(names: list[str], path: Path, quick: bool, fresh: bool, keep: bool, begin_anew: bool) -> list[str]:
-    """Run each in its own process; one that fails does not keep the others from running."""
+    """Run each in its own process; one that fails does not keep the others from running.
+
+    What they measured is kept until all are through, so that an interrupted set goes on where it was.
+    """
     if begin_anew:
         path.unlink(missing_ok=True)
+    runs = [(name, options) for name in names for options in ((), *(() if quick else VARIANTS.get(name, ())))]
     failed = []
-    for place, name in enumerate(names, 1):
-        console.print(f"[dim]{place} of {len(names)}[/]")
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--out", str(path)]
+    for place, (name, options) in enumerate(runs, 1):
+        console.print(f"[dim]{place} of {len(runs)}[/]")
+        command = [sys.executable, "-m", f"benchmarks.{name}", *options, "--part", "--out", str(path)]
         command += [flag for flag, on in (("--quick", quick), ("--fresh", fresh), ("--keep", keep)) if on]
         if subprocess.run(command, check=False).returncode:
-            failed.append(name)
+            failed.append(shlex.join([name, *options]))
+    if not failed:
+        shutil.rmtree(FOLDER / ("quick" if quick else "full"), ignore_errors=True)
     return failed
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-import typer
-
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.harness import Outcome, plain_app
 from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.projects import CACHE, demo_params, prepared
@@ -19,7 +17,6 @@ from zk0.measuring.rows import row
 from zk0.measuring.timing import Spread
 
 NAME = "codec_ladder"
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
@@ -100,12 +97,5 @@ def outcome(results: dict[str, list[dict[str, Any]]], seeds: int, command: str) 
     )
 
 
-@app.command()
-def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
-    """Compare codecs by held-out loss and bytes."""
-    command = command_of(NAME, quick=quick)
-    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
-
-
 if __name__ == "__main__":
-    app()
+    plain_app(NAME, "Compare codecs by held-out loss and bytes.", measure)()

@@ -33,10 +33,14 @@ NAMES = (
     "simulation",
 )
 
+# Further runs of a benchmark at full size, by their options.
+VARIANTS: dict[str, tuple[tuple[str, ...], ...]] = {"local_training": (("--batch", "8"),)}
+
 Quick = Annotated[bool, typer.Option(help="Small sizes: the whole set takes minutes.")]
 Out = Annotated[Path | None, typer.Option(help="Report to add the rows to.", show_default=False)]
 Fresh = Annotated[bool, typer.Option(help="Forget what an interrupted run measured.")]
 Keep = Annotated[bool, typer.Option(help="Use what an interrupted run measured even if the code has changed.")]
+Part = Annotated[bool, typer.Option(hidden=True, help="Leave what was measured to whoever runs this among others.")]
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,7 @@ def run_alone(
     out: Path | None,
     fresh: bool,
     keep: bool,
+    part: bool,
 ) -> None:
     """Run a benchmark from its command line, add its rows to the report and print them.
 
@@ -111,6 +116,7 @@ def run_alone(
         out: The report; by default benchmarks/results.json, or results/bench-quick.json at small sizes.
         fresh: Forget what an interrupted run measured; small sizes always do.
         keep: See :class:`benchmarks.pieces.Pieces`.
+        part: One of several that run as one: its pieces stay until all are through.
     """
     path = out or (QUICK if quick else RESULTS)
     here = machine()
@@ -137,8 +143,29 @@ def run_alone(
     }
     report = read_report(path) if path.exists() else None
     write_report(path, merged(report, key, detail, outcome.rows, here))
-    pieces.clear()
+    if not part:
+        pieces.clear()
     console.print(table_of(outcome.rows))
+
+
+def plain_app(name: str, about: str, measure: Callable[[bool, str, Pieces], Outcome]) -> typer.Typer:
+    """The command line of a benchmark that has no options of its own.
+
+    Args:
+        name: Its module's.
+        about: Shown by ``--help``.
+        measure: Takes whether at small sizes, the command for its rows, and its pieces.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @app.command(help=about)
+    def main(
+        quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False, part: Part = False
+    ) -> None:
+        command = command_of(name, quick=quick)
+        run_alone(name, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep, part=part)
+
+    return app
 
 
 def table_of(rows: list[Row]) -> Table:

@@ -11,9 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import typer
 
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.harness import Outcome, plain_app
 from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.projects import CACHE, absolute
@@ -22,7 +21,6 @@ from zk0.measuring.timing import Spread
 
 NAME = "latency"
 PEER = "lerobot 0.6.1 predict_action"
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def latencies(*, checkpoint: str, height: int, width: int, chunks: int, device: str, threads: int) -> dict[str, Any]:
@@ -121,12 +119,5 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     )
 
 
-@app.command()
-def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
-    """Time action chunks, beside LeRobot's."""
-    command = command_of(NAME, quick=quick)
-    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
-
-
 if __name__ == "__main__":
-    app()
+    plain_app(NAME, "Time action chunks, beside LeRobot's.", measure)()

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.harness import Fresh, Keep, Out, Outcome, Part, Quick, command_of, run_alone
 from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.projects import CACHE, camera_params, prepared
@@ -211,6 +211,7 @@ def main(
     out: Out = None,
     fresh: Fresh = False,
     keep: Keep = False,
+    part: Part = False,
 ) -> None:
     """Compare a training step with LeRobot's, on a CPU or a GPU."""
     if device not in ("cpu", "cuda"):
@@ -220,7 +221,7 @@ def main(
     setting = Setting.of(device, batch, precision, quick)  # type: ignore[arg-type]
     command = command_of(NAME, device=device, batch=batch, precision=precision, quick=quick)
     key = f"{NAME}-{setting.variant}" if setting.variant else NAME
-    run_alone(key, lambda p: measure(setting, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
+    run_alone(key, lambda p: measure(setting, command, p), quick=quick, out=out, fresh=fresh, keep=keep, part=part)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import typer
-
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.harness import Outcome, plain_app
 from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.projects import CACHE, demo_params, prepared, use_params
@@ -23,7 +21,6 @@ from zk0.measuring.rows import Row, row
 NAME = "many_sites"
 TASK = "press-magenta-disc"
 ROUNDS = 5
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def record(*, folder: str, episodes: int) -> None:
@@ -144,12 +141,5 @@ def outcome(results: dict[int, dict[str, Any]], command: str) -> Outcome:
     )
 
 
-@app.command()
-def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
-    """Run many sites on this machine, and tell whether time is linear and memory flat."""
-    command = command_of(NAME, quick=quick)
-    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
-
-
 if __name__ == "__main__":
-    app()
+    plain_app(NAME, "Run many sites on this machine, and tell whether time is linear and memory flat.", measure)()

@@ -12,7 +12,6 @@ from flwr.app import Message, RecordDict
 
 from benchmarks.projects import CACHE, camera_params
 from benchmarks.sizes import shapes_of
-from benchmarks.stand_in_grid import StandInGrid
 
 _SMALL = 10_000
 
@@ -50,6 +49,7 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
     from zk0.federation import protocol, wire
     from zk0.federation import rounds as federation
     from zk0.federation import server as serving
+    from zk0.federation.inprocess import LocalGrid
     from zk0.federation.journal import Journal
     from zk0.federation.state import StateFolder
     from zk0.federation.statistics import Moments
@@ -58,7 +58,7 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
     six = np.ones(6)
     moments = Moments(np.array(1.0), six, six, six, six, six, six, six)
 
-    def answer(message: Message) -> RecordDict:
+    def answer(message: Message) -> Message:
         kind = message.metadata.message_type
         header_kind = protocol.SiteTask if kind in (protocol.TRAIN, protocol.EVALUATE) else protocol.Header
         asked, _ = protocol.read(message.content, header_kind)
@@ -76,13 +76,13 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
             numbers = {"held_out_loss": 1.0, "frames": 1, "evaluate_s": 1.0}
         header = protocol.Header(run=asked.run, round=asked.round, partition=asked.partition)
         protocol.write(content, header, **numbers)
-        return content
+        return Message(content, reply_to=message)
 
     params = camera_params(Path(), federation={"strategy": strategy, "rounds": rounds})
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="server-", dir=CACHE) as folder:
         journal = Journal(Path(folder) / "events.jsonl")
-        grid = StandInGrid(sites, answer)
+        grid = LocalGrid(sites, answer)
         server = serving.Server(grid, params, "benchmark", ("random:full", ""), journal, Path(folder) / "waiting")
         server.meet()
         federation.run_rounds(

@@ -9,9 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.harness import Outcome, plain_app
 from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.projects import camera_params, prepared, use_params
@@ -24,7 +22,6 @@ NAME = "round_overhead"
 PEER = "Flower 1.41 run_simulation (Ray), FedAvg"
 SITES = 4
 THREADS = 2
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
@@ -155,12 +152,5 @@ def _memory(runs: list[Any], values: int) -> float:
     return float(max(run["peak_bytes"] - run["baseline_bytes"] for run in runs)) / values / 4
 
 
-@app.command()
-def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
-    """Time rounds in which nobody trains, beside Flower's simulation."""
-    command = command_of(NAME, quick=quick)
-    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
-
-
 if __name__ == "__main__":
-    app()
+    plain_app(NAME, "Time rounds in which nobody trains, beside Flower's simulation.", measure)()

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import typer
-
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.harness import Outcome, plain_app
 from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.sizes import FULL
@@ -18,7 +16,6 @@ from zk0.measuring.rows import Row, row
 NAME = "server_memory"
 PEER = "Flower 1.41 FedAvg"
 STRATEGIES = ("fedavg", "fedadam")
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
@@ -87,12 +84,5 @@ def over_trainable(result: dict[str, int]) -> float:
     return (result["peak_bytes"] - result["baseline_bytes"]) / result["trainable_bytes"]
 
 
-@app.command()
-def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
-    """Measure the server's peak memory by number of sites, beside Flower's FedAvg."""
-    command = command_of(NAME, quick=quick)
-    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
-
-
 if __name__ == "__main__":
-    app()
+    plain_app(NAME, "Measure the server's peak memory by number of sites, beside Flower's FedAvg.", measure)()

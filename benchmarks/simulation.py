@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import typer
 from rich.progress import track
 
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.harness import Outcome, plain_app
 from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from zk0.console import console
@@ -16,7 +15,6 @@ from zk0.data.sim.tasks import SITES, TASKS
 from zk0.measuring.rows import row
 
 NAME = "simulation"
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def control_steps(*, image_size: int, steps: int) -> float:
@@ -90,12 +88,5 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     )
 
 
-@app.command()
-def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
-    """Time the embedded arm."""
-    command = command_of(NAME, quick=quick)
-    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
-
-
 if __name__ == "__main__":
-    app()
+    plain_app(NAME, "Time the embedded arm.", measure)()

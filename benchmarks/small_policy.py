@@ -9,9 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.harness import Outcome, plain_app
 from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.projects import CACHE, demo_params, prepared
@@ -24,7 +22,6 @@ NAME = "small_policy"
 PEER = "lerobot-train 0.6.1"
 OFF = "zk0 without kept features"
 CACHES = ("off", "tokens", "prefix")
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
@@ -120,12 +117,5 @@ def _peer(root: Path, site: Manifest, params: Params, steps: int) -> dict[str, A
     )
 
 
-@app.command()
-def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
-    """Steps a second of the demo's local training."""
-    command = command_of(NAME, quick=quick)
-    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
-
-
 if __name__ == "__main__":
-    app()
+    plain_app(NAME, "Steps a second of the demo's local training.", measure)()

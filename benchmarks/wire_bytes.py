@@ -8,9 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Quick, command_of, run_alone
+from benchmarks.harness import Outcome, plain_app
 from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.projects import camera_params, prepared, use_params
@@ -28,7 +26,6 @@ LADDER = {
     "int4": ("int4", "int4", 0),
     "LoRA rank 16, int8": ("int8", "int8", 16),
 }
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
@@ -84,12 +81,5 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     )
 
 
-@app.command()
-def main(quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False) -> None:
-    """Count bytes a site and round under each codec, beside peers."""
-    command = command_of(NAME, quick=quick)
-    run_alone(NAME, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep)
-
-
 if __name__ == "__main__":
-    app()
+    plain_app(NAME, "Count bytes a site and round under each codec, beside peers.", measure)()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
+from tasks.streaming import CommandFailed, stream
 from zk0.errors import StageError
 from zk0.measuring.history import QUICK, Regression, read_history, regressions, remember
 from zk0.measuring.rows import Report, read_report
@@ -32,28 +31,11 @@ def measure_beside_peers(root: Path, only: tuple[str, ...] = ()) -> None:
     """
     if importlib.util.find_spec("benchmarks") is None:
         raise StageError("the benchmarks are not part of this installation; run from a clone, after `make bench-quick`")
-    logger = get_run_logger()
     command = [sys.executable, "-m", "benchmarks", "--quick", *(f"--only={name}" for name in only)]
-    lines: list[str] = []
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "110"},
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if text := line.rstrip():
-                    lines.append(text)
-                    logger.info(text)
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        raise StageError("the quick benchmarks failed:\n" + "\n".join(lines[-15:]))
+    try:
+        stream(command, root)
+    except CommandFailed as error:
+        raise StageError(f"the quick benchmarks failed:\n{error}") from error
 
 
 # The tracking database may be busy or, when it is a server, away.

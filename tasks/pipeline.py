@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect.logging import get_run_logger
+from tasks.streaming import CommandFailed, stream
 
 SKIPPED = "didn't change, skipping"
 
@@ -51,33 +50,16 @@ def run_stage(
     Raises:
         StageFailed: The command failed.
     """
-    logger = get_run_logger()
     began = time.monotonic()
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage, *(["--force"] if force else [])]
     # The stage's own command is `zk0`, which stands beside this interpreter.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    lines: list[str] = []
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                text = line.rstrip()
-                if text and not text.strip().startswith(_ADVICE):
-                    lines.append(text)
-                    logger.info(text)
-                    on_line(text)
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        raise StageFailed(f"stage '{stage}' failed:\n" + "\n".join(lines[-15:]))
+    try:
+        lines = stream(
+            command, root, environment={"PATH": path, **(environment or {})}, leave_out=_ADVICE, on_line=on_line
+        )
+    except CommandFailed as error:
+        raise StageFailed(f"stage '{stage}' failed:\n{error}") from error
     # A stage that DVC restored from its run cache did not run either, but its outputs are new here.
     changed = not any(SKIPPED in line for line in lines)
     return StageRun(stage, changed, time.monotonic() - began)

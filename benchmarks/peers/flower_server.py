@@ -10,7 +10,6 @@ from flwr.serverapp.strategy import FedAvg
 
 from benchmarks.peers.flower_ray import arrays_of
 from benchmarks.sizes import shapes_of
-from benchmarks.stand_in_grid import StandInGrid
 
 _SMALL = 10_000
 
@@ -33,11 +32,14 @@ def server_peak(*, sites: int, values: int, rounds: int) -> dict[str, Any]:
 
 
 def _serve(sites: int, values: int, rounds: int) -> None:
+    from zk0.federation.inprocess import LocalGrid
+
     rng = np.random.default_rng(1)
 
-    def answer(message: Message) -> RecordDict:
+    def answer(message: Message) -> Message:
         update = {n: Array(rng.standard_normal(s, dtype=np.float32)) for n, s in shapes_of(values).items()}
-        return RecordDict({"arrays": ArrayRecord(update), "metrics": MetricRecord({"num-examples": 1})})
+        content = RecordDict({"arrays": ArrayRecord(update), "metrics": MetricRecord({"num-examples": 1})})
+        return Message(content, reply_to=message)
 
     strategy = FedAvg(fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
-    strategy.start(StandInGrid(sites, answer), initial_arrays=arrays_of(values), num_rounds=rounds)
+    strategy.start(LocalGrid(sites, answer), initial_arrays=arrays_of(values), num_rounds=rounds)

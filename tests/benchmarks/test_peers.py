@@ -15,7 +15,7 @@ from benchmarks.own_server import server_peak as own_peak
 from benchmarks.peers.flower_ray import arrays_of
 from benchmarks.peers.flower_server import server_peak as flower_peak
 from benchmarks.sizes import shapes_of
-from benchmarks.stand_in_grid import StandInGrid
+from zk0.federation.inprocess import LocalGrid
 from zk0.measuring.rows import BenchmarkError
 
 VALUES = 200_000
@@ -41,11 +41,11 @@ def test_a_copy_is_timed(_elsewhere: Path) -> None:
 def test_grid_hands_out_one_reply_at_a_time() -> None:
     made: list[int] = []
 
-    def answer(message: Message) -> RecordDict:
+    def answer(message: Message) -> Message:
         made.append(message.metadata.dst_node_id)
-        return RecordDict({"metrics": MetricRecord({"n": 1})})
+        return Message(RecordDict({"metrics": MetricRecord({"n": 1})}), reply_to=message)
 
-    grid = StandInGrid(3, answer)
+    grid = LocalGrid(3, answer)
     replies = grid.send_and_receive([Message(RecordDict(), node, "train") for node in grid.get_node_ids()])
 
     next(iter(replies))

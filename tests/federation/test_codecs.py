@@ -292,7 +292,7 @@ def test_tensors_by_name(codec: Codec) -> None:
         "byte": torch.tensor([-3, 3], dtype=torch.int8),
     }
 
-    decoded = decode_all(codec, encode_all(codec, tensors), like=tensors)
+    decoded = decode_all(codec, encode_all(codec, tensors))
 
     assert {name: tensor.dtype for name, tensor in decoded.items()} == {n: t.dtype for n, t in tensors.items()}
     assert torch.equal(decoded.pop("w"), there_and_back(codec, tensors.pop("w")))
@@ -305,28 +305,23 @@ def test_dtype_that_cannot_travel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "said"),
     [
-        (lambda e: e.pop("b"), TensorMismatch, r"tensor 'b' is missing \(1 of 2 are\)"),
-        (lambda e: e.update(c=e["b"]), TensorMismatch, "tensor 'c' is not one that trains"),
-        (lambda e: e.update(w=replace(e["w"], shape=(3, 2))), TensorMismatch, r"shape \(3, 2\), expected \(2, 3\)"),
-        (lambda e: e.update(b=Encoded("torch.float16", (4,), b"12345678")), TensorMismatch, "torch.float16, expected"),
-        (lambda e: e.update(w=INT4.encode("w", gaussian(2, 3))), CodecError, "'w' is encoded as 'int4', expected"),
-        (lambda e: e.update(w=FP32.encode("w", gaussian(2, 3))), CodecError, "'w' is encoded as 'fp32', expected"),
-        (lambda e: e.update(w=replace(e["w"], form="torch.float32")), CodecError, "encoded as 'torch.float32'"),
-        (lambda e: e.update(w=replace(e["w"], payload=b"123")), CodecError, "tensor 'w' has 3 bytes"),
-        (lambda e: e.update(b=Encoded("torch.float64", (4,), b"1")), TensorMismatch, "'b' is torch.float64, expected"),
+        (lambda e: e.update(w=INT4.encode("w", gaussian(2, 3))), "'w' is encoded as 'int4', expected"),
+        (lambda e: e.update(w=FP32.encode("w", gaussian(2, 3))), "'w' is encoded as 'fp32', expected"),
+        (lambda e: e.update(w=replace(e["w"], form="torch.float32")), "encoded as 'torch.float32'"),
+        (lambda e: e.update(w=replace(e["w"], payload=b"123")), "tensor 'w' has 3 bytes"),
+        (lambda e: e.update(b=Encoded("torch.float64", (4,), b"1")), "tensor 'b' has 1 byte"),
     ],
 )  # fmt: skip
-def test_what_is_not_alike_is_refused(
-    change: Callable[[dict[str, Encoded]], object], error: type[Exception], said: str
+def test_another_codecs_or_a_damaged_tensor_is_refused(
+    change: Callable[[dict[str, Encoded]], object], said: str
 ) -> None:
-    like = {"w": gaussian(2, 3), "b": gaussian(4)}
-    encoded = encode_all(INT8, like)
+    encoded = encode_all(INT8, {"w": gaussian(2, 3), "b": gaussian(4)})
     change(encoded)
 
-    with pytest.raises(error, match=said):
-        decode_all(INT8, encoded, like)
+    with pytest.raises(CodecError, match=said):
+        decode_all(INT8, encoded)
 
 
 # -- error feedback -----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ touches one of Flower's internals, ``TaskIdentity``, which is why flwr is pinned
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,19 @@ RUN_ID = 1
 ERROR_CODE = 100
 
 
-class InProcessGrid(Grid):
-    """Nodes 1 to N, one per partition, served by one ClientApp in this process.
+class LocalGrid(Grid):
+    """Nodes 1 to N in this process, whose replies are made one at a time, in the messages' order.
 
-    Replies are yielded one by one, so a caller can fold each before the next site starts, and only
-    one update is in memory. A site's exception becomes an error reply, as on a real network.
+    Replies are yielded one by one, so a caller can fold each before the next is made, and only one
+    update is in memory.
+
+    Args:
+        nodes: N.
+        answer: Makes the reply to a message.
     """
 
-    def __init__(self, client_app: ClientApp, project: Path, partitions: int, decoded_limit_bytes: int) -> None:
-        self._app = client_app
-        self._contexts = {
-            number + 1: Context(
-                run_id=RUN_ID,
-                node_id=number + 1,
-                node_config={
-                    "partition-id": number,
-                    "num-partitions": partitions,
-                    "project": str(project),
-                    "decoded-limit-bytes": decoded_limit_bytes,
-                },
-                state=RecordDict(),
-                run_config={},
-            )
-            for number in range(partitions)
-        }
+    def __init__(self, nodes: int, answer: Callable[[Message], Message]) -> None:
+        self._nodes, self._answer = nodes, answer
         # In a SuperLink's processes Flower sets who speaks; here this process is run, server and sites.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 0, 0
         self._pending: dict[str, Message] = {}
@@ -63,7 +52,7 @@ class InProcessGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """All nodes, in partition order."""
-        return list(self._contexts)
+        return list(range(1, self._nodes + 1))
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Keep messages until their replies are pulled."""
@@ -75,18 +64,42 @@ class InProcessGrid(Grid):
         return keys
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Run the sites and return their replies."""
+        """Make the replies to what was pushed."""
         return [self._answer(self._pending.pop(key)) for key in message_ids]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """Run the sites one after the other, yielding each reply as it is made."""
+        """Make and yield one reply after the other, keeping none."""
         for message in messages:
             yield self._answer(message)
 
-    def _answer(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
+
+class InProcessGrid(LocalGrid):
+    """One node per partition, all served by one ClientApp.
+
+    A site's exception becomes an error reply, as on a real network.
+    """
+
+    def __init__(self, client_app: ClientApp, project: Path, partitions: int, decoded_limit_bytes: int) -> None:
+        super().__init__(partitions, self._serve)
+        self._app = client_app
+        self._contexts = {
+            node: Context(
+                run_id=RUN_ID,
+                node_id=node,
+                node_config={
+                    "partition-id": node - 1,
+                    "num-partitions": partitions,
+                    "project": str(project),
+                    "decoded-limit-bytes": decoded_limit_bytes,
+                },
+                state=RecordDict(),
+                run_config={},
+            )
+            for node in self.get_node_ids()
+        }
+
+    def _serve(self, message: Message) -> Message:
         try:
-            reply = self._app(message=message, context=self._contexts[node])
+            return self._app(message=message, context=self._contexts[message.metadata.dst_node_id])
         except Exception as error:  # whatever goes wrong at a site must not end the server
-            reply = Message(Error(ERROR_CODE, f"{type(error).__name__}: {error}"), reply_to=message)
-        return reply
+            return Message(Error(ERROR_CODE, f"{type(error).__name__}: {error}"), reply_to=message)

@@ -22,7 +22,7 @@ from zk0.federation.codecs.base import Codec, CodecError, Encoded, Payload
 from zk0.federation.codecs.blocks import Blocks
 from zk0.federation.codecs.plain import RAW, Bf16, Fp32, raw_decode, raw_encode
 from zk0.names import nearest_hint
-from zk0.policy.trainable import TensorMismatch, Tensors, check_names
+from zk0.policy.trainable import TensorMismatch, Tensors
 
 __all__ = [
     "CODECS",
@@ -68,20 +68,13 @@ def encode_all(codec: Codec, tensors: Mapping[str, torch.Tensor]) -> dict[str, E
     }
 
 
-def decode_all(codec: Codec, encoded: Mapping[str, Encoded], like: Mapping[str, torch.Tensor] | None = None) -> Tensors:
+def decode_all(codec: Codec, encoded: Mapping[str, Encoded]) -> Tensors:
     """Decode tensors by name; the result may share memory with the payloads and must not be written to.
 
-    Args:
-        codec: The one agreed on.
-        encoded: What arrived.
-        like: Tensors whose names, shapes and dtypes these must have.
-
     Raises:
-        CodecError: A tensor was encoded by another codec, or its payload is damaged; names it.
-        TensorMismatch: A tensor is not like its counterpart; nothing was decoded.
+        CodecError: A tensor was encoded by another codec than the one agreed on, or its payload is
+            damaged; names it.
     """
-    if like is not None:
-        _check_like(codec, encoded, like)
     return {name: _decode(codec, name, one) for name, one in encoded.items()}
 
 
@@ -122,25 +115,8 @@ def encode_with_error(
 
 
 def _decode(codec: Codec, name: str, one: Encoded) -> torch.Tensor:
-    dtype = _dtype(codec, name, one)
-    if dtype == torch.float32:
-        return codec.decode(name, one.payload, one.shape)
-    return raw_decode(name, one.payload, one.shape, dtype)
-
-
-def _dtype(codec: Codec, name: str, one: Encoded) -> torch.dtype:
     if one.form == codec.name:
-        return torch.float32
+        return codec.decode(name, one.payload, one.shape)
     if one.form in RAW:
-        return RAW[one.form]
+        return raw_decode(name, one.payload, one.shape, RAW[one.form])
     raise CodecError(f"tensor '{name}' is encoded as '{one.form}', expected '{codec.name}'")
-
-
-def _check_like(codec: Codec, encoded: Mapping[str, Encoded], like: Mapping[str, torch.Tensor]) -> None:
-    check_names(encoded.keys(), like.keys())
-    for name, want in like.items():
-        one = encoded[name]
-        if tuple(one.shape) != tuple(want.shape):
-            raise TensorMismatch(f"tensor '{name}' has shape {tuple(one.shape)}, expected {tuple(want.shape)}")
-        if (dtype := _dtype(codec, name, one)) != want.dtype:
-            raise TensorMismatch(f"tensor '{name}' is {dtype}, expected {want.dtype}")

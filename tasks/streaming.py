@@ -1,0 +1,65 @@
+"""Run a command in a project and stream its lines to the flow run's log."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from prefect.logging import get_run_logger
+
+_LAST = 15
+
+
+class CommandFailed(RuntimeError):
+    """A command ended with another status than 0; the message is its last lines."""
+
+
+def stream(
+    command: Sequence[str],
+    root: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    leave_out: tuple[str, ...] = (),
+    on_line: Callable[[str], None] = lambda line: None,
+) -> list[str]:
+    """Run a command, log its lines as they come, and end it when the flow is cancelled.
+
+    Args:
+        command: Program and arguments.
+        root: Project folder, where it runs.
+        environment: Further variables.
+        leave_out: Beginnings of lines that are not worth logging.
+        on_line: Called with each line.
+
+    Returns:
+        The lines.
+
+    Raises:
+        CommandFailed: Its exit status was not 0.
+    """
+    logger = get_run_logger()
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                text = line.rstrip()
+                if text and not text.strip().startswith(leave_out):
+                    lines.append(text)
+                    logger.info(text)
+                    on_line(text)
+        except BaseException:
+            process.terminate()
+            raise
+    if process.returncode:
+        raise CommandFailed("\n".join(lines[-_LAST:]))
+    return lines

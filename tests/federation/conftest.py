@@ -1,0 +1,77 @@
+"""A server that has met its sites, and what they answer in the first round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from federated_sites import BASE, LIMIT, MakeServer
+from flwr.clientapp import ClientApp
+
+from zk0.federation import protocol, wire
+from zk0.federation.broadcast import Model
+from zk0.federation.client_app import app as client_app
+from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.journal import Journal
+from zk0.federation.server import Server
+from zk0.federation.site import open_site
+from zk0.federation.state import RoundState
+from zk0.federation.statistics import Moments, merge_all, moments_of
+from zk0.params import Params
+from zk0.policy.checkpoint import LoadedPolicy, Stats
+from zk0.policy.trainable import Tensors
+
+
+@pytest.fixture(scope="module")
+def quick(small_params: Params) -> Params:
+    """One step of two frames, and half of the sites are enough."""
+    training = small_params.training.model_copy(update={"local_steps": 1, "batch": 2})
+    federation = small_params.federation.model_copy(update={"min_replies": 0.5})
+    return small_params.model_copy(update={"training": training, "federation": federation})
+
+
+@pytest.fixture
+def make_server(prepared: Path, quick: Params, tmp_path: Path) -> MakeServer:
+    """A server that has met its two sites: ``make_server(app, grid=..., **federation)``."""
+
+    def make(app: ClientApp = client_app, grid: type[InProcessGrid] = InProcessGrid, **federation: Any) -> Server:
+        params = quick.model_copy(update={"federation": quick.federation.model_copy(update=federation)})
+        network = grid(app, prepared, 2, LIMIT)
+        server = Server(network, params, "test", BASE, Journal(tmp_path / "events.jsonl"), tmp_path / "waiting")
+        server.meet()
+        server.begin_round()
+        return server
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def moments(prepared: Path) -> Moments:
+    """Of both sites."""
+    return merge_all([moments_of(open_site(prepared, partition, LIMIT).train_frames) for partition in (0, 1)])
+
+
+@pytest.fixture(scope="module")
+def stats(moments: Moments) -> Stats:
+    return moments.normalisation()
+
+
+@pytest.fixture
+def state(start: Tensors) -> RoundState:
+    """Before the first round."""
+    return RoundState(0, start, ({"round": 0, "held_out_loss": 1.0},), {})
+
+
+@pytest.fixture(scope="module")
+def updates(
+    prepared: Path, quick: Params, stats: Stats, _untrained: tuple[LoadedPolicy, Tensors],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, tuple[Tensors, float]]:  # fmt: skip
+    """Each site's update and weight in the first round."""
+    folder = tmp_path_factory.mktemp("updates")
+    grid = InProcessGrid(client_app, prepared, 2, LIMIT)
+    server = Server(grid, quick, "test", BASE, Journal(folder / "events.jsonl"), folder)
+    server.meet()
+    replies = server.ask_with_model(protocol.TRAIN, 1, Model.of(dict(_untrained[1])), stats)
+    return {r.site: (wire.unpack(r.content, protocol.DELTA), float(r.values["examples"])) for r in replies}

@@ -1,0 +1,159 @@
+"""A round in which a site fails, lies or keeps silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from federated_sites import (
+    BAD_UPDATES,
+    BASE,
+    LIMIT,
+    MakeServer,
+    app_of,
+    averaged,
+    crash,
+    spoilt,
+    values,
+)
+from flwr.app import Context, Message, RecordDict
+
+from zk0.federation import protocol, wire
+from zk0.federation.client_app import app as client_app
+from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.journal import Journal, read_lines
+from zk0.federation.rounds import first_state, run_round, train_round
+from zk0.federation.server import FederationError, Server
+from zk0.federation.state import RoundState
+from zk0.params import Params
+from zk0.policy.checkpoint import Stats
+from zk0.policy.trainable import Tensors, digest_tensors
+
+
+@pytest.mark.parametrize("fault", BAD_UPDATES)
+def test_bad_update_is_left_out_and_the_rest_averaged(
+    make_server: MakeServer,
+    state: RoundState,
+    stats: Stats,
+    updates: dict[str, tuple[Tensors, float]],
+    fault: str,
+) -> None:
+    spoil, reason = BAD_UPDATES[fault]
+    server = make_server(spoilt(protocol.TRAIN, spoil))
+
+    tensors, records, _ = train_round(server, state, stats)
+
+    assert [record.site for record in records] == ["cubes-0"]
+    assert reason in server.left_out["cubes-1"]
+    assert digest_tensors(tensors) == averaged(state.tensors, updates["cubes-0"])
+    (event,) = [e for e in read_lines(server.journal._path) if e["event"] == "site-left-out"]
+    assert event["site"] == "cubes-1" and reason in event["message"]
+
+
+def test_bad_update_of_the_first_site_spoils_nothing(
+    make_server: MakeServer, state: RoundState, stats: Stats, updates: dict[str, tuple[Tensors, float]]
+) -> None:
+    server = make_server(spoilt(protocol.TRAIN, BAD_UPDATES["nan"][0], partition=0))
+
+    assert digest_tensors(train_round(server, state, stats)[0]) == averaged(state.tensors, updates["cubes-1"])
+
+
+def test_too_few_good_replies_end_the_run_with_site_and_reason(
+    make_server: MakeServer, state: RoundState, stats: Stats
+) -> None:
+    server = make_server(spoilt(protocol.TRAIN, BAD_UPDATES["nan"][0]), min_replies=1.0)
+
+    with pytest.raises(FederationError) as ended:
+        run_round(server, state, stats)
+
+    message = str(ended.value)
+    assert message.startswith("round 1: 1 of 2 sites trained well and federation.min_replies asks for 1. Left out: ")
+    assert "cubes-1: its update is refused: tensor 'model." in message and "non-finite" in message
+
+
+def test_no_good_reply_is_never_enough(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    with pytest.raises(FederationError, match=r"round 1: 0 of 2 sites trained well.*cubes-0: the site failed: OSError"):
+        train_round(make_server(app_of(_fails_training), min_replies=0.01), state, stats)
+
+
+def _fails_training(message: Message, context: Context) -> Message:
+    if message.metadata.message_type == protocol.TRAIN:
+        crash(message.content)
+    return client_app(message, context)
+
+
+def test_site_that_fails_to_evaluate_keeps_its_update(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    server = make_server(spoilt(protocol.EVALUATE, values(held_out_loss=float("nan"))))
+
+    row = run_round(server, state, stats).rows[-1]
+
+    assert row["left_out"] == {"cubes-1": "the reply's held_out_loss is nan, expected a finite number"}
+    assert "held_out_loss" not in row["sites"]["cubes-1"] and row["sites"]["cubes-1"]["examples"] == 2
+    assert row["held_out_loss"] == row["sites"]["cubes-0"]["held_out_loss"]
+
+
+class Silent(InProcessGrid):
+    """Loses what the second node answers to training."""
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        for reply in super().send_and_receive(messages, timeout=timeout):
+            if (reply.metadata.src_node_id, reply.metadata.message_type) != (2, protocol.TRAIN):
+                yield reply
+
+
+def test_silent_site_is_left_out_after_the_timeout(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    server = make_server(grid=Silent, timeout_s=7.5)
+
+    train_round(server, state, stats)
+
+    assert server.left_out == {"cubes-1": "no reply within 7.5 s"}
+
+
+def test_next_round_forgets_whom_the_last_left_out(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    rounds: list[int] = []
+
+    def first_round_only(content: RecordDict) -> None:
+        rounds.append(1)
+        if len(rounds) == 1:
+            crash(content)
+
+    server = make_server(spoilt(protocol.TRAIN, first_round_only))
+    one = run_round(server, state, stats)
+    two = run_round(server, one, stats)
+
+    assert [list(s.rows[-1]["left_out"]) for s in (one, two)] == [["cubes-1"], []]
+    assert two.rows[-1]["sites"].keys() == {"cubes-0", "cubes-1"}
+
+
+def test_every_site_must_send_statistics(make_server: MakeServer, start: Tensors) -> None:
+    def nan_moments(content: RecordDict) -> None:
+        tensors = {name: tensor.clone() for name, tensor in wire.unpack(content, protocol.MOMENTS).items()}
+        tensors["low"][0] = float("nan")
+        wire.put(content, protocol.MOMENTS, wire.encode(tensors))
+
+    for spoil, reason in ((crash, "the site failed: OSError"), (nan_moments, "statistics 'low' are not finite")):
+        server = make_server(spoilt(protocol.STATISTICS, spoil))
+        with pytest.raises(FederationError, match=f"needs all of them. Left out: cubes-1: {reason}"):
+            first_state(server, start)
+
+
+def test_node_without_data_ends_the_meeting(prepared: Path, quick: Params, tmp_path: Path) -> None:
+    server = Server(
+        InProcessGrid(client_app, prepared, 3, LIMIT), quick, "test", BASE, Journal(tmp_path / "e"), tmp_path
+    )
+
+    with pytest.raises(FederationError, match="node 3 has no data to train on: DataError: there is no partition 2"):
+        server.meet()
+
+
+def test_two_nodes_cannot_serve_one_partition(prepared: Path, quick: Params, tmp_path: Path) -> None:
+    def twin(content: RecordDict) -> None:
+        found, told = protocol.read(content)
+        told["manifest"]["partition"] = 0
+        protocol.write(content, found, **told)
+
+    grid = InProcessGrid(spoilt(protocol.SUMMARY, twin), prepared, 2, LIMIT)
+
+    with pytest.raises(FederationError, match="2 nodes serve partitions 0; expected one node for each of 0 to 1"):
+        Server(grid, quick, "test", BASE, Journal(tmp_path / "e"), tmp_path).meet()

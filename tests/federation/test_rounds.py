@@ -1,0 +1,157 @@
+"""A round that goes well, over real messages."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from federated_sites import (
+    LIMIT,
+    MakeServer,
+    ask,
+    averaged,
+    spoilt,
+    values,
+)
+from flwr.app import Message, RecordDict
+
+from zk0.data.manifest import read_manifests
+from zk0.federation import protocol, wire
+from zk0.federation.aggregation import StreamingMean
+from zk0.federation.broadcast import Model
+from zk0.federation.client_app import app as client_app
+from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.journal import read_lines
+from zk0.federation.replies import in_order
+from zk0.federation.rounds import evaluate_round, run_round, train_round
+from zk0.federation.state import RoundState
+from zk0.federation.statistics import Moments
+from zk0.policy.checkpoint import Stats
+from zk0.policy.trainable import Tensors, digest_tensors
+
+
+def test_server_meets_sites_in_partition_order(make_server: MakeServer) -> None:
+    server = make_server()
+
+    assert server.sites == {0: "cubes-0", 1: "cubes-1"} and server.nodes == [1, 2]
+
+
+def test_normalisation_is_that_of_all_frames(make_server: MakeServer, moments: Moments) -> None:
+    found = make_server().merged_moments()
+
+    for name, tensor in moments.to_tensors().items():
+        assert torch.equal(found.to_tensors()[name], tensor)
+
+
+def test_round_averages_by_examples_and_tells_all(
+    make_server: MakeServer, state: RoundState, stats: Stats, updates: dict[str, tuple[Tensors, float]]
+) -> None:
+    server = make_server()
+
+    after = run_round(server, state, stats)
+
+    row = after.rows[-1]
+    assert after.round == row["round"] == 1 and len(after.rows) == 2
+    mean = StreamingMean(state.tensors)
+    for update, weight in updates.values():
+        mean.fold(update, weight)
+    expected = {name: state.tensors[name] + step for name, step in mean.finish().items()}
+    assert digest_tensors(after.tensors) == row["digest"] == digest_tensors(expected)
+    assert after.used == {0: 1, 1: 1}
+    assert row["sites"].keys() == {"cubes-0", "cubes-1"} and row["left_out"] == {}
+    sites = list(row["sites"].values())
+    assert row["train_loss"] == pytest.approx(np.mean([site["train_loss"] for site in sites]))
+    assert (
+        row["bytes_up"] == sum(site["bytes_up"] for site in sites) > 4 * sum(t.numel() for t in state.tensors.values())
+    )
+    assert all(site["examples"] == 2 and site["update_norm"] > 0 and site["held_out_loss"] > 0 for site in sites)
+    events = [event["event"] for event in read_lines(server.journal._path)]
+    assert events == ["round-start", "train", "train", "aggregate", "evaluate"]
+
+
+def test_held_out_loss_is_weighted_by_frames(
+    make_server: MakeServer, prepared: Path, start: Tensors, stats: Stats
+) -> None:
+    mean, sites = evaluate_round(make_server(), Model.of(start), stats, 0)
+    frames = [manifest.held_out_frames for manifest in read_manifests(prepared)[0]]
+
+    losses = [sites[name]["held_out_loss"] for name in ("cubes-0", "cubes-1")]
+    assert mean == pytest.approx(float(np.average(losses, weights=frames)))
+
+
+def test_equal_weighting_takes_no_count(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    boasting = spoilt(protocol.TRAIN, values(examples=10**6))
+    fair = [
+        digest_tensors(train_round(make_server(app, weighting="equal"), state, stats)[0])
+        for app in (client_app, boasting)
+    ]
+    by_examples = digest_tensors(train_round(make_server(boasting), state, stats)[0])
+
+    assert fair[0] == fair[1] != by_examples
+
+
+def test_fedprox_with_mu_0_asks_for_what_fedavg_asks(make_server: MakeServer) -> None:
+    ours = protocol.Header(run="test", round=1, partition=0)
+
+    assert make_server(strategy="fedprox", proximal_mu=0.0).task(ours) == make_server().task(ours)
+    assert make_server(strategy="fedprox", proximal_mu=0.1).task(ours).proximal_mu == 0.1
+
+
+class Shuffled(InProcessGrid):
+    """Answers in the reverse order, twice, and for a node that nobody asked."""
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        replies = [*super().send_and_receive(messages, timeout=timeout)][::-1]
+        yield from replies
+        yield from replies
+        vars(replies[0].metadata)["_src_node_id"] = 99
+        yield replies[0]
+
+
+def test_order_of_replies_changes_nothing(
+    make_server: MakeServer, state: RoundState, stats: Stats, updates: dict[str, tuple[Tensors, float]]
+) -> None:
+    server = make_server(grid=Shuffled)
+
+    tensors, records, _ = train_round(server, state, stats)
+
+    assert digest_tensors(tensors) == averaged(state.tensors, *updates.values())
+    assert [record.site for record in records] == ["cubes-0", "cubes-1"]
+    assert server.left_out == {}
+
+
+def test_early_reply_waits_only_for_its_turn(prepared: Path, tmp_path: Path) -> None:
+    def reply_of(node: int) -> Message:
+        return ask(InProcessGrid(client_app, prepared, 4, LIMIT), node, protocol.SUMMARY)
+
+    asked: list[int] = []
+
+    def arrivals() -> Iterator[Message]:
+        for node in (2, 1, 4):  # 3 never comes
+            asked.append(node)
+            yield reply_of(node)
+
+    seen = [(message.metadata.src_node_id, len(asked)) for message in in_order(arrivals(), [1, 2, 3, 4], tmp_path)]
+
+    assert seen == [(1, 2), (2, 2), (4, 3)]
+
+
+def test_early_reply_waits_on_disk(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(5.0), "b": torch.tensor(2.0)}
+    replies = []
+    for node in (2, 1):
+        content = RecordDict()
+        wire.put(content, protocol.DELTA, wire.encode(tensors))
+        replies.append(Message(content, reply_to=Message(RecordDict(), node, protocol.TRAIN)))
+
+    found = {reply.metadata.src_node_id: reply.content for reply in in_order(replies, [1, 2], tmp_path / "waiting")}
+
+    assert list(found) == [1, 2]
+    early = found[2].array_records[protocol.DELTA]["a"].data
+    assert isinstance(early.obj, mmap.mmap)  # type: ignore[attr-defined]
+    assert all(torch.equal(t, tensors[n]) for n, t in wire.unpack(found[2], protocol.DELTA).items())
+    assert list((tmp_path / "waiting").iterdir()) == []
