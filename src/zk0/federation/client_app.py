@@ -7,7 +7,6 @@ update and metrics, each as a Flower message, on every engine.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,18 +19,13 @@ from zk0.evaluation.held_out import Limits, action_errors, held_out_excess, held
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.broadcast import MissingModel
 from zk0.federation.memory import SiteMemory, Version
-from zk0.federation.site import Site, Warm, open_site, warm_policy
+from zk0.federation.site import Site, Warm, site_at, warm_policy
 from zk0.federation.statistics import moments_of, unpack_stats
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.features import FrameFeatures
 from zk0.training.local import LocalTask, train_locally
 
 app = ClientApp()
-
-
-def _site(context: Context) -> Site:
-    config = context.node_config
-    return open_site(Path(str(config["project"])), int(config["partition-id"]), int(config["decoded-limit-bytes"]))
 
 
 def _warm(site: Site, task: protocol.SiteTask) -> Warm:
@@ -57,14 +51,14 @@ def _reply(
 def summary(message: Message, context: Context) -> Message:
     """Which data the site has: its manifest without per-episode digests."""
     header, _ = protocol.read(message.content)
-    return _reply(message, header, manifest=_site(context).manifest.summary())
+    return _reply(message, header, manifest=site_at(context.node_config).manifest.summary())
 
 
 @app.query("statistics")
 def statistics(message: Message, context: Context) -> Message:
     """Moments of the site's training frames, for the common normalisation."""
     header, _ = protocol.read(message.content)
-    moments = moments_of(_site(context).train_frames)
+    moments = moments_of(site_at(context.node_config).train_frames)
     return _reply(message, header, {protocol.MOMENTS: wire.encode(moments.to_tensors())})
 
 
@@ -72,7 +66,7 @@ def statistics(message: Message, context: Context) -> Message:
 def train(message: Message, context: Context) -> Message:
     """Train locally from the global model; answer with the encoded difference."""
     task, values = protocol.read(message.content, protocol.SiteTask)
-    site = _site(context)
+    site = site_at(context.node_config)
     warm = _warm(site, task)
     try:
         start = warm.held.receive(message.content, values[protocol.MODEL])
@@ -105,7 +99,7 @@ def evaluate(message: Message, context: Context) -> Message:
     """Judge a model on the site's held-out episodes; in detail when asked."""
     began = time.perf_counter()
     task, values = protocol.read(message.content, protocol.SiteTask)
-    site = _site(context)
+    site = site_at(context.node_config)
     warm = _warm(site, task)
     told = values[protocol.MODEL]
     try:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from zk0.data.frames import Frames
 from zk0.data.load import load_frames
@@ -62,6 +65,16 @@ class Site:
             self._features[key] = features_for(loaded, frames, settings, self.root)
         return self._features[key]
 
+    @contextmanager
+    def training_on(self, frames: Frames) -> Iterator[None]:
+        """Within the block these are the training frames: the same pictures, with something else about them changed."""
+        own = self.train_frames
+        self._frames["train"] = frames
+        try:
+            yield
+        finally:
+            self._frames["train"] = own
+
     def _load(self, name: str, episodes: tuple[int, ...]) -> Frames:
         if name not in self._frames:
             self._frames[name] = load_frames(self.manifest, self.root, episodes, self.decoded_limit_bytes)
@@ -107,6 +120,11 @@ def open_site(root: Path, partition: int, decoded_limit_bytes: int) -> Site:
         DataError: No manifest has that partition.
     """
     return _sites.get(root, partition, decoded_limit_bytes)
+
+
+def site_at(config: Mapping[str, Any]) -> Site:
+    """The site that a node serves, by the node's config; see :func:`open_site`."""
+    return open_site(Path(str(config["project"])), int(config["partition-id"]), int(config["decoded-limit-bytes"]))
 
 
 @dataclass
