@@ -6,6 +6,7 @@ before anything heavy is imported.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -168,6 +169,38 @@ class BenchmarkParams(_Section):
     margin: float = Field(0.25, gt=0)
 
 
+class StudyParams(_Section):
+    """What `zk0 study` compares, and on which scenes."""
+
+    training_seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    scenes: int = Field(100, ge=0)
+    final_seed: int = Field(200_000, ge=100_000)
+    personal_steps: int = Field(60, ge=4, multiple_of=4)
+    robust_strategy: Strategy = "trimmed-mean"
+    variants: dict[str, dict[str, Any]] = {}
+
+    @field_validator("training_seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError("training seeds must be 0 or above and differ from each other")
+        return seeds
+
+    @field_validator("variants")
+    @classmethod
+    def _variants_change_training_only(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, changes in variants.items():
+            if not name or not all(c.isalnum() or c in "-_." for c in name):
+                raise ValueError(f"variant name '{name}' may hold letters, digits, '-', '_' and '.' only")
+            for key in changes:
+                if key.partition(".")[0] not in ("policy", "training", "federation") or key == "policy.base":
+                    raise ValueError(
+                        f"variant '{name}' changes {key}; it may change policy (not its base), training and federation, "
+                        "as in federation.uplink: data and evaluation are the same for all that is compared"
+                    )
+        return variants
+
+
 class TrackingParams(_Section):
     """Where MLflow puts it."""
 
@@ -187,7 +220,28 @@ class Params(_Section):
     federation: FederationParams = FederationParams()
     evaluation: EvaluationParams = EvaluationParams()
     benchmark: BenchmarkParams = BenchmarkParams()
+    study: StudyParams = StudyParams()
     tracking: TrackingParams = TrackingParams()
+
+    @model_validator(mode="after")
+    def _variants_are_possible(self) -> Params:
+        for name, changes in self.study.variants.items():
+            try:
+                with_changes(self, {**changes, "study.variants": {}})
+            except ParamsError as error:
+                raise ValueError(f"study.variants.{name}: {error}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _final_scenes_are_new(self) -> Params:
+        used = range(self.evaluation.seed, self.evaluation.seed + max(self.evaluation.rollouts, self.study.scenes))
+        final = range(self.study.final_seed, self.study.final_seed + self.study.scenes)
+        if final.start < used.stop and used.start < final.stop:
+            raise ValueError(
+                f"study.final_seed {final.start} with {len(final)} scenes meets the development scenes {used.start} to "
+                f"{used.stop - 1} that begin at evaluation.seed; results need scenes on which nothing was chosen"
+            )
+        return self
 
     @property
     def decay_steps(self) -> int:
@@ -220,6 +274,28 @@ def parse_params(content: dict[str, Any], origin: str = "params") -> Params:
     except ValidationError as error:
         lines = [f"{origin}: {_explain(problem)}" for problem in error.errors()]
         raise ParamsError("\n".join(lines)) from error
+
+
+def with_changes(params: Params, changes: Mapping[str, Any]) -> Params:
+    """Params with some settings changed, and checked again.
+
+    Args:
+        params: What to start from.
+        changes: Dotted names to values, as in ``{"federation.uplink": "int8"}``.
+
+    Raises:
+        ParamsError: See :func:`load_params`.
+    """
+    content = params.model_dump()
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ParamsError(f"'{dotted}' is no setting: '{section}' holds a value")
+        place[key] = value
+    return parse_params(content, "changes")
 
 
 def _explain(problem: Any) -> str:
