@@ -195,8 +195,8 @@ class StudyParams(_Section):
             for key in changes:
                 if key.partition(".")[0] not in ("policy", "training", "federation") or key == "policy.base":
                     raise ValueError(
-                        f"variant '{name}' changes {key}; it may change policy (not its base), training and federation, "
-                        "as in federation.uplink: data and evaluation are the same for all that is compared"
+                        f"variant '{name}' changes {key}; it may change policy (not its base), training and "
+                        "federation, as in federation.uplink: data and evaluation are the same for all"
                     )
         return variants
 
@@ -224,15 +224,6 @@ class Params(_Section):
     tracking: TrackingParams = TrackingParams()
 
     @model_validator(mode="after")
-    def _variants_are_possible(self) -> Params:
-        for name, changes in self.study.variants.items():
-            try:
-                with_changes(self, {**changes, "study.variants": {}})
-            except ParamsError as error:
-                raise ValueError(f"study.variants.{name}: {error}") from error
-        return self
-
-    @model_validator(mode="after")
     def _final_scenes_are_new(self) -> Params:
         used = range(self.evaluation.seed, self.evaluation.seed + max(self.evaluation.rollouts, self.study.scenes))
         final = range(self.study.final_seed, self.study.final_seed + self.study.scenes)
@@ -241,6 +232,15 @@ class Params(_Section):
                 f"study.final_seed {final.start} with {len(final)} scenes meets the development scenes {used.start} to "
                 f"{used.stop - 1} that begin at evaluation.seed; results need scenes on which nothing was chosen"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _variants_are_possible(self) -> Params:
+        for name, changes in self.study.variants.items():
+            try:
+                with_changes(self, {**changes, "study.variants": {}})
+            except ParamsError as error:
+                raise ValueError(f"study.variants.{name}: {str(error).removeprefix('changes: ')}") from error
         return self
 
     @property
@@ -310,5 +310,5 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "missing":
         return f"{where} is missing"
     if isinstance(problem["input"], dict):
-        return f"{where}: {message}"
+        return f"{where}: {message}" if where else message
     return f"{where}: {message} (got {problem['input']!r})"
