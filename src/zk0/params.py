@@ -119,7 +119,13 @@ class FederationParams(_Section):
 
     strategy: Strategy = "fedavg"
     proximal_mu: float = Field(0.0, ge=0)
-    server_learning_rate: float = Field(1.0, gt=0)
+    proximal_schedule: Literal["constant", "linear", "trend"] = "constant"
+    proximal_least_share: float = Field(0.1, ge=0, le=1)
+    server_learning_rate: float | None = Field(None, gt=0)
+    server_schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    server_least_share: float = Field(0.1, ge=0, le=1)
+    schedule_patience: int = Field(2, ge=1)
+    schedule_factor: float = Field(0.5, gt=0, lt=1)
     server_momentum: float = Field(0.9, ge=0, lt=1)
     server_beta2: float = Field(0.99, ge=0, lt=1)
     server_tau: float = Field(1e-3, gt=0)
@@ -128,6 +134,9 @@ class FederationParams(_Section):
     uplink: Codec = "fp32"
     downlink: Codec = "fp32"
     rounds: int = Field(6, ge=1)
+    stop_after: int = Field(0, ge=0)
+    stop_margin: float = Field(0.0, ge=0, lt=1)
+    fraction: float = Field(1.0, gt=0, le=1)
     weighting: Literal["examples", "equal"] = "examples"
     min_replies: float = Field(1.0, gt=0, le=1)
     timeout_s: float = Field(600.0, gt=0)
@@ -137,6 +146,27 @@ class FederationParams(_Section):
         if self.strategy != "fedprox" and self.proximal_mu:
             raise ValueError(
                 f"proximal_mu {self.proximal_mu} needs strategy fedprox; {self.strategy} has no proximal term"
+            )
+        if self.proximal_schedule != "constant" and not self.proximal_mu:
+            raise ValueError(
+                f"proximal_schedule {self.proximal_schedule} needs strategy fedprox with a proximal_mu above 0: there "
+                "is nothing to schedule"
+            )
+        if self.proximal_schedule == "trend" and not self.proximal_least_share:
+            raise ValueError(
+                "proximal_schedule trend keeps proximal_mu between proximal_least_share and its inverse, so "
+                "proximal_least_share must be above 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stop_leaves_time_to_mend(self) -> FederationParams:
+        if self.stop_margin and not self.stop_after:
+            raise ValueError(f"stop_margin {self.stop_margin} needs a stop_after above 0")
+        if self.server_schedule == "plateau" and 0 < self.stop_after <= self.schedule_patience:
+            raise ValueError(
+                f"stop_after {self.stop_after} ends the run before server_schedule plateau, which waits "
+                f"schedule_patience {self.schedule_patience} rounds, lowers the rate: make it larger"
             )
         return self
 
