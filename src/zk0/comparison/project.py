@@ -11,7 +11,7 @@ from zk0.data.manifest import Manifest, read_manifests
 from zk0.errors import DataError, StageError
 from zk0.federation.protocol import Adapters
 from zk0.federation.run import locked_base
-from zk0.federation.site import Site, Warm, open_site, warm_policy
+from zk0.federation.site import Site, Warm, forget, open_site, warm_policy
 from zk0.names import nearest_hint
 from zk0.params import Params
 
@@ -89,3 +89,8 @@ class StudyProject:
         adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
         seed = params.seed if adapters.rank else 0
         return warm_policy(self.root, self.base[0], params.policy.device, adapters, seed)
+
+    def forget(self) -> None:
+        """Drop policies, frames and features that are kept warm."""
+        forget()
+        self._unseen.clear()

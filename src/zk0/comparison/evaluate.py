@@ -1,0 +1,138 @@
+"""Judge a model on every task: closed loop, held-out loss and action error, on what it was not trained on.
+
+Scenes, noise and times are fixed by seed, the same for every model, so that comparisons are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from zk0.comparison.project import StudyProject
+from zk0.data.frames import ACTION, Frames
+from zk0.data.manifest import Manifest
+from zk0.data.sim.tasks import find_task
+from zk0.errors import StageError
+from zk0.evaluation.held_out import held_out_loss, predict
+from zk0.evaluation.rollouts import roll_out
+from zk0.params import Params
+from zk0.policy.checkpoint import LoadedPolicy
+from zk0.sources import Source
+
+if TYPE_CHECKING:
+    from zk0.policy.features import FrameFeatures
+
+_BATCH = 32
+_SIDE_BY_SIDE = 25
+
+
+@dataclass(frozen=True)
+class EpisodeError:
+    """How far predicted actions are from a recorded episode's, in LeRobot's units.
+
+    Attributes:
+        episode: Its index.
+        total: (A,) sum of absolute errors by joint, padding left out.
+        count: Actions summed.
+    """
+
+    episode: int
+    total: np.ndarray
+    count: int
+
+
+def refuse_leakage(trained: Sequence[tuple[Manifest, Sequence[int]]], judged: Sequence[Manifest]) -> None:
+    """Refuse to judge a model on an episode that it was trained on, by the episodes' digests.
+
+    So also a copy under another name or in another dataset is found.
+
+    Args:
+        trained: Manifests, and which of their episodes were trained on.
+        judged: Manifests, on whose held-out episodes a model is judged.
+
+    Raises:
+        StageError: Names both sites and episodes.
+    """
+    seen = {manifest.episode_digests[e]: (manifest.site, e) for manifest, episodes in trained for e in episodes}
+    for manifest in judged:
+        for episode in manifest.held_out_episodes:
+            if (found := seen.get(manifest.episode_digests[episode])) is not None:
+                raise StageError(
+                    f"leakage: held-out episode {episode} of '{manifest.site}' is the same as episode {found[1]} of "
+                    f"'{found[0]}', which was trained on; remove the copy from one of the two sources"
+                )
+
+
+def judge(
+    project: StudyProject, loaded: LoadedPolicy, params: Params, scenes: Sequence[int], judged: Sequence[Manifest]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Figures of a model, task by task.
+
+    Args:
+        project: Where the data is.
+        loaded: The model with its normalisation.
+        params: The study's; its ``seed``, not the training seed, fixes noise and times.
+        scenes: Seeds of the closed-loop episodes; none are run where a task has no simulator.
+        judged: The tasks.
+
+    Yields:
+        Task and its ``role``, ``outcomes`` (scene to success), ``held_out_loss``, ``action_error_deg`` (mean over
+        the arm's joints), ``action_error_by_joint`` and ``episode_error_deg`` (held-out episode to mean).
+    """
+    for manifest in judged:
+        site = project.site(manifest)
+        frames, features = site.held_out_frames, site.features("held-out", loaded, params.features)
+        loss = held_out_loss(loaded, frames, params.evaluation.loss_draws, params.seed, features)
+        errors = list(episode_errors(loaded, frames, params.seed, features))
+        by_joint = sum(e.total for e in errors) / sum(e.count for e in errors)
+        # The gripper is in percent of its opening; degrees are of the other joints.
+        arm = [index for index, joint in enumerate(manifest.joints) if not joint.startswith("gripper")]
+        yield (
+            manifest.site,
+            {
+                "role": manifest.role,
+                "outcomes": outcomes(loaded, manifest, params, scenes),
+                "held_out_loss": loss,
+                "action_error_deg": float(by_joint[arm].mean()),
+                "action_error_by_joint": dict(zip(manifest.joints, by_joint.tolist(), strict=True)),
+                "episode_error_deg": {str(e.episode): float((e.total / e.count)[arm].mean()) for e in errors},
+            },
+        )
+
+
+def outcomes(loaded: LoadedPolicy, manifest: Manifest, params: Params, scenes: Sequence[int]) -> dict[str, bool]:
+    """Whether the model did the task, by scene; nothing where there is no simulator of it."""
+    source = Source.parse(manifest.source)
+    if source.kind != "sim" or not scenes:
+        return {}
+    settings = params.evaluation
+    rollouts = roll_out(
+        loaded,
+        find_task(source.name),
+        scenes,
+        max_steps=settings.max_steps,
+        actions_per_look=settings.actions_per_look,
+        side_by_side=_SIDE_BY_SIDE,
+    )
+    return {str(rollout.seed): rollout.success for rollout in rollouts}
+
+
+def episode_errors(
+    loaded: LoadedPolicy, frames: Frames, seed: int, features: FrameFeatures | None = None
+) -> Iterator[EpisodeError]:
+    """Absolute error of the predicted chunks by episode, from fixed noise."""
+    if features is not None:
+        features.ensure(np.arange(len(frames)))
+    stops = np.unique(frames.last) + 1
+    for start, stop in zip(np.append(0, stops[:-1]).tolist(), stops.tolist(), strict=True):
+        total, count = np.zeros(frames.actions.shape[1]), 0
+        for first in range(start, stop, _BATCH):
+            rows = np.arange(first, min(first + _BATCH, stop))
+            batch = frames.batch(rows, loaded.chunk, with_images=False)
+            valid = ~batch["action_is_pad"].numpy()
+            error = np.abs(predict(loaded, frames, rows, seed, features=features) - batch[ACTION].numpy())
+            total, count = total + error[valid].sum(axis=0), count + int(valid.sum())
+        yield EpisodeError(int(frames.episodes[start]), total, count)
