@@ -6,13 +6,13 @@ from typing import Any
 
 from zk0.console import console
 
-_STYLE = {"round-start": "bold", "site-left-out": "yellow", "resume": "cyan", "done": "bold green"}
+_STYLE = {"round-start": "bold", "site-left-out": "yellow", "resume": "cyan", "stop": "cyan", "done": "bold green"}
 
 
 def print_event(event: dict[str, Any]) -> None:
     """Print one event; rounds stand out, sites are indented."""
     if event["event"] in ("aggregate", "save", "strategy"):
         return
-    indent = "" if event["event"] in ("round-start", "resume", "done") else "  "
+    indent = "" if event["event"] in ("round-start", "resume", "stop", "done") else "  "
     style = _STYLE.get(event["event"])
     console.print(f"{indent}{event['message']}", style=style, markup=False)

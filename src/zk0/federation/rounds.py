@@ -15,7 +15,9 @@ import numpy as np
 from zk0.federation import protocol, wire
 from zk0.federation.aggregation import Aggregator
 from zk0.federation.broadcast import Model, next_model
+from zk0.federation.plan import RoundPlan, plan_round
 from zk0.federation.replies import Reply
+from zk0.federation.schedules import stop_reason
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, Saver, StateFolder
 from zk0.federation.statistics import Moments
@@ -38,30 +40,33 @@ class SiteUpdate:
 
 
 def train_round(
-    server: Server, state: RoundState, stats: Stats, saver: Saver | None = None
+    server: Server, state: RoundState, stats: Stats, saver: Saver | None = None, plan: RoundPlan | None = None
 ) -> tuple[Tensors, list[SiteUpdate], float]:
-    """Have the sites train and average what they send, one reply at a time.
+    """Have the round's sites train and average what they send, one reply at a time.
 
     Args:
         server: Speaks to the sites.
         state: After the round before.
         stats: The common normalisation.
         saver: Knows the last state that is saved, where a restart would begin.
+        plan: The round's; None makes it.
 
     Returns:
         The mean update, the sites' records, and the seconds spent averaging.
     """
-    number, journal = state.round + 1, server.journal
+    plan = plan or plan_round(server.params, state.rows, len(server.sites))
+    number, journal = plan.round, server.journal
     updates: list[SiteUpdate] = []
     spent = 0.0
 
-    def memory(partition: int) -> dict[str, int]:
+    def own(partition: int) -> dict[str, Any]:
         back = (saver.used if saver else None) or {}
-        return {"used": state.used.get(partition, 0), "keep": back.get(partition, 0)}
+        used, keep = state.used.get(partition, 0), back.get(partition, 0)
+        return {"used": used, "keep": keep, "proximal_mu": plan.proximal_mu}
 
     with make_aggregator(server.params.federation, state.tensors, server.workspace) as aggregator:
         model = Model(state.tensors, state.digest)
-        for reply in server.ask_with_model(protocol.TRAIN, number, model, stats, memory):
+        for reply in server.ask_with_model(protocol.TRAIN, number, model, stats, own, plan.partitions):
             began = time.perf_counter()
             try:
                 update = _fold(aggregator, reply, server.params)
@@ -72,7 +77,7 @@ def train_round(
                 server.leave_out(reply.site, number, f"its update is refused: {error}")
             spent += time.perf_counter() - began
             del reply  # or its update would stay in memory while the next site makes its own
-        server.enough(len(updates), number, "trained")
+        server.enough(len(updates), number, "trained", len(plan.partitions))
         began = time.perf_counter()
         mean = aggregator.finish()
     spent += time.perf_counter() - began
@@ -111,14 +116,18 @@ def evaluate_round(server: Server, model: Model, stats: Stats, number: int) -> t
 
 def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | None = None) -> RoundState:
     """One round: train, average, take the server's step, evaluate."""
-    number, began = state.round + 1, time.perf_counter()
+    began = time.perf_counter()
     server.begin_round()
-    server.journal.say("round-start", f"round {number} of {server.params.federation.rounds}", round=number)
-    mean, updates, aggregate_s = train_round(server, state, stats, saver)
+    plan = plan_round(server.params, state.rows, len(server.sites))
+    number = plan.round
+    server.journal.say(
+        "round-start", plan.told(server.params.federation, len(server.sites)), round=number, **plan.record()
+    )
+    mean, updates, aggregate_s = train_round(server, state, stats, saver, plan)
     stepped = time.perf_counter()
     if saver:
         saver.wait()  # once it is saved, nobody needs the old optimiser state's memory
-    optimizer = make_optimizer(server.params.federation)
+    optimizer = make_optimizer(server.params.federation, plan.server_rate)
     exact, moments = optimizer.step(state.optimizer, state.tensors, mean, reuse_state=saver is not None)
     del mean
     for name, missing in state.residual.items():
@@ -128,12 +137,14 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     aggregate_s += time.perf_counter() - stepped
     loss, evaluated = evaluate_round(server, model, stats, number)
     weight = sum(update.weight for update in updates)
-    sites = {u.site: merged(u.record, evaluated.get(u.site, {})) for u in updates}
+    trained = {update.site: update.record for update in updates}
+    sites = {name: merged(trained.get(name, {}), evaluated.get(name, {})) for name in server.sites.values()}
     row = {
         "round": number,
         "train_loss": sum(u.record["train_loss"] * u.weight for u in updates) / weight,
         "held_out_loss": loss,
         "learning_rate": updates[0].record["learning_rate"],
+        **plan.record(),
         "bytes_up": sum(site["bytes_up"] for site in sites.values()),
         "bytes_down": sum(site["bytes_down"] for site in sites.values()),
         "round_s": time.perf_counter() - began,
@@ -149,9 +160,12 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
 
 
 def merged(trained: dict[str, Any], evaluated: dict[str, Any]) -> dict[str, Any]:
-    """A site's record of a round; what it was sent to train and to evaluate counts together."""
-    down = trained["bytes_down"] + evaluated.get("bytes_down", 0)
-    return trained | evaluated | {"bytes_down": down}
+    """A site's record of a round; what it was sent to train and to evaluate counts together.
+
+    Either part may be empty: the site was not drawn, or was left out.
+    """
+    down = trained.get("bytes_down", 0) + evaluated.get("bytes_down", 0)
+    return {"bytes_up": 0} | trained | evaluated | {"bytes_down": down}
 
 
 def next_state(state: RoundState, tensors: Tensors, row: dict[str, Any]) -> RoundState:
@@ -174,6 +188,8 @@ def first_state(server: Server, tensors: Tensors) -> RoundState:
         "train_loss": None,
         "held_out_loss": loss,
         "learning_rate": None,
+        "server_learning_rate": None,
+        "proximal_mu": None,
         "bytes_up": 0,
         "bytes_down": sum(site["bytes_down"] for site in evaluated.values()),
         "round_s": None,
@@ -221,9 +237,12 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
             saver.used = state.used
             after(state, None)
         stats = moments_in(state).normalisation()
-        while state.round < server.params.federation.rounds:
+        federation = server.params.federation
+        while state.round < federation.rounds and not stop_reason(federation, state.rows):
             state = run_round(server, state, stats, saver)
             saver.save(state)
+    if why := stop_reason(federation, state.rows):
+        server.journal.say("stop", f"stopped after round {state.round}: {why}", round=state.round)
     return state
 
 

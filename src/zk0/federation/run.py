@@ -15,8 +15,10 @@ from flwr.serverapp import Grid
 from zk0 import __version__
 from zk0.environment import machine, versions
 from zk0.federation.journal import Journal, Listener, read_lines
+from zk0.federation.plan import sites_drawn
 from zk0.federation.protocol import Adapters
 from zk0.federation.rounds import moments_in, rows_with_best, run_rounds
+from zk0.federation.schedules import stop_reason
 from zk0.federation.server import FederationError, Server
 from zk0.federation.site import warm_policy
 from zk0.federation.state import RoundState, StateFolder
@@ -77,9 +79,10 @@ def run_federation(
     adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
     warm = warm_policy(root, base[0], params.policy.device, adapters, params.seed if adapters.rank else 0)
     _check_cameras(manifests, warm.start.cameras)
-    check_enough(params.federation, len(manifests))
+    drawn = sites_drawn(len(manifests), params.federation.fraction)
+    check_enough(params.federation, drawn)
     sizes = _sizes(warm.start.policy)
-    server.journal.say("strategy", cost(params.federation, len(manifests), sizes["trainable_bytes"]), round=0)
+    server.journal.say("strategy", cost(params.federation, drawn, sizes["trainable_bytes"]), round=0)
 
     save_s: dict[int, float] = {}
 
@@ -110,6 +113,7 @@ def run_federation(
         "sites": {manifest["site"]: manifest for manifest in manifests},
         "policy": sizes,
         "rounds": state.round,
+        "stopped": stop_reason(params.federation, state.rows),
         "best_round": state.best_round,
         "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
         "last_held_out_loss": state.rows[-1]["held_out_loss"],

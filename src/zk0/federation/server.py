@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,28 +122,38 @@ class Server:
         number: int,
         model: Model,
         stats: Stats | None,
-        memory: Callable[[int], dict[str, int]] = lambda partition: {},
+        own: Callable[[int], dict[str, Any]] = lambda partition: {},
+        partitions: Sequence[int] | None = None,
         **values: Any,
     ) -> Iterator[Reply]:
-        """Send every site what it lacks of a model; yield the good replies in partition order.
+        """Send sites what they lack of a model; yield the good replies in partition order.
 
         Args:
             kind: Train or evaluate.
             number: The round.
             model: What to train from or to judge.
             stats: The common normalisation; None lets the base's own stand, for judging the base itself.
-            memory: A partition's ``used`` and ``keep``, see :class:`zk0.federation.protocol.SiteTask`.
+            own: What differs of a partition's task from :meth:`task`, such as ``used`` and ``keep``.
+            partitions: Which sites, in order; None for all.
             values: Further values; they ask for a detailed evaluation.
         """
         records = {} if stats is None else {protocol.STATS: wire.encode(pack_stats(stats))}
         changes = {"own_stats": stats is None, "detailed": bool(values)}
 
         def build(header: protocol.Header) -> tuple[protocol.Header, dict[str, ArrayRecord]]:
-            return self.task(header, **changes, **memory(header.partition)), records
+            return self.task(header, **changes, **own(header.partition)), records
 
-        return self._ask(kind, number, build, model, **values)
+        return self._ask(kind, number, build, model, partitions, **values)
 
-    def _ask(self, kind: str, number: int, build: Build, model: Model | None = None, **values: Any) -> Iterator[Reply]:
+    def _ask(
+        self,
+        kind: str,
+        number: int,
+        build: Build,
+        model: Model | None = None,
+        partitions: Sequence[int] | None = None,
+        **values: Any,
+    ) -> Iterator[Reply]:
         expected: dict[int, tuple[protocol.Header, int]] = {}
 
         def message(partition: int, held: str | None) -> Message:
@@ -159,9 +169,10 @@ class Server:
             return Message(content, node, kind, group_id=str(number))
 
         timeout = self.params.federation.timeout_s
-        messages = [message(partition, self.held.get(partition)) for partition in range(len(self.nodes))]
+        asked = range(len(self.nodes)) if partitions is None else partitions
+        messages = [message(partition, self.held.get(partition)) for partition in asked]
         answers = self.grid.send_and_receive(messages, timeout=timeout)
-        for answer in in_order(answers, self.nodes, self.workspace):
+        for answer in in_order(answers, [self.nodes[partition] for partition in asked], self.workspace):
             node = answer.metadata.src_node_id
             header, bytes_down = expected.pop(node)
             site = self.sites[header.partition]
@@ -214,12 +225,13 @@ class Server:
         """Forget whom the last round left out."""
         self.left_out = {}
 
-    def enough(self, good: int, number: int, what: str) -> None:
-        """Raise unless enough sites answered well."""
-        needed = self.params.federation.min_replies * len(self.nodes)
+    def enough(self, good: int, number: int, what: str, asked: int | None = None) -> None:
+        """Raise unless enough sites answered well, of ``asked`` (None = of all)."""
+        asked = len(self.nodes) if asked is None else asked
+        needed = self.params.federation.min_replies * asked
         if good < needed or not good:
             raise FederationError(
-                f"round {number}: {good} of {len(self.nodes)} sites {what} well and federation.min_replies asks for "
+                f"round {number}: {good} of {asked} sites {what} well and federation.min_replies asks for "
                 f"{self.params.federation.min_replies:g}. Left out: {self._reasons()}. Complete rounds are saved; "
                 "mend the sites and run `zk0 federate` again to go on"
             )
