@@ -34,14 +34,18 @@ def success_criteria(facts: Facts) -> list[Item]:
 
 
 def _training_criteria(facts: Facts, params: Params) -> list[Item]:
-    rounds = f"{params.federation.rounds} federated rounds completed"
+    early = ", or stopped early" if params.federation.stop_after else ""
+    rounds = f"{params.federation.rounds} federated rounds completed{early}"
     lower = "held-out loss of the best round lower than at the start"
     if reason := facts.unread.get("federate"):
         return [Item(name, None, f"not measured: {reason}") for name in (rounds, lower)]
     done, best, start = (get(facts.run, k) for k in ("rounds", "best_held_out_loss", "start_held_out_loss"))
     known = best is not None and start is not None
+    stopped = get(facts.run, "stopped")
+    complete = bool(done and (done >= params.federation.rounds or stopped))
+    evidence = f"{done} rounds" + (f"; {stopped}" if stopped else "")
     return [
-        Item(rounds, done >= params.federation.rounds if done else None, f"{done} rounds" if done else _UNKNOWN),
+        Item(rounds, complete if done else None, evidence if done else _UNKNOWN),
         Item(lower, best < start if known else None, f"{best:.4f}, was {start:.4f}" if known else _UNKNOWN),
     ]
 

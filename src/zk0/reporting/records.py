@@ -82,6 +82,7 @@ class Run(_Record):
     unseen: dict[str, Site] = {}
     policy: PolicySize = PolicySize()
     rounds: int
+    stopped: str | None = None
     best_round: int | None = None
     best_held_out_loss: float | None = None
     last_held_out_loss: float | None = None

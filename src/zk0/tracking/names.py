@@ -29,6 +29,8 @@ BASE_DIGEST = "zk0.base_digest"
 _ROUND_METRICS = {
     "train_loss": "train/loss",
     "learning_rate": "train/learning_rate",
+    "server_learning_rate": "train/server_learning_rate",
+    "proximal_mu": "train/proximal_mu",
     "held_out_loss": "eval/held_out_loss",
     "bytes_up": "comm/bytes_up",
     "bytes_down": "comm/bytes_down",
