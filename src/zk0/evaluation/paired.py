@@ -186,7 +186,9 @@ def rate(outcomes: Outcomes, confidence: float = CONFIDENCE) -> Estimate:
     """
     mean = _clustered(outcomes.values.mean(axis=1))
     if not outcomes.binary:
-        reach = _spread(mean, len(outcomes.scenes)) * _quantile((1 + confidence) / 2, mean.dof)
+        if len(outcomes.scenes) < 2:
+            raise ValueError("an interval needs at least two scenes")
+        reach = float(np.sqrt(mean.variance)) * _quantile((1 + confidence) / 2, mean.dof)
         return Estimate(mean.value, mean.value - reach, mean.value + reach)
     p, scenes = mean.value, len(outcomes.scenes)
     trials = float(scenes)
@@ -218,21 +220,35 @@ def difference(a: Outcomes, b: Outcomes, confidence: float = CONFIDENCE) -> Diff
         ValueError: Values other than successes and failures with fewer than two scenes.
     """
     a, b = _paired(a, b)
-    values, scenes = a.values - b.values, len(a.scenes)
-    mean = _clustered(values.mean(axis=1))
-    centre, bounded = mean, a.binary and b.binary
-    if bounded:
-        centre = _with_two_scenes(mean, scenes, len(a.tasks))
-    deviation = _spread(centre, scenes)
-    two_sided = deviation * _quantile((1 + confidence) / 2, centre.dof)
-    one_sided = deviation * _quantile(confidence, centre.dof)
-    ends = [centre.value - two_sided, centre.value + two_sided, centre.value - one_sided, centre.value + one_sided]
-    low, high, lower, upper = (float(np.clip(end, -1, 1)) if bounded else float(end) for end in ends)
-    score = centre.value / deviation if deviation else np.sign(centre.value) * np.inf
-    p_better = float(student.sf(score, centre.dof))
-    return Difference(
-        mean.value, min(low, mean.value), max(high, mean.value), lower, upper, p_better, float(1 - p_better)
-    )
+    return _tested(*_centred(a, b), a.binary and b.binary, confidence)
+
+
+def stratified(pairs: Mapping[str, tuple[Outcomes, Outcomes]], confidence: float = CONFIDENCE) -> Difference:
+    """:func:`difference` over tasks that do not share their scenes, each weighing the same.
+
+    Held-out episodes of different sites are other episodes, and not as many: their differences are
+    independent, so variances add up, with degrees of freedom after Satterthwaite.
+
+    Args:
+        pairs: Task to the outcomes of a and b on it.
+        confidence: Of the interval and of each one-sided bound.
+
+    Raises:
+        UnpairedError: Two of a task do not share scenes or training seeds, or there is no task.
+        ValueError: Values other than successes and failures with fewer than two scenes.
+    """
+    if not pairs:
+        raise UnpairedError("there is no task that both were judged on")
+    paired = [_paired(a, b) for a, b in pairs.values()]
+    values, centres = zip(*(_centred(a, b) for a, b in paired), strict=True)
+    variances = np.array([centre.variance for centre in centres])
+    if unknown := [task for task, centre in zip(pairs, centres, strict=True) if centre.dof <= 0]:
+        raise ValueError(f"an interval needs at least two scenes; {_listed(unknown)} has one")
+    dofs = np.array([centre.dof for centre in centres])
+    total = float(variances.sum())
+    dof = total**2 / float((variances**2 / dofs).sum()) if total else float(dofs.sum())
+    centre = _Mean(float(np.mean([c.value for c in centres])), total / len(pairs) ** 2, dof)
+    return _tested(float(np.mean(values)), centre, all(a.binary and b.binary for a, b in paired), confidence)
 
 
 def by_task(a: Outcomes, b: Outcomes, confidence: float = CONFIDENCE) -> dict[str, Difference]:
@@ -279,6 +295,32 @@ def _clustered(cells: np.ndarray) -> _Mean:
     return _Mean(mean, total / cells.size, min(max(total**2 / parts, fewest), scenes - 1.0))
 
 
+def _centred(a: Outcomes, b: Outcomes) -> tuple[float, _Mean]:
+    """The mean difference as observed, and the one that an interval is centred on."""
+    mean = _clustered((a.values - b.values).mean(axis=1))
+    scenes = len(a.scenes)
+    if a.binary and b.binary:
+        return mean.value, _with_two_scenes(mean, scenes, len(a.tasks))
+    return mean.value, mean if scenes > 1 else _Mean(mean.value, mean.variance, 0.0)
+
+
+def _tested(value: float, centre: _Mean, bounded: bool, confidence: float) -> Difference:
+    """Interval, bounds and p values around a centre; differences of rates stay within -1 and 1."""
+    if centre.dof <= 0:
+        raise ValueError("an interval needs at least two scenes")
+    deviation = float(np.sqrt(centre.variance))
+    two_sided = deviation * _quantile((1 + confidence) / 2, centre.dof)
+    one_sided = deviation * _quantile(confidence, centre.dof)
+    ends = [centre.value - two_sided, centre.value + two_sided, centre.value - one_sided, centre.value + one_sided]
+    low, high, lower, upper = (float(np.clip(end, -1, 1)) if bounded else float(end) for end in ends)
+    if deviation:
+        score = centre.value / deviation
+        p_better, p_worse = float(student.sf(score, centre.dof)), float(student.cdf(score, centre.dof))
+    else:  # the very same difference everywhere: nothing is left to chance but a tie
+        p_better, p_worse = float(centre.value <= 0), float(centre.value >= 0)
+    return Difference(value, min(low, value), max(high, value), lower, upper, p_better, p_worse)
+
+
 def _with_two_scenes(mean: _Mean, scenes: int, tasks: int) -> _Mean:
     """Agresti and Min's two scenes, one win and one loss at half weight and a tie, in every task.
 
@@ -289,13 +331,6 @@ def _with_two_scenes(mean: _Mean, scenes: int, tasks: int) -> _Mean:
     total = observed + 2 * scenes * mean.value**2 / larger + 1 / tasks
     dof = mean.dof * (total / observed) ** 2 if observed else float(scenes)
     return _Mean(mean.value * scenes / larger, total / larger**2, min(dof, max(scenes - 1.0, 1.0)))
-
-
-def _spread(mean: _Mean, scenes: int) -> float:
-    """Standard error; unknown from one scene alone."""
-    if scenes < 2 and not mean.variance:
-        raise ValueError("an interval needs at least two scenes")
-    return float(np.sqrt(mean.variance))
 
 
 def _quantile(probability: float, dof: float) -> float:
