@@ -84,7 +84,12 @@ def test_params_are_frozen() -> None:
         ("federation.timeout_s", 0.0, "greater than 0"),
         ("evaluation.seed", 99_999, "greater than or equal to 100000"),
         ("evaluation.velocity_factor", 0.9, "greater than or equal to 1"),
+        ("evaluation.velocity_share", 1.0, "less than 1"),
+        ("evaluation.perturbation_deg", -1.0, "greater than or equal to 0"),
         ("benchmark.margin", 0.0, "greater than 0"),
+        ("promotion.metric", "held_out_loss", "'success_rate' or 'action_error_deg'"),
+        ("promotion.site_margin", 0.0, "greater than 0"),
+        ("promotion.confidence", 0.5, "greater than 0.5"),
     ],
 )
 def test_value_out_of_range_is_refused_with_rule_and_value(path: str, value: Any, rule: str) -> None:
@@ -108,6 +113,11 @@ def test_value_out_of_range_is_refused_with_rule_and_value(path: str, value: Any
         ),
         (with_value("federation.proximal_mu", 0.1), "proximal_mu 0.1 needs strategy fedprox"),
         (with_value("evaluation", {"rollouts": 1, "videos": 2}), "evaluation: videos 2 is above rollouts 1"),
+        (
+            with_value("evaluation", {"velocity_factor": 2.0, "velocity_limit": 1.5}),
+            "evaluation: velocity_limit 1.5 is below velocity_factor 2.0",
+        ),
+        (with_value("promotion", {"site_margin": 10.0}), "promotion: site_margin 10.0 is above 1; of success_rate"),
         (with_value("data.unseen", {"a": "sim:pull-blue-bar"}), "data: a cannot be both a site and unseen"),
         (with_value("data.sites", {"a b": "sim:x"}), "site name 'a b' may hold letters, digits, '-' and '_' only"),
         (with_value("data.sites", {}), "data.sites: Dictionary should have at least 1 item"),

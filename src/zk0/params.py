@@ -182,7 +182,19 @@ class EvaluationParams(_Section):
     videos: int = Field(2, ge=0)
     joint_margin_deg: float = Field(5.0, ge=0)
     velocity_factor: float = Field(1.5, ge=1)
+    velocity_share: float = Field(0.01, ge=0, lt=1)
+    velocity_limit: float = Field(3.0, ge=1)
     perturbation: float = Field(0.05, ge=0, le=1)
+    perturbation_deg: float = Field(2.0, ge=0)
+
+    @model_validator(mode="after")
+    def _limit_is_above_factor(self) -> EvaluationParams:
+        if self.velocity_limit < self.velocity_factor:
+            raise ValueError(
+                f"velocity_limit {self.velocity_limit} is below velocity_factor {self.velocity_factor}; the one is "
+                "never passed, the other seldom"
+            )
+        return self
 
     @model_validator(mode="after")
     def _enough_rollouts_to_film(self) -> EvaluationParams:
@@ -231,6 +243,24 @@ class StudyParams(_Section):
         return variants
 
 
+class PromotionParams(_Section):
+    """When a new model takes the champion's place."""
+
+    automatic: bool = True
+    metric: Literal["success_rate", "action_error_deg"] = "success_rate"
+    site_margin: float = Field(0.1, gt=0)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    require_safe: bool = True
+
+    @model_validator(mode="after")
+    def _margin_is_a_share(self) -> PromotionParams:
+        if self.metric == "success_rate" and self.site_margin > 1:
+            raise ValueError(
+                f"site_margin {self.site_margin} is above 1; of success_rate it is a share (0.1 = 10 points)"
+            )
+        return self
+
+
 class TrackingParams(_Section):
     """Where MLflow puts it."""
 
@@ -252,6 +282,7 @@ class Params(_Section):
     benchmark: BenchmarkParams = BenchmarkParams()
     study: StudyParams = StudyParams()
     tracking: TrackingParams = TrackingParams()
+    promotion: PromotionParams = PromotionParams()
 
     @model_validator(mode="after")
     def _final_scenes_are_new(self) -> Params:
