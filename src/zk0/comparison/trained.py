@@ -74,7 +74,8 @@ class Trained:
         tensors = load_file(folder / _TENSORS)
         if (found := digest_tensors(tensors)) != about["digest"]:
             raise ValueError(
-                f"{folder / _TENSORS} has digest {found}, but {about['digest']} was saved; delete {folder} to train anew"
+                f"{folder / _TENSORS} has digest {found}, but {about['digest']} was saved; "
+                f"delete {folder} to train anew"
             )
         stats = about["stats"] and {
             feature: {name: np.array(value, dtype=np.float32) for name, value in values.items()}

@@ -1,0 +1,100 @@
+"""study: prepare a project for a study and run its pieces; render the page from what is there.
+
+The study has recordings, manifests, features and models in a folder of its own below .cache/studies, named by what
+decides its data. Its results lie in results/studies and are small enough to be versioned.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import torch
+import xxhash
+
+from zk0.comparison.page import write_page
+from zk0.comparison.pieces import STUDIES, Piece, StudyFolder
+from zk0.comparison.project import StudyProject
+from zk0.comparison.runner import Runner
+from zk0.comparison.studies import study_named
+from zk0.comparison.tables import overview
+from zk0.console import console
+from zk0.data.manifest import MANIFESTS
+from zk0.files import read_json, write_json
+from zk0.params import Params, with_changes
+from zk0.resolve import base_kind, resolve_sources
+from zk0.sources import Source
+from zk0.stages import prepare
+
+WORK = Path(".cache/studies")
+_DONE = "prepared.json"
+
+
+def run(root: Path, params: Params, name: str, quick: bool = False, only: str | None = None) -> list[Piece]:
+    """Run a study, or go on with it: pieces that are there are not made again.
+
+    Args:
+        root: Project folder.
+        params: The project's.
+        name: One of :data:`zk0.comparison.studies.STUDIES`.
+        quick: At small sizes.
+        only: Name of one arm (None = all).
+
+    Raises:
+        ValueError: No such study or arm; names the nearest.
+        StageError: Data that is not fit, leakage, an arm that fails, or Ctrl-C; complete pieces are kept.
+    """
+    torch.set_num_threads(params.threads)
+    study = study_named(name, params, quick)
+    here = with_changes(study.params, _absolute(root, study.params))
+    project = prepared(root, here)
+    signal.signal(signal.SIGTERM, _interrupt)
+    pieces = Runner.of(root, project, replace(study, params=here)).run(study.params, only)
+    folder = StudyFolder(root / STUDIES / study.name)
+    console.print(overview(folder))
+    return pieces
+
+
+def page(root: Path) -> list[Path]:
+    """Render docs/RESULTS.md from the pieces that are there."""
+    written = write_page(root)
+    console.print(f"{written[-1]} and {len(written) - 1} plots", markup=False)
+    return written
+
+
+def prepared(root: Path, params: Params) -> StudyProject:
+    """The study's project, its data recorded or found, checked and split; done once for each set of data."""
+    lock_params = params.model_dump(mode="json", include={"seed": True, "data": True, "policy": {"base"}})
+    digest = xxhash.xxh3_64_hexdigest(json.dumps(lock_params, sort_keys=True).encode())[:12]
+    folder = (root / WORK / digest).resolve()
+    lock = resolve_sources(params, folder)
+    done = folder / _DONE
+    if not done.exists() or read_json(done) != lock or not (folder / MANIFESTS).is_dir():
+        write_json(folder / "sources.lock.json", lock)
+        prepare.run(folder, params)
+        write_json(done, lock)
+    return StudyProject.open(folder, params)
+
+
+def _absolute(root: Path, params: Params) -> dict[str, object]:
+    """Paths of this project as seen from the study's folder."""
+    changes: dict[str, object] = {}
+    if base_kind(params.policy.base) == "folder":
+        changes["policy.base"] = str((root / Path(params.policy.base).expanduser()).resolve())
+    for part in ("sites", "unseen"):
+        changes[f"data.{part}"] = {name: _source(root, text) for name, text in getattr(params.data, part).items()}
+    return changes
+
+
+def _source(root: Path, text: str) -> str:
+    source = Source.parse(text)
+    if source.kind != "local":
+        return text
+    return f"local:{(root / Path(source.name).expanduser()).resolve()}"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
