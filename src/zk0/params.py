@@ -171,6 +171,35 @@ class FederationParams(_Section):
         return self
 
 
+class PrivacyParams(_Section):
+    """How little one site's data may change in what a run releases: client-level differential privacy."""
+
+    mode: Literal["off", "central", "site"] = "off"
+    clip: Literal["fixed", "adaptive"] = "fixed"
+    clip_norm: float = Field(1.0, gt=0)
+    clip_quantile: float = Field(0.5, gt=0, lt=1)
+    clip_learning_rate: float = Field(0.2, gt=0)
+    noise_multiplier: float = Field(1.0, gt=0)
+    report_noise_multiplier: float = Field(10.0, gt=0)
+    loss_bound: float = Field(2.0, gt=0)
+    target_epsilon: float = Field(8.0, gt=0)
+    delta: float = Field(1e-5, gt=0, lt=1)
+
+    @field_validator("mode", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, mode: Any) -> Any:
+        return "off" if mode is False else mode
+
+    @model_validator(mode="after")
+    def _sites_cannot_adapt(self) -> PrivacyParams:
+        if self.mode == "site" and self.clip == "adaptive":
+            raise ValueError(
+                "clip adaptive needs a server that sees how many updates were clipped, and in mode site no one does; "
+                "use clip fixed"
+            )
+        return self
+
+
 class EvaluationParams(_Section):
     """How models are judged."""
 
@@ -235,10 +264,10 @@ class StudyParams(_Section):
             if not name or not all(c.isalnum() or c in "-_." for c in name):
                 raise ValueError(f"variant name '{name}' may hold letters, digits, '-', '_' and '.' only")
             for key in changes:
-                if key.partition(".")[0] not in ("policy", "training", "federation") or key == "policy.base":
+                if key.partition(".")[0] not in ("policy", "training", "federation", "privacy") or key == "policy.base":
                     raise ValueError(
-                        f"variant '{name}' changes {key}; it may change policy (not its base), training and "
-                        "federation, as in federation.uplink: data and evaluation are the same for all"
+                        f"variant '{name}' changes {key}; it may change policy (not its base), training, "
+                        "federation and privacy, as in federation.uplink: data and evaluation are the same for all"
                     )
         return variants
 
@@ -278,11 +307,29 @@ class Params(_Section):
     features: FeatureParams = FeatureParams()
     training: TrainingParams = TrainingParams()
     federation: FederationParams = FederationParams()
+    privacy: PrivacyParams = PrivacyParams()
     evaluation: EvaluationParams = EvaluationParams()
     benchmark: BenchmarkParams = BenchmarkParams()
     study: StudyParams = StudyParams()
     tracking: TrackingParams = TrackingParams()
     promotion: PromotionParams = PromotionParams()
+
+    @model_validator(mode="after")
+    def _one_site_is_bounded(self) -> Params:
+        """Under privacy no site may count for more than another, nor by more than its clipped update."""
+        mode, federation = self.privacy.mode, self.federation
+        if mode != "off" and federation.weighting != "equal":
+            raise ValueError(
+                f"privacy.mode {mode} needs federation.weighting equal: weights by {federation.weighting} tell of a "
+                "site's data, and let it count for more than its clipped update"
+            )
+        if mode == "central" and federation.strategy in ("fedmedian", "trimmed-mean", "krum"):
+            raise ValueError(
+                f"privacy.mode central needs a strategy that averages, not {federation.strategy}: how far one site can "
+                "move a median, a trimmed mean or a choice has no bound that the noise could hide. Use fedavg, "
+                "fedprox, fedavgm, fedadam or fedyogi, or privacy.mode site, whose updates any strategy may combine"
+            )
+        return self
 
     @model_validator(mode="after")
     def _final_scenes_are_new(self) -> Params:
