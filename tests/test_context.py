@@ -272,6 +272,19 @@ def test_worse_model_does_not_meet_the_criteria(project: Path) -> None:
     assert "- [ ] Success criteria met (failed: " in text and "- [x] Documentation updated" in text
 
 
+def test_run_that_stopped_early_is_complete(project: Path) -> None:
+    params = (project / "params.yaml").read_text().replace("{rounds: 2}", "{rounds: 9, stop_after: 1}")
+    write_text(project / "params.yaml", params)
+    name = "9 federated rounds completed, or stopped early"
+    cut_short = items(build(project, steps(*STAGES)), "task_description", "success_criteria")[name]
+
+    edit(project, "results/federation/run.json", "stopped", value="no round was better")
+    stopped = items(build(project, steps(*STAGES)), "task_description", "success_criteria")[name]
+
+    assert cut_short["passed"] is False and cut_short["evidence"] == "2 rounds"
+    assert stopped["passed"] is True and stopped["evidence"] == "2 rounds; no round was better"
+
+
 def test_failing_environment_appears_unchecked(project: Path) -> None:
     edit(project, "results/environment.json", "checks", value=[{"name": "disk", "passed": False, "severity": "error"}])
 

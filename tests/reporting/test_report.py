@@ -179,6 +179,26 @@ def test_rounds_that_did_not_help_are_said_not_to(project: Path, edit: Editor) -
     assert sentence in read(project).sections["learning"]
 
 
+def test_early_end_is_explained(project: Path, edit: Editor) -> None:
+    assert "Stopped early" not in read(project).sections["ran"]
+
+    edit("results/federation/run.json", lambda run: run.update(stopped="no round since round 1 was better"))
+
+    assert "Stopped early: no round since round 1 was better" in read(project).sections["ran"]
+
+
+def test_sites_of_a_round_are_those_that_trained(project: Path, edit: Editor) -> None:
+    def not_drawn_in_round_2(rounds: list[dict[str, Any]]) -> None:
+        del rounds[2]["sites"]["green-ball"]["examples"]
+
+    before = read(project).sections["learning"]
+    edit("results/federation/rounds.jsonl", not_drawn_in_round_2)
+    after = read(project).sections["learning"]
+
+    assert (before.count("6.00 MB 2"), before.count("6.00 MB 1")) == (3, 0)
+    assert (after.count("6.00 MB 2"), after.count("6.00 MB 1")) == (2, 1)
+
+
 def test_a_scene_filmed_for_one_model_only(project: Path, edit: Editor) -> None:
     edit("results/evaluation.json", lambda e: e["videos"].pop(0))
 
