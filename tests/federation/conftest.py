@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federated_sites import BASE, LIMIT, MakeServer
+from federated_sites import BASE, LIMIT, MakeServer, copy_project
 from flwr.clientapp import ClientApp
 
 from zk0.federation import protocol, wire
@@ -55,6 +55,12 @@ def moments(prepared: Path) -> Moments:
 @pytest.fixture(scope="module")
 def stats(moments: Moments) -> Stats:
     return moments.normalisation()
+
+
+@pytest.fixture
+def project(prepared: Path, tmp_path: Path) -> Path:
+    """A project of its own with the prepared manifests."""
+    return copy_project(prepared, tmp_path / "project")
 
 
 @pytest.fixture

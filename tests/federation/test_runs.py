@@ -12,6 +12,7 @@ from federated_sites import (
     BASE,
     LIMIT,
     MakeServer,
+    copy_project,
     crash,
     spoilt,
     values,
@@ -33,15 +34,6 @@ from zk0.params import Params
 from zk0.policy.checkpoint import Stats, load_checkpoint
 from zk0.policy.trainable import digest_tensors, trainable_tensors
 
-
-@pytest.fixture
-def project(prepared: Path, tmp_path: Path) -> Path:
-    """A project of its own with the prepared manifests."""
-    for manifest in (prepared / "data" / "manifests").iterdir():
-        write_json(tmp_path / "project" / "data" / "manifests" / manifest.name, read_json(manifest))
-    return tmp_path / "project"
-
-
 PLAIN: dict[str, Any] = {}
 LOSSY: dict[str, Any] = {"uplink": "int4", "downlink": "int8", "strategy": "fedadam", "server_learning_rate": 0.01}
 
@@ -55,9 +47,7 @@ def test_interrupted_run_ends_as_if_it_had_not_been(
     training = quick.training.model_copy(update={"keep_moments": moments})
     params = quick.model_copy(update={"federation": federation, "training": training})
     whole = run_federation(InProcessGrid(client_app, project, 2, LIMIT), project, params, BASE)
-    other = tmp_path / "other"
-    for path in (project / "data" / "manifests").iterdir():
-        write_json(other / "data" / "manifests" / path.name, read_json(path))
+    other = copy_project(project, tmp_path / "other")
     seen: list[int] = []
 
     def dies_in_round_3(content: RecordDict) -> None:
@@ -177,6 +167,10 @@ def test_cameras_the_policy_does_not_know_are_refused(project: Path, quick: Para
         ({"threads": 1}, False),
         ({"training": {"batch": 3}}, False),
         ({"federation": {"rounds": 3}}, False),
+        ({"federation": {"fraction": 0.5}}, False),
+        ({"federation": {"stop_after": 3}}, False),
+        ({"federation": {"server_schedule": "plateau"}}, False),
+        ({"federation": {"schedule_patience": 4}}, False),
         ({"federation": {"timeout_s": 1.0, "min_replies": 0.5}}, True),
         ({"evaluation": {"rollouts": 5}}, True),
         ({"evaluation": {"loss_draws": 3}}, False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Message, RecordDict
@@ -13,12 +14,20 @@ from zk0.federation.aggregation import StreamingMean
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.server import Server
+from zk0.files import read_json, write_json
 from zk0.policy.trainable import Tensors, digest_tensors
 
 BASE = ("random:nano", "digest")
 LIMIT = 10**9
 Spoil = Callable[[RecordDict], Any]
 MakeServer = Callable[..., Server]
+
+
+def copy_project(prepared: Path, root: Path) -> Path:
+    """A project of its own with the prepared manifests; their recordings are read where they are."""
+    for manifest in (prepared / "data" / "manifests").iterdir():
+        write_json(root / "data" / "manifests" / manifest.name, read_json(manifest))
+    return root
 
 
 def app_of(site: Callable[[Message, Context], Message]) -> ClientApp:
