@@ -16,7 +16,15 @@ from computed_features import features_of
 from lerobot.configs import NormalizationMode
 
 from zk0.data.frames import ACTION, STATE, Frames
-from zk0.evaluation.held_out import Limits, action_errors, held_out_excess, held_out_loss, predict
+from zk0.evaluation.held_out import (
+    Limits,
+    SensorNoise,
+    action_errors,
+    episode_errors,
+    held_out_excess,
+    held_out_loss,
+    predict,
+)
 from zk0.federation.statistics import moments_of
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.seeding import torch_rng
@@ -75,6 +83,18 @@ def test_action_error_leaves_padding_out(still: LoadedPolicy, frames: Frames, fe
     np.testing.assert_allclose(action_errors(still, few, SEED), np.mean(errors, axis=0), rtol=1e-3)
 
 
+def test_errors_of_episodes_are_theirs_and_their_mean_is_the_whole(still: LoadedPolicy, frames: Frames) -> None:
+    by_episode = episode_errors(still, frames, SEED)
+
+    whole = action_errors(still, frames, SEED)
+    assert sorted(by_episode) == np.unique(frames.episodes).tolist() and len(by_episode) > 1
+    lengths = {episode: int((frames.episodes == episode).sum()) for episode in by_episode}
+    # A chunk of 8 that starts in the last 7 frames reaches past the end.
+    assert {e: count for e, (_, count) in by_episode.items()} == {e: 8 * n - 28 for e, n in lengths.items()}
+    total = sum(error * count for error, count in by_episode.values())
+    np.testing.assert_allclose(total / sum(count for _, count in by_episode.values()), whole, rtol=1e-9)
+
+
 def test_loss_is_the_mean_over_frames_and_draws(still: LoadedPolicy, frames: Frames, few: Frames) -> None:
     """With velocity zero it is the mean square of noise less normalised action."""
     stats = moments_of(frames).normalisation()[ACTION]
@@ -108,20 +128,25 @@ def test_excess_is_that_of_the_predictions(still: LoadedPolicy, frames: Frames, 
     expected = answer(frames, few)
     limits = Limits(low=np.full(6, -10.0), high=np.full(6, 10.0), step=np.full(6, 100.0))
 
-    excess = held_out_excess(still, few, limits, SEED)
+    excess = held_out_excess(still, few, limits, SEED, factor=0.1)
 
     outside = np.maximum(np.abs(expected) - 10, 0).max(axis=(0, 1))
     np.testing.assert_allclose(excess.range_deg, outside, rtol=1e-3, atol=1e-2)
     assert np.all(excess.velocity > 0)
+    steps = np.abs(np.diff(np.concatenate([few.states[:, None], expected], axis=1), axis=1))
+    assert excess.actions == len(few) * 8
+    assert np.abs(excess.fast - (steps > 10).sum(axis=(0, 1))).max() <= 1  # a step may round across
 
 
 def test_perturbation_changes_what_is_seen_and_is_repeatable(loaded: LoadedPolicy, few: Frames) -> None:
     rows = np.arange(4)
     states = few.states.copy()
-    plain, perturbed, again = (predict(loaded, few, rows, SEED, share) for share in (0.0, 0.05, 0.05))
+    noises = (None, SensorNoise(0.05, 0.0), SensorNoise(0.05, 0.0), SensorNoise(0.0, 2.0), SensorNoise(0.0, 0.0))
+    plain, images, again, joints, nothing = (predict(loaded, few, rows, SEED, noise) for noise in noises)
 
-    assert np.array_equal(perturbed, again)
-    assert not np.allclose(perturbed, plain)
+    assert np.array_equal(images, again)
+    assert not np.allclose(images, plain) and not np.allclose(joints, plain)
+    np.testing.assert_allclose(nothing, plain, rtol=1e-3, atol=1e-2)
     assert np.array_equal(few.states, states) and STATE == "observation.state"
 
 
@@ -143,7 +168,7 @@ def test_features_stand_in_for_the_images(
     np.testing.assert_allclose(
         action_errors(loaded, frames, SEED, features), action_errors(loaded, frames, SEED), rtol=1e-3
     )
-    plain, quick = (held_out_excess(loaded, frames, limits, SEED, features=f) for f in (None, features))
+    plain, quick = (held_out_excess(loaded, frames, limits, SEED, 1.5, features=f) for f in (None, features))
     np.testing.assert_allclose(quick.range_deg, plain.range_deg, rtol=1e-3, atol=1e-2)
 
 

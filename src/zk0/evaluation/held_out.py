@@ -6,7 +6,7 @@ draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ class Limits:
     Attributes:
         low: (6,) smallest recorded joint position or target.
         high: (6,) largest.
-        step: (6,) largest change from one frame's target to the next.
+        step: (6,) largest distance between a target and the position it was given in.
     """
 
     low: np.ndarray
@@ -48,14 +48,55 @@ class Excess:
     Attributes:
         range_deg: (6,) largest distance outside the recorded range (0 = inside).
         velocity: (6,) largest step as a multiple of the largest recorded one.
+        fast: (6,) how many actions step further than a stated multiple of the largest recorded one.
+        actions: How many there are.
     """
 
     range_deg: np.ndarray
     velocity: np.ndarray
+    fast: np.ndarray
+    actions: int
 
-    def worst(self, other: Excess) -> Excess:
-        """Joint by joint, the worse of two."""
-        return Excess(np.maximum(self.range_deg, other.range_deg), np.maximum(self.velocity, other.velocity))
+    @classmethod
+    def none(cls, joints: int = 6) -> Excess:
+        """That of no actions."""
+        return cls(np.zeros(joints), np.zeros(joints), np.zeros(joints, dtype=np.int64), 0)
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Excess:
+        """What :meth:`content` gave."""
+        return cls(**{name: value if name == "actions" else np.array(value) for name, value in content.items()})
+
+    def content(self) -> dict[str, Any]:
+        """As plain lists and numbers."""
+        return {
+            "range_deg": self.range_deg.tolist(),
+            "velocity": self.velocity.tolist(),
+            "fast": self.fast.tolist(),
+            "actions": self.actions,
+        }
+
+    def and_of(self, other: Excess) -> Excess:
+        """That of both sets of actions together."""
+        return Excess(
+            np.maximum(self.range_deg, other.range_deg),
+            np.maximum(self.velocity, other.velocity),
+            self.fast + other.fast,
+            self.actions + other.actions,
+        )
+
+
+@dataclass(frozen=True)
+class SensorNoise:
+    """Normal noise on what the policy sees.
+
+    Attributes:
+        images: Standard deviation on pixels, as a share of their range.
+        state_deg: Standard deviation on joint positions, in LeRobot's units.
+    """
+
+    images: float
+    state_deg: float
 
 
 def _batches(frames: Frames) -> Iterator[np.ndarray]:
@@ -91,7 +132,7 @@ def predict(
     frames: Frames,
     rows: np.ndarray,
     seed: int,
-    perturbation: float = 0.0,
+    noise: SensorNoise | None = None,
     features: FrameFeatures | None = None,
 ) -> np.ndarray:
     """Predicted chunks for some frames, (B, chunk, 6) in LeRobot's units, from fixed noise.
@@ -101,11 +142,10 @@ def predict(
         frames: Recorded frames.
         rows: Which of them.
         seed: Decides the noise.
-        perturbation: Standard deviation of noise added to images and state, as a share of their
-            range (0 = none).
+        noise: Disturbs images and state.
         features: The frames' cached features; of no use to perturbed images.
     """
-    ((_, chunks),) = _predictions(loaded, frames, [rows], seed, perturbation, features)
+    ((_, chunks),) = _predictions(loaded, frames, [rows], seed, noise, features)
     return chunks
 
 
@@ -114,18 +154,19 @@ def _predictions(
     frames: Frames,
     batches: Iterable[np.ndarray],
     seed: int,
-    perturbation: float,
+    disturbed: SensorNoise | None,
     features: FrameFeatures | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows and :func:`predict` of them, batch by batch."""
     policy, config = loaded.policy, loaded.policy.config
-    inputs = None if perturbation else FrameInputs(loaded, frames, features)
+    # What the sites see is prepared once for all frames; disturbed, each batch is seen anew.
+    inputs = FrameInputs(loaded, frames, features) if disturbed is None else None
     for rows in batches:
         first = int(rows[0])
-        if inputs is None:
-            batch = observed(loaded, _perturbed(frames.batch(rows, loaded.chunk), perturbation, seed, first))
-        else:
+        if inputs is not None:
             batch = inputs.batch(rows, with_actions=False).to(config.device)
+        elif disturbed is not None:
+            batch = observed(loaded, _perturbed(frames.batch(rows, loaded.chunk), disturbed, seed, first))
         shape = (len(rows), config.chunk_size, config.max_action_dim)
         noise = torch.randn(shape, generator=torch_rng(seed, "action", first))
         yield rows, np.asarray(loaded.postprocess(flow.predict(policy, batch, noise.to(config.device))).numpy())
@@ -136,37 +177,63 @@ def _ensure_all(frames: Frames, features: FrameFeatures | None) -> None:
         features.ensure(np.arange(len(frames)))
 
 
-def _perturbed(batch: dict[str, Any], share: float, seed: int, first: int) -> dict[str, Any]:
+def _perturbed(batch: dict[str, Any], noise: SensorNoise, seed: int, first: int) -> dict[str, Any]:
     rng = numpy_rng(seed, "perturbation", first)
     noisy = dict(batch)
     for name, value in batch.items():
         if name == STATE:
-            span = torch.full((1,), 180.0 * share)
-            noisy[name] = value + span * torch.from_numpy(rng.normal(size=value.shape)).float()
+            noisy[name] = value + noise.state_deg * torch.from_numpy(rng.normal(size=value.shape)).float()
         elif name.startswith("observation.images"):
-            noisy[name] = (value + share * torch.from_numpy(rng.normal(size=value.shape)).float()).clamp(0, 1)
+            noisy[name] = (value + noise.images * torch.from_numpy(rng.normal(size=value.shape)).float()).clamp(0, 1)
     return noisy
+
+
+def episode_errors(
+    loaded: LoadedPolicy, frames: Frames, seed: int, features: FrameFeatures | None = None
+) -> dict[int, tuple[np.ndarray, int]]:
+    """Mean absolute error of the predicted actions, episode by episode, padding left out.
+
+    Returns:
+        Episode to its (6,) error in LeRobot's units and the number of actions it is the mean of.
+    """
+    found: dict[int, tuple[np.ndarray, int]] = {}
+    _ensure_all(frames, features)
+    for rows, chunks in _predictions(loaded, frames, _batches(frames), seed, None, features):
+        batch = frames.batch(rows, loaded.chunk, with_images=False)
+        valid = ~batch["action_is_pad"].numpy()
+        error = np.abs(chunks - batch[ACTION].numpy()) * valid[..., None]
+        for episode in np.unique(frames.episodes[rows]):
+            mine = frames.episodes[rows] == episode
+            total, count = found.get(int(episode), (np.zeros(error.shape[-1]), 0))
+            found[int(episode)] = (total + error[mine].sum(axis=(0, 1)), count + int(valid[mine].sum()))
+    return {episode: (total / count, count) for episode, (total, count) in found.items()}
+
+
+def mean_error(by_episode: Mapping[int, tuple[np.ndarray, int]]) -> np.ndarray:
+    """Mean over all actions of what :func:`episode_errors` found, (6,)."""
+    counts = [count for _, count in by_episode.values()]
+    return np.average([error for error, _ in by_episode.values()], axis=0, weights=counts)
 
 
 def action_errors(loaded: LoadedPolicy, frames: Frames, seed: int, features: FrameFeatures | None = None) -> np.ndarray:
     """Mean absolute error of the predicted actions, (6,), in LeRobot's units, padding left out."""
-    total, count = np.zeros(frames.actions.shape[1]), 0
-    _ensure_all(frames, features)
-    for rows, chunks in _predictions(loaded, frames, _batches(frames), seed, 0.0, features):
-        batch = frames.batch(rows, loaded.chunk, with_images=False)
-        valid = ~batch["action_is_pad"].numpy()
-        error = np.abs(chunks - batch[ACTION].numpy())
-        total += error[valid].sum(axis=0)
-        count += int(valid.sum())
-    return total / count
+    return mean_error(episode_errors(loaded, frames, seed, features))
 
 
-def chunk_excess(chunks: np.ndarray, states: np.ndarray, limits: Limits) -> Excess:
-    """How far chunks (B, T, 6) that start at joint positions (B, 6) leave the limits."""
+def chunk_excess(chunks: np.ndarray, states: np.ndarray, limits: Limits, factor: float) -> Excess:
+    """How far chunks (B, T, 6) that start at joint positions (B, 6) leave the limits.
+
+    Args:
+        chunks: Joint targets.
+        states: Where the arm was when each chunk was predicted.
+        limits: What the recordings show.
+        factor: Steps of more than this multiple of the largest recorded one count as fast.
+    """
     outside = np.maximum(limits.low - chunks, chunks - limits.high).clip(0)
     steps = np.abs(np.diff(np.concatenate([states[:, None], chunks], axis=1), axis=1))
     ratio = steps / np.maximum(limits.step, 1e-3)
-    return Excess(outside.max(axis=(0, 1)), ratio.max(axis=(0, 1)))
+    fast = (ratio > factor).sum(axis=(0, 1))
+    return Excess(outside.max(axis=(0, 1)), ratio.max(axis=(0, 1)), fast, chunks.shape[0] * chunks.shape[1])
 
 
 def held_out_excess(
@@ -174,13 +241,14 @@ def held_out_excess(
     frames: Frames,
     limits: Limits,
     seed: int,
-    perturbation: float = 0.0,
+    factor: float,
+    noise: SensorNoise | None = None,
     features: FrameFeatures | None = None,
 ) -> Excess:
-    """The worst excess over all frames, with or without perturbed observations."""
-    worst = Excess(np.zeros(len(limits.low)), np.zeros(len(limits.low)))
-    if not perturbation:
+    """The excess over all frames, with or without disturbed observations; ``factor`` as in :func:`chunk_excess`."""
+    found = Excess.none(len(limits.low))
+    if noise is None:
         _ensure_all(frames, features)
-    for rows, chunks in _predictions(loaded, frames, _batches(frames), seed, perturbation, features):
-        worst = worst.worst(chunk_excess(chunks, frames.states[rows], limits))
-    return worst
+    for rows, chunks in _predictions(loaded, frames, _batches(frames), seed, noise, features):
+        found = found.and_of(chunk_excess(chunks, frames.states[rows], limits, factor))
+    return found

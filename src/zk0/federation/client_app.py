@@ -15,7 +15,14 @@ from flwr.clientapp import ClientApp
 
 from zk0.data.frames import Frames
 from zk0.data.sim.arm import JOINTS
-from zk0.evaluation.held_out import Limits, action_errors, held_out_excess, held_out_loss
+from zk0.evaluation.held_out import (
+    Limits,
+    SensorNoise,
+    episode_errors,
+    held_out_excess,
+    held_out_loss,
+    mean_error,
+)
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.broadcast import MissingModel
 from zk0.federation.memory import SiteMemory, Version
@@ -124,15 +131,16 @@ def detail(
     task: protocol.SiteTask,
     limits: dict[str, list[float]],
 ) -> dict[str, Any]:
-    """Action error by joint, and how far actions leave the recorded limits."""
-    bounds = Limits(**{name: np.array(value) for name, value in limits.items()})
-    plain = held_out_excess(loaded, frames, bounds, task.seed, features=features)
-    perturbed = held_out_excess(loaded, frames, bounds, task.seed, task.evaluation.perturbation)
-    errors = action_errors(loaded, frames, task.seed, features)
+    """Action error by joint and by episode, and how far actions leave the recorded limits."""
+    bounds, settings = Limits(**{name: np.array(value) for name, value in limits.items()}), task.evaluation
+    noise = SensorNoise(settings.perturbation, settings.perturbation_deg)
+    factor = settings.velocity_factor
+    plain = held_out_excess(loaded, frames, bounds, task.seed, factor, features=features)
+    perturbed = held_out_excess(loaded, frames, bounds, task.seed, factor, noise)
+    errors = episode_errors(loaded, frames, task.seed, features)
     return {
-        "action_error": dict(zip(JOINTS, errors.tolist(), strict=True)),
-        "excess": {
-            "held-out": {"range_deg": plain.range_deg.tolist(), "velocity": plain.velocity.tolist()},
-            "perturbed": {"range_deg": perturbed.range_deg.tolist(), "velocity": perturbed.velocity.tolist()},
-        },
+        "action_error": dict(zip(JOINTS, mean_error(errors).tolist(), strict=True)),
+        # The gripper is in percent; the mean in degrees is over the five arm joints.
+        "episode_error_deg": {str(episode): float(error[:5].mean()) for episode, (error, _) in errors.items()},
+        "excess": {"held-out": plain.content(), "perturbed": perturbed.content()},
     }

@@ -80,14 +80,14 @@ def run(root: Path, params: Params) -> None:
         for candidate in candidates:
             excess: dict[str, Excess] = {}
             for name, result in _recorded(root, params, candidate, limits, sites, unseen).items():
-                _keep_worst(excess, result.pop("excess"))
+                _add(excess, result.pop("excess"))
                 tasks[name][candidate.name] = _recorded_figures(result)
                 bar.advance(line)
             for manifest in [*sites, *unseen]:
                 rollouts = _rollouts(params, candidate, manifest)
                 tasks[manifest.site][candidate.name] |= _closed_loop_figures(rollouts)
                 if rollouts:
-                    _keep_worst(excess, {"rollouts": rollout_excess(rollouts, limits)})
+                    _add(excess, {"rollouts": rollout_excess(rollouts, limits, params.evaluation.velocity_factor)})
                 videos += _film(root, params, candidate, manifest, rollouts)
                 bar.advance(line)
             safety[candidate.name] = safety_report(excess, params.evaluation)
@@ -147,9 +147,7 @@ def _recorded(
             **detail(candidate.loaded, frames, features, task, bounds),
         }
     for result in results.values():
-        result["excess"] = {
-            where: Excess(np.array(e["range_deg"]), np.array(e["velocity"])) for where, e in result["excess"].items()
-        }
+        result["excess"] = {where: Excess.of(content) for where, content in result["excess"].items()}
     return results
 
 
@@ -160,6 +158,7 @@ def _recorded_figures(result: dict[str, Any]) -> dict[str, Any]:
         # The gripper is in percent; the mean in degrees is over the five arm joints.
         "action_error_deg": float(np.mean([by_joint[joint] for joint in JOINTS[:5]])),
         "action_error_deg_by_joint": by_joint,
+        "episode_errors_deg": result["episode_error_deg"],
         "held_out_frames": result["frames"],
     }
 
@@ -217,9 +216,9 @@ def _film(
     return videos
 
 
-def _keep_worst(excess: dict[str, Excess], more: dict[str, Excess]) -> None:
+def _add(excess: dict[str, Excess], more: dict[str, Excess]) -> None:
     for where, found in more.items():
-        excess[where] = excess[where].worst(found) if where in excess else found
+        excess[where] = excess[where].and_of(found) if where in excess else found
 
 
 def _overall(tasks: dict[str, dict[str, Any]], model: str) -> dict[str, Any]:
