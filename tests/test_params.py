@@ -82,6 +82,16 @@ def test_params_are_frozen() -> None:
         ("federation.min_replies", 0.0, "greater than 0"),
         ("federation.min_replies", 1.1, "less than or equal to 1"),
         ("federation.timeout_s", 0.0, "greater than 0"),
+        ("federation.fraction", 0.0, "greater than 0"),
+        ("federation.fraction", 1.5, "less than or equal to 1"),
+        ("federation.server_learning_rate", 0.0, "greater than 0"),
+        ("federation.server_schedule", "linear", "'constant', 'cosine' or 'plateau'"),
+        ("federation.proximal_schedule", "cosine", "'constant', 'linear' or 'trend'"),
+        ("federation.server_least_share", 1.1, "less than or equal to 1"),
+        ("federation.schedule_patience", 0, "greater than or equal to 1"),
+        ("federation.schedule_factor", 1.0, "less than 1"),
+        ("federation.stop_after", -1, "greater than or equal to 0"),
+        ("federation.stop_margin", 1.0, "less than 1"),
         ("evaluation.seed", 99_999, "greater than or equal to 100000"),
         ("evaluation.velocity_factor", 0.9, "greater than or equal to 1"),
         ("evaluation.velocity_share", 1.0, "less than 1"),
@@ -112,6 +122,31 @@ def test_value_out_of_range_is_refused_with_rule_and_value(path: str, value: Any
             "training: decay_steps 10 must be above warmup_steps 10",
         ),
         (with_value("federation.proximal_mu", 0.1), "proximal_mu 0.1 needs strategy fedprox"),
+        (
+            with_value("federation", {"strategy": "fedprox", "proximal_schedule": "linear"}),
+            "proximal_schedule linear needs strategy fedprox with a proximal_mu above 0",
+        ),
+        (
+            with_value("federation.proximal_schedule", "trend"),
+            "proximal_schedule trend needs strategy fedprox with a proximal_mu above 0",
+        ),
+        (
+            with_value(
+                "federation",
+                {
+                    "strategy": "fedprox",
+                    "proximal_mu": 0.1,
+                    "proximal_schedule": "trend",
+                    "proximal_least_share": 0.0,
+                },
+            ),
+            "so proximal_least_share must be above 0",
+        ),
+        (with_value("federation.stop_margin", 0.1), "stop_margin 0.1 needs a stop_after above 0"),
+        (
+            with_value("federation", {"server_schedule": "plateau", "schedule_patience": 3, "stop_after": 3}),
+            "stop_after 3 ends the run before server_schedule plateau, which waits schedule_patience 3 rounds, lowers",
+        ),
         (with_value("evaluation", {"rollouts": 1, "videos": 2}), "evaluation: videos 2 is above rollouts 1"),
         (
             with_value("evaluation", {"velocity_factor": 2.0, "velocity_limit": 1.5}),

@@ -12,7 +12,7 @@ from zk0.errors import StageError
 from zk0.federation.aggregation import StreamingMean
 from zk0.federation.robust import Krum, Median, TrimmedMean
 from zk0.federation.server_optimizer import FedAdam, FedAvg, FedAvgM, FedYogi
-from zk0.federation.strategy import STRATEGIES, check_enough, cost, make_aggregator, make_optimizer
+from zk0.federation.strategy import STRATEGIES, check_enough, cost, make_aggregator, make_optimizer, server_rate
 from zk0.params import FederationParams, Strategy
 
 START = {"w": torch.tensor([1.0, 10.0])}
@@ -56,6 +56,17 @@ def test_params_reach_aggregator_and_optimiser(
     assert tensors["w"].shape == (2,) and not torch.equal(tensors["w"], START["w"])
 
 
+@pytest.mark.parametrize(("strategy", "own"), [("fedavg", 1.0), ("fedavgm", 1.0), ("fedadam", 0.01), ("krum", 1.0)])
+def test_rate_is_the_rounds_the_params_or_the_strategys_own(strategy: str, own: float) -> None:
+    def rate(params: FederationParams, *given: float) -> float:
+        return make_optimizer(params, *given).rate  # type: ignore[attr-defined, no-any-return]
+
+    assert server_rate(federation(strategy)) == rate(federation(strategy)) == own
+    said = federation(strategy, server_learning_rate=0.3)
+    assert server_rate(said) == rate(said) == 0.3
+    assert rate(said, 0.05) == 0.05
+
+
 def test_share_and_number_of_liars_reach_the_robust_ones(tmp_path: Path) -> None:
     values = [0.0, 0.0, 1.0, 2.0, 30.0]
     for share, mean in ((0.2, 1.0), (0.4, 1.0), (0.0, 6.6)):
@@ -90,6 +101,13 @@ def test_too_few_sites_are_told_before_they_train(strategy: str, more: dict[str,
         StageError, match=rf"federation.strategy {strategy} needs {needed} sites.*there are {needed - 1}"
     ):
         check_enough(params, needed - 1)
+
+
+def test_fraction_is_named_where_it_draws_too_few() -> None:
+    message = r"needs 3 sites, since .*; federation\.fraction 0\.5 draws 2 a round\. Add sites, draw more, or use"
+
+    with pytest.raises(StageError, match=message):
+        check_enough(federation("fedmedian", fraction=0.5), 2)
 
 
 def test_cost_is_told() -> None:
