@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from zk0 import quiet
+from zk0.comparison.command import app as study_app
 from zk0.console import console
 
 quiet.switch_off()
@@ -35,6 +36,7 @@ app.add_typer(model_app, name="model")
 app.add_typer(profile_app, name="profile")
 app.add_typer(base_app, name="base")
 app.add_typer(features_app, name="features")
+app.add_typer(study_app, name="study")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
 

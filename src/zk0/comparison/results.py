@@ -83,12 +83,7 @@ class StudyResult:
         if self.closed_loop:
             if any(not found[task].outcomes for found in judged.values() for task in tasks):
                 return None
-            return Outcomes.of(
-                {
-                    seed: {t: {s: float(v) for s, v in found[t].outcomes.items()} for t in tasks}
-                    for seed, found in judged.items()
-                }
-            )
+            return Outcomes.of({seed: {t: _successes(found[t]) for t in tasks} for seed, found in judged.items()})
         errors = {seed: {t: list(found[t].episode_error_deg.values()) for t in tasks} for seed, found in judged.items()}
         count = min(len(values) for by_task in errors.values() for values in by_task.values())
         return Outcomes.of(
@@ -127,3 +122,7 @@ class StudyResult:
         if not known:
             return None
         return (max if self.closed_loop else min)(known, key=lambda name: known[name])
+
+
+def _successes(task: TaskResult) -> dict[int, float]:
+    return {scene: float(success) for scene, success in task.outcomes.items()}

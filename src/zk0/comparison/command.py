@@ -1,0 +1,63 @@
+"""`zk0 study`: what federation gains, as commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="What federation gains over base, single sites and pooled data: see docs/comparison.md.",
+)
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
+Quick = Annotated[bool, typer.Option("--quick", help="At small sizes, to see that it works; kept apart.")]
+Only = Annotated[str | None, typer.Option("--only", metavar="ARM", help="One arm, for all training seeds.")]
+
+
+def _run(name: str, params_file: Path, quick: bool, only: str | None) -> None:
+    from zk0.comparison.arms import arm_named
+    from zk0.comparison.studies import study_named
+    from zk0.params import load_params
+
+    params = load_params(params_file)
+    study = study_named(name, params, quick)  # what cannot be is refused before anything heavy is imported
+    if only is not None:
+        arm_named(study.arms, only)
+    from zk0.stages import study as stage
+
+    stage.run(Path.cwd(), params, name, quick, only)
+
+
+@app.command()
+def comparison(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
+    """Base, each site alone, all data in one place, federated and its variants; goes on where it stopped."""
+    _run("comparison", params, quick, only)
+
+
+@app.command()
+def feasibility(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
+    """Success of pooled training by demonstrations, steps and trainable size, on development scenes."""
+    _run("feasibility", params, quick, only)
+
+
+@app.command()
+def personalisation(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
+    """What a few steps of its own from the global model give a site."""
+    _run("personalisation", params, quick, only)
+
+
+@app.command()
+def robustness(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
+    """Eight sites, one of them malicious, under each robust strategy and plain FedAvg."""
+    _run("robustness", params, quick, only)
+
+
+@app.command()
+def page() -> None:
+    """Render docs/RESULTS.md from the pieces in results/studies."""
+    from zk0.stages import study as stage
+
+    stage.page(Path.cwd())
