@@ -26,6 +26,7 @@ from zk0.evaluation.held_out import (
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.broadcast import MissingModel
 from zk0.federation.memory import SiteMemory, Version
+from zk0.federation.privacy.site import SitePrivacy, demanded
 from zk0.federation.site import Site, Warm, site_at, warm_policy
 from zk0.federation.statistics import moments_of, unpack_stats
 from zk0.policy.checkpoint import LoadedPolicy
@@ -65,6 +66,8 @@ def summary(message: Message, context: Context) -> Message:
 def statistics(message: Message, context: Context) -> Message:
     """Moments of the site's training frames, for the common normalisation."""
     header, _ = protocol.read(message.content)
+    if demanded(context.node_config):
+        raise PermissionError("this site's owner demands privacy: it tells no statistics; run with privacy.mode site")
     moments = moments_of(site_at(context.node_config).train_frames)
     return _reply(message, header, {protocol.MOMENTS: wire.encode(moments.to_tensors())})
 
@@ -87,17 +90,22 @@ def train(message: Message, context: Context) -> Message:
     warm.shown = None
     features = site.features("train", loaded, task.features)
     result = train_locally(loaded, site.train_frames, start, local, features, before.moments or None)
-    encoded, residual = codecs.encode_with_error(codecs.codec_named(task.uplink), result.update(start), before.residual)
+    update, left, loss = result.update(start), before.residual, result.loss
+    more: dict[str, float] = {"frames": len(site.train_frames)}
+    if privacy := SitePrivacy.of(task.privacy, context.node_config):
+        update, left = privacy.update(task.round, update, left), {}
+        loss, more = privacy.training_loss(loss), {"epsilon": privacy.ledger.epsilon}
+    encoded, residual = codecs.encode_with_error(codecs.codec_named(task.uplink), update, left)
     memory.save(task.round, Version(residual, result.moments or {}))
     return _reply(
         message,
         task,
         {protocol.DELTA: wire.record_of(encoded)},
-        train_loss=result.loss,
+        train_loss=loss,
         examples=result.examples,
-        frames=len(site.train_frames),
         train_s=result.seconds,
         learning_rate=result.learning_rate,
+        **more,
     )
 
 
@@ -106,7 +114,9 @@ def evaluate(message: Message, context: Context) -> Message:
     """Judge a model on the site's held-out episodes; in detail when asked."""
     began = time.perf_counter()
     task, values = protocol.read(message.content, protocol.SiteTask)
-    site = site_at(context.node_config)
+    site, privacy = site_at(context.node_config), SitePrivacy.of(task.privacy, context.node_config)
+    if privacy and task.detailed:
+        raise PermissionError("under privacy a site judges a model by its held-out loss only, and with noise")
     warm = _warm(site, task)
     told = values[protocol.MODEL]
     try:
@@ -119,6 +129,9 @@ def evaluate(message: Message, context: Context) -> Message:
         "held_out_loss": held_out_loss(loaded, frames, task.evaluation.loss_draws, task.seed, features),
         "frames": len(frames),
     }
+    if privacy:  # how many frames there are tells of the data, so every site weighs the same
+        noised = privacy.held_out_loss(task.round, results["held_out_loss"])
+        results = {"held_out_loss": noised, "frames": 1, "epsilon": privacy.ledger.epsilon}
     if task.detailed:
         results |= detail(loaded, frames, features, task, values["limits"])
     return _reply(message, task, **results, evaluate_s=time.perf_counter() - began)

@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
 
 from zk0.federation.wire import WireError, record_in
-from zk0.params import Codec, EvaluationParams, FeatureParams, TrainingParams
+from zk0.params import Codec, EvaluationParams, FeatureParams, PrivacyParams, TrainingParams
 
 SUMMARY = "query.summary"
 STATISTICS = "query.statistics"
@@ -69,6 +69,7 @@ class SiteTask(Header):
         used: Round of the site's last update that was averaged (0 = none): its residual and moments
             go on from there.
         keep: No earlier version of them will be asked for again.
+        privacy: What the site is to do to what it sends, where its mode is ``site``.
     """
 
     seed: int
@@ -82,6 +83,7 @@ class SiteTask(Header):
     proximal_mu: float
     evaluation: EvaluationParams
     uplink: Codec = "fp32"
+    privacy: PrivacyParams = PrivacyParams()
     used: int = 0
     keep: int = 0
     own_stats: bool = False

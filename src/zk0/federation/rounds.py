@@ -1,6 +1,7 @@
 """Rounds: train, average, take the server's step, evaluate, save, go on.
 
-A round is a pure function of the state and the replies (:func:`next_state`).
+A round is a pure function of the state and the replies (:func:`next_state`); but where noise is added for privacy's
+sake, it is new each time.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from zk0.federation import protocol, wire
 from zk0.federation.aggregation import Aggregator
 from zk0.federation.broadcast import Model, next_model
 from zk0.federation.plan import RoundPlan, plan_round
+from zk0.federation.privacy.accountant import affordable_rounds
+from zk0.federation.privacy.central import public_part
 from zk0.federation.replies import Reply
 from zk0.federation.schedules import stop_reason
 from zk0.federation.server import Server
@@ -64,25 +67,35 @@ def train_round(
         used, keep = state.used.get(partition, 0), back.get(partition, 0)
         return {"used": used, "keep": keep, "proximal_mu": plan.proximal_mu}
 
-    with make_aggregator(server.params.federation, state.tensors, server.workspace) as aggregator:
+    central = server.central()
+    with _aggregator(server, state) as aggregator:
         model = Model(state.tensors, state.digest)
         for reply in server.ask_with_model(protocol.TRAIN, number, model, stats, own, plan.partitions):
             began = time.perf_counter()
             try:
                 update = _fold(aggregator, reply, server.params)
                 updates.append(update)
-                told = f"{update.site} trained, loss {update.record['train_loss']:.4f}"
-                journal.say("train", told, round=number, site=update.site)
+                told = "" if central else f", loss {update.record['train_loss']:.4f}"
+                journal.say("train", f"{update.site} trained{told}", round=number, site=update.site)
             except (wire.WireError, TensorMismatch, ValueError) as error:
                 server.leave_out(reply.site, number, f"its update is refused: {error}")
             spent += time.perf_counter() - began
             del reply  # or its update would stay in memory while the next site makes its own
         server.enough(len(updates), number, "trained", len(plan.partitions))
         began = time.perf_counter()
+        if central:
+            central.charge_training(number)
         mean = aggregator.finish()
     spent += time.perf_counter() - began
     journal.say("aggregate", f"averaged {len(updates)} updates", round=number, seconds=spent)
     return mean, updates, spent
+
+
+def _aggregator(server: Server, state: RoundState) -> Aggregator:
+    """For the round after a state: the strategy's, or the private mean."""
+    if central := server.central():
+        return central.aggregator(state.tensors, state.privacy)
+    return make_aggregator(server.params.federation, state.tensors, server.workspace)
 
 
 def _fold(aggregator: Aggregator, reply: Reply, params: Params) -> SiteUpdate:
@@ -91,25 +104,35 @@ def _fold(aggregator: Aggregator, reply: Reply, params: Params) -> SiteUpdate:
     weight = float(values["examples"]) if params.federation.weighting == "examples" else 1.0
     delta = wire.unpack(reply.content, protocol.DELTA, params.federation.uplink)
     norm = aggregator.fold(delta, weight)
-    record = {k: values[k] for k in ("examples", "train_loss", "train_s", "learning_rate")}
+    told = ("examples", "train_loss", "train_s", "learning_rate", "epsilon")
+    record = {k: values[k] for k in told if k in values}
     record |= {"update_norm": norm, "bytes_up": reply.bytes_up, "bytes_down": reply.bytes_down}
     return SiteUpdate(reply.site, reply.partition, weight, record)
 
 
 def evaluate_round(server: Server, model: Model, stats: Stats, number: int) -> tuple[float, dict[str, dict[str, Any]]]:
-    """Held-out loss of a model: the mean over sites weighted by frames, and each site's."""
-    sites, total, frames = {}, 0.0, 0
+    """Held-out loss of a model: the mean over sites weighted by frames, and each site's.
+
+    Under central privacy the sites weigh the same, the mean is noised and charged for, and no site's own is told.
+    """
+    sites: dict[str, dict[str, Any]] = {}
+    total, frames = 0.0, 0
     for reply in server.ask_with_model(protocol.EVALUATE, number, model, stats):
         loss = float(reply.values["held_out_loss"])
         sites[reply.site] = {
             "held_out_loss": loss,
             "evaluate_s": reply.values["evaluate_s"],
             "bytes_down": reply.bytes_down,
+            **{name: reply.values[name] for name in ("epsilon",) if name in reply.values},
         }
         total += loss * reply.values["frames"]
         frames += reply.values["frames"]
     server.enough(len(sites), number, "evaluated")
-    mean = total / frames
+    if central := server.central():
+        mean = central.held_out(number, [site["held_out_loss"] for site in sites.values()])
+        sites = {name: public_part(site) for name, site in sites.items()}
+    else:
+        mean = total / frames
     server.journal.say("evaluate", f"held-out loss {mean:.4f}", round=number, held_out_loss=mean)
     return mean, sites
 
@@ -138,6 +161,9 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     loss, evaluated = evaluate_round(server, model, stats, number)
     weight = sum(update.weight for update in updates)
     trained = {update.site: update.record for update in updates}
+    private, more = _private(server, state, updates)
+    if more:
+        trained = {site: public_part(record) for site, record in trained.items()}
     sites = {name: merged(trained.get(name, {}), evaluated.get(name, {})) for name in server.sites.values()}
     row = {
         "round": number,
@@ -152,11 +178,25 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
         "digest": model.digest,
         "left_out": dict(server.left_out),
         "sites": sites,
+        **private,
     }
     after = replace(
-        state, residual=residual, optimizer=moments, used=state.used | {u.partition: number for u in updates}
+        state,
+        residual=residual,
+        optimizer=moments,
+        used=state.used | {u.partition: number for u in updates},
+        privacy=more,
     )
     return next_state(after, model.tensors, row)
+
+
+def _private(server: Server, state: RoundState, updates: Sequence[SiteUpdate]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What privacy adds to a round's row, once all of the round is charged for, and what the state is to remember."""
+    if central := server.central():
+        row, clip = central.trained(state.privacy, [update.record for update in updates])
+        return row | central.spent(), central.remembered(clip)
+    spent = [update.record["epsilon"] for update in updates if "epsilon" in update.record]
+    return ({"epsilon": max(spent), "delta": server.params.privacy.delta} if spent else {}), {}
 
 
 def merged(trained: dict[str, Any], evaluated: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +239,10 @@ def first_state(server: Server, tensors: Tensors) -> RoundState:
         "sites": evaluated,
     }
     stats = {name: tensor.tolist() for name, tensor in moments.to_tensors().items()}
+    if central := server.central():
+        return RoundState(
+            0, tensors, (row | central.spent(),), stats, privacy=central.remembered(server.params.privacy.clip_norm)
+        )
     return RoundState(0, tensors, (row,), stats)
 
 
@@ -235,15 +279,30 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
         else:
             server.journal.say("resume", f"continuing after round {state.round}", round=state.round)
             saver.used = state.used
+            if central := server.central():
+                central.resume(state.privacy)
             after(state, None)
         stats = moments_in(state).normalisation()
-        federation = server.params.federation
-        while state.round < federation.rounds and not stop_reason(federation, state.rows):
+        while state.round < server.params.federation.rounds and not why_stopped(server, state):
             state = run_round(server, state, stats, saver)
             saver.save(state)
-    if why := stop_reason(federation, state.rows):
+    if why := why_stopped(server, state):
         server.journal.say("stop", f"stopped after round {state.round}: {why}", round=state.round)
     return state
+
+
+def why_stopped(server: Server, state: RoundState) -> str | None:
+    """Why a run ends after a state though rounds are left: no progress, or no budget; None where it does not."""
+    params = server.params
+    if state.round >= params.federation.rounds:
+        return None
+    if why := stop_reason(params.federation, state.rows):
+        return why
+    if central := server.central():
+        return central.stops(state.round + 1)
+    if params.privacy.mode == "site" and (most := affordable_rounds(params.privacy, state.round + 1)) <= state.round:
+        return f"privacy.target_epsilon {params.privacy.target_epsilon:g} affords {most} rounds"
+    return None
 
 
 def rows_with_best(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ from zk0 import __version__
 from zk0.environment import machine, versions
 from zk0.federation.journal import Journal, Listener, read_lines
 from zk0.federation.plan import sites_drawn
+from zk0.federation.privacy.begin import begin_privacy, told_privacy
 from zk0.federation.protocol import Adapters
-from zk0.federation.rounds import moments_in, rows_with_best, run_rounds
-from zk0.federation.schedules import stop_reason
+from zk0.federation.rounds import moments_in, rows_with_best, run_rounds, why_stopped
 from zk0.federation.server import FederationError, Server
 from zk0.federation.site import warm_policy
 from zk0.federation.state import RoundState, StateFolder
@@ -47,6 +47,8 @@ def config_digest(params: Params, base_digest: str, manifests: list[dict[str, An
         "evaluation": {"loss_draws": params.evaluation.loss_draws},
         "data": [manifest["digest"] for manifest in manifests],
     }
+    if params.privacy.mode != "off":  # a larger budget goes on with the same run, and with what it spent
+        content["privacy"] = params.privacy.model_dump(exclude={"target_epsilon", "delta"})
     return xxhash.xxh3_64_hexdigest(json.dumps(content, sort_keys=True).encode())
 
 
@@ -81,6 +83,7 @@ def run_federation(
     _check_cameras(manifests, warm.start.cameras)
     drawn = sites_drawn(len(manifests), params.federation.fraction)
     check_enough(params.federation, drawn)
+    begin_privacy(server, states.folder, warm.start, drawn)
     sizes = _sizes(warm.start.policy)
     server.journal.say("strategy", cost(params.federation, drawn, sizes["trainable_bytes"]), round=0)
 
@@ -113,7 +116,7 @@ def run_federation(
         "sites": {manifest["site"]: manifest for manifest in manifests},
         "policy": sizes,
         "rounds": state.round,
-        "stopped": stop_reason(params.federation, state.rows),
+        "stopped": why_stopped(server, state),
         "best_round": state.best_round,
         "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
         "last_held_out_loss": state.rows[-1]["held_out_loss"],
@@ -125,6 +128,7 @@ def run_federation(
         "machine": machine(),
         "git": git_state(root),
         "checkpoints": exported,
+        **told_privacy(server, state),
     }
     write_json(results / "run.json", report)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)

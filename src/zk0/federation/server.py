@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,14 @@ from zk0.errors import StageError
 from zk0.federation import protocol, wire
 from zk0.federation.broadcast import Model
 from zk0.federation.journal import Journal
+from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.replies import Reply, in_order
 from zk0.federation.statistics import Moments, merge_all, pack_stats
-from zk0.params import Params
+from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import TensorMismatch
+
+_log = logging.getLogger(__name__)
 
 Build = Callable[[protocol.Header], tuple[protocol.Header, dict[str, ArrayRecord]]]
 
@@ -41,6 +45,8 @@ class Server:
         held: Partition to the digest of the model its site is believed to hold. A site that does
             not says so, and gets all of it.
         left_out: Site to the reason why it is left out of the round.
+        public: Moments to normalise by where no site is to be asked for its own.
+        privacy: Where the run's privacy is central; nothing trains or is judged without it then.
     """
 
     grid: Grid
@@ -51,6 +57,8 @@ class Server:
     workspace: Path
     held: dict[int, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    public: Moments | None = None
+    privacy: CentralPrivacy | None = None
 
     def __post_init__(self) -> None:
         self.nodes = list(self.grid.get_node_ids())
@@ -79,11 +87,18 @@ class Server:
         return [manifest for _, manifest in ordered]
 
     def merged_moments(self) -> Moments:
-        """Ask every site for its moments and merge them in partition order.
+        """Ask every site for its moments and merge them in partition order; under privacy, the public ones.
 
         Raises:
             FederationError: A site does not answer well; normalisation needs all. Names site and reason.
         """
+        if self.params.privacy.mode != "off":
+            if self.public is None:
+                raise FederationError(
+                    f"privacy.mode {self.params.privacy.mode} needs a normalisation that no site is asked for; give "
+                    "the server one"
+                )
+            return self.public
         moments = []
         for reply in self._ask(protocol.STATISTICS, 0, lambda header: (header, {})):
             try:
@@ -113,6 +128,7 @@ class Server:
             "proximal_mu": params.federation.proximal_mu,
             "evaluation": params.evaluation,
             "uplink": params.federation.uplink,
+            "privacy": params.privacy if params.privacy.mode == "site" else PrivacyParams(),
         }
         return protocol.SiteTask(**(settings | changes))
 
@@ -213,8 +229,24 @@ class Server:
         protocol.check_reply(answered, header)
         return Reply(site, header.partition, values, message.content, wire.payload_bytes(message.content), bytes_down)
 
+    def central(self) -> CentralPrivacy | None:
+        """The run's central privacy; None where its mode is another.
+
+        Raises:
+            FederationError: The mode is central, but the server was given none.
+        """
+        if self.params.privacy.mode == "central" and self.privacy is None:
+            raise FederationError("privacy.mode is central, but the server has no ledger to charge; open one first")
+        return self.privacy
+
     def leave_out(self, site: str, number: int, reason: str) -> None:
-        """Note that a site does not count in this round, and why."""
+        """Note that a site does not count in this round, and why.
+
+        Under central privacy the reason, which may tell of the site's data, goes to the operator's terminal only.
+        """
+        if self.params.privacy.mode == "central":
+            _log.warning("round %d: %s is left out: %s", number, site, reason)
+            reason = "see the server's own log"
         self.left_out[site] = reason
         self.journal.say("site-left-out", f"{site} is left out: {reason}", round=number, site=site)
 

@@ -36,6 +36,7 @@ class RoundState:
         optimizer: Moments of the server's optimiser.
         used: Partition to the last round in which its update was averaged; a site's own residual
             and moments go on from that round's.
+        privacy: The next clip norm, and what was spent; empty where privacy is not central.
     """
 
     round: int
@@ -46,6 +47,7 @@ class RoundState:
     residual: Tensors = field(default_factory=dict)
     optimizer: Tensors = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)
+    privacy: dict[str, Any] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -82,6 +84,7 @@ class StateFolder:
                 "stats": state.stats,
                 "resumed": list(state.resumed),
                 "used": {str(partition): number for partition, number in state.used.items()},
+                "privacy": state.privacy,
                 "digest": digest_tensors(state.tensors),
             }
             write_json(temporary / _STATE, record)
@@ -119,6 +122,7 @@ class StateFolder:
             record["stats"],
             tuple(record["resumed"]),
             used={int(partition): number for partition, number in record["used"].items()},
+            privacy=record.get("privacy", {}),
             **more,
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from lerobot.processor import NormalizerProcessorStep
 from safetensors.torch import load_file, save_file
 
 from zk0.console import lerobot_quiet
@@ -54,6 +55,13 @@ def with_stats(policy: SmolVLAPolicy, stats: Stats) -> LoadedPolicy:
     }
     preprocess, postprocess = make_pre_post_processors(policy.config, dataset_stats=tensors)
     return LoadedPolicy(policy, preprocess, postprocess)
+
+
+def own_stats(loaded: LoadedPolicy) -> Stats:
+    """By what its processors normalise now: feature to statistic to values; empty where they do not."""
+    normalisers = [step for step in loaded.preprocess.steps if isinstance(step, NormalizerProcessorStep)]
+    stats = normalisers[0].stats if normalisers else None
+    return {f: {name: np.asarray(value) for name, value in s.items()} for f, s in (stats or {}).items()}
 
 
 def save_checkpoint(loaded: LoadedPolicy, folder: Path, half: bool = False) -> None:

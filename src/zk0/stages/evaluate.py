@@ -31,7 +31,7 @@ from zk0.federation.run import RESULTS, locked_base
 from zk0.federation.server import Server
 from zk0.federation.site import Site
 from zk0.files import digest_folder, read_json, write_json
-from zk0.params import Params
+from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import LoadedPolicy, Stats, load_checkpoint
 from zk0.policy.start import load_start, resolve_device
 from zk0.policy.trainable import trainable_tensors
@@ -123,7 +123,9 @@ def _recorded(
     """Judge on recorded data: each site by message on its own, unseen tasks here."""
     bounds = {"low": limits.low.tolist(), "high": limits.high.tolist(), "step": limits.step.tolist()}
     # A checkpoint is a whole policy: adapters, if any trained, are merged into it.
-    params = params.model_copy(update={"policy": params.policy.model_copy(update={"lora_rank": 0})})
+    # What is judged here lies on this machine, so no site hides anything from it.
+    whole = {"policy": params.policy.model_copy(update={"lora_rank": 0}), "privacy": PrivacyParams()}
+    params = params.model_copy(update=whole)
     grid = InProcessGrid(client_app, root, len(sites), params.data.decoded_limit_bytes)
     state = root / "state"
     server = Server(
