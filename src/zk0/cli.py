@@ -31,7 +31,7 @@ features_app = typer.Typer(
     no_args_is_help=True,
     help="What a frozen backbone computes for a frame, kept on disk: see docs/features.md.",
 )
-model_app = typer.Typer(no_args_is_help=True, help="Federated models in MLflow.")
+model_app = typer.Typer(no_args_is_help=True, help="Where a federated model comes from.")
 app.add_typer(model_app, name="model")
 app.add_typer(profile_app, name="profile")
 app.add_typer(base_app, name="base")
@@ -127,21 +127,6 @@ def down() -> None:
     console.print(f"stopped: {', '.join(stop(Path.cwd())) or 'nothing was running'}")
 
 
-@model_app.command("list")
-def model_list(params: ParamsFile = Path("params.yaml")) -> None:
-    """The federated runs and their model versions, newest first."""
-    from rich.table import Table
-
-    from zk0.params import load_params
-    from zk0.tracking.lineage import list_runs
-
-    rows = list_runs(Path.cwd(), load_params(params).tracking.experiment)
-    table = Table(*(rows[0] if rows else ["no runs yet"]))
-    for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console.print(table)
-
-
 @model_app.command("show")
 def model_show(version: int, params: ParamsFile = Path("params.yaml")) -> None:
     """From a model version to its data, params and code, and the commands that bring them back."""
@@ -154,15 +139,62 @@ def model_show(version: int, params: ParamsFile = Path("params.yaml")) -> None:
     console.print_json(json.dumps(describe_version(Path.cwd(), name, version), default=str))
 
 
-@model_app.command("promote")
-def model_promote(version: int, params: ParamsFile = Path("params.yaml")) -> None:
-    """Make a version the champion, from which nightly runs start."""
+@app.command(rich_help_panel="Models")
+def runs(params: ParamsFile = Path("params.yaml")) -> None:
+    """The federated runs, newest first: strategy, codec, bytes, success, and which version each became."""
     from zk0.params import load_params
-    from zk0.tracking.registry import promote
+    from zk0.stages import models
 
-    name = load_params(params).tracking.model
-    before = promote(Path.cwd(), name, version)
-    console.print(f"{name} version {version} is the champion" + (f"; before it was version {before}" if before else ""))
+    models.runs(Path.cwd(), load_params(params))
+
+
+@app.command(rich_help_panel="Models")
+def compare(
+    first: Annotated[str, typer.Argument(help="A version, @champion, @challenger, base, or a checkpoint folder.")],
+    second: Annotated[str, typer.Argument(help="The same; the gain is the first's over this one.")],
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Compare two models on the scenes that both met, task by task and overall."""
+    from zk0.params import load_params
+    from zk0.stages import models
+
+    models.compare(Path.cwd(), load_params(params), first, second)
+
+
+@app.command(rich_help_panel="Models")
+def promote(
+    version: int,
+    force: Annotated[bool, typer.Option("--force", help="Whatever the safety check and the test say.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Make a version the champion, from which nightly runs start, if it is safe and better than the present one."""
+    from zk0.params import load_params
+    from zk0.stages import models
+
+    models.promote(Path.cwd(), load_params(params), version, force)
+
+
+@app.command(rich_help_panel="Models")
+def demote(params: ParamsFile = Path("params.yaml")) -> None:
+    """Give the champion's place back to the version that had it before."""
+    from zk0.params import load_params
+    from zk0.stages import models
+
+    models.demote(Path.cwd(), load_params(params))
+
+
+@app.command(rich_help_panel="Models")
+def publish(
+    version: int,
+    to: Annotated[str, typer.Option("--to", help="hub:OWNER/NAME, or local:FOLDER.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the Hub's repository a private one.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Push a version's checkpoint and its model card to the Hub, or write both into a folder."""
+    from zk0.params import load_params
+    from zk0.stages import models
+
+    models.publish(Path.cwd(), load_params(params), version, to, private)
 
 
 @profile_app.command("list")

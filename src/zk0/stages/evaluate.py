@@ -71,7 +71,8 @@ def run(root: Path, params: Params) -> None:
     sites, unseen = read_manifests(root)
     _refuse_leakage(report, sites)
     tasks: dict[str, dict[str, Any]] = {
-        m.site: {"role": m.role, "sentence": m.tasks[0], "source": m.source} for m in [*sites, *unseen]
+        m.site: {"role": m.role, "sentence": m.tasks[0], "source": m.source, "digest": m.digest}
+        for m in [*sites, *unseen]
     }
     safety, videos = {}, []
     shutil.rmtree(root / VIDEOS, ignore_errors=True)
@@ -96,6 +97,8 @@ def run(root: Path, params: Params) -> None:
             "base": {"path": base_source, "digest": base_digest},
             "global": {**report["checkpoints"]["best"], "digest": digest_folder(best)},
         },
+        # With a task's source these say what a rollout seed stands for; see zk0.evaluation.scores.
+        "settings": params.evaluation.model_dump(include={"max_steps", "actions_per_look"}),
         "tasks": tasks,
         "overall": {c.name: _overall(tasks, c.name) for c in candidates},
         "safety": safety,

@@ -8,6 +8,7 @@ from pathlib import Path
 from zk0.console import console
 from zk0.files import write_json
 from zk0.params import Params
+from zk0.stages.models import tell_promotion
 from zk0.tracking.project import FlowRunInfo, track
 
 OUT = Path("results/tracking.json")
@@ -22,6 +23,7 @@ def run(root: Path, params: Params) -> None:
         params.tracking.model,
         flow_run=FlowRunInfo(flow_run, os.environ.get("ZK0_FLOW_RUN_NAME")) if flow_run else None,
         dvc_experiment=os.environ.get("ZK0_DVC_EXPERIMENT"),
+        promotion=params.promotion if params.promotion.automatic else None,
     )
     write_json(
         root / OUT, {"run_id": result.run_id, "model": params.tracking.model, "model_version": result.model_version}
@@ -30,3 +32,5 @@ def run(root: Path, params: Params) -> None:
     for reason in result.skipped:
         console.print(f"left out of MLflow: {reason}", style="yellow", markup=False)
     console.print(f"{what} MLflow run {result.run_id}, {params.tracking.model} version {result.model_version}")
+    if result.promotion is not None:
+        tell_promotion(params.tracking.model, result.promotion)

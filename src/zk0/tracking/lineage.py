@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from zk0.tracking import names
+from zk0.tracking.promotion import REFUSED
 from zk0.tracking.registry import aliases, find_version, version_checkpoint
 from zk0.tracking.store import DATABASE, opened, runs, versions
 
@@ -17,7 +18,13 @@ _TABLE_METRICS = {
     "action_error_deg": "eval/action_error_deg",
     "base_action_error_deg": "eval/base/action_error_deg",
     "success_seen": "eval/success_rate_seen",
+    "base_success_seen": "eval/base/success_rate_seen",
     "success_unseen": "eval/success_rate_unseen",
+    "base_success_unseen": "eval/base/success_rate_unseen",
+    "safe": "safety/passed",
+    "epsilon": "privacy/epsilon",
+    "bytes_up": "comm/total_bytes_up",
+    "bytes_down": "comm/total_bytes_down",
     "wall_s": "time/wall_s",
 }
 
@@ -93,9 +100,11 @@ def list_runs(root: Path, experiment: str) -> list[dict[str, Any]]:
     """The tracked federated runs, newest first, as rows of a table; empty if there are none.
 
     Returns:
-        Per run ``run_id``, ``name``, ``run``, ``started_ms``, ``status``, ``strategy``, ``rounds``,
-        ``sites``, ``git_revision``, ``dvc_experiment``, ``versions`` (such as
-        ``zk0-smolvla/3 (champion)``) and the headline metrics, None where not measured.
+        Per run ``run_id``, ``name``, ``run``, ``started_ms``, ``status``, ``strategy``, ``codec`` (up
+        and down, one name if they are the same), ``rounds``, ``sites``, ``git_revision``,
+        ``dvc_experiment``, ``versions`` (such as ``zk0-smolvla/3 (champion)``), ``refused`` (why it
+        did not become the champion, None if nothing was against it) and the headline metrics, None
+        where not measured.
     """
     if not (root / DATABASE).exists():
         return []
@@ -129,10 +138,18 @@ def _row(run: Run, labels: dict[str, list[str]]) -> dict[str, Any]:
         "started_ms": run.info.start_time,
         "status": run.info.status,
         "strategy": tags[names.STRATEGY],
+        "codec": _codec(run),
         "rounds": int(run.data.params["federation.rounds"]) if "federation.rounds" in run.data.params else None,
         "sites": sum(given["role"] == "training" for given in _datasets(run).values()),
         "git_revision": tags.get(names.GIT_REVISION) or None,
         "dvc_experiment": tags.get(names.DVC_EXPERIMENT),
         "versions": labels.get(run.info.run_id, []),
+        "refused": tags.get(names.PROMOTION_REASONS) if tags.get(names.PROMOTION) == REFUSED else None,
         **{key: metrics.get(name) for key, name in _TABLE_METRICS.items()},
     }
+
+
+def _codec(run: Run) -> str:
+    """How the run's tensors travelled."""
+    up, down = (run.data.params.get(f"federation.{way}link", "fp32") for way in ("up", "down"))
+    return up if up == down else f"{up} up, {down} down"

@@ -25,6 +25,11 @@ GIT_REVISION = "zk0.git_revision"
 GIT_DIRTY = "zk0.git_dirty"
 STRATEGY = "zk0.strategy"
 BASE_DIGEST = "zk0.base_digest"
+PROMOTION = "zk0.promotion"
+PROMOTION_AGAINST = "zk0.promotion.against"
+PROMOTION_REASONS = "zk0.promotion.reasons"
+PROMOTION_BASIS = "zk0.promotion.basis"
+CHAMPION_BEFORE = "zk0.champion_before"
 
 _ROUND_METRICS = {
     "train_loss": "train/loss",

@@ -11,8 +11,10 @@ from mlflow.entities import LoggedModel, Metric, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 
 from zk0.files import digest_file
+from zk0.params import PromotionParams
 from zk0.tracking import names
 from zk0.tracking.models import BEST, ensure_models, kept_checkpoints
+from zk0.tracking.promotion import Promotion, settle_challenger
 from zk0.tracking.registry import ensure_version
 from zk0.tracking.results import (
     BENCHMARK_FILE,
@@ -25,6 +27,7 @@ from zk0.tracking.results import (
 )
 from zk0.tracking.rounds import FINISHED, add_rounds, create_run, log_metrics
 from zk0.tracking.store import experiment_id, opened, runs
+from zk0.tracking.transaction import transaction
 
 _FILES_FOLDER = "results"
 _FLOW_RUN = "prefect.flow_run_id"
@@ -54,6 +57,7 @@ class TrackResult:
         created: Whether this call met the run for the first time.
         added: What this call added, in words; empty when everything was there.
         skipped: Files that are there but belong to another run, and what renews them.
+        promotion: What was decided on the challenger, if this call decided it.
     """
 
     run_id: str
@@ -61,6 +65,7 @@ class TrackResult:
     created: bool
     added: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
+    promotion: Promotion | None = None
 
 
 def track(
@@ -69,6 +74,7 @@ def track(
     model_name: str,
     flow_run: FlowRunInfo | None = None,
     dvc_experiment: str | None = None,
+    promotion: PromotionParams | None = None,
 ) -> TrackResult:
     """Bring MLflow up to date with the project's result files.
 
@@ -83,6 +89,8 @@ def track(
         model_name: Registered model; made if there is none.
         flow_run: Remembered with the run, unless a flow run is already.
         dvc_experiment: Name of the DVC experiment that holds the run's data and params.
+        promotion: Decide by these whether a newly evaluated challenger becomes the champion, in one
+            transaction with its registration; None leaves the champion alone.
 
     Raises:
         TrackingError: Result files are missing, cut short or contradictory.
@@ -104,11 +112,15 @@ def track(
             add_rounds(client, results, experiment_key, run_id, models)
         added += _add_final_metrics(client, results, run, models[BEST])
         added += _add_files(client, results, run)
-        version, registered = ensure_version(client, results, model_name, run_id, models[BEST])
+        with transaction(client, model_name) as changes:
+            version, registered = ensure_version(changes, results, run_id, models[BEST])
+            decided = None
+            if promotion is not None and results.evaluation is not None:
+                decided = settle_challenger(changes, root, version, results.evaluation, promotion)
         if registered:
             added.append(f"{model_name} version {version.version}")
         added += _add_links(client, run, version, flow_run, dvc_experiment)
-    return TrackResult(run_id, int(version.version), found is None, tuple(added), results.skipped)
+    return TrackResult(run_id, int(version.version), found is None, tuple(added), results.skipped, decided)
 
 
 def _find(client: MlflowClient, results: Results, experiment: str) -> Run | None:

@@ -13,46 +13,38 @@ from zk0.tracking import names
 from zk0.tracking.models import checkpoint_folder
 from zk0.tracking.results import Results, TrackingError
 from zk0.tracking.store import DATABASE, opened, versions
+from zk0.tracking.transaction import Transaction
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
 
 
 def ensure_version(
-    client: MlflowClient, results: Results, name: str, run_id: str, model: LoggedModel
+    changes: Transaction, results: Results, run_id: str, model: LoggedModel
 ) -> tuple[ModelVersion, bool]:
-    """The version of ``name`` that is this run's best model, registered if it is not yet.
+    """The version that is this run's best model, registered if it is not yet.
 
     The newest version is the challenger.
 
     Returns:
         The version, and whether this call registered it.
     """
-    known = aliases(client, name)
-    if known is None:
-        client.create_registered_model(name, description="Global SmolVLA policies, the best of each federated run.")
+    client, name = changes.client, changes.name
+    if aliases(client, name) is None:
+        changes.create_model("Global SmolVLA policies, the best of each federated run.")
     existing = versions(client, name)
     version = next((v for v in existing if v.run_id == run_id), None)
     created = version is None
     if version is None:
-        version = client.create_model_version(
-            name,
-            source=f"models:/{model.model_id}",
-            run_id=run_id,
-            model_id=model.model_id,
-            tags={
-                **names.identity_tags(results),
-                names.ROUND: str(results.best_round),
-                names.DIGEST: results.checkpoint("best")["digest"],
-            },
-        )
+        tags = {
+            **names.identity_tags(results),
+            names.ROUND: str(results.best_round),
+            names.DIGEST: results.checkpoint("best")["digest"],
+        }
+        version = changes.create_version(f"models:/{model.model_id}", run_id, model.model_id, tags)
         existing.append(version)
-    newest = max(int(v.version) for v in existing)
-    if (known or {}).get(CHALLENGER) != newest:
-        client.set_registered_model_alias(name, CHALLENGER, str(newest))
-    description = _describe(results)
-    if version.description != description:
-        version = client.update_model_version(name, version.version, description)
+    changes.point(CHALLENGER, max(int(v.version) for v in existing))
+    changes.describe(version, _describe(results))
     return version, created
 
 
@@ -88,24 +80,6 @@ def champion(root: Path, model_name: str) -> Path | None:
     if not (folder / "model.safetensors").is_file():
         raise TrackingError(f"the champion of '{model_name}', version {version.version}, has no checkpoint at {folder}")
     return folder
-
-
-def promote(root: Path, model_name: str, version: int) -> int | None:
-    """Make a version the champion.
-
-    Returns:
-        The version that was champion before, to go back to, or None.
-
-    Raises:
-        TrackingError: There is no such version, or its checkpoint is gone.
-    """
-    root = root.resolve()
-    with opened(root) as client:
-        version_checkpoint(client, root, find_version(client, model_name, version))
-        before = (aliases(client, model_name) or {}).get(CHAMPION)
-        if before != version:
-            client.set_registered_model_alias(model_name, CHAMPION, str(version))
-    return before
 
 
 def find_version(client: MlflowClient, model_name: str, version: int) -> ModelVersion:

@@ -1,0 +1,167 @@
+"""Commands about federated models: compare two, promote one, take it back, list the runs, publish one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from zk0.console import console
+from zk0.errors import StageError
+from zk0.evaluation.paired import Difference
+from zk0.evaluation.scores import METRICS, Comparison, IncomparableError, Metric, Scores
+from zk0.evaluation.scores import compare as compare_scores
+from zk0.params import Params
+from zk0.tracking.comparing import read_scores
+from zk0.tracking.gate import in_words
+from zk0.tracking.lineage import list_runs
+from zk0.tracking.promotion import REFUSED, Promotion
+from zk0.tracking.promotion import demote as demote_champion
+from zk0.tracking.promotion import promote as promote_version
+
+_ROLES = {"site": "sites' tasks", "unseen": "unseen tasks"}
+
+
+def compare(root: Path, params: Params, first: str, second: str) -> None:
+    """Print the paired comparison of two models by every metric that both have.
+
+    Raises:
+        StageError: A model is not there, or the two share no scenes by any metric.
+    """
+    name = params.tracking.model
+    a, b = read_scores(root, name, first), read_scores(root, name, second)
+    reasons = []
+    for metric in METRICS:
+        try:
+            found = compare_scores(a, b, metric, params.promotion.confidence)
+        except IncomparableError as error:
+            reasons.append(str(error))
+            continue
+        console.print(comparison_table(a, b, found, params.promotion.confidence))
+        for task, reason in found.left_out.items():
+            console.print(f"{task} is left out: {reason}", style="yellow", markup=False)
+    if len(reasons) == len(METRICS):
+        raise StageError("\n".join(reasons))
+    for scores in (a, b):
+        failed = f"failed: {', '.join(scores.failed)}" if not scores.safe else "passed"
+        console.print(f"safety check of {scores.label} {failed}", markup=False)
+
+
+def comparison_table(a: Scores, b: Scores, found: Comparison, confidence: float) -> Table:
+    """Task by task and overall: both means, the gain of the first with its interval, and p values."""
+    table = Table(title=f"{found.metric}: {a.label} against {b.label}", title_justify="left")
+    for column in ("", a.label, b.label, f"gain ({confidence:.0%} interval)", "p better", "p worse", "scenes"):
+        table.add_column(column, justify="left" if not column else "right")
+    for task, one in found.tasks.items():
+        values = (_value(found.metric, one.a), _value(found.metric, one.b))
+        table.add_row(task, *values, *_gain(found.metric, one.gain), str(one.scenes))
+    table.add_section()
+    for role, gain in found.overall.items():
+        mine = [one for one in found.tasks.values() if one.role == role]
+        means = (sum(one.a for one in mine) / len(mine), sum(one.b for one in mine) / len(mine))
+        values = (_value(found.metric, means[0]), _value(found.metric, means[1]))
+        table.add_row(_ROLES.get(role, role), *values, *_gain(found.metric, gain), style="bold")
+    return table
+
+
+def _value(metric: Metric, value: float) -> str:
+    return f"{value:.0%}" if metric == "success_rate" else f"{value:.2f} deg"
+
+
+def _gain(metric: Metric, gain: Difference) -> tuple[str, str, str]:
+    low, high = (in_words(metric, end).split(" ")[0] for end in (gain.low, gain.high))
+    return f"{in_words(metric, gain.value)} ({low} to {high})", f"{gain.p_better:.2g}", f"{gain.p_worse:.2g}"
+
+
+def promote(root: Path, params: Params, version: int, force: bool) -> None:
+    """Make a version the champion if the gate lets it pass, or by force.
+
+    Raises:
+        StageError: The gate refused; every reason is told and recorded.
+    """
+    result = promote_version(root, params.tracking.model, version, params.promotion, force)
+    tell_promotion(params.tracking.model, result)
+    if result.outcome == REFUSED:
+        raise StageError(f"version {version} was not promoted; `zk0 promote {version} --force` does it all the same")
+
+
+def tell_promotion(model_name: str, result: Promotion) -> None:
+    """Say what was decided, and why."""
+    before = f"; before it was version {result.before}" if result.before else ""
+    said = {
+        "promoted": f"{model_name} version {result.version} is the champion{before}",
+        "forced": f"{model_name} version {result.version} is the champion, by force{before}",
+        REFUSED: f"{model_name} version {result.version} does not become the champion",
+    }
+    console.print(said[result.outcome], markup=False)
+    console.print(f"  compared with {result.decision.against}", markup=False)
+    for reason in result.decision.reasons:
+        console.print(f"  {reason}", style="yellow", markup=False)
+
+
+def demote(root: Path, params: Params) -> None:
+    """Give the champion's place back to the version that had it before."""
+    was, now = demote_champion(root, params.tracking.model)
+    told = f"version {now} is again" if now else "there is no champion now: nightly runs start from the base"
+    console.print(f"version {was} is no longer the champion; {told}", markup=False)
+
+
+def runs(root: Path, params: Params) -> None:
+    """Print the tracked federated runs: what each was, what it cost, what came of it."""
+    rows = list_runs(root, params.tracking.experiment)
+    if not rows:
+        console.print("no runs yet; `zk0 track` puts one into MLflow")
+        return
+    console.print(runs_table(rows))
+    for row in rows:
+        if row["refused"]:
+            console.print(f"{row['name']}: {row['refused']}", style="yellow", markup=False)
+
+
+def runs_table(rows: list[dict[str, Any]]) -> Table:
+    """Runs as a table, newest first, without the columns that no run has anything for."""
+    columns: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "run": lambda row: row["name"],
+        "when": lambda row: f"{datetime.fromtimestamp(row['started_ms'] / 1000, UTC):%Y-%m-%d %H:%M}",
+        "strategy": lambda row: row["strategy"],
+        "codec": lambda row: row["codec"],
+        "sites": lambda row: row["sites"],
+        "rounds": lambda row: row["rounds"],
+        "seen": lambda row: _arrow(row["base_success_seen"], row["success_seen"], "{:.0%}"),
+        "unseen": lambda row: _arrow(row["base_success_unseen"], row["success_unseen"], "{:.0%}"),
+        "error deg": lambda row: _arrow(row["base_action_error_deg"], row["action_error_deg"], "{:.2f}"),
+        "loss": lambda row: _shown(row["held_out_loss"], "{:.4f}"),
+        "up MB": lambda row: _shown(row["bytes_up"], "{:.2f}", 1e-6),
+        "down MB": lambda row: _shown(row["bytes_down"], "{:.2f}", 1e-6),
+        "epsilon": lambda row: _shown(row["epsilon"], "{:.2f}"),
+        "wall s": lambda row: _shown(row["wall_s"], "{:.0f}"),
+        "safe": lambda row: {1.0: "yes", 0.0: "no"}.get(row["safe"]),
+        "version": lambda row: ", ".join(row["versions"]) or None,
+    }
+    cells = {name: [read(row) for row in rows] for name, read in columns.items()}
+    kept = {name: values for name, values in cells.items() if any(value is not None for value in values)}
+    table = Table(*kept)
+    for values in zip(*kept.values(), strict=True):
+        table.add_row(*("" if value is None else str(value) for value in values))
+    return table
+
+
+def _shown(value: float | None, form: str, factor: float = 1.0) -> str | None:
+    return None if value is None else form.format(value * factor)
+
+
+def _arrow(before: float | None, after: float | None, form: str) -> str | None:
+    """What the base had, and what the run came to."""
+    if after is None:
+        return None
+    return form.format(after) if before is None else f"{form.format(before)} > {form.format(after)}"
+
+
+def publish(root: Path, params: Params, version: int, to: str, private: bool) -> None:
+    """Push a version with its model card to the Hub, or write both into a folder."""
+    from zk0.tracking.publish import publish_version
+
+    console.print(f"published: {publish_version(root, params.tracking.model, version, to, private)}", markup=False)

@@ -1,0 +1,214 @@
+"""Promoting a version to champion, and back: decided by the gate, recorded, in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from zk0.evaluation.scores import Scores
+from zk0.files import read_json, write_json
+from zk0.params import PromotionParams
+from zk0.tracking import names
+from zk0.tracking.gate import Decision, decide
+from zk0.tracking.registry import CHALLENGER, CHAMPION, aliases, find_version, version_checkpoint
+from zk0.tracking.results import EVALUATION_FILE, TrackingError
+from zk0.tracking.store import opened
+from zk0.tracking.transaction import Transaction, transaction
+
+RECORD = Path("results/promotion.json")
+PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of an attempt to promote a version.
+
+    Attributes:
+        version: Which.
+        outcome: ``promoted``, ``refused`` or ``forced``.
+        before: The champion until then.
+        decision: The gate's, with every reason against the version.
+    """
+
+    version: int
+    outcome: str
+    before: int | None
+    decision: Decision
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it is the champion now."""
+        return self.outcome != REFUSED
+
+    def content(self) -> dict[str, Any]:
+        """As plain lists and numbers."""
+        facts = {"version": self.version, "outcome": self.outcome, "champion_before": self.before}
+        return facts | self.decision.content()
+
+
+def promote(root: Path, model_name: str, version: int, params: PromotionParams, force: bool = False) -> Promotion:
+    """Make a version the champion, if the gate lets it pass.
+
+    Args:
+        root: The project's root.
+        model_name: The registered model.
+        version: Which of its versions.
+        params: What the gate asks for.
+        force: Promote it whatever the gate says; its reasons are recorded all the same.
+
+    Raises:
+        TrackingError: There is no such version, its checkpoint is gone, it is the champion already,
+            or it was never evaluated and is not forced.
+    """
+    root = root.resolve()
+    with opened(root) as client:
+        found = find_version(client, model_name, version)
+        version_checkpoint(client, root, found)
+        if (aliases(client, model_name) or {}).get(CHAMPION) == version:
+            raise TrackingError(f"'{model_name}', version {version}, is the champion already")
+        evaluation = read_evaluation(client, root, found, needed=not force)
+        with transaction(client, model_name) as changes:
+            return _settle(changes, root, found, evaluation, params, force)
+
+
+def demote(root: Path, model_name: str) -> tuple[int, int | None]:
+    """Give the champion's place back to the version that had it before.
+
+    Returns:
+        The version that was champion, and the one that is now; None if there was none before.
+
+    Raises:
+        TrackingError: There is no champion, or the one before is gone.
+    """
+    root = root.resolve()
+    with opened(root) as client:
+        champion = (aliases(client, model_name) or {}).get(CHAMPION)
+        if champion is None:
+            raise TrackingError(f"'{model_name}' has no champion; `zk0 promote VERSION` makes one")
+        noted = find_version(client, model_name, champion).tags.get(names.CHAMPION_BEFORE)
+        before = int(noted) if noted else None
+        if before is not None:
+            version_checkpoint(client, root, find_version(client, model_name, before))
+        with transaction(client, model_name) as changes:
+            changes.tag(champion, {names.CHAMPION_BEFORE: None})
+            changes.point(CHAMPION, before)
+    return champion, before
+
+
+def settle_challenger(
+    changes: Transaction, root: Path, version: ModelVersion, evaluation: Mapping[str, Any], params: PromotionParams
+) -> Promotion | None:
+    """Decide on a version, once for each evaluation of it; None if that was done or it is no challenger.
+
+    A champion that was demoted by hand so stays demoted.
+    """
+    known = aliases(changes.client, changes.name) or {}
+    number = int(version.version)
+    if known.get(CHALLENGER) != number or known.get(CHAMPION) == number:
+        return None
+    present = changes.client.get_model_version(changes.name, version.version)
+    if present.tags.get(names.PROMOTION_BASIS) == _basis(evaluation, params):
+        return None
+    return _settle(changes, root, version, evaluation, params)
+
+
+def read_evaluation(
+    client: MlflowClient, root: Path, version: ModelVersion, needed: bool = True
+) -> dict[str, Any] | None:
+    """The evaluation that is kept with a version's run.
+
+    Raises:
+        TrackingError: There is none, and it is needed.
+    """
+    file = root / client.get_run(str(version.run_id)).info.artifact_uri / EVALUATION_FILE
+    if file.is_file():
+        return dict(read_json(file))
+    if not needed:
+        return None
+    raise TrackingError(
+        f"'{version.name}', version {version.version}, was never evaluated: bring its run back "
+        f"(`zk0 model show {version.version}`), then `zk0 evaluate` and `zk0 track`"
+    )
+
+
+def label(version: ModelVersion) -> str:
+    """How a version is named in a comparison."""
+    return f"version {version.version}"
+
+
+def _settle(
+    changes: Transaction,
+    root: Path,
+    version: ModelVersion,
+    evaluation: Mapping[str, Any] | None,
+    params: PromotionParams,
+    force: bool = False,
+) -> Promotion:
+    client, number = changes.client, int(version.version)
+    before = (aliases(client, changes.name) or {}).get(CHAMPION)
+    if evaluation is None:
+        decision = Decision(False, "nothing", ("it was never evaluated",), None)
+    else:
+        decision = _decide(client, root, version, before, evaluation, params)
+    outcome = PROMOTED if decision.passed else FORCED if force else REFUSED
+    promotion = Promotion(number, outcome, before, decision)
+    tags = {
+        names.PROMOTION: outcome,
+        names.PROMOTION_AGAINST: decision.against,
+        names.PROMOTION_REASONS: "; ".join(decision.reasons) or "none",
+    }
+    basis = _basis(evaluation, params) if evaluation is not None else None
+    changes.tag(number, {**tags, names.PROMOTION_BASIS: basis})
+    changes.tag_run(str(version.run_id), tags)
+    _keep_record(changes, root, version, promotion)
+    if promotion.promoted:
+        changes.tag(number, {names.CHAMPION_BEFORE: str(before) if before else None})
+        changes.point(CHAMPION, number)
+    return promotion
+
+
+def _decide(
+    client: MlflowClient,
+    root: Path,
+    version: ModelVersion,
+    champion: int | None,
+    evaluation: Mapping[str, Any],
+    params: PromotionParams,
+) -> Decision:
+    challenger = Scores.of(evaluation, "global", label(version))
+    base = Scores.of(evaluation, "base", "the base policy")
+    if champion is None:
+        return decide(challenger, base, params)
+    holder = find_version(client, version.name, champion)
+    # A run that started from the champion judged it beside the new model, on the very same scenes.
+    if holder.tags.get(names.DIGEST) == base.digest:
+        return decide(challenger, Scores.of(evaluation, "base", label(holder)), params)
+    own = read_evaluation(client, root, holder, needed=False)
+    if own is None:
+        reason = f"the champion, {label(holder)}, was never evaluated: `zk0 model show {champion}` leads back to it"
+        return Decision(False, label(holder), (reason,), None)
+    return decide(challenger, Scores.of(own, "global", label(holder)), params)
+
+
+def _basis(evaluation: Mapping[str, Any], params: PromotionParams) -> str:
+    """Names what a decision was made on, besides the champion."""
+    judged = {part: evaluation[part] for part in ("models", "tasks", "safety")}
+    return xxhash.xxh3_128_hexdigest(json.dumps([judged, params.model_dump()], sort_keys=True).encode())
+
+
+def _keep_record(changes: Transaction, root: Path, version: ModelVersion, promotion: Promotion) -> None:
+    """Write the decision among the run's files, numbers and all."""
+    file = root / changes.client.get_run(str(version.run_id)).info.artifact_uri / RECORD
+    before = read_json(file) if file.is_file() else None
+    write_json(file, promotion.content())
+    if before is None:
+        changes.undo.callback(file.unlink)
+    else:
+        changes.undo.callback(write_json, file, before)
