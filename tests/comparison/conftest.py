@@ -1,0 +1,82 @@
+"""A study at the smallest size: two simulated sites, one unseen task, real recordings, policy and pieces."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from zk0.comparison.pieces import StudyFolder
+    from zk0.comparison.project import StudyProject
+    from zk0.comparison.studies import Study
+    from zk0.params import Params
+
+SMALL: dict[str, Any] = {
+    "seed": 1,
+    "policy": {"base": "random:nano"},
+    "data": {
+        "sites": {"red": "sim:push-red-cube-left", "disc": "sim:press-magenta-disc"},
+        "unseen": {"purple": "sim:push-purple-cylinder-left"},
+        "episodes": 3,
+        "held_out": 0.34,
+    },
+    "training": {"local_steps": 2, "batch": 4, "warmup_steps": 0},
+    "federation": {"rounds": 2},
+    "evaluation": {"loss_draws": 1, "rollouts": 2, "max_steps": 5},
+    "study": {
+        "training_seeds": [1, 2],
+        "scenes": 3,
+        "personal_steps": 4,
+        "variants": {"int8": {"federation.uplink": "int8"}},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def study_params() -> Params:
+    """Two simulated sites of three episodes each."""
+    from zk0.params import parse_params
+
+    return parse_params(SMALL)
+
+
+@pytest.fixture(scope="session")
+def study_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the project that runs studies."""
+    return tmp_path_factory.mktemp("studies")
+
+
+@pytest.fixture(scope="session")
+def project(study_root: Path, study_params: Params) -> StudyProject:
+    """Recorded, checked and split. Read only."""
+    from zk0.stages.study import prepared
+
+    return prepared(study_root, study_params)
+
+
+@pytest.fixture(scope="session")
+def local_project(tmp_path_factory: pytest.TempPathFactory, small_params: Params) -> StudyProject:
+    """The recording of cubes dealt to two sites, no simulator of it known. Read only."""
+    from zk0.stages.study import prepared
+
+    return prepared(tmp_path_factory.mktemp("local-study"), small_params)
+
+
+@pytest.fixture(scope="session")
+def comparison_study(study_params: Params) -> Study:
+    """The comparison with all its arms."""
+    from zk0.comparison.studies import study_named
+
+    return study_named("comparison", study_params)
+
+
+@pytest.fixture(scope="session")
+def compared(study_root: Path, project: StudyProject, comparison_study: Study, study_params: Params) -> StudyFolder:
+    """The whole comparison, run; copy it before changing it."""
+    from zk0.comparison.runner import Runner
+
+    runner = Runner.of(study_root, project, comparison_study)
+    runner.run(study_params)
+    return runner.folder
