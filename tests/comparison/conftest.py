@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from comparison_params import SMALL
 
 if TYPE_CHECKING:
     from zk0.comparison.pieces import StudyFolder
     from zk0.comparison.project import StudyProject
     from zk0.comparison.studies import Study
     from zk0.params import Params
-
-SMALL: dict[str, Any] = {
-    "seed": 1,
-    "policy": {"base": "random:nano"},
-    "data": {
-        "sites": {"red": "sim:push-red-cube-left", "disc": "sim:press-magenta-disc"},
-        "unseen": {"purple": "sim:push-purple-cylinder-left"},
-        "episodes": 3,
-        "held_out": 0.34,
-    },
-    "training": {"local_steps": 2, "batch": 4, "warmup_steps": 0},
-    "federation": {"rounds": 2},
-    "evaluation": {"loss_draws": 1, "rollouts": 2, "max_steps": 5},
-    "study": {
-        "training_seeds": [1, 2],
-        "scenes": 3,
-        "personal_steps": 4,
-        "variants": {"int8": {"federation.uplink": "int8"}},
-    },
-}
 
 
 @pytest.fixture(scope="session")

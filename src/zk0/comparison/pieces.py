@@ -128,19 +128,24 @@ class StudyFolder:
     def piece(self, file: str) -> Piece | None:
         """A piece by its file's name; None where it is not there yet.
 
-        The name holds the digest of all that decides the figures, so another study's piece of that name, which has
-        run the same arm, serves as well and is copied.
+        Raises:
+            StageError: It is damaged; says what to do.
+        """
+        path = self.folder / "pieces" / file
+        return _checked(Piece, path) if path.exists() else None
+
+    def adopt(self, file: str) -> Piece | None:
+        """A piece that another study of the project has made, copied into this one; None where none has.
+
+        The file's name holds the digest of all that decides the figures, so it serves both.
 
         Raises:
             StageError: It is damaged; says what to do.
         """
-        own = self.folder / "pieces" / file
-        for path in (own, *sorted(self.folder.parent.glob(f"*/pieces/{file}"))):
-            if path.exists():
-                found = _checked(Piece, path)
-                if path != own:
-                    self.write(file, found)
-                return found
+        for path in sorted(self.folder.parent.glob(f"*/pieces/{file}")):
+            found = _checked(Piece, path)
+            self.write(file, found)
+            return found
         return None
 
     def write(self, file: str, piece: Piece) -> None:

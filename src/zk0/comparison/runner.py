@@ -119,7 +119,7 @@ class Runner:
     def piece(self, job: Job) -> Piece:
         """A piece that is there, or is made now."""
         file = self._file(job)
-        if (found := self.folder.piece(file)) is not None:
+        if (found := self.folder.piece(file) or self.folder.adopt(file)) is not None:
             return found
         refuse_leakage(self._trained_on(job.arm), self._judged(job.arm))
         trained = self.model(job)
