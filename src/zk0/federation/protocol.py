@@ -135,5 +135,8 @@ def check_values(kind: str, values: dict[str, Any]) -> None:
         value = values.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise WireError(f"the reply's {name} is {value}, expected a finite number")
+    spent = values.get("epsilon", 0.0)  # of a site that keeps a ledger of its own
+    if isinstance(spent, bool) or not isinstance(spent, int | float) or not 0 <= spent < math.inf:
+        raise WireError(f"the reply's epsilon is {spent}, expected a finite number of at least 0")
     if names and values[names[0]] <= 0:
         raise WireError(f"the reply's {names[0]} is {values[names[0]]}, expected a number above 0")
