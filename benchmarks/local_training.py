@@ -37,7 +37,9 @@ class Setting:
         device, batch, precision: As in params.
         episodes, frames: Of the dataset; a quarter of the episodes is held out.
         own_steps: Steps of one of our local trainings.
-        peer_steps: Steps of the peer that count; one before them warms up.
+        peer_steps: Steps of the peer that count.
+        peer_warm_up: Its steps before them: in the first its optimiser allocates, and its loader's processes take
+            the first steps' time to start.
         repeats: How often both take turns.
         workers: Processes of the peer's loader.
         threads: Of either.
@@ -50,6 +52,7 @@ class Setting:
     frames: int
     own_steps: int
     peer_steps: int
+    peer_warm_up: int
     repeats: int
     workers: int
     threads: int
@@ -60,12 +63,11 @@ class Setting:
         cores = len(os.sched_getaffinity(0))
         if device == "cuda":
             steps = 10 if quick else 40
-            return cls(
-                device, batch, precision, 4, 100 if quick else 300, steps, steps, 1 if quick else 3, cores, cores
-            )
+            frames, repeats = (100, 1) if quick else (300, 3)
+            return cls(device, batch, precision, 4, frames, steps, steps, 4, repeats, cores, cores)
         if quick:
-            return cls(device, batch, precision, 2, 4, 4, 1, 1, 2, 2)
-        return cls(device, batch, precision, 4, 8, 10, 2, 2, 2, 2)
+            return cls(device, batch, precision, 2, 4, 4, 1, 1, 1, 2, 2)
+        return cls(device, batch, precision, 4, 8, 10, 5, 3, 2, 2, 2)
 
     @property
     def variant(self) -> str:
@@ -108,7 +110,7 @@ def measure(setting: Setting, command: str, pieces: Pieces) -> Outcome:
                 episodes=episodes,
                 policy=policy,
                 batch=setting.batch,
-                steps=1 + setting.peer_steps,
+                steps=setting.peer_warm_up + setting.peer_steps,
                 device=setting.device,
                 precision=setting.precision,
                 workers=setting.workers,
@@ -139,12 +141,15 @@ def outcome(
     peers: list[dict[str, Any]],
 ) -> Outcome:
     """Rows of what was measured."""
-    peer_steps = [u + d for run in peers for u, d in zip(run["update_s"][1:], run["data_s"][1:], strict=True)]
+    skipped = setting.peer_warm_up
+    peer_steps = [
+        u + d for run in peers for u, d in zip(run["update_s"][skipped:], run["data_s"][skipped:], strict=True)
+    ]
     peer = median(peer_steps)
     suffix = f", {setting.variant.replace('-', ', ')}" if setting.variant else ""
     work = f"one optimiser step of batch {setting.batch}, {setting.precision}, 450 M SmolVLA, two 480x640 cameras"
     rows: list[Row] = []
-    waiting = median(seconds for run in peers for seconds in run["data_s"][1:])
+    waiting = median(seconds for run in peers for seconds in run["data_s"][skipped:])
     spread = {PEER: f"{Spread.of(peer_steps)} s, of which waiting for data {waiting:.2g} s"}
     lines: dict[str, list[list[float]]] = {}
     frame_s = {cache: run["build_s"] / run["frames"] for cache, run in built.items()}
@@ -186,7 +191,7 @@ def outcome(
             "and values of image and language prefix. Same dataset, same training frames, same batch size, same "
             "threads; each in a process of its own, in turns. Our seconds are those of a whole local training of "
             f"{setting.own_steps} steps, with everything that belongs to it, over its steps; the peer's are its steps "
-            "alone, without its first one, which allocates the optimiser's moments."
+            f"alone, without the first {skipped}, in which its optimiser allocates and its loader's processes start."
         ),
         rows=rows,
         spread=spread,

@@ -36,7 +36,7 @@ def lerobot_steps(
         episodes: Which of its episodes to train on; None for all.
         policy: Arguments of ``SmolVLAConfig`` that differ from LeRobot's defaults.
         batch: Frames a step.
-        steps: Optimiser steps, the first of them a warm-up.
+        steps: Optimiser steps.
         device: cpu or cuda.
         precision: fp32, or bf16 for Accelerate's mixed precision.
         workers: The loader's processes (0 = load in this one).
