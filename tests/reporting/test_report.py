@@ -187,6 +187,20 @@ def test_early_end_is_explained(project: Path, edit: Editor) -> None:
     assert "Stopped early: no round since round 1 was better" in read(project).sections["ran"]
 
 
+def test_privacy_spent_is_drawn_where_it_was_counted(project: Path, edit: Editor) -> None:
+    def private(rounds: list[dict[str, Any]]) -> None:
+        for row in rounds:
+            row.update(epsilon=0.5 + row["round"], delta=1e-5)
+
+    assert "plot-epsilon" not in read(project).figures
+
+    edit("results/federation/rounds.jsonl", private)
+
+    page = read(project)
+    assert page.figures["plot-epsilon"]["data"][0]["y"] == [0.5, 1.5, 2.5, 3.5]
+    assert "epsilon, at delta 1e-05" in page.sections["learning"]
+
+
 def test_sites_of_a_round_are_those_that_trained(project: Path, edit: Editor) -> None:
     def not_drawn_in_round_2(rounds: list[dict[str, Any]]) -> None:
         del rounds[2]["sites"]["green-ball"]["examples"]

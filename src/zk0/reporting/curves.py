@@ -53,6 +53,23 @@ def learning_rate(rounds: Sequence[Round]) -> go.Figure:
     return _round_axis(figure, len(trained))
 
 
+def epsilon(rounds: Sequence[Round]) -> go.Figure | None:
+    """Privacy spent up to each round; None where nothing was counted."""
+    counted = [one for one in rounds if one.epsilon is not None]
+    if not counted:
+        return None
+    figure = blank("epsilon")
+    figure.add_scatter(
+        x=[one.round for one in counted],
+        y=[one.epsilon for one in counted],
+        mode="lines+markers",
+        name="epsilon",
+        line={"color": GLOBAL_COLOUR, "width": 2.5},
+    )
+    figure.update_layout(showlegend=False, yaxis_rangemode="tozero")
+    return _round_axis(figure, len(counted))
+
+
 def bytes_by_round(rounds: Sequence[Round]) -> go.Figure:
     """Bytes up and down by round, stacked."""
     figure = blank("megabytes")

@@ -118,6 +118,8 @@ class Round(_Record):
     round_s: float | None = None
     aggregate_s: float | None = None
     save_s: float | None = None
+    epsilon: float | None = None
+    delta: float | None = None
     is_best: bool = False
     digest: str | None = None
     left_out: dict[str, str] = {}

@@ -145,6 +145,10 @@ def _plots(inputs: Inputs) -> dict[str, Plot]:
             "the stack is taller than the round was long.",
         ),
     ]
+    if spent := curves.epsilon(rounds):
+        delta = max(one.delta or 0.0 for one in rounds)
+        told = f"What one site's data may change in all that was released so far: epsilon, at delta {delta:g}."
+        plots.append(_plot("epsilon", spent, told))
     if maps := figures.joint_errors(evaluation):
         plots.append(
             _plot(
