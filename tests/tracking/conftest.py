@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -196,8 +196,66 @@ def evaluation(root: Path, rate: float = 0.75) -> dict[str, Any]:
     }
 
 
+def judged(won: Sequence[bool], errors: Sequence[float]) -> dict[str, Any]:
+    """What `evaluate` says of a model on a task: one rollout each from seed 100000 on, held-out episodes from 4 on."""
+    return {
+        "held_out_loss": 0.4,
+        "action_error_deg": sum(errors) / len(errors),
+        "action_error_deg_by_joint": {"shoulder_pan": 3.0},
+        "episode_errors_deg": {str(4 + at): error for at, error in enumerate(errors)},
+        "held_out_frames": 20,
+        "rollouts": len(won),
+        "successes": sum(won),
+        "success_rate": sum(won) / len(won) if won else None,
+        "success_low": 0.3 if won else None,
+        "success_high": 0.95 if won else None,
+        "mean_steps": 22.0 if won else None,
+        **({"outcomes": {str(100_000 + at): success for at, success in enumerate(won)}} if won else {}),
+    }
+
+
+def every(share: float, scenes: int = 50) -> list[bool]:
+    """Successes in a share of the scenes, evenly spread: a larger share wins wherever a smaller one does not lose."""
+    return [int((at + 1) * share + 1e-9) > int(at * share + 1e-9) for at in range(scenes)]
+
+
 class Files:
     """Writers of result files."""
+
+    @staticmethod
+    def evaluated(
+        root: Path,
+        tasks: Mapping[str, tuple[Sequence[bool], Sequence[bool]]],
+        safe: bool = True,
+        base_digest: str = "base-digest",
+        errors: tuple[Sequence[float], Sequence[float]] = ((9.0, 8.0, 9.5), (3.0, 2.5, 3.5)),
+        settings: Mapping[str, int] | None = None,
+    ) -> dict[str, Any]:
+        """An evaluation of the run's best model: task to outcomes of base and global model, scene by scene."""
+        content = evaluation(root)
+        content["models"]["base"]["digest"] = base_digest
+        content["settings"] = settings or {"max_steps": 30, "actions_per_look": 4}
+        content["tasks"] = {
+            task: {
+                "role": "unseen" if task == "purple-cylinder" else "site",
+                "sentence": f"touch the {task.replace('-', ' ')}",
+                "source": f"sim:touch-{task}",
+                "digest": f"{task}-digest",
+                "base": judged(base, errors[0]),
+                "global": judged(new, errors[1]),
+            }
+            for task, (base, new) in tasks.items()
+        }
+        check = {"name": "joint speed, rollouts", "unit": "times", "limit": 3.0, "worst": 2.0 if safe else 5.0}
+        content["safety"]["global"] = {"passed": safe, "checks": [check | {"passed": safe, "joint": "gripper"}]}
+        write_json(root / "results/evaluation.json", content)
+        return content
+
+    @staticmethod
+    def next_run(root: Path, day: int) -> None:
+        """Another federated run, which ended on that day of March; its best checkpoint is another model."""
+        (root / "checkpoints/best/note.txt").write_text(f"trained on day {day}")
+        Files.run(root, started=f"2026-03-{day:02d}T10:00:00+00:00", ended=f"2026-03-{day:02d}T10:00:30+00:00")
 
     @staticmethod
     def run(root: Path, **changed: Any) -> None:
@@ -263,6 +321,12 @@ def tracked(_tracked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(_tracked, root)
     monkeypatch.chdir(root)
     return root
+
+
+@pytest.fixture
+def spread() -> Callable[..., list[bool]]:
+    """Successes in a share of the scenes."""
+    return every
 
 
 @pytest.fixture

@@ -13,11 +13,15 @@ import pytest
 import torch
 
 from zk0.files import digest_folder
+from zk0.params import PromotionParams
 from zk0.policy.checkpoint import load_checkpoint
 from zk0.tracking.lineage import describe_version, list_runs, way_back
 from zk0.tracking.project import FlowRunInfo, track
-from zk0.tracking.registry import champion, promote
+from zk0.tracking.promotion import promote
+from zk0.tracking.registry import champion
 from zk0.tracking.results import TrackingError
+
+PARAMS = PromotionParams()
 
 
 @pytest.fixture
@@ -68,21 +72,20 @@ def test_a_promoted_version_is_champion_and_its_checkpoint_is_found(tracked: Pat
     digest = digest_folder(tracked / "checkpoints/best")
     shutil.rmtree(tracked / "checkpoints")
 
-    assert promote(tracked, "zk0-smolvla", 1) is None
+    assert promote(tracked, "zk0-smolvla", 1, PARAMS, force=True).before is None
 
     folder = champion(tracked, "zk0-smolvla")
     assert folder is not None
     assert digest_folder(folder) == digest
-    assert promote(tracked, "zk0-smolvla", 1) == 1
 
 
 def test_promoting_what_is_not_there_says_what_is(tracked: Path) -> None:
     with pytest.raises(TrackingError, match="'zk0-smolvla' has no version 7; there are: 1"):
-        promote(tracked, "zk0-smolvla", 7)
+        promote(tracked, "zk0-smolvla", 7, PARAMS)
 
 
 def test_a_champion_whose_files_are_gone_is_an_error(tracked: Path) -> None:
-    promote(tracked, "zk0-smolvla", 1)
+    promote(tracked, "zk0-smolvla", 1, PARAMS, force=True)
     shutil.rmtree(tracked / "mlruns/1/models")
 
     with pytest.raises(TrackingError, match="'zk0-smolvla', version 1, are gone from mlruns/1/models/"):
@@ -94,11 +97,11 @@ def test_a_version_from_elsewhere_is_named_with_its_source(tracked: Path) -> Non
     store.create_model_version("zk0-smolvla", str(tracked / "checkpoints/best"))
 
     with pytest.raises(TrackingError, match=r"version 2, is not one that `zk0 track` registered: its source is /"):
-        promote(tracked, "zk0-smolvla", 2)
+        promote(tracked, "zk0-smolvla", 2, PARAMS, force=True)
 
 
 def test_files_that_are_gone_are_copied_again(tracked: Path) -> None:
-    promote(tracked, "zk0-smolvla", 1)
+    promote(tracked, "zk0-smolvla", 1, PARAMS, force=True)
     shutil.rmtree(tracked / "mlruns/1/models")
 
     result = track(tracked, "zk0", "zk0-smolvla")
@@ -154,6 +157,9 @@ def test_runs_are_listed_newest_first(tracked: Path, files: Any) -> None:
     assert [row["success_seen"] for row in rows] == [0.75, None]
     assert (rows[0]["sites"], rows[0]["rounds"], rows[0]["strategy"]) == (2, 3, "fedavg")
     assert (rows[0]["held_out_loss"], rows[0]["wall_s"]) == (0.4, 30.0)
+    assert (rows[0]["codec"], rows[0]["bytes_up"], rows[0]["bytes_down"]) == ("fp32", 6000.0, 12000.0)
+    assert (rows[0]["base_success_seen"], rows[0]["safe"], rows[0]["epsilon"]) == (0.0, 1.0, None)
+    assert [row["refused"] for row in rows] == [None, None]
 
 
 def test_without_a_store_there_are_no_runs_and_no_versions(tmp_path: Path) -> None:

@@ -219,7 +219,8 @@ def test_a_projection_cut_off_is_completed(
     assert {str(m.status) for m in models} == {"READY"}
     assert len(parent.outputs.model_outputs) == 5
     assert len(store.search_model_versions("name = 'zk0-smolvla'")) == 1
-    assert store.get_model_version_by_alias("zk0-smolvla", "challenger").version == 1
+    # A registration that was taken back leaves its number unused.
+    assert store.get_model_version_by_alias("zk0-smolvla", "challenger").version == result.model_version
     before = content(trained)
     assert track(trained, "zk0", "zk0-smolvla").added == ()
     assert content(trained) == before

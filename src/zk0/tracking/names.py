@@ -42,6 +42,7 @@ _ROUND_METRICS = {
     "round_s": "time/round_s",
     "aggregate_s": "time/aggregate_s",
     "save_s": "time/save_s",
+    "epsilon": "privacy/epsilon",
 }
 _SITE_METRICS = {
     "examples": "train/examples",

@@ -10,12 +10,14 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 
-from zk0.files import digest_file
+from zk0.files import digest_file, write_text
 from zk0.params import PromotionParams
 from zk0.tracking import names
+from zk0.tracking.card import NAME as CARD
+from zk0.tracking.card import render_card
 from zk0.tracking.models import BEST, ensure_models, kept_checkpoints
 from zk0.tracking.promotion import Promotion, settle_challenger
-from zk0.tracking.registry import ensure_version
+from zk0.tracking.registry import ensure_version, version_checkpoint
 from zk0.tracking.results import (
     BENCHMARK_FILE,
     EVALUATION_FILE,
@@ -120,6 +122,7 @@ def track(
         if registered:
             added.append(f"{model_name} version {version.version}")
         added += _add_links(client, run, version, flow_run, dvc_experiment)
+        added += _add_card(client, root, version, models[BEST])
     return TrackResult(run_id, int(version.version), found is None, tuple(added), results.skipped, decided)
 
 
@@ -159,6 +162,16 @@ def _add_files(client: MlflowClient, results: Results, run: Run) -> list[str]:
             client.log_artifact(run.info.run_id, str(results.root / file), folder)
             added.append(file.name)
     return added
+
+
+def _add_card(client: MlflowClient, root: Path, version: ModelVersion, best: LoggedModel) -> list[str]:
+    """The model card, beside the checkpoint: inside it, it would make it another model by its digest."""
+    place = version_checkpoint(client, root, version).relative_to(root).as_posix()
+    file, card = root / best.artifact_location / CARD, render_card(client, root, version, place)
+    if file.is_file() and file.read_text() == card:
+        return []
+    write_text(file, card)
+    return ["model card"]
 
 
 def _add_links(
