@@ -110,6 +110,32 @@ def affordable_rounds(params: PrivacyParams, most: int) -> int:
     return fits
 
 
+def calibrated_noise(params: PrivacyParams, rounds: int) -> float:
+    """The smallest noise multiplier, to 1 in 1,000, with which the budget affords so many rounds.
+
+    Args:
+        params: All but ``noise_multiplier`` counts.
+        rounds: At least 1.
+
+    Raises:
+        StageError: The losses and the count alone cost more; says what they cost.
+    """
+
+    def cost(multiplier: float) -> float:
+        return planned_epsilon(params.model_copy(update={"noise_multiplier": multiplier}), rounds)
+
+    low, high = 1e-3, 1e6
+    if cost(high) > params.target_epsilon:
+        raise StageError(
+            f"what {rounds} rounds tell besides the model costs epsilon {cost(high):.3g} of privacy.target_epsilon "
+            f"{params.target_epsilon:g}; raise privacy.report_noise_multiplier or the budget"
+        )
+    while high / low > 1.001:
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if cost(middle) <= params.target_epsilon else (middle, high)
+    return high
+
+
 class Ledger:
     """The charges of a run, in a file that is written before what they pay for is released.
 

@@ -1,0 +1,57 @@
+"""The study's arms are possible, differ in privacy alone, and spend what their names say."""
+
+from __future__ import annotations
+
+import pytest
+
+from zk0.errors import StageError
+from zk0.federation.privacy.accountant import affordable_rounds, calibrated_noise, planned_epsilon
+from zk0.federation.privacy.study import EPSILONS, MANY_SITES, Scale, privacy_variants, shared_changes
+from zk0.params import Params, PrivacyParams, parse_params, with_changes
+
+
+@pytest.fixture
+def params() -> Params:
+    sites = {"a": "sim:push-red-cube-left", "b": "sim:pull-blue-bar"}
+    return parse_params({"policy": {"base": "random:nano"}, "data": {"sites": sites}})
+
+
+@pytest.mark.parametrize("scale", ["many", "few"])
+def test_budgets_last_exactly_to_the_last_round(params: Params, scale: Scale) -> None:
+    shared = with_changes(params, shared_changes(params, scale))
+    found = privacy_variants(shared, scale)
+
+    for epsilon in EPSILONS:
+        arm = with_changes(shared, found[f"epsilon {epsilon:g}"])
+        spent = planned_epsilon(arm.privacy, arm.federation.rounds)
+        assert 0.99 * epsilon < spent <= epsilon == arm.privacy.target_epsilon
+        assert arm.model_copy(update={"privacy": PrivacyParams()}) == shared
+    site = with_changes(shared, found["epsilon 8 at each site"])
+    assert site.privacy.mode == "site" and planned_epsilon(site.privacy, site.federation.rounds) <= 8.0
+    assert found["no privacy"] == {}
+    clipped = with_changes(shared, found["clipped only"])
+    assert affordable_rounds(clipped.privacy, clipped.federation.rounds) == clipped.federation.rounds
+
+
+def test_many_sites_train_few_values(params: Params) -> None:
+    shared = with_changes(params, shared_changes(params, "many"))
+
+    assert shared.data.partition.sites == MANY_SITES == 200 and shared.policy.lora_rank == 4
+    assert list(shared.data.sites) == ["a"]
+
+
+def test_noise_is_the_least_that_affords_the_rounds() -> None:
+    settings = PrivacyParams(mode="central", target_epsilon=8.0, report_noise_multiplier=20.0)
+
+    noise = calibrated_noise(settings, 10)
+
+    enough = settings.model_copy(update={"noise_multiplier": noise})
+    less = settings.model_copy(update={"noise_multiplier": noise * 0.99})
+    assert affordable_rounds(enough, 10) == 10 and affordable_rounds(less, 10) == 9
+
+
+def test_budget_that_the_losses_alone_exceed_is_refused() -> None:
+    settings = PrivacyParams(mode="central", target_epsilon=0.5, report_noise_multiplier=1.0)
+
+    with pytest.raises(StageError, match="what 10 rounds tell besides the model costs epsilon"):
+        calibrated_noise(settings, 10)
