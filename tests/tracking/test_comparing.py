@@ -86,7 +86,7 @@ def test_scenes_that_do_not_match_are_refused_with_what_to_do(two: Path) -> None
     [
         ("9", "'zk0-smolvla' has no version 9; there are: 1, 2, 3"),
         ("1", "version 1, was never evaluated"),
-        ("@champoin", r"has no alias '@champoin'; did you mean 'champion'\?; there are: @challenger \(version 3\), @champ"),
+        ("@champoin", r"no alias '@champoin'; did you mean 'champion'\?; there are: @challenger \(version 3\), @ch"),
         ("nowhere", "'nowhere' is no model: expected a version's number, @ALIAS, base"),
         ("mlruns", "mlruns holds no evaluation.json, and results/evaluation.json judges other models"),
         ("broken.json", "the evaluation of broken.json is not one that `zk0 evaluate` writes"),
