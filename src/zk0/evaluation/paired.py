@@ -64,16 +64,16 @@ class Outcomes:
 
     def __post_init__(self) -> None:
         values = np.array(self.values, dtype=np.float64)
-        expected = (len(self.seeds), len(self.tasks), len(self.scenes))
-        if values.shape != expected:
-            raise ValueError(
-                f"outcomes must have shape (training seeds, tasks, scenes) = {expected}, got {values.shape}"
-            )
         for name, labels in (("training seeds", self.seeds), ("tasks", self.tasks), ("scenes", self.scenes)):
             if not labels:
                 raise ValueError(f"outcomes need at least one of {name}")
             if len(set(labels)) != len(labels):
                 raise ValueError(f"{name} must differ, got {labels}")
+        expected = (len(self.seeds), len(self.tasks), len(self.scenes))
+        if values.shape != expected:
+            raise ValueError(
+                f"outcomes must have shape (training seeds, tasks, scenes) = {expected}, got {values.shape}"
+            )
         if not np.isfinite(values).all():
             seed, task, scene = (int(i) for i in np.argwhere(~np.isfinite(values))[0])
             raise ValueError(
