@@ -146,7 +146,7 @@ def test_interrupted_run_draws_and_schedules_as_if_it_had_not_been(
 
     def dies_in_round_3(message: Message, context: Context) -> Message:
         reply = client_app(message, context)
-        if message.metadata.message_type == protocol.TRAIN and protocol.read(message.content)[0].round == 3:
+        if message.metadata.message_type == protocol.TRAIN and protocol.read(reply.content)[0].round == 3:
             raise OSError("the disk is full")
         return reply
 

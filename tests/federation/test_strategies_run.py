@@ -13,6 +13,8 @@ from federated_sites import LIMIT
 from flwr.clientapp import ClientApp
 from tests_support import REPO
 
+from zk0.data.recordings import record_dataset
+from zk0.data.sim.tasks import SimTask
 from zk0.federation.attacks import Attack, poisoned
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
@@ -28,19 +30,23 @@ from zk0.policy.trainable import Tensors
 from zk0.resolve import resolve_sources
 from zk0.stages import prepare
 
-TASKS = ("push-red-cube-left", "push-green-ball-right", "pull-blue-bar", "press-magenta-disc", "push-red-cube-left")
+SITES = 5  # krum needs as many to bear one liar
 LIAR = 2
 Run = Callable[..., RoundState]
 
 
 @pytest.fixture(scope="module")
-def arms(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
-    """The shipped params with five sites of two episodes and few steps, prepared."""
+def arms(tmp_path_factory: pytest.TempPathFactory, cube_task: SimTask, first_seed: int) -> tuple[Path, Params]:
+    """The shipped params with five sites of two simulated episodes and few steps, prepared."""
+    folder = tmp_path_factory.mktemp("recorded") / "cubes"
+    record_dataset(
+        cube_task, folder, repo_id="zk0/cubes", episodes=2 * SITES, seed=first_seed, noise=0.25, image_size=96
+    )
     content: dict[str, Any] = yaml.safe_load((REPO / "params.yaml").read_text())
     content["policy"]["base"] = str(REPO / "models" / "nano-base")
-    sites = {f"arm-{number}": f"sim:{task}" for number, task in enumerate(TASKS)}
-    content["data"] |= {"sites": sites, "unseen": {}, "episodes": 2}
-    content["training"] |= {"local_steps": 2, "batch": 4, "warmup_steps": 0}
+    dealt = {"scheme": "equal", "sites": SITES}
+    content["data"] |= {"sites": {"arm": f"local:{folder}"}, "unseen": {}, "partition": dealt}
+    content["training"] |= {"local_steps": 3, "batch": 8, "warmup_steps": 0}
     content["federation"] |= {"rounds": 2}
     content["evaluation"] |= {"loss_draws": 1}
     params, root = parse_params(content), tmp_path_factory.mktemp("arms")
@@ -61,7 +67,7 @@ def run(arms: tuple[Path, Params], tmp_path_factory: pytest.TempPathFactory) -> 
             federation = params.federation.model_copy(update={"strategy": strategy})
             app: ClientApp = client_app if attack is None else poisoned(client_app, LIAR, attack)
             server = Server(
-                InProcessGrid(app, root, len(TASKS), LIMIT),
+                InProcessGrid(app, root, SITES, LIMIT),
                 params.model_copy(update={"federation": federation}),
                 folder.name,
                 (params.policy.base, ""),
@@ -110,8 +116,9 @@ def test_two_rounds_learn_from_all_sites(run: Run, arms: tuple[Path, Params], st
     update = moved(state, start)
     assert [len(row["sites"]) for row in state.rows] == [5, 5, 5] and not any(row["left_out"] for row in state.rows)
     assert len({row["digest"] for row in state.rows}) == 3
-    assert 0.1 < math.sqrt(dot(update, update) / dot(fedavg, fedavg)) < 10
-    assert alike(update, fedavg) > 0.3
+    assert 0.3 < math.sqrt(dot(update, update) / dot(fedavg, fedavg)) < 3
+    assert alike(update, fedavg) > 0.5
+    assert state.rows[-1]["held_out_loss"] < state.rows[0]["held_out_loss"]
 
 
 def test_fedprox_without_mu_is_fedavg_exactly(run: Run) -> None:
@@ -134,4 +141,4 @@ def test_liar_turns_the_mean_round_and_the_robust_ones_little(
     (far, turned), (little, kept) = change("fedavg"), change(strategy)
 
     assert far > 1 and turned < 0
-    assert little < far / 2 and kept > 0.5
+    assert little < far / 3 and kept > 0.4

@@ -54,7 +54,8 @@ def proximal_mu(params: FederationParams, number: int, rows: Rows) -> float:
     """
     least = params.proximal_least_share
     if params.proximal_schedule == "linear":
-        return params.proximal_mu * (1 + (least - 1) * _progress(params, number))
+        progress = _progress(params, number)
+        return params.proximal_mu * ((1 - progress) + progress * least)
     if params.proximal_schedule == "trend":
         share, falls = 1.0, 0
         for before, after in pairwise(_losses(rows)):
