@@ -342,15 +342,6 @@ class Params(_Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _variants_are_possible(self) -> Params:
-        for name, changes in self.study.variants.items():
-            try:
-                with_changes(self, {**changes, "study.variants": {}})
-            except ParamsError as error:
-                raise ValueError(f"study.variants.{name}: {str(error).removeprefix('changes: ')}") from error
-        return self
-
     @property
     def decay_steps(self) -> int:
         """Global step at which the learning rate has come down."""

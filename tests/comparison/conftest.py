@@ -61,3 +61,18 @@ def compared(study_root: Path, project: StudyProject, comparison_study: Study, s
     runner = Runner.of(study_root, project, comparison_study)
     runner.run(study_params)
     return runner.folder
+
+
+@pytest.fixture
+def recorded_folder(project: StudyProject, study_root: Path, tmp_path: Path) -> Path:
+    """A project folder with params, and with the study's recordings so that they need not be made again."""
+    import shutil
+
+    import yaml
+
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(SMALL))
+    for part in ("data", "results", "sources.lock.json", "prepared.json"):
+        source, target = project.root / part, tmp_path / project.root.relative_to(study_root) / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    return tmp_path

@@ -56,6 +56,19 @@ def test_variant_that_cannot_be_is_refused(demo: Params) -> None:
         arms.federated("x", {"federation.proximal_mu": 1.0}).params(demo)
 
 
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"federation.uplnk": "int8"}, "arm 'federated:x': unknown key 'federation.uplnk'; did you mean 'uplink'"),
+        ({"federation.uplink.deep": 1}, "arm 'federated:x': .*'uplink' holds a value"),
+        ({"federation.proximal_mu": 1.0}, "arm 'federated:x': federation: proximal_mu .* needs strategy fedprox"),
+    ],
+)
+def test_variants_are_checked_before_anything_runs(demo: Params, change: dict[str, Any], rule: str) -> None:
+    with pytest.raises(ParamsError, match=rule):
+        study_named("comparison", with_changes(demo, {"study.variants": {"x": change}}))
+
+
 def test_arms_that_differ_have_other_keys_and_names_play_no_part() -> None:
     one, two = arms.alone("red"), arms.alone("blue")
 
@@ -127,8 +140,6 @@ def test_quick_is_small_and_kept_apart(demo: Params) -> None:
         ({"variants": {"a b": {}}}, "may hold letters, digits"),
         ({"variants": {"x": {"data.fps": 3}}}, "data and evaluation are the same for all"),
         ({"variants": {"x": {"policy.base": "random:nano"}}}, "policy \\(not its base\\)"),
-        ({"variants": {"x": {"federation.uplnk": "int8"}}}, "study.variants.x: unknown key .* mean 'uplink'"),
-        ({"variants": {"x": {"federation.uplink.deep": 1}}}, "'uplink' holds a value"),
     ],
 )
 def test_params_refuse(study: dict[str, Any], rule: str) -> None:

@@ -10,7 +10,7 @@ from zk0.comparison.arms import Arm
 from zk0.comparison.feasibility import feasibility_arms, feasibility_changes
 from zk0.errors import StageError
 from zk0.names import nearest_hint
-from zk0.params import Params, Strategy, with_changes
+from zk0.params import Params, ParamsError, Strategy, with_changes
 from zk0.sources import Source
 
 ATTACKS = ("sign-flip", "scale", "shuffled-labels")
@@ -123,11 +123,17 @@ def study_named(name: str, params: Params, quick: bool = False) -> Study:
         quick: At small sizes, under a name of its own: it shows that everything works and says nothing else.
 
     Raises:
-        ValueError: There is no such study, or the params do not allow it.
+        ValueError: There is no such study; names the nearest.
+        ParamsError: What an arm changes cannot be; names the arm.
     """
     if name not in STUDIES:
         raise ValueError(f"there is no study '{name}'{nearest_hint(name, STUDIES)}")
     study = STUDIES[name](_small(params) if quick else params)
+    for arm in study.arms:  # refuse now what could not be run in an hour
+        try:
+            arm.params(study.params)
+        except ParamsError as error:
+            raise ParamsError(f"arm '{arm.name}': {str(error).removeprefix('changes: ')}") from error
     return replace(study, name=f"{name}-quick", quick=True) if quick else study
 
 

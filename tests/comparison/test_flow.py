@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
-from comparison_params import SMALL
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import compare as module
@@ -22,18 +20,17 @@ def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def test_the_flow_runs_arms_and_renders_the_page(
-    _server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    _server: None, recorded_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of the study's arms, each a task with a process of its own; the page says that others are missing."""
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(SMALL))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(recorded_folder)
     whole = module.plan_study
     monkeypatch.setattr(module, "plan_study", lambda *given: whole(*given)[:2])
 
     state = module.compare(return_state=True)
 
     assert state.is_completed() and state.message == "comparison is complete"
-    page = (tmp_path / "docs" / "RESULTS.md").read_text()
+    page = (recorded_folder / "docs" / "RESULTS.md").read_text()
     assert "`base`" in page and "`alone:red`" in page and "`alone:disc`" not in page
     assert "12 pieces are still to be made" in page
-    assert (tmp_path / "docs" / "images" / "results" / "comparison-rates.svg").exists()
+    assert (recorded_folder / "docs" / "images" / "results" / "comparison-rates.svg").exists()
