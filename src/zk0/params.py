@@ -179,7 +179,7 @@ class PrivacyParams(_Section):
     clip_norm: float = Field(1.0, gt=0)
     clip_quantile: float = Field(0.5, gt=0, lt=1)
     clip_learning_rate: float = Field(0.2, gt=0)
-    noise_multiplier: float = Field(1.0, gt=0)
+    noise_multiplier: float = Field(2.0, gt=0)
     report_noise_multiplier: float = Field(10.0, gt=0)
     loss_bound: float = Field(2.0, gt=0)
     target_epsilon: float = Field(8.0, gt=0)

@@ -19,7 +19,7 @@ from zk0.policy.trainable import TensorMismatch, Tensors
 RARE = 1e-8
 SILENT = 1e-30  # a noise multiplier whose noise float32 does not see
 START: Tensors = {"a": torch.zeros(300), "b": torch.zeros(4, 64)}
-PRIVATE = PrivacyParams(mode="central", clip_norm=0.5, target_epsilon=1e6)
+PRIVATE = PrivacyParams(mode="central", clip_norm=0.5, noise_multiplier=1.0, target_epsilon=1e6)
 
 
 def update(size: float, seed: int = 0) -> Tensors:
