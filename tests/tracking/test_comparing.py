@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from zk0.cli import app
+from zk0.console import console
 from zk0.errors import StageError
 from zk0.params import PromotionParams
 from zk0.tracking.comparing import read_scores
@@ -34,7 +35,7 @@ def two(tracked: Path, files: Any, spread: Callable[..., list[bool]], monkeypatc
         files.evaluated(tracked, tasks, safe=safe)
         track(tracked, "zk0", NAME, promotion=PromotionParams())
     Path("params.yaml").write_text(PARAMS_FILE)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
     return tracked
 
 
@@ -86,7 +87,7 @@ def test_scenes_that_do_not_match_are_refused_with_what_to_do(two: Path) -> None
     [
         ("9", "'zk0-smolvla' has no version 9; there are: 1, 2, 3"),
         ("1", "version 1, was never evaluated"),
-        ("@champoin", r"no alias '@champoin'; did you mean 'champion'\?; there are: @challenger \(version 3\), @ch"),
+        ("@champoin", r"no alias '@champoin'; there are: @challenger \(version 3\), @champion \(version 2\)"),
         ("nowhere", "'nowhere' is no model: expected a version's number, @ALIAS, base"),
         ("mlruns", "mlruns holds no evaluation.json, and results/evaluation.json judges other models"),
         ("broken.json", "the evaluation of broken.json is not one that `zk0 evaluate` writes"),

@@ -208,7 +208,7 @@ def test_demotion_goes_back_step_by_step(tracked: Path, files: Any, sites: Any, 
         files.next_run(tracked, day)
         files.evaluated(tracked, sites(0.1, new))
         track(tracked, "zk0", NAME, promotion=PARAMS)
-    best = store.get_model_version_by_alias(NAME, "champion").version
+    best = int(store.get_model_version_by_alias(NAME, "champion").version)
 
     assert demote(tracked, NAME) == (best, best - 1)
     # Tracking the same evaluation again does not bring a demoted champion back.

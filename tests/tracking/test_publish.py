@@ -31,6 +31,7 @@ class Hub:
         self.private: dict[str, bool] = {}
         self.messages: list[str] = []
         self.refuse: int | None = None
+        self.address = ""
 
     def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """What the Hub answers to a POST, as far as publishing asks."""
@@ -41,8 +42,10 @@ class Hub:
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
             if name in self.repositories:
                 return 409, {"error": "there already"}
-            self.repositories[name], self.private[name] = {}, bool(asked.get("private"))
-            return 200, {"url": f"http://hub/{name}"}
+            self.repositories[name], self.private[name] = {}, asked.get("visibility") == "private"
+            return 200, {"url": f"{self.address}/{name}"}
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
         _, _, _, owner, name, what, *_ = path.split("?")[0].split("/")
         repository = self.repositories[f"{owner}/{name}"]
         if what == "preupload":
@@ -53,7 +56,7 @@ class Hub:
                 self.messages.append(line["value"]["summary"])
             elif line["key"] == "file":
                 repository[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-        return 200, {"commitUrl": f"http://hub/{owner}/{name}/commit/abc", "commitOid": "abc", "success": True}
+        return 200, {"commitUrl": f"{self.address}/{owner}/{name}/commit/abc", "commitOid": "abc", "success": True}
 
 
 @pytest.fixture
@@ -84,7 +87,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Hub, str]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield state, f"http://127.0.0.1:{server.server_port}"
+    state.address = f"http://127.0.0.1:{server.server_port}"
+    yield state, state.address
     server.shutdown()
     server.server_close()
     thread.join()
@@ -106,7 +110,7 @@ def test_a_version_is_pushed_with_its_card(judged: Path, hub: tuple[Hub, str]) -
 
     where = publish_version(judged, NAME, 1, "hub:someone/arm", private=True, endpoint=address)
 
-    assert where == "http://hub/someone/arm/commit/abc"
+    assert where == f"{address}/someone/arm/commit/abc"
     checkpoint = judged / "checkpoints/best"
     kept = {
         path.relative_to(checkpoint).as_posix(): path.read_bytes() for path in checkpoint.rglob("*") if path.is_file()

@@ -137,7 +137,7 @@ def test_what_comes_later_is_added_and_nothing_else(tracked: Path, files: Any) -
 
     (after,) = parents(tracked)
     assert (result.run_id, result.created) == (before.info.run_id, False)
-    assert result.added[1:] == ("evaluation.json", "benchmark.json", "report.html")
+    assert result.added[1:] == ("evaluation.json", "benchmark.json", "report.html", "model card")
     new = set(after.data.metrics) - set(before.data.metrics)
     assert {name.split("/")[0] for name in new} == {"eval", "safety", "bench"}
     store = client(tracked)

@@ -65,7 +65,8 @@ class Excess:
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Excess:
         """What :meth:`content` gave."""
-        return cls(**{name: value if name == "actions" else np.array(value) for name, value in content.items()})
+        far, speed, fast = (np.array(content[name]) for name in ("range_deg", "velocity", "fast"))
+        return cls(far, speed, fast, int(content["actions"]))
 
     def content(self) -> dict[str, Any]:
         """As plain lists and numbers."""

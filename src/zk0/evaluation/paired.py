@@ -28,7 +28,7 @@ about that model, not about the way it was trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -351,7 +351,7 @@ def _paired(a: Outcomes, b: Outcomes) -> tuple[Outcomes, Outcomes]:
 
 
 def _same(
-    what: str, where: str, found: Sequence[object] | Mapping[object, object], expected: Sequence[object], kind: type
+    what: str, where: str, found: Collection[object], expected: Collection[object], kind: type[ValueError]
 ) -> None:
     """Refuse labels that are not the expected ones, in any order."""
     lacking = [label for label in expected if label not in found]

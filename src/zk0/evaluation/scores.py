@@ -182,7 +182,8 @@ def _gain(metric: Metric, pairs: Mapping[str, tuple[Outcomes, Outcomes]], confid
     if metric == "action_error_deg":  # less is better, and every site's episodes are its own
         return stratified({task: (b, a) for task, (a, b) in pairs.items()}, confidence)
     if len({a.scenes for a, _ in pairs.values()}) == 1:  # a rollout seed is the same draw under every task
-        return difference(*(_side_by_side([pair[side] for pair in pairs.values()]) for side in (0, 1)), confidence)
+        first, second = ([pair[side] for pair in pairs.values()] for side in (0, 1))
+        return difference(_side_by_side(first), _side_by_side(second), confidence)
     return stratified(pairs, confidence)
 
 

@@ -10,7 +10,6 @@ from mlflow import MlflowClient
 
 from zk0.evaluation.scores import Scores
 from zk0.files import digest_folder, read_json
-from zk0.names import nearest_hint
 from zk0.tracking.promotion import label, read_evaluation
 from zk0.tracking.registry import aliases, find_version
 from zk0.tracking.results import EVALUATION_FILE, TrackingError
@@ -49,7 +48,7 @@ def _number(client: MlflowClient, model_name: str, model: str) -> int:
     alias = model.removeprefix("@")
     if alias not in known:
         there = ", ".join(f"@{name} (version {number})" for name, number in sorted(known.items())) or "none"
-        raise TrackingError(f"'{model_name}' has no alias '{model}'{nearest_hint(alias, known)}; there are: {there}")
+        raise TrackingError(f"'{model_name}' has no alias '{model}'; there are: {there}")
     return known[alias]
 
 

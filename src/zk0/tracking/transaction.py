@@ -35,7 +35,8 @@ class Transaction:
         """Write a version's description, if it is another."""
         if version.description != description:
             self.client.update_model_version(self.name, version.version, description)
-            self.undo.callback(self.client.update_model_version, self.name, version.version, version.description)
+            before = version.description or ""  # None would change nothing
+            self.undo.callback(self.client.update_model_version, self.name, version.version, before)
 
     def tag(self, version: int, tags: dict[str, str | None]) -> None:
         """Set a version's tags; None removes one."""
