@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from zk0.federation.schedules import Rows, proximal_mu, server_share
 from zk0.federation.strategy import server_rate
@@ -32,7 +33,7 @@ class RoundPlan:
     server_rate: float
     proximal_mu: float
 
-    def record(self) -> dict[str, float]:
+    def record(self) -> dict[str, Any]:
         """What of it stands in the round's row and event."""
         return {"server_learning_rate": self.server_rate, "proximal_mu": self.proximal_mu}
 
