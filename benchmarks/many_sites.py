@@ -117,8 +117,9 @@ def outcome(results: dict[int, dict[str, Any]], command: str) -> Outcome:
     return Outcome(
         title=f"{most:,} sites",
         about=(
-            f"A simulated recording dealt to {min(most, RECORDED)} sites, one episode to train on and one held out each; "
-            f"a smaller run has the first of them, a larger one copies of their data besides. From {fewest} to {most} sites, seconds a site and round go from "
+            f"A simulated recording dealt to {min(most, RECORDED)} sites, one episode to train on and one held out "
+            "each; a smaller run has the first of them, a larger one copies of their data besides. "
+            f"From {fewest} to {most} sites, seconds a site and round go from "
             f"{per_site[fewest]:.3g} to {per_site[most]:.3g}, and peak memory from "
             f"{results[fewest]['peak_bytes'] / 1e9:.2f} to {results[most]['peak_bytes'] / 1e9:.2f} GB. No other "
             "project is known to publish such a run of a vision-language-action policy."
