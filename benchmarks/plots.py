@@ -68,7 +68,7 @@ def write_ratios(path: Path, rows: list[Row]) -> None:
             ha="left" if ratio >= 1 else "right",
             fontsize=8,
         )
-    axes.set_yticks(list(places), [f"{row.name}  (beside {row.peer_name})" for row in shown], fontsize=8)
+    axes.set_yticks(list(places), [row.name for row in shown], fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.margins(x=0.12)
