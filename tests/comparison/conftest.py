@@ -70,7 +70,7 @@ def recorded_folder(project: StudyProject, study_root: Path, tmp_path: Path) -> 
 
     import yaml
 
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(SMALL))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(SMALL, sort_keys=False))
     for part in ("data", "results", "sources.lock.json", "prepared.json"):
         source, target = project.root / part, tmp_path / project.root.relative_to(study_root) / part
         target.parent.mkdir(parents=True, exist_ok=True)

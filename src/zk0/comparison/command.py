@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from zk0.console import console
+
 app = typer.Typer(
     no_args_is_help=True,
     help="What federation gains over base, single sites and pooled data: see docs/comparison.md.",
@@ -58,6 +60,7 @@ def robustness(params: ParamsFile = Path("params.yaml"), quick: Quick = False, o
 @app.command()
 def page() -> None:
     """Render docs/RESULTS.md from the pieces in results/studies."""
-    from zk0.stages import study as stage
+    from zk0.comparison.page import write_page
 
-    stage.page(Path.cwd())
+    written = write_page(Path.cwd())
+    console.print(f"{written[-1]} and {len(written) - 1} plots", markup=False)

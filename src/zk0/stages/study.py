@@ -1,4 +1,4 @@
-"""study: prepare a project for a study and run its pieces; render the page from what is there.
+"""study: prepare a project for a study and run its pieces.
 
 The study has recordings, manifests, features and models in a folder of its own below .cache/studies, named by what
 decides its data. Its results lie in results/studies and are small enough to be versioned.
@@ -15,7 +15,6 @@ from types import FrameType
 import torch
 import xxhash
 
-from zk0.comparison.page import write_page
 from zk0.comparison.pieces import STUDIES, Piece, StudyFolder
 from zk0.comparison.project import StudyProject
 from zk0.comparison.runner import Runner
@@ -58,17 +57,10 @@ def run(root: Path, params: Params, name: str, quick: bool = False, only: str | 
     return pieces
 
 
-def page(root: Path) -> list[Path]:
-    """Render docs/RESULTS.md from the pieces that are there."""
-    written = write_page(root)
-    console.print(f"{written[-1]} and {len(written) - 1} plots", markup=False)
-    return written
-
-
 def prepared(root: Path, params: Params) -> StudyProject:
     """The study's project, its data recorded or found, checked and split; done once for each set of data."""
-    lock_params = params.model_dump(mode="json", include={"seed": True, "data": True, "policy": {"base"}})
-    digest = xxhash.xxh3_64_hexdigest(json.dumps(lock_params, sort_keys=True).encode())[:12]
+    decides = params.model_dump(mode="json", include={"seed": True, "data": True, "policy": {"base"}})
+    digest = xxhash.xxh3_64_hexdigest(json.dumps(decides).encode())[:12]
     folder = (root / WORK / digest).resolve()
     lock = resolve_sources(params, folder)
     done = folder / _DONE
