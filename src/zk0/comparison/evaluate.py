@@ -87,7 +87,7 @@ def judge(
         frames, features = site.held_out_frames, site.features("held-out", loaded, params.features)
         loss = held_out_loss(loaded, frames, params.evaluation.loss_draws, params.seed, features)
         errors = list(episode_errors(loaded, frames, params.seed, features))
-        by_joint = sum(e.total for e in errors) / sum(e.count for e in errors)
+        by_joint = np.sum([e.total for e in errors], axis=0) / sum(e.count for e in errors)
         # The gripper is in percent of its opening; degrees are of the other joints.
         arm = [index for index, joint in enumerate(manifest.joints) if not joint.startswith("gripper")]
         yield (

@@ -8,7 +8,7 @@ from pathlib import Path
 from zk0.comparison import plots, tables
 from zk0.comparison.arms import FEDERATED
 from zk0.comparison.pieces import RECORD, STUDIES, StudyFolder
-from zk0.comparison.results import ArmResult, StudyResult
+from zk0.comparison.results import ArmResult, Role, StudyResult
 from zk0.comparison.verdicts import MARGIN, comparison_verdicts, robustness_verdicts
 from zk0.errors import StageError
 from zk0.evaluation.paired import Difference
@@ -92,9 +92,10 @@ def _comparison(root: Path, result: StudyResult) -> Section:
     name = result.record.name
     parts, files = [_listed(comparison_verdicts(result)), tables.markdown(*tables.arms_table(result))], list[Path]()
     parts += ["### By task", tables.markdown(*tables.task_table(result))]
+    groups: dict[str, Role] = {"seen tasks": "site", "unseen task": "unseen"}
     rates = {
         label: {arm: result.rate(arm, found.tasks(role)) for arm, found in result.arms.items()}
-        for label, role in (("seen tasks", "site"), ("unseen task", "unseen"))
+        for label, role in groups.items()
     }
     axis = "success rate" if result.closed_loop else "action error (degrees)"
     parts.append(_plot(root, f"{name}-rates", "Every arm", files))
