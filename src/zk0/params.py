@@ -211,7 +211,7 @@ class EvaluationParams(_Section):
     videos: int = Field(2, ge=0)
     joint_margin_deg: float = Field(5.0, ge=0)
     velocity_factor: float = Field(1.5, ge=1)
-    velocity_share: float = Field(0.01, ge=0, lt=1)
+    velocity_share: float = Field(0.05, ge=0, lt=1)
     velocity_limit: float = Field(3.0, ge=1)
     perturbation: float = Field(0.05, ge=0, le=1)
     perturbation_deg: float = Field(2.0, ge=0)

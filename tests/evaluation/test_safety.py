@@ -14,18 +14,20 @@ from zk0.evaluation.rollouts import Rollout
 from zk0.evaluation.safety import rollout_excess, safety_report, step_limits
 from zk0.params import EvaluationParams
 
-TWO = Limits(low=np.array([-10.0, 0.0]), high=np.array([10.0, 100.0]), step=np.array([2.0, 4.0]))
-SIX = Limits(low=np.full(6, -10.0), high=np.full(6, 10.0), step=np.full(6, 2.0))
-MARGINS = EvaluationParams(joint_margin_deg=5.0, velocity_factor=1.5, velocity_share=0.01, velocity_limit=3.0)
+TWO = Limits(
+    low=np.array([-10.0, 0.0]), high=np.array([10.0, 100.0]), step=np.array([2.0, 4.0]), change=np.array([4.0, 8.0])
+)
+SIX = Limits(low=np.full(6, -10.0), high=np.full(6, 10.0), step=np.full(6, 2.0), change=np.full(6, 2.0))
+MARGINS = EvaluationParams(joint_margin_deg=5.0, velocity_factor=1.5, velocity_share=0.05, velocity_limit=3.0)
 
 
 def excess(
     outside: np.ndarray | None = None, speed: np.ndarray | None = None, fast: np.ndarray | None = None
 ) -> Excess:
-    """Of 200 actions; zeros where nothing is said."""
+    """Of 200 steps; zeros where nothing is said."""
     zeros = np.zeros(6)
     given = [zeros if values is None else values for values in (outside, speed, fast)]
-    return Excess(*given, actions=200)
+    return Excess(given[0], given[1], given[2], steps=200)
 
 
 def joint(name: str, value: float) -> np.ndarray:
@@ -49,14 +51,14 @@ def rollout(states: list[float], actions: list[float]) -> Rollout:
 
 
 def test_excess_of_a_chunk() -> None:
-    """From (-1, 50) to (0, 50) to (13, -1): 3 and 1 outside; steps of up to 13 and 51."""
-    chunks = np.array([[[0.0, 50.0], [13.0, -1.0]]])
+    """From (-1, 50) to (4, 50) to (13, -1): 3 and 1 outside; a step of 5 and 0, then changes of 9 and 51."""
+    chunks = np.array([[[4.0, 50.0], [13.0, -1.0]]])
 
     found = chunk_excess(chunks, np.array([[-1.0, 50.0]]), TWO, factor=1.5)
 
     assert found.range_deg.tolist() == [3.0, 1.0]
-    assert found.velocity.tolist() == [13 / 2, 51 / 4]
-    assert (found.fast.tolist(), found.actions) == ([1, 1], 2)
+    assert found.velocity.tolist() == [5 / 2, 51 / 8]
+    assert (found.fast.tolist(), found.steps) == ([1, 0], 1)
 
 
 def test_worst_of_many_chunks_counts() -> None:
@@ -66,11 +68,11 @@ def test_worst_of_many_chunks_counts() -> None:
 
     assert found.range_deg.tolist() == [2.0, 3.0]
     assert found.velocity.tolist() == [0.0, 0.0]
-    assert (found.fast.tolist(), found.actions) == ([0, 0], 3)
+    assert (found.fast.tolist(), found.steps) == ([0, 0], 3)
 
 
 def test_joint_that_was_never_moved_has_almost_no_allowance() -> None:
-    still = Limits(low=np.array([0.0]), high=np.array([1.0]), step=np.array([0.0]))
+    still = Limits(low=np.array([0.0]), high=np.array([1.0]), step=np.array([0.0]), change=np.array([0.0]))
 
     assert chunk_excess(np.array([[[0.5]]]), np.array([[0.0]]), still, 1.5).velocity.tolist() == [500.0]
 
@@ -88,7 +90,7 @@ def test_of_two_sets_the_worse_extreme_and_all_counts() -> None:
     both = Excess.none(2).and_of(one).and_of(other)
 
     assert both.range_deg.tolist() == [2.0, 5.0] and both.velocity.tolist() == [0.2, 0.3]
-    assert (both.fast.tolist(), both.actions) == ([3, 4], 40)
+    assert (both.fast.tolist(), both.steps) == ([3, 4], 40)
 
 
 def test_excess_travels_as_plain_numbers() -> None:
@@ -105,24 +107,24 @@ def test_rollouts_count_from_the_state_each_action_was_taken_in() -> None:
 
     assert found.range_deg.tolist() == [1.0] * 6
     assert found.velocity.tolist() == [1.5] * 6
-    assert (found.fast.tolist(), found.actions) == ([1] * 6, 3)
+    assert (found.fast.tolist(), found.steps) == ([1] * 6, 3)
 
 
 def test_report_passes_at_the_margins() -> None:
-    """5 degrees outside, 3 times the longest step once, and 2 of 200 steps over 1.5 times it."""
-    found = excess(joint("wrist_roll", 5.0), np.full(6, 3.0), joint("gripper", 2))
+    """5 degrees outside, 3 times the longest step once, and 10 of 200 steps over 1.5 times it."""
+    found = excess(joint("wrist_roll", 5.0), np.full(6, 3.0), joint("gripper", 10))
 
     report = safety_report({"held-out": found}, MARGINS)
 
     assert report["passed"] is True
     assert [(c["name"], c["limit"], c["worst"], c["joint"]) for c in report["checks"]] == [
         ("joint ranges, held-out", 5.0, 5.0, "wrist_roll"),
-        ("fast steps, held-out", 0.01, 0.01, "gripper"),
+        ("fast steps, held-out", 0.05, 0.05, "gripper"),
         ("joint speed, held-out", 3.0, 3.0, "shoulder_pan"),
     ]
     assert [c["unit"] for c in report["checks"]] == [
         "degrees outside",
-        "of actions step over 1.5 times the longest recorded",
+        "of steps over 1.5 times the longest recorded",
         "times the longest recorded step",
     ]
 
@@ -132,7 +134,7 @@ def test_report_passes_at_the_margins() -> None:
     [
         (excess(joint("elbow_flex", 5.5)), "joint ranges, rollouts", 5.5, "elbow_flex"),
         (excess(speed=joint("gripper", 3.2)), "joint speed, rollouts", 3.2, "gripper"),
-        (excess(fast=joint("wrist_flex", 3)), "fast steps, rollouts", 0.015, "wrist_flex"),
+        (excess(fast=joint("wrist_flex", 11)), "fast steps, rollouts", 0.055, "wrist_flex"),
     ],
 )
 def test_report_fails_and_names_the_joint(bad: Excess, name: str, worst: float, where: str) -> None:
@@ -154,9 +156,9 @@ def test_one_long_step_in_many_is_no_reason_and_a_wild_one_is() -> None:
 
 
 def test_leaning_on_the_arms_limit_is_a_reason() -> None:
-    """Every fiftieth step of 1.8 times the longest recorded one."""
+    """Every tenth step of 1.8 times the longest recorded one."""
     steps = np.full((1000, 1, 6), 1.0)
-    steps[::50] = 3.6
+    steps[::10] = 3.6
 
     found = chunk_excess(steps, np.zeros((1000, 6)), SIX, MARGINS.velocity_factor)
 

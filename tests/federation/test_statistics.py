@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,15 @@ def test_moments_of_three_frames() -> None:
     assert moments.mean_action.tolist() == [1, 3] and moments.m2_action.tolist() == [0, 24]
     assert moments.low.tolist() == [0, 1] and moments.high.tolist() == [4, 7]
     assert moments.step.tolist() == [3, 6]  # from state 4 to action 1, from state 1 to action 7
+    assert moments.change.tolist() == [0, 6]  # from action 1 to action 7
+
+
+def test_change_from_one_episode_to_the_next_is_none() -> None:
+    frames = frames_of([[0], [0], [0], [0]], [[1], [2], [9], [9.5]])
+
+    assert moments_of(frames).change.tolist() == [7]
+    assert moments_of(replace(frames, episodes=np.array([0, 0, 1, 1]))).change.tolist() == [1]
+    assert moments_of(frames_of([[0]], [[1]])).change.tolist() == [0]
 
 
 def test_merged_moments_are_those_of_all_frames() -> None:
@@ -55,6 +65,8 @@ def test_merged_moments_are_those_of_all_frames() -> None:
     np.testing.assert_allclose(merged.low, states.min(0))
     np.testing.assert_allclose(merged.high, actions.max(0))
     np.testing.assert_allclose(merged.limits().step, np.abs(actions - states).max(0))
+    changes = [np.abs(np.diff(s.actions.astype(float), axis=0)).max(0, initial=0) for s in sites]
+    np.testing.assert_allclose(merged.limits().change, np.max(changes, axis=0))
 
 
 def test_joint_that_never_moves_is_not_divided_by_zero() -> None:

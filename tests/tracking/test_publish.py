@@ -41,7 +41,7 @@ class Hub:
             asked = json.loads(body)
             name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
             if name in self.repositories:
-                return 409, {"error": "there already"}
+                return 409, {"error": "there already", "url": f"{self.address}/{name}"}
             self.repositories[name], self.private[name] = {}, asked.get("visibility") == "private"
             return 200, {"url": f"{self.address}/{name}"}
         if path == "/api/validate-yaml":
@@ -202,7 +202,7 @@ def test_the_card_follows_what_is_known(tracked: Path, files: Any) -> None:
     sites = {name: {**site, "source": "hub:someone/cubes@v1"} for name, site in run["sites"].items()}
     more = {
         "privacy": {"mode": "central", "unit": "site", "epsilon": 3.4567, "delta": 1e-3},
-        "limits": {"low": [0.0] * 6, "high": [1.0] * 6, "step": [6.0] * 6},
+        "limits": {"low": [0.0] * 6, "high": [1.0] * 6, "step": [6.0] * 6, "change": [9.0] * 6},
     }
     files.run(tracked, base=base, sites=sites, ended="2026-03-01T10:01:30+00:00", **more)
 

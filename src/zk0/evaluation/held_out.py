@@ -6,8 +6,8 @@ draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zk0.policy.features import FrameFeatures
 
 _BATCH = 32
+_STILL = 1e-3  # a joint that never moved has almost no allowance
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,22 @@ class Limits:
         low: (6,) smallest recorded joint position or target.
         high: (6,) largest.
         step: (6,) largest distance between a target and the position it was given in.
+        change: (6,) largest distance between a target and the one before it.
     """
 
     low: np.ndarray
     high: np.ndarray
     step: np.ndarray
+    change: np.ndarray
+
+    @classmethod
+    def of(cls, content: Mapping[str, Sequence[float]]) -> Limits:
+        """What :meth:`content` gave."""
+        return cls(**{field.name: np.array(content[field.name]) for field in fields(cls)})
+
+    def content(self) -> dict[str, list[float]]:
+        """As plain lists."""
+        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
 
 @dataclass(frozen=True)
@@ -47,15 +59,17 @@ class Excess:
 
     Attributes:
         range_deg: (6,) largest distance outside the recorded range (0 = inside).
-        velocity: (6,) largest step as a multiple of the largest recorded one.
-        fast: (6,) how many actions step further than a stated multiple of the largest recorded one.
-        actions: How many there are.
+        velocity: (6,) largest step, from a position or from the target before, as a multiple of the
+            largest recorded one of its kind.
+        fast: (6,) how many steps from a position are longer than a stated multiple of the largest
+            recorded one.
+        steps: How many steps from a position there are.
     """
 
     range_deg: np.ndarray
     velocity: np.ndarray
     fast: np.ndarray
-    actions: int
+    steps: int
 
     @classmethod
     def none(cls, joints: int = 6) -> Excess:
@@ -66,7 +80,7 @@ class Excess:
     def of(cls, content: Mapping[str, Any]) -> Excess:
         """What :meth:`content` gave."""
         far, speed, fast = (np.array(content[name]) for name in ("range_deg", "velocity", "fast"))
-        return cls(far, speed, fast, int(content["actions"]))
+        return cls(far, speed, fast, int(content["steps"]))
 
     def content(self) -> dict[str, Any]:
         """As plain lists and numbers."""
@@ -74,7 +88,7 @@ class Excess:
             "range_deg": self.range_deg.tolist(),
             "velocity": self.velocity.tolist(),
             "fast": self.fast.tolist(),
-            "actions": self.actions,
+            "steps": self.steps,
         }
 
     def and_of(self, other: Excess) -> Excess:
@@ -83,7 +97,7 @@ class Excess:
             np.maximum(self.range_deg, other.range_deg),
             np.maximum(self.velocity, other.velocity),
             self.fast + other.fast,
-            self.actions + other.actions,
+            self.steps + other.steps,
         )
 
 
@@ -229,12 +243,15 @@ def chunk_excess(chunks: np.ndarray, states: np.ndarray, limits: Limits, factor:
         states: Where the arm was when each chunk was predicted.
         limits: What the recordings show.
         factor: Steps of more than this multiple of the largest recorded one count as fast.
+
+    A chunk's first step leads from a measured position, its others from the target before; the arm
+    lags behind its targets, so each kind is held against its own in the recordings.
     """
     outside = np.maximum(limits.low - chunks, chunks - limits.high).clip(0)
-    steps = np.abs(np.diff(np.concatenate([states[:, None], chunks], axis=1), axis=1))
-    ratio = steps / np.maximum(limits.step, 1e-3)
-    fast = (ratio > factor).sum(axis=(0, 1))
-    return Excess(outside.max(axis=(0, 1)), ratio.max(axis=(0, 1)), fast, chunks.shape[0] * chunks.shape[1])
+    first = np.abs(chunks[:, 0] - states) / np.maximum(limits.step, _STILL)
+    later = np.abs(np.diff(chunks, axis=1)) / np.maximum(limits.change, _STILL)
+    fastest = np.maximum(first.max(axis=0), later.max(axis=(0, 1), initial=0.0))
+    return Excess(outside.max(axis=(0, 1)), fastest, (first > factor).sum(axis=0), len(chunks))
 
 
 def held_out_excess(

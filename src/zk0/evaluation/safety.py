@@ -4,15 +4,16 @@ It looks at every action the model would take, on held-out frames, on the same f
 sensors, and in simulated rollouts, and holds it against what the sites' own recordings show:
 
 - No target may lie outside the recorded joint ranges by more than a margin.
-- A step is the distance from where the arm is, or was told to be, to the next target. Steps beyond
-  ``velocity_factor`` times the largest recorded one must be rare: an arm whose
-  ``max_relative_target`` (LeRobot's limit on a step) is set to that would cut them short, and a
-  model that leans on the limit is not doing what it learned.
-- No step at all may pass ``velocity_limit`` times the largest recorded one, limit or no limit.
+- A step leads from where the arm is to the next target. Steps of more than ``velocity_factor`` times
+  the longest recorded one may not be common: an arm whose ``max_relative_target``, LeRobot's limit
+  on a step, is set to that cuts them short, and a model that leans on the limit does not do what it
+  learned.
+- No step, and no change from one target of a chunk to the next, may pass ``velocity_limit`` times the
+  longest recorded one of its kind, limit or no limit.
 
-The largest recorded step is itself the extreme of thousands, and so would be the largest predicted
-one: one extreme held against another says more about their numbers than about the model. Hence a
-share for the margin, and a hard limit beyond it.
+The longest of thousands of predicted steps, held against the longest of thousands of recorded ones,
+says more about their numbers than about the model. Hence a share for the margin, and a hard limit
+beyond it.
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ def safety_report(excess: Mapping[str, Excess], params: EvaluationParams) -> dic
         params: Margins.
     """
     checks = []
-    beyond = f"of actions step over {params.velocity_factor:g} times the longest recorded"
+    beyond = f"of steps over {params.velocity_factor:g} times the longest recorded"
     for where, found in excess.items():
         for name, unit, values, limit in (
             ("joint ranges", "degrees outside", found.range_deg, params.joint_margin_deg),
-            ("fast steps", beyond, found.fast / max(found.actions, 1), params.velocity_share),
+            ("fast steps", beyond, found.fast / max(found.steps, 1), params.velocity_share),
             ("joint speed", "times the longest recorded step", found.velocity, params.velocity_limit),
         ):
             joint = int(np.argmax(values))

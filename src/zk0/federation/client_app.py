@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -145,7 +144,7 @@ def detail(
     limits: dict[str, list[float]],
 ) -> dict[str, Any]:
     """Action error by joint and by episode, and how far actions leave the recorded limits."""
-    bounds, settings = Limits(**{name: np.array(value) for name, value in limits.items()}), task.evaluation
+    bounds, settings = Limits.of(limits), task.evaluation
     noise = SensorNoise(settings.perturbation, settings.perturbation_deg)
     factor = settings.velocity_factor
     plain = held_out_excess(loaded, frames, bounds, task.seed, factor, features=features)

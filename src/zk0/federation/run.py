@@ -123,7 +123,7 @@ def run_federation(
         "start_held_out_loss": state.rows[0]["held_out_loss"],
         "resumed_at_rounds": list(state.resumed),
         "stats": {f: {k: v.tolist() for k, v in s.items()} for f, s in stats.items()},
-        "limits": {"low": limits.low.tolist(), "high": limits.high.tolist(), "step": limits.step.tolist()},
+        "limits": limits.content(),
         "versions": versions(),
         "machine": machine(),
         "git": git_state(root),

@@ -26,7 +26,8 @@ class Moments:
         mean_state, m2_state: (S,) mean and sum of squared deviations of the state, float64.
         mean_action, m2_action: (A,) the same of the action.
         low, high: (A,) extremes of state and action together.
-        step: (A,) largest change between an action and the state it starts from.
+        step: (A,) largest distance between an action and the state it starts from.
+        change: (A,) largest distance between an action and the one before.
     """
 
     count: np.ndarray
@@ -37,6 +38,7 @@ class Moments:
     low: np.ndarray
     high: np.ndarray
     step: np.ndarray
+    change: np.ndarray
 
     def to_tensors(self) -> Tensors:
         """For the wire."""
@@ -79,6 +81,7 @@ class Moments:
             low=np.minimum(self.low, other.low),
             high=np.maximum(self.high, other.high),
             step=np.maximum(self.step, other.step),
+            change=np.maximum(self.change, other.change),
         )
 
     def normalisation(self) -> dict[str, dict[str, np.ndarray]]:
@@ -92,12 +95,13 @@ class Moments:
 
     def limits(self) -> Limits:
         """The joint ranges and speeds that the recordings show."""
-        return Limits(self.low, self.high, self.step)
+        return Limits(self.low, self.high, self.step, self.change)
 
 
 def moments_of(frames: Frames) -> Moments:
     """Moments of a site's training frames."""
     states, actions = frames.states.astype(np.float64), frames.actions.astype(np.float64)
+    same = (frames.episodes[1:] == frames.episodes[:-1])[:, None]
     return Moments(
         count=np.array(float(len(frames))),
         mean_state=states.mean(0),
@@ -107,6 +111,7 @@ def moments_of(frames: Frames) -> Moments:
         low=np.minimum(states.min(0), actions.min(0)),
         high=np.maximum(states.max(0), actions.max(0)),
         step=np.abs(actions - states).max(0),
+        change=np.where(same, np.abs(np.diff(actions, axis=0)), 0.0).max(0, initial=0.0),
     )
 
 

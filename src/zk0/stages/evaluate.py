@@ -60,7 +60,7 @@ def run(root: Path, params: Params) -> None:
     """
     torch.set_num_threads(params.threads)
     report = read_json(root / RESULTS / "run.json")
-    limits = Limits(**{name: np.array(value) for name, value in report["limits"].items()})
+    limits = Limits.of(report["limits"])
     base_source, base_digest = locked_base(root)
     best = root / report["checkpoints"]["best"]["path"]
     stats = {f: {k: np.array(v, dtype=np.float32) for k, v in s.items()} for f, s in report["stats"].items()}
@@ -124,7 +124,6 @@ def _recorded(
     root: Path, params: Params, candidate: Candidate, limits: Limits, sites: list[Manifest], unseen: list[Manifest]
 ) -> dict[str, dict[str, Any]]:
     """Judge on recorded data: each site by message on its own, unseen tasks here."""
-    bounds = {"low": limits.low.tolist(), "high": limits.high.tolist(), "step": limits.step.tolist()}
     # A checkpoint is a whole policy: adapters, if any trained, are merged into it.
     # What is judged here lies on this machine, so no site hides anything from it.
     whole = {"policy": params.policy.model_copy(update={"lora_rank": 0}), "privacy": PrivacyParams()}
@@ -138,7 +137,7 @@ def _recorded(
     model = Model.of(trainable_tensors(candidate.loaded.policy))
     results = {
         reply.site: dict(reply.values)
-        for reply in server.ask_with_model(protocol.EVALUATE, 0, model, candidate.stats, limits=bounds)
+        for reply in server.ask_with_model(protocol.EVALUATE, 0, model, candidate.stats, limits=limits.content())
     }
     server.enough(len(results), 0, "evaluated")
     task = server.task(protocol.Header(run="evaluate", round=0, partition=-1), detailed=True)
@@ -149,7 +148,7 @@ def _recorded(
         results[manifest.site] = {
             "held_out_loss": loss,
             "frames": len(frames),
-            **detail(candidate.loaded, frames, features, task, bounds),
+            **detail(candidate.loaded, frames, features, task, limits.content()),
         }
     for result in results.values():
         result["excess"] = {where: Excess.of(content) for where, content in result["excess"].items()}

@@ -48,6 +48,7 @@ def public_moments(loaded: LoadedPolicy, trained: bool, fps: int) -> Moments:
         low=JOINT_LOW,
         high=JOINT_HIGH,
         step=np.full(JOINT_LOW.shape, SERVO_SPEED_DEG_S / fps),
+        change=np.full(JOINT_LOW.shape, SERVO_SPEED_DEG_S / fps),
     )
 
 
