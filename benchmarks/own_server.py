@@ -56,7 +56,7 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
 
     generator = torch.Generator().manual_seed(1)
     six = np.ones(6)
-    moments = Moments(np.array(1.0), six, six, six, six, six, six, six)
+    moments = Moments(np.array(1.0), six, six, six, six, six, six, six, six)
 
     def answer(message: Message) -> Message:
         kind = message.metadata.message_type
