@@ -130,8 +130,13 @@ def attacked(strategy: str, attack: str | None) -> Arm:
     """A federation by some strategy in which one site may be malicious."""
     told = f"site {POISONED_PARTITION + 1} sends {attack}" if attack else "all sites honest"
     name = f"{attack or 'honest'}:{strategy}"
-    # What another strategy needed must not be left: fedprox's term, fedadam's small server step.
-    changes = {"federation.strategy": strategy, "federation.proximal_mu": 0.0, "federation.server_learning_rate": 1.0}
+    # What another strategy needed must not be left: fedprox's term and its schedule, fedadam's small server step.
+    changes = {
+        "federation.strategy": strategy,
+        "federation.proximal_mu": 0.0,
+        "federation.proximal_schedule": "constant",
+        "federation.server_learning_rate": None,
+    }
     return Arm(name, "federated", f"{strategy}, {told}", changes=changes, attack=attack)
 
 

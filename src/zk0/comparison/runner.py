@@ -206,8 +206,10 @@ class Runner:
             return {"version": __version__, "threads": params.threads, "base": self.project.base[1]}
         manifests = [manifest.summary() for manifest in self.project.sites]
         more: dict[str, Any] = {}
+        if params.privacy.mode != "off":  # its budget decides when a federation ends
+            more["privacy"] = params.privacy.model_dump()
         if job.arm.starts_from:
-            more = {"start": self._model_key(self._before(job)), "personal_steps": params.study.personal_steps}
+            more |= {"start": self._model_key(self._before(job)), "personal_steps": params.study.personal_steps}
         return {
             "version": __version__,
             "config": config_digest(params, self.project.base[1], manifests),

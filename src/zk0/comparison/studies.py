@@ -86,7 +86,7 @@ def personalisation(params: Params) -> Study:
 
 def robustness(params: Params) -> Study:
     """Eight sites, one of them malicious, under each robust strategy and plain FedAvg."""
-    params = with_changes(params, {"data.sites": _two_each(params), "study.variants": {}})
+    params = with_changes(params, {"data.sites": _two_each(params), "study.variants": {}, "privacy.mode": "off"})
     chosen = tuple(arms.attacked(strategy, attack) for attack in (None, *ATTACKS) for strategy in _robust(params))
     about = (
         f"{len(params.data.sites)} sites, two with each task, one of them malicious. The strategy chosen beforehand is "
