@@ -60,4 +60,4 @@ def test_privacy_makes_another_run_but_a_larger_budget_goes_on(small_params: Par
     assert digest(privacy__clip_norm=3.0) == off
     assert digest(federation__weighting="equal") not in (off, on)
     assert private(privacy__target_epsilon=99.0, privacy__delta=1e-6) == on
-    assert private(privacy__noise_multiplier=2.0) != on
+    assert private(privacy__noise_multiplier=3.0) != on

@@ -27,6 +27,7 @@ def test_untrained_policy_gets_the_joints_ranges(loaded: LoadedPolicy) -> None:
     np.testing.assert_allclose(stats["std"][5], 100 / 12**0.5, rtol=1e-6)
     assert (found.limits().low == JOINT_LOW).all() and (found.limits().high == JOINT_HIGH).all()
     np.testing.assert_allclose(found.limits().step, 9.0)
+    np.testing.assert_allclose(found.limits().change, 9.0)
 
 
 def test_policy_for_another_arm_is_refused(loaded: LoadedPolicy) -> None:
