@@ -118,6 +118,14 @@ def test_feasibility_uses_development_scenes_one_seed_and_enough_recordings(demo
     assert steps == {720, 1440, 2880, 5760}
 
 
+def test_fewer_seeds_are_told_by_the_command(demo: Params) -> None:
+    study = study_named("robustness", demo, seeds=1)
+
+    assert study.seeds == (1,) and study.command == "zk0 study robustness --seeds 1"
+    assert study_named("robustness", demo).command == "zk0 study robustness"
+    assert study_named("feasibility", demo, quick=True).command == "zk0 study feasibility --quick"
+
+
 def test_quick_is_small_and_kept_apart(demo: Params) -> None:
     study = study_named("comparison", demo, quick=True)
 

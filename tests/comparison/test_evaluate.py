@@ -66,3 +66,14 @@ def test_scenes_are_met_by_every_model_alike(project: StudyProject, study_params
     assert list(found) == ["200000", "200001", "200002"]
     assert found == outcomes(loaded, manifest, study_params, range(200_000, 200_003))
     assert outcomes(loaded, manifest, study_params, []) == {}
+
+
+def test_sites_that_share_a_task_share_its_scenes(project: StudyProject, study_params: Params) -> None:
+    loaded = project.policy(study_params).start
+    red = project.sites[0]
+    twice = [red, red.model_copy(update={"site": "red-again"})]
+
+    found = dict(judge(project, loaded, study_params, range(200_000, 200_002), twice))
+
+    assert list(found) == ["red", "red-again"]
+    assert found["red"]["outcomes"] is found["red-again"]["outcomes"]

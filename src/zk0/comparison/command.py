@@ -17,26 +17,29 @@ app = typer.Typer(
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
 Quick = Annotated[bool, typer.Option("--quick", help="At small sizes, to see that it works; kept apart.")]
 Only = Annotated[str | None, typer.Option("--only", metavar="ARM", help="One arm, for all training seeds.")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Only the first so many training seeds.")]
 
 
-def _run(name: str, params_file: Path, quick: bool, only: str | None) -> None:
+def _run(name: str, params_file: Path, quick: bool, only: str | None, seeds: int | None = None) -> None:
     from zk0.comparison.arms import arm_named
     from zk0.comparison.studies import study_named
     from zk0.params import load_params
 
     params = load_params(params_file)
-    study = study_named(name, params, quick)  # what cannot be is refused before anything heavy is imported
+    study = study_named(name, params, quick, seeds)  # what cannot be is refused before anything heavy is imported
     if only is not None:
         arm_named(study.arms, only)
     from zk0.stages import study as stage
 
-    stage.run(Path.cwd(), params, name, quick, only)
+    stage.run(Path.cwd(), study, only)
 
 
 @app.command()
-def comparison(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
+def comparison(
+    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
+) -> None:
     """Base, each site alone, all data in one place, federated and its variants; goes on where it stopped."""
-    _run("comparison", params, quick, only)
+    _run("comparison", params, quick, only, seeds)
 
 
 @app.command()
@@ -46,15 +49,19 @@ def feasibility(params: ParamsFile = Path("params.yaml"), quick: Quick = False, 
 
 
 @app.command()
-def personalisation(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
+def personalisation(
+    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
+) -> None:
     """What a few steps of its own from the global model give a site."""
-    _run("personalisation", params, quick, only)
+    _run("personalisation", params, quick, only, seeds)
 
 
 @app.command()
-def robustness(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
+def robustness(
+    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
+) -> None:
     """Eight sites, one of them malicious, under each robust strategy and plain FedAvg."""
-    _run("robustness", params, quick, only)
+    _run("robustness", params, quick, only, seeds)
 
 
 @app.command()

@@ -82,7 +82,10 @@ def judge(
         Task and its ``role``, ``outcomes`` (scene to success), ``held_out_loss``, ``action_error_deg`` (mean over
         the arm's joints), ``action_error_by_joint`` and ``episode_error_deg`` (held-out episode to mean).
     """
+    met: dict[str, dict[str, bool]] = {}  # sites may share a task, and then its scenes
     for manifest in judged:
+        if manifest.source not in met:
+            met[manifest.source] = outcomes(loaded, manifest, params, scenes)
         site = project.site(manifest)
         frames, features = site.held_out_frames, site.features("held-out", loaded, params.features)
         loss = held_out_loss(loaded, frames, params.evaluation.loss_draws, params.seed, features)
@@ -94,7 +97,7 @@ def judge(
             manifest.site,
             {
                 "role": manifest.role,
-                "outcomes": outcomes(loaded, manifest, params, scenes),
+                "outcomes": met[manifest.source],
                 "held_out_loss": loss,
                 "action_error_deg": float(by_joint[arm].mean()),
                 "action_error_by_joint": dict(zip(manifest.joints, by_joint.tolist(), strict=True)),

@@ -45,7 +45,10 @@ class Study:
     @property
     def command(self) -> str:
         """Runs it, or goes on with it."""
-        return f"zk0 study {self.name.removesuffix('-quick')}" + (" --quick" if self.quick else "")
+        options = " --quick" * self.quick
+        if self.seeds != self.params.study.training_seeds and not self.name.startswith("feasibility"):
+            options += f" --seeds {len(self.seeds)}"
+        return f"zk0 study {self.name.removesuffix('-quick')}{options}"
 
 
 def comparison(params: Params) -> Study:
@@ -114,13 +117,14 @@ STUDIES: dict[str, Callable[[Params], Study]] = {
 }
 
 
-def study_named(name: str, params: Params, quick: bool = False) -> Study:
+def study_named(name: str, params: Params, quick: bool = False, seeds: int | None = None) -> Study:
     """A study of these params.
 
     Args:
         name: One of ``STUDIES``.
         params: The project's.
         quick: At small sizes, under a name of its own: it shows that everything works and says nothing else.
+        seeds: Only so many training seeds, the first ones (None = all that the study has).
 
     Raises:
         ValueError: There is no such study; names the nearest.
@@ -134,7 +138,9 @@ def study_named(name: str, params: Params, quick: bool = False) -> Study:
             arm.params(study.params)
         except ParamsError as error:
             raise ParamsError(f"arm '{arm.name}': {str(error).removeprefix('changes: ')}") from error
-    return replace(study, name=f"{name}-quick", quick=True) if quick else study
+    if quick:
+        study = replace(study, name=f"{name}-quick", quick=True)
+    return replace(study, seeds=study.seeds[:seeds])
 
 
 def _small(params: Params) -> Params:

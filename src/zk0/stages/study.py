@@ -18,7 +18,7 @@ import xxhash
 from zk0.comparison.pieces import STUDIES, Piece, StudyFolder
 from zk0.comparison.project import StudyProject
 from zk0.comparison.runner import Runner
-from zk0.comparison.studies import study_named
+from zk0.comparison.studies import Study
 from zk0.comparison.tables import overview
 from zk0.console import console
 from zk0.data.manifest import MANIFESTS
@@ -32,22 +32,19 @@ WORK = Path(".cache/studies")
 _DONE = "prepared.json"
 
 
-def run(root: Path, params: Params, name: str, quick: bool = False, only: str | None = None) -> list[Piece]:
+def run(root: Path, study: Study, only: str | None = None) -> list[Piece]:
     """Run a study, or go on with it: pieces that are there are not made again.
 
     Args:
         root: Project folder.
-        params: The project's.
-        name: One of :data:`zk0.comparison.studies.STUDIES`.
-        quick: At small sizes.
+        study: See :func:`zk0.comparison.studies.study_named`.
         only: Name of one arm (None = all).
 
     Raises:
-        ValueError: No such study or arm; names the nearest.
+        ValueError: No such arm; names the nearest.
         StageError: Data that is not fit, leakage, an arm that fails, or Ctrl-C; complete pieces are kept.
     """
-    torch.set_num_threads(params.threads)
-    study = study_named(name, params, quick)
+    torch.set_num_threads(study.params.threads)
     here = with_changes(study.params, _absolute(root, study.params))
     project = prepared(root, here)
     signal.signal(signal.SIGTERM, _interrupt)
