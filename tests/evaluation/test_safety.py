@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -174,7 +175,7 @@ def test_value_that_is_not_a_number_is_not_safe() -> None:
 
 def test_limit_for_the_arm_is_lerobots() -> None:
     """An arm held to it moves no joint further at once, by LeRobot's own clamp."""
-    limits = step_limits({"low": [], "high": [], "step": [6.0, 6.0, 6.0, 6.0, 4.02, 12.0]}, MARGINS)
+    limits = step_limits(replace(SIX, step=np.array([6.0, 6.0, 6.0, 6.0, 4.02, 12.0])), MARGINS)
 
     assert limits == dict(zip(JOINTS, (9.0, 9.0, 9.0, 9.0, 6.0, 18.0), strict=True))
     wild = dict.fromkeys(JOINTS, (50.0, 10.0))

@@ -111,12 +111,20 @@ def test_runs_in_a_table(two: Path) -> None:
     told = run("runs")
 
     header, rows = told.splitlines()[1], [line for line in told.splitlines() if "fedavg-" in line]
-    assert [name for name in ("strategy", "codec", "seen", "up MB", "safe", "version") if name not in header] == []
+    assert [name for name in ("run", "codec", "seen", "up MB", "safe", "version", "rounds") if name not in header] == []
     assert "epsilon" not in header
     assert len(rows) == 4  # three runs, and why one was refused
-    assert "zk0-smolvla/3 (challenger)" in rows[0] and "no" in rows[0]
-    assert "zk0-smolvla/2 (champion)" in rows[1] and "0.01" in rows[1]
+    assert "3 (challenger)" in rows[0] and "no" in rows[0]
+    assert "2 (champion)" in rows[1] and "0% > 75%" in rows[1]
     assert "the safety check failed: joint speed, rollouts; not shown to be better than version 2" in told
+
+
+def test_a_narrow_terminal_shows_what_decides(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "width", 80)
+
+    rows = [line for line in run("runs").splitlines() if "fedavg-" in line]
+
+    assert "2 (champion)" in rows[1] and "0% > 75%" in rows[1] and "fedavg-01234567" in rows[1]
 
 
 def test_without_runs_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,7 @@ def judged(tracked: Path, files: Any, spread: Callable[..., list[bool]]) -> Path
     """Version 1, evaluated; an instruction of it would break a table."""
     tasks = {task: (spread(0.1), spread(0.5)) for task in ("red-cube", "purple-cylinder")}
     content = files.evaluated(tracked, tasks, safe=False)
+    content["max_relative_target"] = {"shoulder_pan": 9.0}
     content["tasks"]["red-cube"]["sentence"] = "touch | the <b>red</b>\ncube"
     (tracked / "results/evaluation.json").write_text(json.dumps(content))
     track(tracked, "zk0", NAME, promotion=PromotionParams())
@@ -184,13 +185,17 @@ def test_the_card_tells_data_training_results_and_limits(judged: Path) -> None:
     lines = body.splitlines()
     assert "**It failed the safety check. Do not run it on a real arm.**" in lines
     assert "| red-cube | training | touch the red cube | `sim:touch-red-cube` | 4 | 1 | `red-cube-dig` |" in lines
-    assert "| purple-cylinder | evaluation only | touch the purple cylinder |" in body
+    assert (
+        "| purple-cylinder | evaluation only | touch the purple cylinder | `sim:touch-purple-cylinder` | - | 3 "
+        "| `purple-cylin` |"
+    ) in lines
     assert "| touch \\| the &lt;b&gt;red&lt;/b&gt; cube | yes | 10% | 50% | 30% to 95% | 8.83 | 3.00 |" in lines
     assert "| strategy | fedavg, 3 rounds |" in lines and "| differential privacy | none |" in lines
     assert "| parameters | 2,000,000, of which 600,000 trained |" in lines
     assert "| joint speed, rollouts (times) | 3 | 5 (gripper) | no |" in lines
     assert "Beside the base policy the gate to the champion's place said: refused (the safety check failed" in body
     assert "rollouts a task" in body and "50 rollouts" in body
+    assert '`{"shoulder_pan": 9.0}` (degrees; gripper in percent)' in body
     assert "\n\n\n" not in body
 
 
@@ -200,11 +205,8 @@ def test_the_card_follows_what_is_known(tracked: Path, files: Any) -> None:
     run = json.loads((tracked / "results/federation/run.json").read_text())
     base = {"source": "hub:lerobot/smolvla_base@abc", "digest": "base-digest"}
     sites = {name: {**site, "source": "hub:someone/cubes@v1"} for name, site in run["sites"].items()}
-    more = {
-        "privacy": {"mode": "central", "unit": "site", "epsilon": 3.4567, "delta": 1e-3},
-        "limits": {"low": [0.0] * 6, "high": [1.0] * 6, "step": [6.0] * 6, "change": [9.0] * 6},
-    }
-    files.run(tracked, base=base, sites=sites, ended="2026-03-01T10:01:30+00:00", **more)
+    privacy = {"mode": "central", "unit": "site", "epsilon": 3.4567, "delta": 1e-3}
+    files.run(tracked, base=base, sites=sites, ended="2026-03-01T10:01:30+00:00", privacy=privacy)
 
     version = track(tracked, "zk0", NAME).model_version
 
@@ -213,4 +215,3 @@ def test_the_card_follows_what_is_known(tracked: Path, files: Any) -> None:
     front = yaml.safe_load(card.split("---\n")[1])
     assert (front["base_model"], front["datasets"]) == ("lerobot/smolvla_base", ["someone/cubes"])
     assert "| differential privacy | epsilon 3.46 at delta 0.001 for each site |" in card
-    assert '"shoulder_pan": 9.0' in card

@@ -149,6 +149,20 @@ def test_what_comes_later_is_added_and_nothing_else(tracked: Path, files: Any) -
     assert "success on seen tasks 75%" in version.description
 
 
+def test_what_was_gained_over_the_base_is_a_metric(
+    tracked: Path, files: Any, spread: Callable[..., list[bool]]
+) -> None:
+    files.evaluated(tracked, {task: (spread(0.1), spread(0.5)) for task in ("red-cube", "purple-cylinder")})
+
+    track(tracked, "zk0", "zk0-smolvla")
+
+    metrics = parents(tracked)[0].data.metrics
+    assert metrics["eval/gain/success_rate_seen"] == pytest.approx(0.4)
+    assert metrics["eval/gain/success_rate_unseen"] == pytest.approx(0.4)
+    assert 0 < metrics["eval/gain/success_rate_seen_at_least"] < 0.4
+    assert metrics["eval/gain/action_error_deg_seen"] == pytest.approx(8.8333 - 3, abs=1e-3)
+
+
 def test_a_new_evaluation_of_the_same_model_replaces_the_figures(tracked: Path, files: Any) -> None:
     files.later(tracked)
     track(tracked, "zk0", "zk0-smolvla")

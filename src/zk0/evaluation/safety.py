@@ -66,13 +66,8 @@ def safety_report(excess: Mapping[str, Excess], params: EvaluationParams) -> dic
     return {"passed": all(check["passed"] for check in checks), "checks": checks}
 
 
-def step_limits(limits: Mapping[str, Sequence[float]], params: EvaluationParams) -> dict[str, float]:
-    """LeRobot's ``max_relative_target`` for an arm that runs a checked model, joint to degrees (gripper: percent).
-
-    Args:
-        limits: What run.json holds under that name.
-        params: The check's margins.
-    """
+def step_limits(limits: Limits, params: EvaluationParams) -> dict[str, float]:
+    """LeRobot's ``max_relative_target`` for an arm that runs a checked model: joint to degrees (gripper: percent)."""
     return {
-        f"{joint}": round(params.velocity_factor * step, 1) for joint, step in zip(JOINTS, limits["step"], strict=True)
+        joint: round(float(params.velocity_factor * step), 1) for joint, step in zip(JOINTS, limits.step, strict=True)
     }

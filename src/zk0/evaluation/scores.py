@@ -158,6 +158,24 @@ def compare(a: Scores, b: Scores, metric: Metric, confidence: float = CONFIDENCE
     return Comparison(metric, tasks, overall, left_out)
 
 
+def gains(evaluation: Mapping[str, Any]) -> dict[str, Difference]:
+    """By how much the global model is better than the base, overall, as far as evaluation.json tells.
+
+    Returns:
+        ``success_rate_seen``, ``success_rate_unseen``, ``action_error_deg_seen`` and
+        ``action_error_deg_unseen``; positive is better.
+    """
+    model, base = (Scores.of(evaluation, which, which) for which in ("global", "base"))
+    found = {}
+    for metric in METRICS:
+        try:
+            overall = compare(model, base, metric).overall
+        except IncomparableError:
+            continue
+        found |= {f"{metric}_{'seen' if role == SITE else UNSEEN}": gain for role, gain in overall.items()}
+    return found
+
+
 def _why_not(a: Scores, b: Scores, metric: Metric, task: str) -> str | None:
     """Why two models cannot be compared on a task, or None."""
     for scores in (a, b):

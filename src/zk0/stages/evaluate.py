@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ from zk0.errors import StageError
 from zk0.evaluation.held_out import Excess, Limits, held_out_loss
 from zk0.evaluation.intervals import wilson
 from zk0.evaluation.rollouts import Rollout, roll_out
-from zk0.evaluation.safety import rollout_excess, safety_report
+from zk0.evaluation.safety import rollout_excess, safety_report, step_limits
+from zk0.evaluation.scores import gains
 from zk0.evaluation.video import write_video
 from zk0.federation import protocol
 from zk0.federation.broadcast import Model
@@ -102,10 +104,11 @@ def run(root: Path, params: Params) -> None:
         "tasks": tasks,
         "overall": {c.name: _overall(tasks, c.name) for c in candidates},
         "safety": safety,
+        "max_relative_target": step_limits(limits, params.evaluation),
         "videos": videos,
     }
     write_json(root / OUT, result)
-    write_json(root / METRICS, _flat_metrics(result))
+    write_json(root / METRICS, _flat_metrics(result) | {"federation": _cost(root, report)})
     console.print(comparison_table(result))
 
 
@@ -253,4 +256,13 @@ def _flat_metrics(result: dict[str, Any]) -> dict[str, Any]:
         for name, task in result["tasks"].items():
             wanted = ("action_error_deg", "held_out_loss", "success_rate")
             flat[model][name] = {key: task[model][key] for key in wanted if task[model][key] is not None}
+    flat["gain"] = {name: {"value": gain.value, "at_least": gain.lower_bound} for name, gain in gains(result).items()}
     return flat
+
+
+def _cost(root: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """What the run spent, so that `dvc exp show` tells it beside what came of it."""
+    rounds = [json.loads(line) for line in (root / RESULTS / "rounds.jsonl").read_text().splitlines()]
+    spent = {name: sum(line.get(name) or 0 for line in rounds) for name in ("bytes_up", "bytes_down")}
+    epsilon = report.get("privacy", {}).get("epsilon")
+    return {"rounds": report["rounds"], **spent, **({} if epsilon is None else {"epsilon": epsilon})}

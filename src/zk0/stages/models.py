@@ -22,6 +22,7 @@ from zk0.tracking.promotion import REFUSED, Promotion
 from zk0.tracking.promotion import demote as demote_champion
 from zk0.tracking.promotion import promote as promote_version
 
+_WIDE = 140
 _ROLES = {"site": "sites' tasks", "unseen": "unseen tasks"}
 
 
@@ -112,36 +113,45 @@ def demote(root: Path, params: Params) -> None:
 def runs(root: Path, params: Params) -> None:
     """Print the tracked federated runs: what each was, what it cost, what came of it."""
     rows = list_runs(root, params.tracking.experiment)
+    for row in rows:  # the registered model is params' own: its name would only take room
+        row["versions"] = [label.removeprefix(f"{params.tracking.model}/") for label in row["versions"]]
     if not rows:
         console.print("no runs yet; `zk0 track` puts one into MLflow")
         return
-    console.print(runs_table(rows))
+    console.print(runs_table(rows, console.width >= _WIDE))
     for row in rows:
         if row["refused"]:
             console.print(f"{row['name']}: {row['refused']}", style="yellow", markup=False)
 
 
-def runs_table(rows: list[dict[str, Any]]) -> Table:
-    """Runs as a table, newest first, without the columns that no run has anything for."""
+def runs_table(rows: list[dict[str, Any]], wide: bool) -> Table:
+    """Runs as a table, newest first, without the columns that no run has anything for.
+
+    Args:
+        rows: See :func:`zk0.tracking.lineage.list_runs`.
+        wide: With the columns that a narrow terminal has no room for.
+    """
     columns: dict[str, Callable[[dict[str, Any]], Any]] = {
         "run": lambda row: row["name"],
-        "when": lambda row: f"{datetime.fromtimestamp(row['started_ms'] / 1000, UTC):%Y-%m-%d %H:%M}",
-        "strategy": lambda row: row["strategy"],
         "codec": lambda row: row["codec"],
-        "sites": lambda row: row["sites"],
-        "rounds": lambda row: row["rounds"],
+        "up MB": lambda row: _shown(row["bytes_up"], "{:.1f}", 1e-6),
         "seen": lambda row: _arrow(row["base_success_seen"], row["success_seen"], "{:.0%}"),
         "unseen": lambda row: _arrow(row["base_success_unseen"], row["success_unseen"], "{:.0%}"),
-        "error deg": lambda row: _arrow(row["base_action_error_deg"], row["action_error_deg"], "{:.2f}"),
-        "loss": lambda row: _shown(row["held_out_loss"], "{:.4f}"),
-        "up MB": lambda row: _shown(row["bytes_up"], "{:.2f}", 1e-6),
-        "down MB": lambda row: _shown(row["bytes_down"], "{:.2f}", 1e-6),
+        "loss": lambda row: _shown(row["held_out_loss"], "{:.3f}"),
         "epsilon": lambda row: _shown(row["epsilon"], "{:.2f}"),
-        "wall s": lambda row: _shown(row["wall_s"], "{:.0f}"),
         "safe": lambda row: {1.0: "yes", 0.0: "no"}.get(row["safe"]),
         "version": lambda row: ", ".join(row["versions"]) or None,
     }
-    cells = {name: [read(row) for row in rows] for name, read in columns.items()}
+    more: dict[str, Callable[[dict[str, Any]], Any]] = {
+        "when": lambda row: f"{datetime.fromtimestamp(row['started_ms'] / 1000, UTC):%Y-%m-%d %H:%M}",
+        "sites": lambda row: row["sites"],
+        "rounds": lambda row: row["rounds"],
+        "error deg": lambda row: _arrow(row["base_action_error_deg"], row["action_error_deg"], "{:.2f}"),
+        "down MB": lambda row: _shown(row["bytes_down"], "{:.1f}", 1e-6),
+        "wall s": lambda row: _shown(row["wall_s"], "{:.0f}"),
+    }
+    chosen = {**columns, **more} if wide else columns
+    cells = {name: [read(row) for row in rows] for name, read in chosen.items()}
     kept = {name: values for name, values in cells.items() if any(value is not None for value in values)}
     table = Table(*kept)
     for values in zip(*kept.values(), strict=True):

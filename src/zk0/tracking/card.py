@@ -12,9 +12,8 @@ import jinja2
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from zk0.evaluation.safety import step_limits
+from zk0.evaluation.scores import UNSEEN
 from zk0.files import read_json
-from zk0.params import EvaluationParams
 from zk0.tracking import names
 from zk0.tracking.promotion import RECORD
 from zk0.tracking.results import EVALUATION_FILE, RUN_FILE, TrackingError
@@ -52,6 +51,7 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
     params = names.flatten(run["params"])
     evaluation = _kept(folder / EVALUATION_FILE)
     base = str(run["base"]["source"])
+    tasks = evaluation["tasks"] if evaluation else {}
     return (
         _environment()
         .get_template("card.md.j2")
@@ -61,17 +61,18 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
             round=version.tags[names.ROUND],
             digest=version.tags[names.DIGEST],
             place=place,
-            run={"unseen": {}, **run},
+            run=run,
             policy=run.get("policy", {}),
             params=params,
             training=[(name, what) for name, what in _TRAINING.items() if name in params],
             privacy=run.get("privacy", {}),
             evaluation=evaluation,
-            rollouts=max((task["global"]["rollouts"] for task in evaluation["tasks"].values()), default=0)
-            if evaluation
-            else 0,
+            unseen={name: task for name, task in tasks.items() if task["role"] == UNSEEN and "digest" in task},
+            rollouts=max((task["global"]["rollouts"] for task in tasks.values()), default=0),
             promotion=_kept(folder / RECORD),
-            step_limits=_step_limits(run),
+            step_limits=json.dumps(evaluation["max_relative_target"])
+            if evaluation and "max_relative_target" in evaluation
+            else None,
             base_model=base.removeprefix("hub:").partition("@")[0] if base.startswith("hub:") else None,
             hub_datasets=sorted({_repository(site) for site in run["sites"].values()} - {None}),
         )
@@ -85,12 +86,6 @@ def _kept(file: Path) -> dict[str, Any] | None:
 def _repository(manifest: Mapping[str, Any]) -> str | None:
     source = str(manifest["source"])
     return source.removeprefix("hub:").partition("@")[0] if source.startswith("hub:") else None
-
-
-def _step_limits(run: Mapping[str, Any]) -> str | None:
-    if "limits" not in run:
-        return None
-    return json.dumps(step_limits(run["limits"], EvaluationParams(**run["params"].get("evaluation", {}))))
 
 
 def _environment() -> jinja2.Environment:

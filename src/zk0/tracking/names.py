@@ -2,7 +2,8 @@
 
 Metric names have structure: ``train/``, ``eval/``, ``comm/`` and ``time/`` with step = round;
 ``eval/...`` of the judged model, ``eval/base/...`` of the model it started from, both with step =
-the best round; ``safety/``, ``policy/`` and ``bench/``.
+the best round; ``eval/gain/...``, by how much the one is better than the other, with its one-sided
+95% bound; ``safety/``, ``policy/`` and ``bench/``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
+from zk0.evaluation.scores import gains
 from zk0.tracking.results import Results
 
 RUN = "zk0.run"
@@ -146,6 +148,8 @@ def _evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
         for task, scores in evaluation["tasks"].items():
             picked = _pick(scores[model], {name: name for name in _TASK_METRICS})
             metrics |= {f"{prefix}task/{task}/{name}": value for name, value in picked.items()}
+    for name, gain in gains(evaluation).items():
+        metrics |= {f"eval/gain/{name}": gain.value, f"eval/gain/{name}_at_least": gain.lower_bound}
     safety = evaluation["safety"]["global"]
     metrics["safety/passed"] = float(safety["passed"])
     for check in safety.get("checks", []):

@@ -37,7 +37,15 @@ _RUN_KEYS = (
     "checkpoints.last.path",
     "checkpoints.last.digest",
 )
-_EVALUATION_KEYS = ("models.global.digest", "tasks", "overall.base", "overall.global", "safety.global")
+_EVALUATION_KEYS = (
+    "models.global.digest",
+    "models.base.digest",
+    "tasks",
+    "overall.base",
+    "overall.global",
+    "safety.global",
+    "safety.base",
+)
 
 
 class TrackingError(StageError):
