@@ -166,7 +166,7 @@ def gains(evaluation: Mapping[str, Any]) -> dict[str, Difference]:
         ``action_error_deg_unseen``; positive is better.
     """
     model, base = (Scores.of(evaluation, which, which) for which in ("global", "base"))
-    found = {}
+    found: dict[str, Difference] = {}
     for metric in METRICS:
         try:
             overall = compare(model, base, metric).overall
