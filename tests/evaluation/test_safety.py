@@ -100,6 +100,15 @@ def test_excess_travels_as_plain_numbers() -> None:
     assert Excess.of(json.loads(json.dumps(found.content()))).content() == found.content()
 
 
+def test_limits_travel_whole_or_are_refused() -> None:
+    content = json.loads(json.dumps(TWO.content()))
+
+    assert Limits.of(content).content() == TWO.content()
+    del content["change"]
+    with pytest.raises(ValueError, match="limits lack change; run `zk0 federate` again"):
+        Limits.of(content)
+
+
 def test_rollouts_count_from_the_state_each_action_was_taken_in() -> None:
     """Steps of 1, 3 and 1 from where the arm really was; the targets themselves leap by 12."""
     runs = [rollout([0, 8, 0], [1, 11]), rollout([0, 0], [-1])]

@@ -45,7 +45,13 @@ class Limits:
 
     @classmethod
     def of(cls, content: Mapping[str, Sequence[float]]) -> Limits:
-        """What :meth:`content` gave."""
+        """What :meth:`content` gave.
+
+        Raises:
+            ValueError: Something is missing, as in a run of an earlier version.
+        """
+        if missing := [field.name for field in fields(cls) if field.name not in content]:
+            raise ValueError(f"the recorded limits lack {', '.join(missing)}; run `zk0 federate` again")
         return cls(**{field.name: np.array(content[field.name]) for field in fields(cls)})
 
     def content(self) -> dict[str, list[float]]:
