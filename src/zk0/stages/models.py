@@ -153,7 +153,9 @@ def runs_table(rows: list[dict[str, Any]], wide: bool) -> Table:
     chosen = {**columns, **more} if wide else columns
     cells = {name: [read(row) for row in rows] for name, read in chosen.items()}
     kept = {name: values for name, values in cells.items() if any(value is not None for value in values)}
-    table = Table(*kept)
+    table = Table()
+    for name in kept:
+        table.add_column(name, overflow="fold", no_wrap=name == "run")
     for values in zip(*kept.values(), strict=True):
         table.add_row(*("" if value is None else str(value) for value in values))
     return table
