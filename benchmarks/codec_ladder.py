@@ -97,5 +97,7 @@ def outcome(results: dict[str, list[dict[str, Any]]], seeds: int, command: str) 
     )
 
 
+app = plain_app(NAME, "Compare codecs by held-out loss and bytes.", measure)
+
 if __name__ == "__main__":
-    plain_app(NAME, "Compare codecs by held-out loss and bytes.", measure)()
+    app()

@@ -119,5 +119,7 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     )
 
 
+app = plain_app(NAME, "Time action chunks, beside LeRobot's.", measure)
+
 if __name__ == "__main__":
-    plain_app(NAME, "Time action chunks, beside LeRobot's.", measure)()
+    app()

@@ -150,5 +150,7 @@ def outcome(results: dict[int, dict[str, Any]], command: str) -> Outcome:
     )
 
 
+app = plain_app(NAME, "Run many sites on this machine, and tell whether time is linear and memory flat.", measure)
+
 if __name__ == "__main__":
-    plain_app(NAME, "Run many sites on this machine, and tell whether time is linear and memory flat.", measure)()
+    app()

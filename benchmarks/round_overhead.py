@@ -152,5 +152,7 @@ def _memory(runs: list[Any], values: int) -> float:
     return float(max(run["peak_bytes"] - run["baseline_bytes"] for run in runs)) / values / 4
 
 
+app = plain_app(NAME, "Time rounds in which nobody trains, beside Flower's simulation.", measure)
+
 if __name__ == "__main__":
-    plain_app(NAME, "Time rounds in which nobody trains, beside Flower's simulation.", measure)()
+    app()

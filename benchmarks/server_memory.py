@@ -84,5 +84,7 @@ def over_trainable(result: dict[str, int]) -> float:
     return (result["peak_bytes"] - result["baseline_bytes"]) / result["trainable_bytes"]
 
 
+app = plain_app(NAME, "Measure the server's peak memory by number of sites, beside Flower's FedAvg.", measure)
+
 if __name__ == "__main__":
-    plain_app(NAME, "Measure the server's peak memory by number of sites, beside Flower's FedAvg.", measure)()
+    app()

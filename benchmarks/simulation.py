@@ -88,5 +88,7 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     )
 
 
+app = plain_app(NAME, "Time the embedded arm.", measure)
+
 if __name__ == "__main__":
-    plain_app(NAME, "Time the embedded arm.", measure)()
+    app()

@@ -117,5 +117,7 @@ def _peer(root: Path, site: Manifest, params: Params, steps: int) -> dict[str, A
     )
 
 
+app = plain_app(NAME, "Steps a second of the demo's local training.", measure)
+
 if __name__ == "__main__":
-    plain_app(NAME, "Steps a second of the demo's local training.", measure)()
+    app()

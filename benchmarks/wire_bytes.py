@@ -81,5 +81,7 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     )
 
 
+app = plain_app(NAME, "Count bytes a site and round under each codec, beside peers.", measure)
+
 if __name__ == "__main__":
-    plain_app(NAME, "Count bytes a site and round under each codec, beside peers.", measure)()
+    app()

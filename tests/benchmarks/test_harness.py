@@ -19,8 +19,8 @@ def outcome(*names: str) -> Outcome:
     return Outcome(title="Title", about="About.", rows=rows)
 
 
-def run(key: str, measured: Outcome, out: Path, quick: bool = False) -> None:
-    run_alone(key, lambda pieces: measured, quick=quick, out=out, fresh=False, keep=False)
+def run(key: str, measured: Outcome, out: Path, quick: bool = False, part: bool = False) -> None:
+    run_alone(key, lambda pieces: measured, quick=quick, out=out, fresh=False, keep=False, part=part)
 
 
 def test_rows_of_one_benchmark_take_the_place_of_its_own_alone(tmp_path: Path, monkeypatch: Any) -> None:
@@ -56,11 +56,25 @@ def test_a_benchmark_that_fails_leaves_the_report_and_its_pieces(tmp_path: Path,
     import typer
 
     with pytest.raises(typer.Exit):
-        run_alone("latency", fails_later, quick=False, out=out, fresh=False, keep=False)
+        run_alone("latency", fails_later, quick=False, out=out, fresh=False, keep=False, part=False)
 
     assert out.read_text() == before
     assert "the peer is missing; install it" in capsys.readouterr().out
     assert list((tmp_path / ".cache/bench/pieces/full/latency").glob("*.json"))
+
+
+@pytest.mark.parametrize("part", [True, False])
+def test_pieces_of_one_among_several_stay(tmp_path: Path, monkeypatch: Any, part: bool) -> None:
+    """Until all are through: an interrupted set would otherwise measure the finished ones again."""
+    monkeypatch.chdir(tmp_path)
+
+    def measure(pieces: Pieces) -> Outcome:
+        pieces.get("first", lambda: 1)
+        return outcome("a")
+
+    run_alone("latency", measure, quick=False, out=tmp_path / "r.json", fresh=False, keep=False, part=part)
+
+    assert bool(list((tmp_path / ".cache/bench/pieces/full").glob("latency/*.json"))) is part
 
 
 def test_a_damaged_report_is_not_overwritten(tmp_path: Path, monkeypatch: Any) -> None:
