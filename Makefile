@@ -29,7 +29,7 @@ bench: $(STAMP) ## every figure beside its peers, about two hours; goes on where
 	@scripts/install-bench
 	@$(BIN)/python -m benchmarks
 
-bench-quick: $(STAMP) ## a few minutes' version, compared with earlier ones on this machine
+bench-quick: $(STAMP) ## small sizes, about ten minutes, compared with earlier ones on this machine
 	@scripts/install-bench
 	@$(BIN)/python -m benchmarks --quick && $(BIN)/python -m benchmarks.compare
 
