@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.figure import Figure
 
-from zk0.files import write_bytes
 from zk0.measuring.rows import Row
+from zk0.svg import save_svg
 
 _COLOURS = ("#1f6f8b", "#d1495b", "#edae49", "#66a182", "#7a5195", "#3d405b", "#b0785a")
-_STYLE: Any = {"svg.hashsalt": "zk0", "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False}
 
 
 def write_series(path: Path, plot: Mapping[str, Any]) -> None:
@@ -46,7 +43,7 @@ def write_series(path: Path, plot: Mapping[str, Any]) -> None:
     axes.set(title=plot["title"], xlabel=plot["x"], ylabel=plot["y"])
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def write_ratios(path: Path, rows: list[Row]) -> None:
@@ -73,16 +70,8 @@ def write_ratios(path: Path, rows: list[Row]) -> None:
     axes.set_xscale("log")
     axes.margins(x=0.12)
     axes.set_xlabel("times better than the peer (logarithmic)")
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def _cycle(count: int) -> list[str]:
     return [_COLOURS[number % len(_COLOURS)] for number in range(count)]
-
-
-def _save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    lines = [line.rstrip() for line in buffer.getvalue().decode().splitlines()]
-    write_bytes(path, ("\n".join(lines) + "\n").encode())

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zk0.evaluation.paired import Difference, Estimate
-from zk0.files import write_bytes
+from zk0.svg import save_svg
 
 COLOURS = ("#2f7fd6", "#d1853c", "#3a9d78", "#8c6bb8", "#c4577a", "#8a94a6")
-_STYLE: Any = {"svg.hashsalt": "zk0", "svg.fonttype": "none", "font.size": 10, "axes.spines.top": False}
 _ROW = 0.34  # inches
 
 
@@ -39,7 +35,7 @@ def write_rates(path: Path, rates: Mapping[str, Mapping[str, Estimate | None]], 
     axes.set_xlabel(axis)
     axes.set_xlim(left=0)
     axes.legend(frameon=False, loc="best")
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def write_differences(path: Path, differences: Mapping[str, Difference], axis: str, margin: float | None) -> None:
@@ -61,7 +57,7 @@ def write_differences(path: Path, differences: Mapping[str, Difference], axis: s
         axes.axvline(-margin, color=COLOURS[4], linewidth=0.8, linestyle="dashed")
     axes.set_yticks(list(places), list(differences))
     axes.set_xlabel(axis)
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def write_curve(path: Path, points: Sequence[tuple[float, Estimate]], x: str, y: str, marked: str = "") -> None:
@@ -85,7 +81,7 @@ def write_curve(path: Path, points: Sequence[tuple[float, Estimate]], x: str, y:
     axes.set(xlabel=x, ylabel=y, title=marked)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
-    _save(figure, path)
+    save_svg(figure, path)
 
 
 def _rows(count: int) -> tuple[Figure, Axes]:
@@ -94,11 +90,3 @@ def _rows(count: int) -> tuple[Figure, Axes]:
     axes.set_ylim(0.4, count + 0.6)
     axes.grid(axis="x", alpha=0.25)
     return figure, axes
-
-
-def _save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    lines = [line.rstrip() for line in buffer.getvalue().decode().splitlines()]
-    write_bytes(path, ("\n".join(lines) + "\n").encode())

@@ -12,6 +12,7 @@ Each update is written once and read once; Krum reads its winner once more.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -51,11 +52,13 @@ class _Waiting(Aggregator):
         self._spill = Spill(self._start, self._folder)
         return result
 
+    @abstractmethod
     def _needs(self) -> tuple[int, str]:
-        raise NotImplementedError
+        """How many sites there must be, and why."""
 
+    @abstractmethod
     def _combine(self, spill: Spill) -> Tensors:
-        raise NotImplementedError
+        """One update of those that wait."""
 
     def __exit__(self, *_: object) -> None:
         self._spill.__exit__()

@@ -12,6 +12,7 @@ empty before the first round.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -85,6 +86,7 @@ class _WithMoments(ServerOptimizer):
     def _initial(self, moment: str) -> float:
         return 0.0
 
+    @abstractmethod
     def _advance(
         self, step: torch.Tensor, old: torch.Tensor, before: list[torch.Tensor], after: list[torch.Tensor]
     ) -> None:
@@ -92,7 +94,6 @@ class _WithMoments(ServerOptimizer):
 
         ``after`` may be ``before``.
         """
-        raise NotImplementedError
 
     def step(
         self, state: _State, tensors: Mapping[str, torch.Tensor], update: Tensors, reuse_state: bool = False

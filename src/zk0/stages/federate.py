@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from types import FrameType
 
 import torch
 from flwr.app import Context, RecordDict
@@ -17,10 +16,6 @@ from zk0.federation.inprocess import RUN_ID, InProcessGrid
 from zk0.federation.server_app import app as server_app
 from zk0.params import Params
 from zk0.stages import features
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def run(root: Path, params: Params) -> None:
@@ -36,7 +31,7 @@ def run(root: Path, params: Params) -> None:
     sites, _ = read_manifests(root)
     grid = InProcessGrid(client_app, root, len(sites), params.data.decoded_limit_bytes)
     context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={"project": str(root)})
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         server_app(grid=grid, context=context)
     except KeyboardInterrupt:

@@ -10,7 +10,6 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import torch
 import xxhash
@@ -47,7 +46,7 @@ def run(root: Path, study: Study, only: str | None = None) -> list[Piece]:
     torch.set_num_threads(study.params.threads)
     here = with_changes(study.params, _absolute(root, study.params))
     project = prepared(root, here)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     pieces = Runner.of(root, project, replace(study, params=here)).run(study.params, only)
     folder = StudyFolder(root / STUDIES / study.name)
     console.print(overview(folder))
@@ -83,7 +82,3 @@ def _source(root: Path, text: str) -> str:
     if source.kind != "local":
         return text
     return f"local:{(root / Path(source.name).expanduser()).resolve()}"
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
