@@ -13,7 +13,10 @@ from tasks.study import plan_study, render_results, run_arm, show_study
 
 @flow(name="compare")
 def compare(
-    study: Literal["comparison", "personalisation", "robustness", "feasibility"] = "comparison", quick: bool = False
+    study: Literal[
+        "comparison", "personalisation", "robustness", "privacy", "privacy-many", "feasibility"
+    ] = "comparison",
+    quick: bool = False,
 ) -> Any:
     """Run what is missing of a study. A run that was stopped, or failed, is gone on with by running it again.
 

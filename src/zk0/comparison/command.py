@@ -65,6 +65,22 @@ def robustness(
 
 
 @app.command()
+def privacy(
+    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
+) -> None:
+    """What differential privacy costs the sites of these params, at several budgets."""
+    _run("privacy", params, quick, only, seeds)
+
+
+@app.command()
+def privacy_many(
+    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
+) -> None:
+    """What it costs many small sites that train adapters of rank 4."""
+    _run("privacy-many", params, quick, only, seeds)
+
+
+@app.command()
 def page() -> None:
     """Render docs/RESULTS.md from the pieces in results/studies."""
     from zk0.comparison.page import write_page

@@ -50,6 +50,7 @@ def federate(project: StudyProject, params: Params, folder: Path, attack: str | 
         bytes=int(sum(row["bytes_up"] + row["bytes_down"] for row in last.rows)),
         best=best.round,
         losses=tuple(row["held_out_loss"] for row in rows),
+        epsilon=report.get("privacy", {}).get("epsilon"),
     )
     return Trained(best.tensors, moments_in(best).normalisation(), cost)
 

@@ -34,7 +34,7 @@ _AXES: dict[str, tuple[str, Callable[[ArmResult], float]]] = {
     "optimiser steps": ("steps", lambda found: found.average(lambda piece: piece.steps)),
     "trainable parameters": ("trainable", lambda found: found.average(lambda piece: piece.trainable)),
 }
-_ORDER = ("comparison", "personalisation", "robustness", "feasibility")
+_ORDER = ("comparison", "personalisation", "robustness", "privacy", "privacy-many", "feasibility")
 Section = tuple[list[str], list[Path]]
 
 
@@ -74,6 +74,8 @@ def section(root: Path, result: StudyResult) -> Section:
         "comparison": _comparison,
         "personalisation": _personalisation,
         "robustness": _robustness,
+        "privacy": _privacy,
+        "privacy-many": _privacy,
         "feasibility": _feasibility,
     }
     body, files = kinds[_kind(result)](root, result)
@@ -92,14 +94,8 @@ def _comparison(root: Path, result: StudyResult) -> Section:
     name = result.record.name
     parts, files = [_listed(comparison_verdicts(result)), tables.markdown(*tables.arms_table(result))], list[Path]()
     parts += ["### By task", tables.markdown(*tables.task_table(result))]
-    groups: dict[str, Role] = {"seen tasks": "site", "unseen task": "unseen"}
-    rates = {
-        label: {arm: result.rate(arm, found.tasks(role)) for arm, found in result.arms.items()}
-        for label, role in groups.items()
-    }
-    axis = "success rate" if result.closed_loop else "action error (degrees)"
     parts.append(_plot(root, f"{name}-rates", "Every arm", files))
-    plots.write_rates(files[-1], {label: found for label, found in rates.items() if any(found.values())}, axis)
+    _every_arm(files[-1], result)
     if differences := _differences(result):
         parts += ["### Federated less every other arm", tables.markdown(*tables.difference_table(result))]
         unit = "share of success" if result.closed_loop else "degrees of error"
@@ -125,10 +121,27 @@ def _personalisation(root: Path, result: StudyResult) -> Section:
 def _robustness(root: Path, result: StudyResult) -> Section:
     parts = [_listed(robustness_verdicts(result)), tables.markdown(*tables.attack_table(result))]
     files: list[Path] = []
-    rates = {"seen tasks": {arm: result.rate(arm, found.tasks("site")) for arm, found in result.arms.items()}}
     parts.append(_plot(root, f"{result.record.name}-rates", "Every strategy under every attack", files))
-    plots.write_rates(files[-1], rates, "success rate" if result.closed_loop else "action error (degrees)")
+    _every_arm(files[-1], result)
     return [part for part in parts if part], files
+
+
+def _privacy(root: Path, result: StudyResult) -> Section:
+    files: list[Path] = []
+    plot = _plot(root, f"{result.record.name}-rates", "Every budget", files)
+    _every_arm(files[-1], result)
+    return [tables.markdown(*tables.privacy_table(result)), plot, _arms(result)], files
+
+
+def _every_arm(path: Path, result: StudyResult) -> None:
+    """Rates of every arm, on the seen tasks and the unseen."""
+    groups: dict[str, Role] = {"seen tasks": "site", "unseen task": "unseen"}
+    rates = {
+        label: {arm: result.rate(arm, found.tasks(role)) for arm, found in result.arms.items()}
+        for label, role in groups.items()
+    }
+    axis = "success rate" if result.closed_loop else "action error (degrees)"
+    plots.write_rates(path, {label: found for label, found in rates.items() if any(found.values())}, axis)
 
 
 def _feasibility(root: Path, result: StudyResult) -> Section:

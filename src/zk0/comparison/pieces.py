@@ -50,7 +50,7 @@ class Piece(_Stored):
     Attributes:
         arm, seed: Whose; the seed of an arm that trains nothing is 0.
         digest: Of all that decides the figures.
-        steps, samples, train_s, bytes, best, losses: See :class:`zk0.comparison.trained.Cost`.
+        steps, samples, train_s, bytes, best, losses, epsilon: See :class:`zk0.comparison.trained.Cost`.
         evaluate_s: Seconds of judging.
         trainable: Number of parameters that train.
         episodes: Episodes trained on.
@@ -70,6 +70,7 @@ class Piece(_Stored):
     bytes: int = Field(ge=0)
     best: int = Field(ge=0)
     losses: tuple[float, ...]
+    epsilon: float | None
     trainable: int = Field(ge=0)
     episodes: int = Field(ge=0)
     tasks: dict[str, TaskResult]

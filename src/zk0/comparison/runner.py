@@ -169,6 +169,7 @@ class Runner:
                 "bytes": trained.cost.bytes,
                 "best": trained.cost.best,
                 "losses": trained.cost.losses,
+                "epsilon": trained.cost.epsilon,
                 "evaluate_s": time.perf_counter() - began,
                 "trainable": sum(tensor.numel() for tensor in trained.tensors.values()),
                 "episodes": sum(len(episodes) for _, episodes in self._trained_on(job.arm)),

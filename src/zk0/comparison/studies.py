@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from zk0.comparison import arms
 from zk0.comparison.arms import Arm
 from zk0.comparison.feasibility import feasibility_arms, feasibility_changes
+from zk0.comparison.privacy import few_sites_changes, many_sites_changes, privacy_arms
 from zk0.errors import StageError
 from zk0.names import nearest_hint
 from zk0.params import Params, ParamsError, Strategy, with_changes
@@ -109,10 +110,50 @@ def feasibility(params: Params) -> Study:
     return Study("feasibility", "Feasibility", about, params, feasibility_arms(params), seeds, _development(params))
 
 
+def privacy(params: Params) -> Study:
+    """What differential privacy costs the params' own few sites, which train the whole expert."""
+    params = with_changes(params, few_sites_changes())
+    sites = len(arms.site_names(params.data))
+    about = (
+        f"Client-level differential privacy where it cannot make sense: {sites} sites, and the whole expert trained. "
+        "Shown because a run says nothing of it by itself."
+    )
+    return Study(
+        "privacy",
+        "Privacy, few sites",
+        about,
+        params,
+        privacy_arms(params),
+        params.study.training_seeds,
+        _final(params),
+    )
+
+
+def privacy_many(params: Params) -> Study:
+    """What differential privacy costs many small sites, which train small adapters."""
+    params = with_changes(params, many_sites_changes(params))
+    sites = len(arms.site_names(params.data))
+    about = (
+        f"Client-level differential privacy where it can make sense: {sites} sites with two training episodes each, "
+        "all of one task, and adapters of rank 4."
+    )
+    return Study(
+        "privacy-many",
+        "Privacy, many sites",
+        about,
+        params,
+        privacy_arms(params),
+        params.study.training_seeds,
+        _final(params),
+    )
+
+
 STUDIES: dict[str, Callable[[Params], Study]] = {
     "comparison": comparison,
     "personalisation": personalisation,
     "robustness": robustness,
+    "privacy": privacy,
+    "privacy-many": privacy_many,
     "feasibility": feasibility,
 }
 

@@ -135,6 +135,30 @@ def personal_table(result: StudyResult) -> tuple[list[str], Rows]:
     return head, rows
 
 
+def privacy_table(result: StudyResult) -> tuple[list[str], Rows]:
+    """What each budget left of the success, and by how much less than without privacy."""
+    closed = result.closed_loop
+    head = ["arm", "epsilon", "rounds", "success" if closed else "error", "action error", "less no privacy", "p worse"]
+    plain = next((name for name, found in result.arms.items() if not found.arm.changes), None)
+    rows = []
+    for name, found in result.arms.items():
+        tasks = found.tasks("site")
+        gap = result.advantage(name, plain, tasks) if plain and name != plain else None
+        spent = [piece.epsilon for piece in found.pieces.values() if piece.epsilon is not None]
+        rows.append(
+            [
+                name,
+                f"{max(spent):,.3g}" if spent else fmt.NOTHING,
+                fmt.count(found.average(lambda piece: len(piece.losses))),
+                estimate_text(result.rate(name, tasks), closed),
+                f"{found.task_average(lambda task: task.action_error_deg, tasks):.2f}°",
+                difference_text(gap, closed),
+                p_text(gap.p_worse if gap else None),
+            ]
+        )
+    return head, rows
+
+
 def attack_table(result: StudyResult) -> tuple[list[str], Rows]:
     """Every strategy under every attack, and the share of its success without one that is left."""
     by_attack: dict[str, dict[str, str]] = {}

@@ -27,7 +27,8 @@ class Cost:
         seconds: Of training, with the held-out losses that chose the best checkpoint.
         bytes: Sent and received by all sites together.
         best: The checkpoint that counts, 1 for the first of ``losses``; 0 where nothing was trained.
-        losses: Mean held-out loss of every checkpoint.
+        losses: Mean held-out loss of every checkpoint; with noise where a private federation told it.
+        epsilon: Spent, where it was private.
     """
 
     steps: int = 0
@@ -36,6 +37,7 @@ class Cost:
     bytes: int = 0
     best: int = 0
     losses: tuple[float, ...] = ()
+    epsilon: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from zk0.comparison.arms import Arm
+from zk0.comparison.privacy import EPSILONS
+from zk0.comparison.studies import study_named
 from zk0.errors import StageError
 from zk0.federation.privacy.accountant import affordable_rounds, calibrated_noise, planned_epsilon
-from zk0.federation.privacy.study import EPSILONS, MANY_SITES, Scale, privacy_variants, shared_changes
 from zk0.params import Params, PrivacyParams, parse_params, with_changes
 
 
@@ -16,27 +18,31 @@ def params() -> Params:
     return parse_params({"policy": {"base": "random:nano"}, "data": {"sites": sites}})
 
 
-@pytest.mark.parametrize("scale", ["many", "few"])
-def test_budgets_last_exactly_to_the_last_round(params: Params, scale: Scale) -> None:
-    shared = with_changes(params, shared_changes(params, scale))
-    found = privacy_variants(shared, scale)
+def named(arms: tuple[Arm, ...], name: str) -> Arm:
+    return next(arm for arm in arms if arm.name == name)
+
+
+@pytest.mark.parametrize("name", ["privacy", "privacy-many"])
+def test_budgets_last_exactly_to_the_last_round(params: Params, name: str) -> None:
+    study = study_named(name, params)
+    shared = study.params
 
     for epsilon in EPSILONS:
-        arm = with_changes(shared, found[f"epsilon {epsilon:g}"])
+        arm = named(study.arms, f"epsilon {epsilon:g}").params(shared)
         spent = planned_epsilon(arm.privacy, arm.federation.rounds)
         assert 0.99 * epsilon < spent <= epsilon == arm.privacy.target_epsilon
         assert arm.model_copy(update={"privacy": PrivacyParams()}) == shared
-    site = with_changes(shared, found["epsilon 8 at each site"])
+    site = named(study.arms, "epsilon 8 at each site").params(shared)
     assert site.privacy.mode == "site" and planned_epsilon(site.privacy, site.federation.rounds) <= 8.0
-    assert found["no privacy"] == {}
-    clipped = with_changes(shared, found["clipped only"])
+    assert named(study.arms, "no privacy").params(shared) == shared
+    clipped = named(study.arms, "clipped only").params(shared)
     assert affordable_rounds(clipped.privacy, clipped.federation.rounds) == clipped.federation.rounds
 
 
 def test_many_sites_train_few_values(params: Params) -> None:
-    shared = with_changes(params, shared_changes(params, "many"))
+    shared = study_named("privacy-many", with_changes(params, {"data.episodes": 120})).params
 
-    assert shared.data.partition.sites == MANY_SITES == 200 and shared.policy.lora_rank == 4
+    assert shared.data.partition.sites == 200 and shared.data.episodes == 600 and shared.policy.lora_rank == 4
     assert list(shared.data.sites) == ["a"]
 
 
