@@ -14,8 +14,16 @@ from zk0.comparison.pieces import StudyFolder
 from zk0.comparison.project import StudyProject
 from zk0.comparison.results import StudyResult
 from zk0.comparison.runner import Runner
-from zk0.comparison.studies import Study, feasibility
-from zk0.comparison.tables import arms_table, attack_table, difference_table, markdown, p_text, personal_table
+from zk0.comparison.studies import Study, feasibility, privacy
+from zk0.comparison.tables import (
+    arms_table,
+    attack_table,
+    difference_table,
+    markdown,
+    p_text,
+    personal_table,
+    privacy_table,
+)
 from zk0.comparison.verdicts import comparison_verdicts, robustness_verdicts
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
@@ -192,6 +200,23 @@ def test_robustness(tmp_path: Path, project: StudyProject, study_params: Params,
     assert told[0].startswith("**Not reached.** fedavgm keeps 50% of its success under sign-flip")
     assert len(told) == 1 and rows[0][2] == "–"  # FedAvg was not attacked yet
     assert "Every strategy under every attack" in write_page(tmp_path)[-1].read_text()
+
+
+def test_privacy_tells_what_was_spent(tmp_path: Path, project: StudyProject, study_params: Params) -> None:
+    study = privacy(study_params)
+    arms = tuple(arm for arm in study.arms if arm.name in ("no privacy", "epsilon 8", "epsilon 8 at each site"))
+    runner = Runner.of(tmp_path, project, replace(study, arms=arms, seeds=(1,)))
+    runner.run(study.params)
+
+    result = StudyResult.read(runner.folder)
+    spent = {name: found.pieces[1].epsilon for name, found in result.arms.items()}
+    rows = {row[0]: row for row in privacy_table(result)[1]}
+
+    assert spent["no privacy"] is None and rows["no privacy"][1] == "–"
+    for name in ("epsilon 8", "epsilon 8 at each site"):
+        assert spent[name] == pytest.approx(8.0, rel=0.01) and rows[name][1] == f"{spent[name]:.3g}"
+        assert rows[name][2] == "2" and "(" in rows[name][5]
+    assert "## Privacy, few sites" in write_page(tmp_path)[-1].read_text()
 
 
 def test_feasibility_draws_a_curve_for_each_axis(tmp_path: Path, project: StudyProject, study_params: Params) -> None:
