@@ -137,12 +137,20 @@ def test_what_comes_later_is_added_and_nothing_else(tracked: Path, files: Any) -
 
     (after,) = parents(tracked)
     assert (result.run_id, result.created) == (before.info.run_id, False)
-    assert result.added[1:] == ("evaluation.json", "benchmark.json", "report.html", "model card")
+    assert result.added[1:] == (
+        "evaluation.json",
+        "benchmark.json",
+        "report.html",
+        "run.svg",
+        "model card",
+    )
     new = set(after.data.metrics) - set(before.data.metrics)
     assert {name.split("/")[0] for name in new} == {"eval", "safety", "bench"}
     store = client(tracked)
     assert {len(store.get_metric_history(result.run_id, name)) for name in new} == {1}
     assert len(store.get_metric_history(result.run_id, "eval/held_out_loss")) == 4
+    plot = (tracked / after.info.artifact_uri / "run.svg").read_text()
+    assert all(word in plot for word in ("red-cube", "green-ball", "held-out loss", "success rate", "best round"))
     report = tracked / after.info.artifact_uri / "report.html"
     assert report.read_text() == "<html>the report</html>\n"
     version = store.get_model_version("zk0-smolvla", "1")
@@ -242,7 +250,10 @@ def test_a_projection_cut_off_is_completed(
 
 def test_locations_are_relative_so_that_a_project_may_move(tracked: Path) -> None:
     assert str(tracked) not in "".join(run.info.artifact_uri for run in parents(tracked))
-    assert [file.path for file in client(tracked).list_artifacts(parents(tracked)[0].info.run_id)] == ["results"]
+    assert [file.path for file in client(tracked).list_artifacts(parents(tracked)[0].info.run_id)] == [
+        "results",
+        "run.svg",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from zk0.tracking import names
 from zk0.tracking.card import NAME as CARD
 from zk0.tracking.card import render_card
 from zk0.tracking.models import BEST, ensure_models, kept_checkpoints
+from zk0.tracking.plot import ensure_plot
 from zk0.tracking.promotion import Promotion, settle_challenger
 from zk0.tracking.registry import ensure_version, version_checkpoint
 from zk0.tracking.results import (
@@ -114,6 +115,7 @@ def track(
             add_rounds(client, results, experiment_key, run_id, models)
         added += _add_final_metrics(client, results, run, models[BEST])
         added += _add_files(client, results, run)
+        added += ensure_plot(client, results, run)
         with transaction(client, model_name) as changes:
             version, registered = ensure_version(changes, results, run_id, models[BEST])
             decided = None

@@ -38,6 +38,8 @@ def create_run(client: MlflowClient, results: Results, experiment: str) -> Run:
     }
     if revision := identity[names.GIT_REVISION]:
         tags[MLFLOW_GIT_COMMIT] = revision
+    if why := results.run.get("stopped"):
+        tags[names.STOPPED] = str(why)
     return client.create_run(experiment, start_time=results.started_ms, tags=tags)
 
 
