@@ -152,13 +152,16 @@ def runs(params: ParamsFile = Path("params.yaml")) -> None:
 def compare(
     first: Annotated[str, typer.Argument(help="A version, @champion, @challenger, base, or a checkpoint folder.")],
     second: Annotated[str, typer.Argument(help="The same; the gain is the first's over this one.")],
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Judge both again, on the prepared data and scenes of these params.")
+    ] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Compare two models on the scenes that both met, task by task and overall."""
     from zk0.params import load_params
     from zk0.stages import models
 
-    models.compare(Path.cwd(), load_params(params), first, second)
+    models.compare(Path.cwd(), load_params(params), first, second, anew)
 
 
 @app.command(rich_help_panel="Models")

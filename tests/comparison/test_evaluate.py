@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zk0.comparison.evaluate import episode_errors, judge, outcomes, refuse_leakage
+from zk0.comparison.evaluate import judge, outcomes, refuse_leakage
 from zk0.comparison.project import StudyProject
-from zk0.data.frames import ACTION, Frames
 from zk0.errors import StageError
-from zk0.evaluation.held_out import predict
 from zk0.params import Params
-from zk0.policy.checkpoint import LoadedPolicy
 
 
 def test_a_copied_episode_is_leakage(local_project: StudyProject) -> None:
@@ -26,20 +23,6 @@ def test_a_copied_episode_is_leakage(local_project: StudyProject) -> None:
         StageError, match=f"held-out episode {copied} of 'cubes-1' is the same as episode {first.train_episodes[1]} of"
     ):
         refuse_leakage([(first, first.train_episodes)], [first, leaking])
-
-
-def test_errors_by_episode_are_those_of_the_predictions(loaded: LoadedPolicy, frames: Frames) -> None:
-    found = list(episode_errors(loaded, frames, seed=3))
-
-    stops = np.unique(frames.last) + 1
-    rows = np.arange(stops[0], stops[1])
-    batch = frames.batch(rows, loaded.chunk)
-    valid = ~batch["action_is_pad"].numpy()
-    error = np.abs(predict(loaded, frames, rows, 3) - batch[ACTION].numpy())[valid]
-    assert len(found) == len(stops)
-    assert found[1].episode == frames.episodes[rows[0]]
-    assert found[1].count == valid.sum()
-    np.testing.assert_allclose(found[1].total, error.sum(axis=0), rtol=1e-5)
 
 
 def test_without_a_simulator_there_are_errors_only(local_project: StudyProject, small_params: Params) -> None:

@@ -99,7 +99,7 @@ def test_scenes_of_other_conditions_are_other_scenes(changed: dict[str, Any], sa
     with pytest.raises(IncomparableError, match=said) as refused:
         compare(scores({"red": {1}}), scores({"red": {1}}, "b", **changed), "success_rate")
 
-    assert "`zk0 evaluate` and `zk0 track`" in str(refused.value)
+    assert "`zk0 compare --anew` judges both again" in str(refused.value)
 
 
 def test_other_seeds_are_named() -> None:

@@ -15,7 +15,7 @@ from zk0.cli import app
 from zk0.console import console
 from zk0.errors import StageError
 from zk0.params import PromotionParams
-from zk0.tracking.comparing import read_scores
+from zk0.tracking.comparing import read_checkpoint, read_scores
 from zk0.tracking.project import track
 from zk0.tracking.results import TrackingError
 
@@ -79,7 +79,7 @@ def test_scenes_that_do_not_match_are_refused_with_what_to_do(two: Path) -> None
     said = str(refused.exception)
     assert "version 2 met scenes 100000 to 100049, other.json 200000 to 200049: none shared" in said
     assert "recordings red-cube-digest; other.json met recordings grown" in said
-    assert "Evaluate both with the same evaluation params" in said
+    assert "`zk0 compare --anew` judges both again" in said
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,15 @@ def test_what_is_no_model_is_named(two: Path, model: str, said: str) -> None:
 
     with pytest.raises(TrackingError, match=said):
         read_scores(two, NAME, model)
+
+
+def test_the_checkpoint_of_a_version(two: Path) -> None:
+    folder, named = read_checkpoint(two, NAME, "@champion")
+
+    assert (folder / "model.safetensors").is_file() and named == "version 2 (@champion)"
+    assert read_checkpoint(two, NAME, str(folder)) == (folder, str(folder))
+    with pytest.raises(TrackingError, match="'elsewhere' is no model: expected a version's number"):
+        read_checkpoint(two, NAME, "elsewhere")
 
 
 def test_base_without_an_evaluation(tracked: Path) -> None:

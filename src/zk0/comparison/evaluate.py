@@ -6,42 +6,17 @@ Scenes, noise and times are fixed by seed, the same for every model, so that com
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from zk0.comparison.project import StudyProject
-from zk0.data.frames import ACTION, Frames
 from zk0.data.manifest import Manifest
-from zk0.data.sim.tasks import find_task
 from zk0.errors import StageError
-from zk0.evaluation.held_out import held_out_loss, predict
-from zk0.evaluation.rollouts import roll_out
+from zk0.evaluation.held_out import episode_errors, held_out_loss, mean_error
+from zk0.evaluation.judging import roll_out_source
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.sources import Source
 
-if TYPE_CHECKING:
-    from zk0.policy.features import FrameFeatures
-
-_BATCH = 32
 _SIDE_BY_SIDE = 25
-
-
-@dataclass(frozen=True)
-class EpisodeError:
-    """How far predicted actions are from a recorded episode's, in LeRobot's units.
-
-    Attributes:
-        episode: Its index.
-        total: (A,) sum of absolute errors by joint, padding left out.
-        count: Actions summed.
-    """
-
-    episode: int
-    total: np.ndarray
-    count: int
 
 
 def refuse_leakage(trained: Sequence[tuple[Manifest, Sequence[int]]], judged: Sequence[Manifest]) -> None:
@@ -89,8 +64,8 @@ def judge(
         site = project.site(manifest)
         frames, features = site.held_out_frames, site.features("held-out", loaded, params.features)
         loss = held_out_loss(loaded, frames, params.evaluation.loss_draws, params.seed, features)
-        errors = list(episode_errors(loaded, frames, params.seed, features))
-        by_joint = np.sum([e.total for e in errors], axis=0) / sum(e.count for e in errors)
+        errors = episode_errors(loaded, frames, params.seed, features)
+        by_joint = mean_error(errors)
         # The gripper is in percent of its opening; degrees are of the other joints.
         arm = [index for index, joint in enumerate(manifest.joints) if not joint.startswith("gripper")]
         yield (
@@ -101,41 +76,12 @@ def judge(
                 "held_out_loss": loss,
                 "action_error_deg": float(by_joint[arm].mean()),
                 "action_error_by_joint": dict(zip(manifest.joints, by_joint.tolist(), strict=True)),
-                "episode_error_deg": {str(e.episode): float((e.total / e.count)[arm].mean()) for e in errors},
+                "episode_error_deg": {str(e): float(error[arm].mean()) for e, (error, _) in errors.items()},
             },
         )
 
 
 def outcomes(loaded: LoadedPolicy, manifest: Manifest, params: Params, scenes: Sequence[int]) -> dict[str, bool]:
     """Whether the model did the task, by scene; nothing where there is no simulator of it."""
-    source = Source.parse(manifest.source)
-    if source.kind != "sim" or not scenes:
-        return {}
-    settings = params.evaluation
-    rollouts = roll_out(
-        loaded,
-        find_task(source.name),
-        scenes,
-        max_steps=settings.max_steps,
-        actions_per_look=settings.actions_per_look,
-        side_by_side=_SIDE_BY_SIDE,
-    )
+    rollouts = roll_out_source(loaded, manifest.source, params.evaluation, scenes, side_by_side=_SIDE_BY_SIDE)
     return {str(rollout.seed): rollout.success for rollout in rollouts}
-
-
-def episode_errors(
-    loaded: LoadedPolicy, frames: Frames, seed: int, features: FrameFeatures | None = None
-) -> Iterator[EpisodeError]:
-    """Absolute error of the predicted chunks by episode, from fixed noise."""
-    if features is not None:
-        features.ensure(np.arange(len(frames)))
-    stops = np.unique(frames.last) + 1
-    for start, stop in zip(np.append(0, stops[:-1]).tolist(), stops.tolist(), strict=True):
-        total, count = np.zeros(frames.actions.shape[1]), 0
-        for first in range(start, stop, _BATCH):
-            rows = np.arange(first, min(first + _BATCH, stop))
-            batch = frames.batch(rows, loaded.chunk, with_images=False)
-            valid = ~batch["action_is_pad"].numpy()
-            error = np.abs(predict(loaded, frames, rows, seed, features=features) - batch[ACTION].numpy())
-            total, count = total + error[valid].sum(axis=0), count + int(valid.sum())
-        yield EpisodeError(int(frames.episodes[start]), total, count)

@@ -137,9 +137,8 @@ def compare(a: Scores, b: Scores, metric: Metric, confidence: float = CONFIDENCE
     if not pairs:
         told = "; ".join(f"{task}: {reason}" for task, reason in left_out.items())
         raise IncomparableError(
-            f"{a.label} and {b.label} cannot be compared by {metric}: {told}. Evaluate both with the same "
-            "evaluation params and recordings (`zk0 model show VERSION` gives the commands that bring a run back; "
-            "then `zk0 evaluate` and `zk0 track`)"
+            f"{a.label} and {b.label} cannot be compared by {metric}: {told}. `zk0 compare --anew` judges both again, "
+            "on the same scenes and recordings"
         )
     tasks = {
         task: TaskComparison(

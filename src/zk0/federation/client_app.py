@@ -12,16 +12,8 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from zk0.data.frames import Frames
-from zk0.data.sim.arm import JOINTS
-from zk0.evaluation.held_out import (
-    Limits,
-    SensorNoise,
-    episode_errors,
-    held_out_excess,
-    held_out_loss,
-    mean_error,
-)
+from zk0.evaluation.held_out import Limits, held_out_loss
+from zk0.evaluation.judging import judge_actions
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.broadcast import MissingModel
 from zk0.federation.memory import SiteMemory, Version
@@ -29,7 +21,6 @@ from zk0.federation.privacy.site import SitePrivacy, demanded
 from zk0.federation.site import Site, Warm, site_at, warm_policy
 from zk0.federation.statistics import moments_of, unpack_stats
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.policy.features import FrameFeatures
 from zk0.training.local import LocalTask, train_locally
 
 app = ClientApp()
@@ -132,27 +123,6 @@ def evaluate(message: Message, context: Context) -> Message:
         noised = privacy.held_out_loss(task.round, results["held_out_loss"])
         results = {"held_out_loss": noised, "frames": 1, "epsilon": privacy.ledger.epsilon}
     if task.detailed:
-        results |= detail(loaded, frames, features, task, values["limits"])
+        limits = Limits.of(values["limits"])
+        results |= judge_actions(loaded, frames, features, task.evaluation, task.seed, limits)
     return _reply(message, task, **results, evaluate_s=time.perf_counter() - began)
-
-
-def detail(
-    loaded: LoadedPolicy,
-    frames: Frames,
-    features: FrameFeatures | None,
-    task: protocol.SiteTask,
-    limits: dict[str, list[float]],
-) -> dict[str, Any]:
-    """Action error by joint and by episode, and how far actions leave the recorded limits."""
-    bounds, settings = Limits.of(limits), task.evaluation
-    noise = SensorNoise(settings.perturbation, settings.perturbation_deg)
-    factor = settings.velocity_factor
-    plain = held_out_excess(loaded, frames, bounds, task.seed, factor, features=features)
-    perturbed = held_out_excess(loaded, frames, bounds, task.seed, factor, noise)
-    errors = episode_errors(loaded, frames, task.seed, features)
-    return {
-        "action_error": dict(zip(JOINTS, mean_error(errors).tolist(), strict=True)),
-        # The gripper is in percent; the mean in degrees is over the five arm joints.
-        "episode_error_deg": {str(episode): float(error[:5].mean()) for episode, (error, _) in errors.items()},
-        "excess": {"held-out": plain.content(), "perturbed": perturbed.content()},
-    }

@@ -13,20 +13,17 @@ import torch
 
 from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest, read_manifests
-from zk0.data.sim.arm import JOINTS
 from zk0.data.sim.simulation import CONTROL_HZ
-from zk0.data.sim.tasks import find_task
 from zk0.errors import StageError
-from zk0.evaluation.held_out import Excess, Limits, held_out_loss
-from zk0.evaluation.intervals import wilson
-from zk0.evaluation.rollouts import Rollout, roll_out
+from zk0.evaluation.held_out import Excess, Limits
+from zk0.evaluation.judging import roll_out_source
+from zk0.evaluation.rollouts import Rollout
 from zk0.evaluation.safety import rollout_excess, safety_report, step_limits
 from zk0.evaluation.scores import gains
 from zk0.evaluation.video import write_video
 from zk0.federation import protocol
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
-from zk0.federation.client_app import detail
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal
 from zk0.federation.run import RESULTS, locked_base
@@ -37,7 +34,15 @@ from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import LoadedPolicy, Stats, load_checkpoint
 from zk0.policy.start import load_start, resolve_device
 from zk0.policy.trainable import trainable_tensors
-from zk0.sources import Source
+from zk0.stages.judging import (
+    about_tasks,
+    add_excess,
+    closed_loop_figures,
+    recorded_figures,
+    recorded_here,
+    scenes_of,
+    settings_of,
+)
 from zk0.stages.summary import comparison_table
 
 OUT = Path("results/evaluation.json")
@@ -72,10 +77,7 @@ def run(root: Path, params: Params) -> None:
     ]
     sites, unseen = read_manifests(root)
     _refuse_leakage(report, sites)
-    tasks: dict[str, dict[str, Any]] = {
-        m.site: {"role": m.role, "sentence": m.tasks[0], "source": m.source, "digest": m.digest}
-        for m in [*sites, *unseen]
-    }
+    tasks = about_tasks([*sites, *unseen])
     safety, videos = {}, []
     shutil.rmtree(root / VIDEOS, ignore_errors=True)
     with progress_bar() as bar:
@@ -83,14 +85,19 @@ def run(root: Path, params: Params) -> None:
         for candidate in candidates:
             excess: dict[str, Excess] = {}
             for name, result in _recorded(root, params, candidate, limits, sites, unseen).items():
-                _add(excess, result.pop("excess"))
-                tasks[name][candidate.name] = _recorded_figures(result)
+                add_excess(excess, result.pop("excess"))
+                tasks[name][candidate.name] = recorded_figures(result)
                 bar.advance(line)
             for manifest in [*sites, *unseen]:
-                rollouts = _rollouts(params, candidate, manifest)
-                tasks[manifest.site][candidate.name] |= _closed_loop_figures(rollouts)
+                settings = params.evaluation
+                rollouts = roll_out_source(
+                    candidate.loaded, manifest.source, settings, scenes_of(params), filmed=settings.videos
+                )
+                tasks[manifest.site][candidate.name] |= closed_loop_figures(rollouts)
                 if rollouts:
-                    _add(excess, {"rollouts": rollout_excess(rollouts, limits, params.evaluation.velocity_factor)})
+                    add_excess(
+                        excess, {"rollouts": rollout_excess(rollouts, limits, params.evaluation.velocity_factor)}
+                    )
                 videos += _film(root, params, candidate, manifest, rollouts)
                 bar.advance(line)
             safety[candidate.name] = safety_report(excess, params.evaluation)
@@ -99,8 +106,7 @@ def run(root: Path, params: Params) -> None:
             "base": {"path": base_source, "digest": base_digest},
             "global": {**report["checkpoints"]["best"], "digest": digest_folder(best)},
         },
-        # With a task's source these say what a rollout seed stands for; see zk0.evaluation.scores.
-        "settings": params.evaluation.model_dump(include={"max_steps", "actions_per_look"}),
+        "settings": settings_of(params),
         "tasks": tasks,
         "overall": {c.name: _overall(tasks, c.name) for c in candidates},
         "safety": safety,
@@ -143,64 +149,12 @@ def _recorded(
         for reply in server.ask_with_model(protocol.EVALUATE, 0, model, candidate.stats, limits=limits.content())
     }
     server.enough(len(results), 0, "evaluated")
-    task = server.task(protocol.Header(run="evaluate", round=0, partition=-1), detailed=True)
     for manifest in unseen:
         site = Site(root, manifest, params.data.decoded_limit_bytes)
-        frames, features = site.held_out_frames, site.features("held-out", candidate.loaded, params.features)
-        loss = held_out_loss(candidate.loaded, frames, params.evaluation.loss_draws, params.seed, features)
-        results[manifest.site] = {
-            "held_out_loss": loss,
-            "frames": len(frames),
-            **detail(candidate.loaded, frames, features, task, limits.content()),
-        }
+        results[manifest.site] = recorded_here(site, candidate.loaded, params, limits)
     for result in results.values():
         result["excess"] = {where: Excess.of(content) for where, content in result["excess"].items()}
     return results
-
-
-def _recorded_figures(result: dict[str, Any]) -> dict[str, Any]:
-    by_joint = result["action_error"]
-    return {
-        "held_out_loss": result["held_out_loss"],
-        # The gripper is in percent; the mean in degrees is over the five arm joints.
-        "action_error_deg": float(np.mean([by_joint[joint] for joint in JOINTS[:5]])),
-        "action_error_deg_by_joint": by_joint,
-        "episode_errors_deg": result["episode_error_deg"],
-        "held_out_frames": result["frames"],
-    }
-
-
-def _rollouts(params: Params, candidate: Candidate, manifest: Manifest) -> list[Rollout]:
-    """Closed-loop episodes where there is a simulator for the task."""
-    source = Source.parse(manifest.source)
-    settings = params.evaluation
-    if source.kind != "sim" or not settings.rollouts:
-        return []
-    return roll_out(
-        candidate.loaded,
-        find_task(source.name),
-        range(settings.seed, settings.seed + settings.rollouts),
-        max_steps=settings.max_steps,
-        actions_per_look=settings.actions_per_look,
-        filmed=settings.videos,
-    )
-
-
-def _closed_loop_figures(rollouts: list[Rollout]) -> dict[str, Any]:
-    if not rollouts:
-        names = ("success_rate", "success_low", "success_high", "mean_steps")
-        return {"rollouts": 0, "successes": 0, **dict.fromkeys(names)}
-    successes = sum(r.success for r in rollouts)
-    low, high = wilson(successes, len(rollouts))
-    return {
-        "rollouts": len(rollouts),
-        "successes": successes,
-        "success_rate": successes / len(rollouts),
-        "success_low": low,
-        "success_high": high,
-        "mean_steps": float(np.mean([r.steps for r in rollouts])),
-        "outcomes": {str(r.seed): r.success for r in rollouts},
-    }
 
 
 def _film(
@@ -221,11 +175,6 @@ def _film(
             }
         )
     return videos
-
-
-def _add(excess: dict[str, Excess], more: dict[str, Excess]) -> None:
-    for where, found in more.items():
-        excess[where] = excess[where].and_of(found) if where in excess else found
 
 
 def _overall(tasks: dict[str, dict[str, Any]], model: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from zk0.evaluation.paired import Difference
 from zk0.evaluation.scores import METRICS, Comparison, IncomparableError, Metric, Scores
 from zk0.evaluation.scores import compare as compare_scores
 from zk0.params import Params
-from zk0.tracking.comparing import read_scores
+from zk0.tracking.comparing import read_checkpoint, read_scores
 from zk0.tracking.gate import in_words
 from zk0.tracking.lineage import list_runs
 from zk0.tracking.promotion import REFUSED, Promotion
@@ -26,14 +26,24 @@ _WIDE = 140
 _ROLES = {"site": "sites' tasks", "unseen": "unseen tasks"}
 
 
-def compare(root: Path, params: Params, first: str, second: str) -> None:
+def compare(root: Path, params: Params, first: str, second: str, anew: bool = False) -> None:
     """Print the paired comparison of two models by every metric that both have.
+
+    Args:
+        root: Project folder.
+        params: The project's.
+        first: A model, see :func:`zk0.tracking.comparing.read_scores`.
+        second: Another.
+        anew: Judge both again, on this project's prepared data and its scenes, whatever is kept of them.
 
     Raises:
         StageError: A model is not there, or the two share no scenes by any metric.
     """
     name = params.tracking.model
-    a, b = read_scores(root, name, first), read_scores(root, name, second)
+    if anew:
+        a, b = (_judged_anew(root, params, model) for model in (first, second))
+    else:
+        a, b = read_scores(root, name, first), read_scores(root, name, second)
     reasons = []
     for metric in METRICS:
         try:
@@ -49,6 +59,26 @@ def compare(root: Path, params: Params, first: str, second: str) -> None:
     for scores in (a, b):
         failed = f"failed: {', '.join(scores.failed)}" if not scores.safe else "passed"
         console.print(f"safety check of {scores.label} {failed}", markup=False)
+
+
+def _judged_anew(root: Path, params: Params, model: str) -> Scores:
+    """Judge a model, whichever run it is of, as the project stands."""
+    import torch
+
+    from zk0.federation.run import locked_base
+    from zk0.files import digest_folder
+    from zk0.policy.checkpoint import load_checkpoint
+    from zk0.policy.start import load_start, resolve_device
+    from zk0.stages.judging import judge_here
+
+    torch.set_num_threads(params.threads)
+    if model == "base":
+        source, digest = locked_base(root)
+        label, loaded = "the base policy", load_start(root, source, params.policy.device)
+    else:
+        folder, label = read_checkpoint(root, params.tracking.model, model)
+        digest, loaded = digest_folder(folder), load_checkpoint(folder, resolve_device(params.policy.device))
+    return Scores.of(judge_here(root, params, loaded, digest, label), "global", label)
 
 
 def comparison_table(a: Scores, b: Scores, found: Comparison, confidence: float) -> Table:

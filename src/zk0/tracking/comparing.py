@@ -1,4 +1,4 @@
-"""From what a person calls a model to its evaluation."""
+"""From what a person calls a model to its evaluation, or to its checkpoint."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from zk0.evaluation.scores import Scores
 from zk0.files import digest_folder, read_json
 from zk0.tracking.promotion import label, read_evaluation
-from zk0.tracking.registry import aliases, find_version
+from zk0.tracking.registry import aliases, find_version, version_checkpoint
 from zk0.tracking.results import EVALUATION_FILE, TrackingError
 from zk0.tracking.store import opened
 
@@ -35,10 +36,34 @@ def read_scores(root: Path, model_name: str, model: str) -> Scores:
             version = find_version(client, model_name, _number(client, model_name, model))
             evaluation = read_evaluation(client, root, version)
         assert evaluation is not None
-        return _scores(evaluation, "global", label(version) + (f" ({model})" if model.startswith("@") else ""))
+        return _scores(evaluation, "global", _named(version, model))
     if model == "base":
         return _scores(_read(root / EVALUATION_FILE), "base", "the base policy")
     return _from_path(root, Path(model))
+
+
+def read_checkpoint(root: Path, model_name: str, model: str) -> tuple[Path, str]:
+    """The checkpoint of a model, and how to name it.
+
+    Args:
+        root: The project's root.
+        model_name: The registered model.
+        model: A version's number, an alias, or a checkpoint folder.
+
+    Raises:
+        TrackingError: There is no such model.
+    """
+    if model.isdecimal() or model.startswith("@"):
+        with opened(root) as client:
+            version = find_version(client, model_name, _number(client, model_name, model))
+            return version_checkpoint(client, root.resolve(), version), _named(version, model)
+    if not Path(model).is_dir():
+        raise TrackingError(f"'{model}' is no model: expected a version's number, @ALIAS, base, or a checkpoint folder")
+    return Path(model), model
+
+
+def _named(version: ModelVersion, model: str) -> str:
+    return label(version) + (f" ({model})" if model.startswith("@") else "")
 
 
 def _number(client: MlflowClient, model_name: str, model: str) -> int:
