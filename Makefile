@@ -25,7 +25,7 @@ lint: $(STAMP) ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # Flower's own simulation, a peer, runs on Ray, which nothing else needs and the ordinary lock leaves out.
-bench: $(STAMP) ## every figure beside its peers, about two hours; goes on where it was stopped
+bench: $(STAMP) ## every figure beside its peers, about an hour; goes on where it was stopped
 	@scripts/install-bench
 	@$(BIN)/python -m benchmarks
 

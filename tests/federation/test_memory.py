@@ -43,6 +43,14 @@ def test_empty_version_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "site").exists()
 
 
+def test_round_tried_again_with_nothing_to_keep_leaves_nothing_of_before(tmp_path: Path) -> None:
+    memory = SiteMemory(tmp_path)
+    memory.save(2, version(1))
+    memory.save(2, Version())
+
+    assert memory.load(2) == Version()
+
+
 def test_round_tried_again_replaces_its_version(tmp_path: Path) -> None:
     memory = SiteMemory(tmp_path)
     memory.save(2, version(1))

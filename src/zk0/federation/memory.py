@@ -66,6 +66,7 @@ class SiteMemory:
         """Keep a round's version, in place of one from an earlier attempt at the same round."""
         parts = {name: tensors for name, tensors in vars(version).items() if tensors}
         if not parts:
+            shutil.rmtree(self._path(number), ignore_errors=True)
             return
         with replaced_folder(self._path(number)) as temporary:
             for name, tensors in parts.items():
