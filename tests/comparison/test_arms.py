@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from zk0.comparison import arms
-from zk0.comparison.feasibility import EPISODES
 from zk0.comparison.studies import study_named
 from zk0.errors import StageError
 from zk0.params import Params, ParamsError, load_params, parse_params, with_changes
@@ -107,15 +106,14 @@ def test_robustness_refuses_what_cannot_be_recorded_twice(demo: Params) -> None:
         study_named("robustness", with_changes(demo, {"data.sites": {"a": "local:there"}}))
 
 
-def test_feasibility_uses_development_scenes_one_seed_and_enough_recordings(demo: Params) -> None:
+def test_feasibility_uses_development_scenes_one_seed_and_the_comparison_s_recordings(demo: Params) -> None:
     study = study_named("feasibility", demo)
 
-    kept = study.params.data.episodes * (1 - study.params.data.held_out)
-    assert kept >= max(EPISODES)
+    assert study.params.data == demo.data and study.params.policy == demo.policy  # so what was recorded serves both
     assert study.scenes.start == demo.evaluation.seed and study.seeds == (1,)
-    assert len({arm.name for arm in study.arms}) == len(study.arms) == 10
+    assert len(study.arms) == 11 and {arm.share for arm in study.arms} == {1 / 8, 1 / 4, 1 / 2, 1}
     steps = {arm.params(study.params).training.local_steps * demo.federation.rounds * 4 for arm in study.arms}
-    assert steps == {720, 1440, 2880, 5760}
+    assert steps == {96, 192, 360, 720, 1440}
 
 
 def test_fewer_seeds_are_told_by_the_command(demo: Params) -> None:

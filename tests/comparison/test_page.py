@@ -221,15 +221,17 @@ def test_privacy_tells_what_was_spent(tmp_path: Path, project: StudyProject, stu
 
 def test_feasibility_draws_a_curve_for_each_axis(tmp_path: Path, project: StudyProject, study_params: Params) -> None:
     study = feasibility(study_params)
-    two = {"data.episodes": 3}
-    study = replace(study, params=with_changes(study.params, two), scenes=range(100_000, 100_002))
-    points = [arm for arm in study.arms if (arm.episodes or 0) <= 2][:4]
-    runner = Runner.of(tmp_path, project, replace(study, arms=tuple(points)))
+    whole, half, steps = ("all episodes, 8 steps", "1/2 of the episodes, 8 steps", "all episodes, 4 steps")
+    wanted = {f"{name}, the whole expert" for name in (whole, half, steps)} | {f"{whole}, adapters of rank 4"}
+    points = tuple(arm for arm in study.arms if arm.name in wanted)
+    assert len(points) == 4
+    runner = Runner.of(tmp_path, project, replace(study, arms=points, scenes=range(100_000, 100_002)))
     runner.run(study.params)
 
     written = write_page(tmp_path)
 
     assert {path.name for path in written if path.suffix == ".svg"} == {
+        "feasibility-episodes.svg",
         "feasibility-steps.svg",
         "feasibility-trainable.svg",
     }

@@ -11,10 +11,10 @@ import torch
 from zk0.comparison import arms
 from zk0.comparison.federated import federate
 from zk0.comparison.pooled import plan_of, train_in_one_place
-from zk0.comparison.project import StudyProject
+from zk0.comparison.project import StudyProject, first_episodes
 from zk0.comparison.trained import Cost, Trained
 from zk0.data.manifest import read_manifests
-from zk0.errors import DataError, StageError
+from zk0.errors import StageError
 from zk0.params import Params, parse_params, with_changes
 from zk0.policy.trainable import digest_tensors
 from zk0.stages.study import prepared as prepared_study
@@ -105,12 +105,13 @@ def _stats(project: StudyProject, params: Params) -> Any:
     return train_in_one_place(project, params, plan_of(arms.alone("cubes-0"), params, project)).stats
 
 
-def test_too_few_episodes_are_refused(local_project: StudyProject, small_params: Params) -> None:
+def test_a_share_of_the_episodes_is_the_first_of_them(local_project: StudyProject) -> None:
     site = read_manifests(local_project.root)[0][0]
 
-    assert len(local_project.train_frames(site, 1)) < len(local_project.train_frames(site))
-    with pytest.raises(DataError, match=r"'cubes-0' has 3 training episodes, 4 were asked for; raise data.episodes"):
-        local_project.train_frames(site, 4)
+    assert first_episodes(site, 2 / 3) == site.train_episodes[:2] and first_episodes(site, 0.01)
+    few = local_project.train_frames(site, 1 / 3)
+    assert set(few.episodes.tolist()) == set(site.train_episodes[:1])
+    assert len(few) < len(local_project.train_frames(site))
 
 
 def test_trained_survives_the_disk_and_damage_is_told(tmp_path: Path) -> None:

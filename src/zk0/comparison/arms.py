@@ -30,7 +30,7 @@ class Arm:
         budget: Of ``pooled``: ``steps`` takes as many optimiser steps as one site, at the whole federation's
             batch; ``samples`` sees as many samples as all sites together, at one site's batch.
         changes: Dotted params to values, beside the study's own params.
-        episodes: Training episodes used of each site, the first ones (None = all).
+        share: Of each site's training episodes, the first ones.
         attack: What the site of partition ``POISONED_PARTITION`` does to the federation (None = all are honest).
         own_task_only: Judged on its site's task alone.
 
@@ -45,7 +45,7 @@ class Arm:
     site: str | None = None
     budget: Budget | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
-    episodes: int | None = None
+    share: float = 1.0
     attack: str | None = None
     own_task_only: bool = False
 
@@ -79,7 +79,7 @@ class Arm:
             "site": self.site,
             "budget": self.budget,
             "changes": dict(self.changes),
-            "episodes": self.episodes,
+            "share": self.share,
             "attack": self.attack,
             "own_task_only": self.own_task_only,
         }

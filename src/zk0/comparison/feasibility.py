@@ -1,7 +1,8 @@
 """Can it be learned at all? Success of pooled training against data, steps and trainable size.
 
-One axis at a time is varied, from the middle of the others. Development scenes and one training seed:
-the study sets the profile ``quality``, which the comparison then judges on scenes of its own.
+From the params' own sizes one axis at a time is varied: fewer demonstrations, fewer and more steps, adapters in the
+whole expert's stead. Development scenes and one training seed: the study sets the profile ``quality``, which the
+comparison then judges on scenes of its own, from the same recordings.
 """
 
 from __future__ import annotations
@@ -11,52 +12,43 @@ from typing import Any
 from zk0.comparison.arms import Arm, site_names
 from zk0.params import Params
 
-# Optimiser steps in one place at the params' batch, training episodes of each site, and ranks of the adapters.
-STEPS = (720, 1440, 2880, 5760)
-EPISODES = (24, 48, 96, 192)
+# Shares of the params' own training episodes and optimiser steps, and ranks of the adapters.
+EPISODES = (1 / 8, 1 / 4, 1 / 2, 1)
+STEPS = (1 / 8, 1 / 4, 1 / 2, 1, 2)
 RANKS = (4, 16, 64)
 SCENES = 50
 
 
 def feasibility_changes(params: Params) -> dict[str, Any]:
-    """What the study changes of the params: enough recordings, no unseen tasks, fewer scenes."""
-    enough = round(max(episodes_of(params)) / (1 - params.data.held_out) + 0.5)
-    return {
-        "data.episodes": enough,
-        "data.unseen": {},
-        "study.scenes": min(params.study.scenes, SCENES),
-        "study.variants": {},
-    }
-
-
-def episodes_of(params: Params) -> tuple[int, ...]:
-    """Training episodes of each site that are tried; small where the params' own recordings are."""
-    most = params.data.episodes
-    return EPISODES if most >= min(EPISODES) else tuple(sorted({max(1, most // 2), most}))
+    """What the study changes of the params: fewer scenes, and no variants."""
+    return {"study.scenes": min(params.study.scenes, SCENES), "study.variants": {}}
 
 
 def feasibility_arms(params: Params) -> tuple[Arm, ...]:
-    """Points of the three curves; the middle belongs to all of them."""
-    episodes, sites = episodes_of(params), len(site_names(params.data))
-    rounds, own = params.federation.rounds, params.training.local_steps * params.federation.rounds * sites
-    steps = STEPS if own >= min(STEPS) else (own, 2 * own)
-    middle = (episodes[-2], steps[-2], 0)
+    """Points of the three curves; the params' own sizes belong to all of them."""
+    sites, rounds = len(site_names(params.data)), params.federation.rounds
     points = [
-        *((count, middle[1], 0) for count in episodes),
-        *((middle[0], count, 0) for count in steps),
-        *((*middle[:2], rank) for rank in RANKS),
+        *((share, 1.0, 0) for share in EPISODES),
+        *((1.0, share, 0) for share in STEPS),
+        *((1.0, 1.0, rank) for rank in RANKS),
     ]
-    return tuple(_arm(*point, rounds, sites) for point in dict.fromkeys(points))
+    arms: dict[str, Arm] = {}  # small params round several points to one
+    for data, steps, rank in points:
+        local = max(1, round(params.training.local_steps * steps))
+        arm = _arm(data, local, local * rounds * sites, rank)
+        arms[arm.name] = arm
+    return tuple(arms.values())
 
 
-def _arm(episodes: int, steps: int, rank: int, rounds: int, sites: int) -> Arm:
-    local = max(1, round(steps / (rounds * sites)))
+def _arm(share: float, local_steps: int, steps: int, rank: int) -> Arm:
     size = f"adapters of rank {rank}" if rank else "the whole expert"
+    data = "all episodes" if share == 1 else f"1/{round(1 / share)} of the episodes"
+    name = f"{data}, {steps} steps, {size}"
     return Arm(
-        name=f"{episodes} episodes, {local * rounds * sites} steps, {size}",
+        name=name,
         kind="pooled",
-        about=f"pooled, {episodes} training episodes of each site, {local * rounds * sites} steps, {size}",
+        about=f"pooled, {name}",
         budget="samples",
-        changes={"training.local_steps": local, "policy.lora_rank": rank},
-        episodes=episodes,
+        changes={"training.local_steps": local_steps, "policy.lora_rank": rank},
+        share=share,
     )

@@ -30,7 +30,7 @@ between the pooled and the federated arms, which share one, and not with the bas
 of one training seed; a federation's sites share one machine here."""
 
 _AXES: dict[str, tuple[str, Callable[[ArmResult], float]]] = {
-    "training episodes of each site": ("episodes", lambda found: float(found.arm.episodes or 0)),
+    "training episodes, all sites": ("episodes", lambda found: found.average(lambda piece: piece.episodes)),
     "optimiser steps": ("steps", lambda found: found.average(lambda piece: piece.steps)),
     "trainable parameters": ("trainable", lambda found: found.average(lambda piece: piece.trainable)),
 }

@@ -88,7 +88,7 @@ class ArmRecord(_Stored):
     site: str | None
     attack: str | None
     changes: dict[str, Any]
-    episodes: int | None
+    share: float
     files: dict[int, str]
 
 

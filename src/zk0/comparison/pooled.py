@@ -39,7 +39,7 @@ class Plan:
         steps: Optimiser steps from one to the next.
         batch: Frames a step.
         decay_steps: Step at which the learning rate has come down.
-        episodes: Training episodes of each site (None = all).
+        share: Of each site's training episodes.
     """
 
     sites: tuple[Manifest, ...]
@@ -48,7 +48,7 @@ class Plan:
     steps: int
     batch: int
     decay_steps: int
-    episodes: int | None = None
+    share: float = 1.0
 
 
 def plan_of(arm: Arm, params: Params, project: StudyProject) -> Plan:
@@ -71,7 +71,7 @@ def plan_of(arm: Arm, params: Params, project: StudyProject) -> Plan:
     if params.training.decay_steps and arm.kind != "personalised":  # the same share of its steps as of a site's own
         decay = params.training.decay_steps * steps // params.training.local_steps
     partition = _EVERYONE if arm.site is None else sites[0].partition
-    return Plan(tuple(sites), partition, stops, steps, batch, decay, arm.episodes)
+    return Plan(tuple(sites), partition, stops, steps, batch, decay, arm.share)
 
 
 def train_in_one_place(project: StudyProject, params: Params, plan: Plan, start: Trained | None = None) -> Trained:
@@ -86,10 +86,9 @@ def train_in_one_place(project: StudyProject, params: Params, plan: Plan, start:
 
     Raises:
         FloatingPointError: The training loss is not finite.
-        DataError: A site has fewer episodes than the plan asks for.
     """
     began = time.perf_counter()
-    parts = [project.train_frames(manifest, plan.episodes) for manifest in plan.sites]
+    parts = [project.train_frames(manifest, plan.share) for manifest in plan.sites]
     stats = start.stats if start else merge_all([moments_of(part) for part in parts]).normalisation()
     frames = join_frames(parts)
     warm = project.policy(params)

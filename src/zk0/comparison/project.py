@@ -8,7 +8,7 @@ from pathlib import Path
 from zk0.data.frames import Frames
 from zk0.data.load import load_frames
 from zk0.data.manifest import Manifest, read_manifests
-from zk0.errors import DataError, StageError
+from zk0.errors import StageError
 from zk0.federation.protocol import Adapters
 from zk0.federation.run import locked_base
 from zk0.federation.site import Site, Warm, forget, open_site, warm_policy
@@ -69,20 +69,11 @@ class StudyProject:
             self._unseen[manifest.site] = Site(self.root, manifest, self.decoded_limit_bytes)
         return self._unseen[manifest.site]
 
-    def train_frames(self, manifest: Manifest, episodes: int | None = None) -> Frames:
-        """A site's training frames, of its first so many training episodes (None = all).
-
-        Raises:
-            DataError: The site has fewer.
-        """
-        if episodes is None:
+    def train_frames(self, manifest: Manifest, share: float = 1.0) -> Frames:
+        """A site's training frames, of a share of its training episodes, see :func:`first_episodes`."""
+        if share == 1:
             return self.site(manifest).train_frames
-        if episodes > len(manifest.train_episodes):
-            raise DataError(
-                f"partition '{manifest.site}' has {len(manifest.train_episodes)} training episodes, {episodes} were "
-                "asked for; raise data.episodes"
-            )
-        return load_frames(manifest, self.root, manifest.train_episodes[:episodes], self.decoded_limit_bytes)
+        return load_frames(manifest, self.root, first_episodes(manifest, share), self.decoded_limit_bytes)
 
     def policy(self, params: Params) -> Warm:
         """The starting policy of these params, loaded once in a process and shared with the federation's sites."""
@@ -94,3 +85,8 @@ class StudyProject:
         """Drop policies, frames and features that are kept warm."""
         forget()
         self._unseen.clear()
+
+
+def first_episodes(manifest: Manifest, share: float) -> tuple[int, ...]:
+    """The first training episodes, a share of them and at least one."""
+    return manifest.train_episodes[: max(1, round(len(manifest.train_episodes) * share))]

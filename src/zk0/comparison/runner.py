@@ -19,7 +19,7 @@ from zk0.comparison.evaluate import judge, refuse_leakage
 from zk0.comparison.federated import federate
 from zk0.comparison.pieces import STUDIES, ArmRecord, Piece, StudyFolder, StudyRecord
 from zk0.comparison.pooled import plan_of, train_in_one_place
-from zk0.comparison.project import StudyProject
+from zk0.comparison.project import StudyProject, first_episodes
 from zk0.comparison.studies import Study
 from zk0.comparison.trained import Cost, Trained
 from zk0.console import progress_bar
@@ -198,7 +198,7 @@ class Runner:
             return []
         alone = arm.kind == "alone" and arm.site is not None
         sites = [self.project.manifest(str(arm.site))] if alone else self.project.sites
-        return [(manifest, manifest.train_episodes[: arm.episodes]) for manifest in sites]
+        return [(manifest, first_episodes(manifest, arm.share)) for manifest in sites]
 
     def _model_key(self, job: Job) -> dict[str, Any]:
         """All that decides a model."""
