@@ -201,6 +201,18 @@ def git_state(root: Path) -> dict[str, Any]:
     return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
 
 
+def read_run(root: Path) -> dict[str, Any]:
+    """What the last federated run wrote to ``run.json``.
+
+    Raises:
+        FederationError: There was none.
+    """
+    path = root / RESULTS / "run.json"
+    if not path.exists():
+        raise FederationError(f"{path} is missing: no federation has run here yet; `zk0 federate` makes it")
+    return dict(read_json(path))
+
+
 def locked_base(root: Path) -> tuple[str, str]:
     """Starting policy and its digest from ``sources.lock.json``."""
     policy = read_json(root / "sources.lock.json")["policy"]

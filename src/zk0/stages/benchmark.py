@@ -15,8 +15,8 @@ from zk0.data.load import load_frames
 from zk0.data.manifest import read_manifests
 from zk0.environment import machine
 from zk0.federation.journal import read_lines
-from zk0.federation.run import RESULTS
-from zk0.files import read_json, write_json
+from zk0.federation.run import RESULTS, read_run
+from zk0.files import write_json
 from zk0.measuring.timing import peak_bytes, seconds_of
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
@@ -31,7 +31,7 @@ OUT = Path("results/benchmark.json")
 def run(root: Path, params: Params) -> None:
     """Write results/benchmark.json: step time, chunk latency, bytes, peak memory, machine."""
     torch.set_num_threads(params.threads)
-    report = read_json(root / RESULTS / "run.json")
+    report = read_run(root)
     best = root / report["checkpoints"]["best"]["path"]
     loaded = load_checkpoint(best, resolve_device(params.policy.device))
     sites, _ = read_manifests(root)

@@ -26,10 +26,10 @@ from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal
-from zk0.federation.run import RESULTS, locked_base
+from zk0.federation.run import RESULTS, locked_base, read_run
 from zk0.federation.server import Server
 from zk0.federation.site import Site
-from zk0.files import digest_folder, read_json, write_json
+from zk0.files import digest_folder, write_json
 from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import LoadedPolicy, Stats, load_checkpoint
 from zk0.policy.start import load_start, resolve_device
@@ -66,7 +66,7 @@ def run(root: Path, params: Params) -> None:
         StageError: A site's episodes are in both training and evaluation, or a site failed.
     """
     torch.set_num_threads(params.threads)
-    report = read_json(root / RESULTS / "run.json")
+    report = read_run(root)
     limits = Limits.of(report["limits"])
     base_source, base_digest = locked_base(root)
     best = root / report["checkpoints"]["best"]["path"]
