@@ -113,8 +113,13 @@ class DataParams(_Section):
         """What is said of one source must name one that there is."""
         known = [*self.sites, *self.unseen]
         of_sites = {name: names for name, names in self.cameras.items() if isinstance(names, dict)}
-        settings = {"cameras": of_sites, "every": self.every, "conventions": self.conventions}
-        for setting, of_source in {**settings, "calibrations": self.calibrations}.items():
+        settings: dict[str, Mapping[str, Any]] = {
+            "cameras": of_sites,
+            "every": self.every,
+            "conventions": self.conventions,
+            "calibrations": self.calibrations,
+        }
+        for setting, of_source in settings.items():
             if strange := sorted(set(of_source) - set(known)):
                 raise ValueError(
                     f"{setting} names '{strange[0]}', which is neither a site nor unseen"

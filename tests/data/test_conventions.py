@@ -175,23 +175,15 @@ def test_ranges_that_show_serve_without_a_file() -> None:
     assert np.allclose(found.map.apply(NORMALISED.states), DEGREES.states, atol=1e-4)
 
 
-def test_a_wrist_that_never_rolled_has_lerobots_full_turn() -> None:
+@pytest.mark.parametrize("joint", ["elbow_flex", "wrist_roll"])
+def test_ranges_that_do_not_show_need_a_file(joint: str) -> None:
+    """Not even the wrist's is a whole turn for sure: LeRobot measured it on an SO-101 until the arms had one class."""
     states = NORMALISED.states.copy()
-    states[:, 4] = states[0, 4]
-
-    found = settle("lab", "normalised", "measured", recording(states), Path())
-    assert found.map is not None
-
-    assert np.allclose(found.map.scale[4], 360 / 200)
-
-
-def test_ranges_that_do_not_show_need_a_file() -> None:
-    states = NORMALISED.states.copy()
-    states[:, 2] = states[0, 2]
+    states[:, JOINTS.index(joint)] = states[0, JOINTS.index(joint)]
 
     message = refusal("lab", "normalised", "measured", recording(states))
 
-    assert "data.calibrations {lab: measured}: the range of elbow_flex does not show in the values" in message
+    assert f"data.calibrations {{lab: measured}}: the range of {joint} does not show in the values" in message
     assert "or {lab: measured}" not in refusal("lab", "normalised", None, recording(states))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from zk0.data.joints import ARM_JOINTS
-from zk0.data.readings import DEGREES_PER_STEP, FULL_TURN, TURNS_FULLY
+from zk0.data.readings import DEGREES_PER_STEP
 from zk0.errors import DataError
 
 MEASURED = "measured"
@@ -24,8 +24,8 @@ def described(calibration: Calibration) -> str:
 
 
 def not_measured(measured: Mapping[str, int]) -> list[str]:
-    """Joints whose range does not show in the values; LeRobot takes that of one for granted."""
-    return [joint for joint in ARM_JOINTS if joint not in measured and joint != TURNS_FULLY]
+    """Joints whose range does not show in the values."""
+    return [joint for joint in ARM_JOINTS if joint not in measured]
 
 
 def ranges_of(name: str, calibration: Calibration, measured: Mapping[str, int], root: Path) -> dict[str, float]:
@@ -41,7 +41,6 @@ def ranges_of(name: str, calibration: Calibration, measured: Mapping[str, int], 
         DataError: Ranges are missing, or are not those that the dataset was recorded with.
     """
     if calibration == MEASURED:
-        measured = {TURNS_FULLY: FULL_TURN, **measured}
         if missing := not_measured(measured):
             raise DataError(
                 f"data.calibrations {{{name}: {MEASURED}}}: the range of {', '.join(missing)} does not show in the "

@@ -10,7 +10,7 @@ convention   spacing          written by
 degrees      360 / 4095       LeRobot's ``MotorsBus._normalize``, ``MotorNormMode.DEGREES``:
                               from the middle of the range, which may lie between two steps
 normalised   200 / range      the same with ``RANGE_M100_100``: from -100 at the range's lower
-                              end; ``range`` is in steps, and the whole turn for wrist_roll
+                              end; ``range`` is in steps, 4095 for a whole turn
 so100-old    180 / 2048       LeRobot before June 2025 (``apply_calibration``): from a zero that
                               a person set by hand
 ===========  ===============  ================================================================
@@ -31,9 +31,8 @@ from zk0.params import Convention
 
 DEGREES_PER_STEP = 360 / 4095
 _OLD_DEGREES_PER_STEP = 180 / 2048
-FULL_TURN, TURNS_FULLY = 4095, "wrist_roll"  # the joint that calibration does not move: it has no stop
 # A calibrated range from an eighth of a turn, which no joint of the arm falls short of, to a whole one.
-_RANGES = np.arange(512, FULL_TURN + 1)
+_RANGES = np.arange(512, 4096)
 _TOLERANCE = 0.03  # of a spacing; float32 rounds to 0.001 of one
 _SHARE = 0.98  # of the distinct values that must lie on a grid: a glitch on the bus is no other convention
 _FEWEST = 12  # distinct values below which a joint tells nothing: 12 lie on some grid by chance once in 10^10
@@ -100,7 +99,7 @@ def read_steps(states: np.ndarray) -> Readings:
         if len(values) < _FEWEST:
             still.append(joint)
             continue
-        grids = _grids(joint, values)
+        grids = _grids(values)
         if len(grids) == 1:
             ((vote, steps),) = grids.items()
             votes[joint] = vote
@@ -109,7 +108,7 @@ def read_steps(states: np.ndarray) -> Readings:
     return Readings(votes, ranges, tuple(still))
 
 
-def _grids(joint: str, values: np.ndarray) -> dict[Convention, int]:
+def _grids(values: np.ndarray) -> dict[Convention, int]:
     """The conventions whose grid the distinct values lie on; normalised ones with the range in steps."""
     found: dict[Convention, int] = {}
     if any(_share(values, spacing, 0.0) >= _SHARE for spacing in _ROUNDED):
@@ -120,18 +119,16 @@ def _grids(joint: str, values: np.ndarray) -> dict[Convention, int]:
     if _share(values, _OLD_DEGREES_PER_STEP, 0.0) >= _SHARE:
         found["so100-old"] = 0
     # Degrees lie on the grid of a range of 2275 steps too, 200 degrees: the same numbers, whatever they are called.
-    if not found and np.abs(values).max() <= 100.001 and (steps := _range_of(joint, values)):
+    if not found and np.abs(values).max() <= 100.001 and (steps := _range_of(values)):
         found["normalised"] = steps
     return found
 
 
-def _range_of(joint: str, values: np.ndarray) -> int:
+def _range_of(values: np.ndarray) -> int:
     """The range in steps on whose grid normalised values lie; 0 if there is none.
 
     Ranges that are multiples of the right one fit as well, smaller ones do not: the smallest is it.
     """
-    if joint == TURNS_FULLY and _share(values, 200 / FULL_TURN, -100.0) >= _SHARE:
-        return FULL_TURN
     some = values[np.linspace(0, len(values) - 1, min(len(values), _MOST)).astype(int)]
     places = (some[:, None] + 100.0) * (_RANGES / 200.0)
     shares = (np.abs(places - np.rint(places)) <= _TOLERANCE).mean(axis=0)
