@@ -217,6 +217,18 @@ def test_a_conversion_that_says_something_else_is_not_kept(
     assert not (tmp_path / "new").exists()
 
 
+def test_videos_as_lerobots_recorder_wrote_them(tmp_path: Path) -> None:
+    """AV1, each episode of another length: the joined file's offsets must fall on its frames."""
+    states = [as_old_lerobot(motor_steps(frames, frames)) for frames in (23, 8, 31, 12)]
+    source = write_v21(tmp_path / "cups", states, codec="libsvtav1")
+
+    done = convert_dataset(source, tmp_path / "new")
+
+    dataset = DatasetFolder(done.folder, "cups")
+    for episode, (start, stop) in dataset.rows.bounds.items():
+        assert len(dataset.decode(episode, TOP, dataset.rows.timestamps[start:stop].tolist())) == stop - start
+
+
 def test_counts_that_a_recorder_left_out_do_not_matter(old: Path, tmp_path: Path) -> None:
     info = json.loads((old / "meta" / "info.json").read_text())
     del info["total_chunks"], info["total_videos"]

@@ -219,7 +219,9 @@ def test_hf_download_puts_it_where_it_is_found(
     hub: Hub, cups: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command that the message names, as another process."""
-    words = ("download", NAME, "--repo-type", "dataset", "--revision", "main")
+    line = "hf download OWNER/NAME --repo-type dataset --revision main"
+    assert line in (REPO / "docs" / "data.md").read_text()
+    words = line.replace("OWNER/NAME", NAME).split()[1:]
     environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HUB_DISABLE_TELEMETRY": "1"}
     done = subprocess.run(
         [str(Path(sys.executable).with_name("hf")), *words],

@@ -84,6 +84,15 @@ def test_checking_says_what_params_must_say() -> None:
         typed("zk0 data check local:normalised")
 
 
+@pytest.mark.parametrize("folder", ["normalised", "cups-v21"])
+def test_what_is_not_fit_is_described_all_the_same(home: Path, folder: str) -> None:
+    done = CliRunner().invoke(app, ["data", "check", folder])
+
+    assert isinstance(done.exception, DataError)
+    assert "so100" in done.output or "so101_follower" in done.output
+    assert "2 episodes, 40 frames" in done.output and "wrist, video" in done.output
+
+
 def test_converting_and_what_it_says_next(home: Path) -> None:
     before = files_of(home / "cups-v21")
     line = from_docs("zk0 data convert local:")

@@ -169,6 +169,7 @@ def write_v21(
     fps: int = 30,
     robot_type: str = "so100",
     names: Sequence[str] = tuple(f"main_{joint}" for joint in JOINTS),
+    codec: str = "h264",
     change: Callable[[dict[str, Any]], Any] = lambda info: None,
 ) -> Path:
     """A v2.1 dataset as LeRobot wrote it until September 2025: a table and a video for each episode.
@@ -180,6 +181,7 @@ def write_v21(
         fps: Frames per second.
         robot_type: As noted in it.
         names: Of the joints.
+        codec: ``h264``, or ``libsvtav1`` as LeRobot's recorder had it by default.
         change: What is to be changed in its info.
     """
     keys = [f"observation.images.{name}" for name in cameras]
@@ -195,7 +197,7 @@ def write_v21(
         "dtype": "video",
         "shape": [32, 32, 3],
         "names": ["height", "width", "channels"],
-        "info": {"video.fps": float(fps), "video.height": 32, "video.width": 32, "video.codec": "h264"},
+        "info": {"video.fps": float(fps), "video.height": 32, "video.width": 32, "video.codec": codec},
     }
     frames = sum(map(len, episodes))
     info: dict[str, Any] = {
@@ -237,9 +239,8 @@ def write_v21(
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(table), path)
         for k, key in enumerate(keys):
-            _write_video(
-                folder / info["video_path"].format(**place, video_key=key), pictures(count, 10 * number + k), fps
-            )
+            shown = pictures(count, 10 * number + k)
+            _write_video(folder / info["video_path"].format(**place, video_key=key), shown, fps, codec)
         lines["episodes"].append({"episode_index": number, "tasks": [SENTENCES[task]], "length": count})
         stats = {name: _stats(np.asarray(values, dtype=float).reshape(count, -1)) for name, values in content.items()}
         seen = {"min": 0.0, "max": 1.0, "mean": 0.5, "std": 0.2}
@@ -263,10 +264,11 @@ def _stats(values: np.ndarray) -> dict[str, list[float]]:
     return {name: value.tolist() for name, value in found.items()} | {"count": [len(values)]}
 
 
-def _write_video(path: Path, frames: np.ndarray, fps: int) -> None:
+def _write_video(path: Path, frames: np.ndarray, fps: int, codec: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("h264", rate=fps, options={"g": "2", "crf": "18"})
+        options = {"g": "2", "crf": "30", "preset": "12"} if codec == "libsvtav1" else {"g": "2", "crf": "18"}
+        stream = container.add_stream(codec, rate=fps, options=options)
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

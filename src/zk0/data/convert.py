@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -173,10 +174,14 @@ def _quiet_libraries(cache: Path) -> Iterator[None]:
     config.HF_DATASETS_CACHE = cache
     datasets.disable_progress_bars()
     av.logging.set_libav_level(av.logging.ERROR)
+    lerobot = logging.getLogger("lerobot")
+    level = lerobot.level
+    lerobot.setLevel(logging.ERROR)  # it warns of every count in the old metadata that the new has no place for
     try:
         yield
     finally:
         config.HF_DATASETS_CACHE = before
+        lerobot.setLevel(level)
 
 
 def _convert(source: Path, info: dict[str, Any], work: Path) -> Path:

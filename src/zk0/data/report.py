@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from zk0.data.dataset import DatasetFolder
+from zk0.data.formats import version_of
 from zk0.data.frames import IMAGES
 from zk0.data.survey import Survey
 
@@ -17,7 +19,7 @@ def report_of(survey: Survey) -> dict[str, Any]:
         "name": survey.name,
         "source": survey.source,
         "revision": survey.revision,
-        "format": str(dataset.info.get("codebase_version")),
+        "format": version_of(dataset.info),
         "robot_type": dataset.robot_type,
         "episodes": len(survey.episodes),
         "frames": len(dataset.rows.states),
@@ -35,6 +37,18 @@ def report_of(survey: Survey) -> dict[str, Any]:
             "reasons": list(joints.reasons),
         },
     }
+
+
+def facts_of(dataset: DatasetFolder) -> list[tuple[str, str]]:
+    """What a dataset says of itself, in words, whether it can be trained on or not."""
+    info = dataset.info
+    return [
+        ("format", f"LeRobot {version_of(info)}"),
+        ("robot", dataset.robot_type),
+        ("recorded", f"{info.get('total_episodes', 0)} episodes, {info.get('total_frames', 0)} frames"),
+        ("frames", f"{float(info['fps']):g} a second"),
+        *(("camera", f"{_short(own)}, {info['features'][own].get('dtype')}") for own in dataset.cameras),
+    ]
 
 
 def lines_of(entry: dict[str, Any], known: Sequence[str] = ()) -> list[tuple[str, str]]:

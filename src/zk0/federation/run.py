@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 
 from zk0 import __version__
 from zk0.environment import machine, versions
-from zk0.federation.cameras import check_cameras
+from zk0.federation.fit import check_alike, check_cameras
 from zk0.federation.journal import Journal, Listener, read_lines
 from zk0.federation.plan import sites_drawn
 from zk0.federation.privacy.begin import begin_privacy, told_privacy
@@ -81,6 +81,7 @@ def run_federation(
     server.journal = _journal(results, states.folder, listener)
     adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
     warm = warm_policy(root, base[0], params.policy.device, adapters, params.seed if adapters.rank else 0)
+    check_alike(manifests)
     check_cameras(manifests, warm.start, params.data.missing_cameras)
     drawn = sites_drawn(len(manifests), params.federation.fraction)
     check_enough(params.federation, drawn)

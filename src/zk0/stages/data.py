@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from zk0.console import console
 from zk0.data.dataset import DatasetFolder
-from zk0.data.formats import require_v3
 from zk0.data.hub import fetch_dataset
-from zk0.data.report import lines_of, report_of
+from zk0.data.report import facts_of, lines_of, report_of
 from zk0.data.survey import survey
 from zk0.errors import DataError
 from zk0.params import DataParams
@@ -30,7 +30,7 @@ def check(root: Path, params: DataParams | None, text: str | None) -> None:
             looks at all in params that are not simulated.
 
     Raises:
-        DataError: A source is not fit to train on as params stand; those that are were shown.
+        DataError: A source is not fit to train on as params stand; what it says of itself was shown all the same.
     """
     wanted = {} if params is None else {**params.sites, **params.unseen}
     if text is not None:
@@ -51,16 +51,23 @@ def check(root: Path, params: DataParams | None, text: str | None) -> None:
 
 
 def _show(root: Path, name: str, text: str, params: DataParams | None) -> None:
-    revision, dataset = open_source(root, parse_source(text))
-    require_v3(dataset.info, dataset.repo_id, text)
+    revision, dataset = open_source(root, parse_source(text), any_format=True)
     if params is None or name == UNNAMED:
         params = DataParams(sites={name: text}, fps=int(dataset.info["fps"]))
-    entry = report_of(survey(name, text, revision, dataset, params, root))
+    try:
+        lines = lines_of(report_of(survey(name, text, revision, dataset, params, root)))
+    except DataError:
+        _print(name, facts_of(dataset))
+        raise
+    _print(name, lines)
+
+
+def _print(name: str, lines: list[tuple[str, str]]) -> None:
     table = Table(title=name, title_justify="left", show_header=False, box=None)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for about, said in lines_of(entry):
-        table.add_row(about, said)
+    for about, said in lines:
+        table.add_row(about, escape(said))
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Whether the sites' cameras are those of the policy that they are to train."""
+"""Whether the sites' data fits the policy that they are to train, and each other's."""
 
 from __future__ import annotations
 
@@ -6,10 +6,34 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zk0.data.frames import IMAGES
+from zk0.data.joints import embodiment
 from zk0.federation.server import FederationError
 from zk0.policy.checkpoint import LoadedPolicy
 
 _EMPTY = f"{IMAGES}.empty_camera_"  # what a policy with ``empty_cameras`` calls those that nobody has
+
+
+def check_alike(manifests: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse sites that one model cannot serve; sites on several machines meet here for the first time.
+
+    Args:
+        manifests: The sites', as they sent them.
+
+    Raises:
+        FederationError: Names two sites and in what they differ.
+    """
+    first = manifests[0]
+    for other in manifests[1:]:
+        for what, mine, theirs in (
+            ("robots", embodiment(first["robot_type"]), embodiment(other["robot_type"])),
+            ("frames per second", first["fps"], other["fps"]),
+            ("joints", list(first["joints"]), list(other["joints"])),
+        ):
+            if mine != theirs:
+                raise FederationError(
+                    f"sites '{first['site']}' and '{other['site']}' have other {what}: {mine} and {theirs}; a "
+                    "federation trains one kind of robot at one rate (data.fps, data.every)"
+                )
 
 
 def check_cameras(manifests: Sequence[Mapping[str, Any]], loaded: LoadedPolicy, missing: str) -> None:

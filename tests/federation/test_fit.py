@@ -1,4 +1,4 @@
-"""The sites' cameras against the policy's; pictures of any size reach it unstretched."""
+"""The sites' data against the policy and each other's; pictures of any size reach the policy unstretched."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from zk0.data.frames import Frames, MemoryImages
-from zk0.federation.cameras import check_cameras
+from zk0.federation.fit import check_alike, check_cameras
 from zk0.federation.server import FederationError
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.flow import flow_loss
@@ -27,6 +27,27 @@ def refusal(loaded: LoadedPolicy, *manifests: dict[str, Any], missing: str = "re
     with pytest.raises(FederationError) as refused:
         check_cameras(manifests, loaded, missing)
     return str(refused.value)
+
+
+def site(name: str, **changes: Any) -> dict[str, Any]:
+    return {"site": name, "robot_type": "so101_follower", "fps": 10, "joints": ["a", "b"]} | changes
+
+
+def test_arms_of_either_kind_train_together() -> None:
+    check_alike([site("lab"), site("home", robot_type="so100"), site("school", robot_type="so_follower")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fps": 30}, "sites 'lab' and 'home' have other frames per second: 10 and 30"),
+        ({"robot_type": "koch_follower"}, "have other robots: SO-100/SO-101 and koch_follower"),
+        ({"joints": ["b", "a"]}, "have other joints: "),
+    ],
+)
+def test_sites_that_one_model_cannot_serve(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(FederationError, match=said):
+        check_alike([site("lab"), site("home", **changes)])
 
 
 def test_the_policys_cameras_pass(loaded: LoadedPolicy) -> None:
