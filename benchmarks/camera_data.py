@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from zk0.data.frames import ACTION, IMAGES, STATE
-from zk0.data.sim.arm import FEATURE_NAMES
+from zk0.data.joints import FEATURE_NAMES
 from zk0.files import replaced_folder
 
 REPO_ID = "zk0/bench-cameras"

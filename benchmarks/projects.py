@@ -41,6 +41,7 @@ def camera_params(dataset: Path, sites: int = 1, **changes: dict[str, Any]) -> P
     data = {
         "sites": {"cameras": f"local:{dataset.resolve()}"},
         "partition": partition,
+        "conventions": {"cameras": "degrees"},
         "fps": 30,
         "held_out": 0.25,
         "decoded_limit_bytes": 0,

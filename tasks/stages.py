@@ -37,8 +37,11 @@ def validate_environment(root: Path, environment: dict[str, str]) -> State[Stage
 # Sources may be on a network.
 @task(name="prepare data", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
 def prepare_data(root: Path, environment: dict[str, str]) -> State[StageRun]:
-    """Record or find the data and split it."""
-    return _finish(run_stage("prepare", root, environment=environment))
+    """Record or find the data, check it and split it."""
+    run = run_stage("prepare", root, environment=environment)
+    found = (root / "results" / "data.md").read_text()
+    create_markdown_artifact(key="data-check", markdown=found, description="What every source is and was taken for")
+    return _finish(run)
 
 
 @task(name="run federation", cache_policy=NO_CACHE)

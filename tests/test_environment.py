@@ -157,8 +157,8 @@ def test_needs_grow_with_sites_episodes_and_the_policy(root: Path) -> None:
     assert needed_bytes(make_params(policy={"base": "random:full"}), root) > (memory, disk)
     (root / "base").mkdir()
     (root / "base" / "model.safetensors").write_bytes(bytes(1000))
-    assert needs._policy_bytes("base", root) == 1000
-    assert needs._policy_bytes("random:other", root) == 0
+    assert needs._policy_bytes("base", make_params(), root) == 1000
+    assert needs._policy_bytes("random:other", make_params(), root) == 0
 
 
 def test_more_threads_than_cores_is_noted(root: Path) -> None:

@@ -294,8 +294,10 @@ def test_without_a_network_the_cached_commit_counts(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / "datasets--owner--name"
 
-    with pytest.raises(ValueError, match=r"cannot be reached .* not in the local Hub cache"):
+    with pytest.raises(ValueError, match="at 'main' is not in the local Hub cache, and ") as refused:
         hub_commit("owner/name", "main", "dataset")
+    assert ("HF_HUB_OFFLINE is set" if how == "offline flag" else "the Hub cannot be reached (") in str(refused.value)
+    assert str(refused.value).endswith("`hf download owner/name --repo-type dataset --revision main` fetches it")
     (folder / "refs").mkdir(parents=True)
     (folder / "refs" / "main").write_text(COMMIT)
     with pytest.raises(ValueError, match="not in the local Hub cache"):
@@ -304,5 +306,7 @@ def test_without_a_network_the_cached_commit_counts(
 
     with caplog.at_level(logging.WARNING):
         assert hub_commit("owner/name", "main", "dataset") == COMMIT
-    assert "not reached" in caplog.text and COMMIT[:12] in caplog.text
-    assert hub_commit("owner/name", COMMIT[::-1], "dataset") == COMMIT[::-1]  # a commit stands for itself
+    assert "not asked, since" in caplog.text and COMMIT[:12] in caplog.text
+    assert hub_commit("owner/name", COMMIT, "dataset") == COMMIT
+    with pytest.raises(ValueError, match=f"at '{COMMIT[::-1]}' is not in the local Hub cache"):
+        hub_commit("owner/name", COMMIT[::-1], "dataset")

@@ -15,6 +15,7 @@ import typer
 from zk0 import quiet
 from zk0.comparison.command import app as study_app
 from zk0.console import console
+from zk0.data.command import app as data_app
 
 quiet.switch_off()
 
@@ -37,6 +38,7 @@ app.add_typer(profile_app, name="profile")
 app.add_typer(base_app, name="base")
 app.add_typer(features_app, name="features")
 app.add_typer(study_app, name="study")
+app.add_typer(data_app, name="data")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
 

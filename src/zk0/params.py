@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from zk0.data.joints import ARM_JOINTS
 from zk0.names import nearest_hint
 from zk0.sources import Source
 
@@ -20,6 +21,8 @@ PARAMS_FILE = Path("params.yaml")
 
 Codec = Literal["fp32", "bf16", "int8", "int4"]
 Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedmedian", "trimmed-mean", "krum"]
+Convention = Literal["degrees", "normalised", "so100-old"]
+Names = dict[str, str | None]  # a camera to the name the policy knows it by; None leaves it out
 
 
 class ParamsError(ValueError):
@@ -61,7 +64,11 @@ class DataParams(_Section):
 
     sites: dict[str, str] = Field(min_length=1)
     unseen: dict[str, str] = {}
-    cameras: dict[str, str] = {}
+    cameras: dict[str, Names | str | None] = {}
+    missing_cameras: Literal["refuse", "empty"] = "refuse"
+    every: dict[str, int] = {}
+    conventions: dict[str, Convention] = {}
+    calibrations: dict[str, str | dict[str, float]] = {}
     partition: PartitionParams = PartitionParams()
     held_out: float = Field(0.2, gt=0, lt=1)
     episodes: int = Field(30, ge=2)
@@ -77,6 +84,60 @@ class DataParams(_Section):
                 raise ValueError(f"site name '{name}' may hold letters, digits, '-' and '_' only")
             Source.parse(text)
         return sources
+
+    @field_validator("every")
+    @classmethod
+    def _every_counts_from_one(cls, every: dict[str, int]) -> dict[str, int]:
+        for name, count in every.items():
+            if count < 1:
+                raise ValueError(f"every '{name}' is {count}; it takes every n-th frame, so it must be 1 or more")
+        return every
+
+    @field_validator("calibrations")
+    @classmethod
+    def _ranges_are_of_joints(cls, given: dict[str, str | dict[str, float]]) -> dict[str, str | dict[str, float]]:
+        for name, ranges in given.items():
+            if isinstance(ranges, str):
+                continue
+            if strange := sorted(set(ranges) - set(ARM_JOINTS)):
+                hint = nearest_hint(strange[0], ARM_JOINTS)
+                raise ValueError(f"calibrations '{name}' has a range for '{strange[0]}'{hint}")
+            if missing := [joint for joint in ARM_JOINTS if joint not in ranges]:
+                raise ValueError(f"calibrations '{name}' has no range for {', '.join(missing)}")
+            if wrong := {joint: degrees for joint, degrees in ranges.items() if not 0 < degrees <= 360}:
+                raise ValueError(f"calibrations '{name}': a range is above 0 and up to 360 degrees, not {wrong}")
+        return given
+
+    @model_validator(mode="after")
+    def _settings_are_of_sources(self) -> DataParams:
+        """What is said of one source must name one that there is."""
+        known = [*self.sites, *self.unseen]
+        of_sites = {name: names for name, names in self.cameras.items() if isinstance(names, dict)}
+        settings: dict[str, Mapping[str, Any]] = {
+            "cameras": of_sites,
+            "every": self.every,
+            "conventions": self.conventions,
+            "calibrations": self.calibrations,
+        }
+        for setting, of_source in settings.items():
+            if strange := sorted(set(of_source) - set(known)):
+                raise ValueError(
+                    f"{setting} names '{strange[0]}', which is neither a site nor unseen"
+                    f"{nearest_hint(strange[0], known)}"
+                )
+        for name in self.calibrations:
+            if self.conventions.get(name) != "normalised":
+                raise ValueError(
+                    f"calibrations '{name}' serves to turn normalised joint values into degrees; say conventions: "
+                    f"{{{name}: normalised}} as well"
+                )
+        return self
+
+    def camera_names(self, name: str) -> Names:
+        """What a source's cameras are called by the policy: what is said of all sources, then what of this one."""
+        of_all = {camera: known for camera, known in self.cameras.items() if not isinstance(known, dict)}
+        own = self.cameras.get(name)
+        return of_all | (own if isinstance(own, dict) else {})
 
     @model_validator(mode="after")
     def _one_source_when_partitioned(self) -> DataParams:

@@ -19,8 +19,10 @@ from typing import Any, Literal
 
 import xxhash
 
+from zk0.data.calibration import MEASURED
 from zk0.data.sim import tasks
 from zk0.files import digest_file, read_json, write_json
+from zk0.hub import Kind, how_to_fetch, snapshot_folder, why_unreachable
 from zk0.params import Params
 from zk0.sources import Source
 
@@ -32,6 +34,7 @@ _CHECKPOINT_FILES = ("config.json", "model.safetensors")
 _SIM_PACKAGES = ("so101-nexus", "mujoco")
 _HUB_TIMEOUT_S = 10.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_MLFLOW = re.compile(r"mlflow:(?P<model>[^/@]*)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))")
 # A file written this recently may change again without its time stamp moving, so it is not cached.
 _SETTLED_NS = 2_000_000_000
 
@@ -79,17 +82,17 @@ def resolve_sources(params: Params, root: Path) -> dict[str, Any]:
         }
         base = starting_policy(params)
         setting = BASE_VARIABLE if os.environ.get(BASE_VARIABLE) else "policy.base"
-        policy = attempt(setting, lambda: {"source": base, "digest": _policy_digest(base, params.seed, root, cache)})
+        policy = attempt(setting, lambda: _policy(base, params, root, cache))
     if problems:
         raise ValueError("\n".join(problems))
     return {**found, "policy": policy}
 
 
-def base_kind(base: str) -> Literal["random", "hub", "folder"]:
+def base_kind(base: str) -> Literal["random", "hub", "mlflow", "folder"]:
     """Which form a starting policy is written in.
 
     Raises:
-        ValueError: ``random:`` or ``hub:`` with something unknown behind it.
+        ValueError: ``random:``, ``hub:`` or ``mlflow:`` with something unknown behind it.
     """
     if base.startswith("random:"):
         if base not in RANDOM_BASES:
@@ -98,7 +101,44 @@ def base_kind(base: str) -> Literal["random", "hub", "folder"]:
     if base.startswith("hub:"):
         Source.parse(base)
         return "hub"
+    if base.startswith("mlflow:"):
+        _registered(base)
+        return "mlflow"
     return "folder"
+
+
+def base_folder(base: str, params: Params, root: Path) -> Path | None:
+    """The checkpoint folder that a starting policy is, or stands for now; None where it is none on this machine.
+
+    Args:
+        base: As in params; ``mlflow:@ALIAS`` is of the registered model that params track.
+        params: The project's.
+        root: The project's root.
+
+    Raises:
+        ValueError: No such version or alias, or its files are gone.
+    """
+    kind = base_kind(base)
+    if kind == "folder":
+        return _below(root, base)
+    if kind != "mlflow":
+        return None
+    from zk0.tracking.comparing import read_checkpoint
+    from zk0.tracking.results import TrackingError
+
+    model, version = _registered(base)
+    try:
+        return read_checkpoint(root, model or params.tracking.model, version)[0]
+    except TrackingError as error:
+        raise ValueError(str(error)) from error
+
+
+def _registered(base: str) -> tuple[str, str]:
+    """The registered model that a base names, empty for the project's own, and its version or @alias."""
+    found = _MLFLOW.fullmatch(base)
+    if found is None:
+        raise ValueError(f"'{base}' is not of the form mlflow:MODEL/VERSION, mlflow:MODEL@ALIAS or mlflow:@ALIAS")
+    return found["model"], found["version"] or f"@{found['alias']}"
 
 
 def _source(name: str, text: str, params: Params, root: Path, cache: _DigestCache) -> dict[str, Any]:
@@ -110,6 +150,12 @@ def _source(name: str, text: str, params: Params, root: Path, cache: _DigestCach
     else:
         digest = hub_commit(source.name, source.revision or "main", "dataset")
         detail = {"repository": source.name, "revision": source.revision or "main"}
+    calibration = params.data.calibrations.get(name)
+    if isinstance(calibration, str) and calibration != MEASURED:
+        file = _below(root, calibration)
+        if not file.is_file():
+            raise ValueError(f"the calibration file {file} (data.calibrations) does not exist")
+        detail["calibration"] = digest_file(file)
     return {"source": text, "digest": digest, "detail": detail}
 
 
@@ -121,7 +167,7 @@ def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, Any]
     task = tasks.find_task(task_name)
     folder = Path(tasks.__file__).parent
     code = xxhash.xxh3_128()
-    for path in [*sorted(folder.glob("*.py")), folder.parent / "recordings.py"]:
+    for path in [*sorted(folder.glob("*.py")), folder.parent / "joints.py", folder.parent / "recordings.py"]:
         code.update(f"{path.name}\0{digest_file(path)}\n".encode())
     detail = {
         "task": repr(task),
@@ -158,28 +204,46 @@ def _local(text: str, root: Path, cache: _DigestCache) -> tuple[str, dict[str, A
     return cache.digest(folder, files), detail
 
 
-def _policy_digest(base: str, seed: int, root: Path, cache: _DigestCache) -> str:
+def _policy(base: str, params: Params, root: Path, cache: _DigestCache) -> dict[str, Any]:
+    """The lock's entry; of a registered model with the folder that it stands for, since an alias moves on."""
     kind = base_kind(base)
     if kind == "random":
-        return _digest_of([base, seed])
-    if kind == "hub":
+        return {"source": base, "digest": _digest_of([base, params.seed])}
+    folder = base_folder(base, params, root)
+    if folder is None:
         source = Source.parse(base)
-        return hub_commit(source.name, source.revision or "main", "model")
-    folder = _below(root, base)
+        return {"source": base, "digest": hub_commit(source.name, source.revision or "main", "model")}
+    entry = {"source": base, "digest": _folder_digest(folder, base, cache)}
+    if kind == "mlflow":
+        home = root.resolve()
+        entry["folder"] = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
+    return entry
+
+
+def _folder_digest(folder: Path, base: str, cache: _DigestCache) -> str:
     if not folder.is_dir():
         raise ValueError(
             f"there is no folder {folder}; expected a checkpoint folder, hub:OWNER/NAME@REVISION, "
-            f"{' or '.join(RANDOM_BASES)} (got '{base}')"
+            f"mlflow:MODEL/VERSION, mlflow:MODEL@ALIAS, {' or '.join(RANDOM_BASES)} (got '{base}')"
         )
     if missing := [name for name in _CHECKPOINT_FILES if not (folder / name).is_file()]:
         raise ValueError(f"{folder} is no policy checkpoint: {', '.join(missing)} not found in it")
     return cache.digest(folder, sorted(p for p in folder.rglob("*") if p.is_file()))
 
 
-def hub_commit(repository: str, revision: str, kind: Literal["dataset", "model"]) -> str:
+def moving(source: str, digest: str) -> str | None:
+    """What to write instead of a hub source that moves on with a branch or tag; None where it is pinned or no hub's."""
+    if not source.startswith("hub:"):
+        return None
+    parsed = Source.parse(source)
+    return None if _COMMIT.fullmatch(parsed.revision or "") else f"hub:{parsed.name}@{digest}"
+
+
+def hub_commit(repository: str, revision: str, kind: Kind) -> str:
     """The commit that a branch, tag or commit of a Hugging Face repository stands for now.
 
-    Without a network the last commit that the local Hub cache has seen counts, and a warning says so.
+    Without a network the last commit that the local Hub cache has seen counts, and a warning says so. A commit that
+    is in the cache needs no network.
 
     Raises:
         ValueError: No such repository or revision, no access, or offline with nothing in the cache.
@@ -189,6 +253,8 @@ def hub_commit(repository: str, revision: str, kind: Literal["dataset", "model"]
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     name = f"{kind} repository {repository}"
+    if _COMMIT.fullmatch(revision) and snapshot_folder(repository, revision, kind).is_dir():
+        return revision  # a commit stands for itself, and never changes
     api = HfApi()
     info = api.dataset_info if kind == "dataset" else api.model_info
     try:
@@ -200,27 +266,24 @@ def hub_commit(repository: str, revision: str, kind: Literal["dataset", "model"]
     except RepositoryNotFoundError as error:
         raise ValueError(f"{name} does not exist, or is private; if it is private, `hf auth login`") from error
     except (OSError, httpx.HTTPError) as error:
-        return _cached_commit(repository, revision, kind, f"{type(error).__name__}: {error}".splitlines()[0])
+        return _cached_commit(repository, revision, kind, why_unreachable(error))
     if not sha:
         raise ValueError(f"{name} gave no commit for revision '{revision}'")
     return str(sha)
 
 
-def _cached_commit(repository: str, revision: str, kind: str, reason: str) -> str:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    if _COMMIT.fullmatch(revision):
-        return revision  # a commit stands for itself
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind)
-    reference = folder / "refs" / revision
-    sha = reference.read_text().strip() if reference.is_file() else ""
-    if not (folder / "snapshots" / sha).is_dir() or not sha:
+def _cached_commit(repository: str, revision: str, kind: Kind, reason: str) -> str:
+    sha = revision
+    if not _COMMIT.fullmatch(revision):
+        reference = snapshot_folder(repository, revision, kind).parents[1] / "refs" / revision
+        sha = reference.read_text().strip() if reference.is_file() else ""
+    if not sha or not snapshot_folder(repository, sha, kind).is_dir():
         raise ValueError(
-            f"{kind} repository {repository} cannot be reached ({reason}) and revision '{revision}' is not in the "
-            f"local Hub cache; connect once, or give a commit, or use local:PATH"
+            f"{kind} repository {repository} at '{revision}' is not in the local Hub cache, and {reason}. "
+            f"{how_to_fetch(repository, kind, revision)}"
         )
-    _log.warning("%s not reached (%s): using %s, the cached '%s'", repository, reason, sha[:12], revision)
+    if sha != revision:
+        _log.warning("%s not asked, since %s: using %s, the cached '%s'", repository, reason, sha[:12], revision)
     return sha
 
 

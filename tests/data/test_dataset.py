@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -18,7 +17,7 @@ import pytest
 from zk0.data.check import check_dataset
 from zk0.data.dataset import DatasetFolder
 from zk0.data.frames import ACTION, STATE
-from zk0.data.sim.arm import JOINTS
+from zk0.data.joints import JOINTS
 from zk0.errors import DataError
 
 NAME = "zk0/cubes"
@@ -76,15 +75,13 @@ def test_metadata_that_is_not_json(folder: Path) -> None:
     assert "meta/info.json is not valid JSON" in refusal(folder)
 
 
-def test_old_format_comes_with_the_converter(folder: Path) -> None:
+def test_old_format_comes_with_the_command(folder: Path) -> None:
     edit_info(folder, lambda info: info.update(codebase_version="v2.1"))
 
     message = refusal(folder)
 
     assert f"{NAME} has LeRobot format v2.1; v3.0 is needed" in message
-    assert f"--repo-id={NAME} --root={folder}" in message
-    module = message.split("python -m ")[1].split()[0]
-    assert importlib.util.find_spec(module) is not None
+    assert f"`zk0 data convert {folder} FOLDER`" in message
 
 
 def test_unknown_format(folder: Path) -> None:
@@ -94,7 +91,10 @@ def test_unknown_format(folder: Path) -> None:
 
 
 def test_other_rate(folder: Path) -> None:
-    assert refusal(folder, fps=30) == f"{NAME} has 10 frames per second, the federation 30 (data.fps)"
+    message = refusal(folder, fps=30)
+
+    assert message.startswith(f"{NAME} has 10 frames per second, the federation 30 (data.fps): ")
+    assert "choose a data.fps of which every site's rate is a whole multiple" in message
 
 
 def test_no_camera(folder: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from zk0.data.dataset import DatasetFolder
+from zk0.data.joints import JOINTS
 from zk0.data.manifest import MANIFESTS, read_manifests
-from zk0.data.sim.arm import JOINTS
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
 from zk0.params import Params, parse_params

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from zk0.data.joints import FEATURE_NAMES, JOINTS
 from zk0.data.recordings import recording_seed
-from zk0.data.sim.arm import FEATURE_NAMES, JOINTS, cluster_vertices
+from zk0.data.sim.arm import cluster_vertices
 from zk0.data.sim.episodes import Episode, record_episode, record_episodes
 from zk0.data.sim.expert import MAX_STEP_DEG, Expert
 from zk0.data.sim.simulation import COLOURS, HOME, MOVE_M, Simulation

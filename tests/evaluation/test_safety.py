@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from lerobot.robots.utils import ensure_safe_goal_position
 
-from zk0.data.sim.arm import JOINTS
+from zk0.data.joints import JOINTS
 from zk0.evaluation.held_out import Excess, Limits, chunk_excess
 from zk0.evaluation.rollouts import Rollout
 from zk0.evaluation.safety import rollout_excess, safety_report, step_limits

@@ -56,7 +56,7 @@ def assumptions(facts: Facts) -> list[str]:
     params = facts.params
     notes = [c for c in get(facts.environment, "checks") or [] if not c["passed"] and c["severity"] == "warning"]
     return [
-        f"every source records {params.data.fps} frames per second",
+        f"every site has {params.data.fps} frames a second, of those it records or of those taken",
         f"{params.data.held_out:.0%} of each site's episodes are kept from training",
         f"a round needs good replies from {params.federation.min_replies:.0%} of the sites",
         f"the same numbers come only with seed {params.seed}, {params.threads} threads and device "

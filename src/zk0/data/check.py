@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
 
 from zk0.data.dataset import DatasetFolder
+from zk0.data.formats import require_v3
 from zk0.data.frames import ACTION, IMAGES, STATE
-from zk0.data.sim.arm import JOINTS
+from zk0.data.joints import JOINTS
 from zk0.errors import DataError
 
-_CONVERTER = "lerobot.scripts.convert_dataset_v21_to_v30"
 
-
-def check_dataset(dataset: DatasetFolder, fps: int) -> None:
+def check_dataset(
+    dataset: DatasetFolder, fps: int, every: int = 1, name: str = "SITE", cameras: Iterable[str] | None = None
+) -> None:
     """Refuse a dataset on which a site must not train.
 
     Args:
         dataset: The folder.
         fps: Frames per second that the federation agreed on.
+        every: Only each ``every``-th frame is to be taken, so it must record that many times ``fps``.
+        name: The source's name in params.
+        cameras: The dataset's cameras that are used; all of them if not given.
 
     Raises:
-        DataError: Version 2.x, other joints, sizes or fps, missing or NaN values, no episodes,
-            unreadable video. The message names dataset, feature and episode, and what to do.
+        DataError: Another format than v3, other joints, sizes or rate, missing files, missing or NaN values, no
+            episodes, unreadable video. The message names dataset, feature and episode, and what to do.
     """
-    info, name = dataset.info, dataset.repo_id
-    version = str(info.get("codebase_version", "unknown"))
-    if version.lstrip("v").startswith("2"):
-        raise DataError(
-            f"{name} has LeRobot format {version}; v3.0 is needed. Convert a copy with "
-            f"`python -m {_CONVERTER} --repo-id={name} --root={dataset.root}`"
-        )
-    if not version.startswith("v3"):
-        raise DataError(f"{name}: unknown LeRobot format {version}; v3.0 is needed")
-    if int(info["fps"]) != fps:
-        raise DataError(f"{name} has {info['fps']} frames per second, the federation {fps} (data.fps)")
+    info, repo_id = dataset.info, dataset.repo_id
+    require_v3(info, repo_id, str(dataset.root))
+    _check_rate(dataset, fps, every, name)
     if not dataset.cameras:
-        raise DataError(f"{name} has no camera; features named {IMAGES}.NAME were expected")
+        raise DataError(f"{repo_id} has no camera; features named {IMAGES}.NAME were expected")
     for feature in (STATE, ACTION):
         _check_vector(dataset, feature)
     if not info.get("total_episodes"):
-        raise DataError(f"{name} is empty: it has no episodes")
+        raise DataError(f"{repo_id} is empty: it has no episodes")
     table = dataset.table
     for feature in (STATE, ACTION):
         _check_numbers(dataset, table, feature)
-    _check_videos(dataset)
+    _check_times(dataset)
+    _check_videos(dataset, dataset.cameras if cameras is None else tuple(cameras))
+
+
+def _check_rate(dataset: DatasetFolder, fps: int, every: int, name: str) -> None:
+    """The dataset's rate must be the federation's, times the stride that params give it."""
+    rate = float(dataset.info["fps"])
+    if rate == fps * every:
+        return
+    found = f"{dataset.repo_id} has {rate:g} frames per second, the federation {fps} (data.fps)"
+    stride = rate / fps
+    if not stride.is_integer():
+        advice = (
+            "frames between frames cannot be made up; choose a data.fps of which every site's rate is a whole multiple"
+        )
+    elif stride == 1:
+        advice = f"take {name} out of data.every, which says {every} for it"
+    else:
+        advice = f"to take one frame in {int(stride)} of it, say data.every: {{{name}: {int(stride)}}}"
+        advice += f", not {every}" if every > 1 else ""
+    raise DataError(f"{found}: {advice}")
+
+
+def _check_times(dataset: DatasetFolder) -> None:
+    """Frames must follow each other as the rate says, or other pictures belong to them than it seems."""
+    rows, rate = dataset.rows, float(dataset.info["fps"])
+    for episode, (start, stop) in rows.bounds.items():
+        steps = np.diff(rows.timestamps[start:stop])
+        if len(steps) and abs(float(np.median(steps)) * rate - 1) > 0.1:
+            raise DataError(
+                f"{dataset.repo_id}: frames of episode {episode} are {float(np.median(steps)):.4f} s apart, and "
+                f"{rate:g} frames per second would be {1 / rate:.4f}; meta/info.json or the timestamps are wrong"
+            )
 
 
 def _check_vector(dataset: DatasetFolder, feature: str) -> None:
@@ -75,9 +105,9 @@ def _check_numbers(dataset: DatasetFolder, table: pd.DataFrame, feature: str) ->
         )
 
 
-def _check_videos(dataset: DatasetFolder) -> None:
+def _check_videos(dataset: DatasetFolder, cameras: tuple[str, ...]) -> None:
     """Decode the last frame of every episode and camera: a cut-off file fails there."""
     for episode, (_, stop) in dataset.rows.bounds.items():
-        for camera in dataset.cameras:
+        for camera in cameras:
             if dataset.info["features"][camera]["dtype"] == "video":
                 dataset.decode(episode, camera, [float(dataset.rows.timestamps[stop - 1])])

@@ -14,14 +14,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import xxhash
-from lerobot.datasets.dataset_metadata import LeRobotDatasetMetadata
+from lerobot.datasets.io_utils import load_tasks
 from lerobot.datasets.video_utils import decode_video_frames
 
+from zk0.data.formats import read_info
 from zk0.data.frames import ACTION, IMAGES, STATE
 from zk0.errors import DataError
-from zk0.files import read_json
 
 _COLUMNS = [STATE, ACTION, "episode_index", "frame_index", "task_index", "timestamp"]
+_CHANNELS_LAST, _CHANNELS_FIRST = ("height", "width", "channels"), ("channels", "height", "width")
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,12 @@ class DatasetFolder:
     @cached_property
     def info(self) -> dict[str, Any]:
         """``meta/info.json``."""
-        path = self.root / "meta" / "info.json"
-        try:
-            return dict(read_json(path))
-        except FileNotFoundError as error:
-            raise DataError(f"{self.root} is no LeRobot dataset: {path} not found") from error
-        except ValueError as error:
-            raise DataError(str(error)) from error
+        return read_info(self.root)
 
-    @cached_property
-    def meta(self) -> LeRobotDatasetMetadata:
-        """LeRobot's view of the metadata."""
-        return LeRobotDatasetMetadata(self.repo_id, root=self.root)
+    @property
+    def robot_type(self) -> str:
+        """Which robot it was recorded on, as its recorder wrote it."""
+        return str(self.info.get("robot_type") or "unknown")
 
     @property
     def cameras(self) -> tuple[str, ...]:
@@ -92,14 +87,21 @@ class DatasetFolder:
     def image_shape(self, camera: str) -> tuple[int, int, int]:
         """(C, H, W) of a camera."""
         feature = self.info["features"][camera]
-        size = dict(zip(feature["names"], feature["shape"], strict=True))
+        shape = feature["shape"]
+        names = feature.get("names") or (_CHANNELS_LAST if shape[-1] in (1, 3) else _CHANNELS_FIRST)
+        size = dict(zip(names, shape, strict=True))
         return int(size.get("channels") or size.get("channel") or 3), int(size["height"]), int(size["width"])
+
+    def written_names(self, feature: str) -> tuple[str, ...]:
+        """The names in a vector feature, as its recorder wrote them."""
+        names = self.info["features"][feature].get("names") or []
+        names = names.get("motors", list(names)) if isinstance(names, dict) else names
+        return tuple(str(name) for name in names)
 
     def joint_names(self, feature: str) -> tuple[str, ...]:
         """Joints of a vector feature, without the decoration that recorders of different years add."""
-        names = self.info["features"][feature].get("names") or []
-        names = names.get("motors", list(names)) if isinstance(names, dict) else names
-        return tuple(str(name).removeprefix("main_").removesuffix(".pos") for name in names)
+        names = self.written_names(feature)
+        return tuple(name.removeprefix("main_").removesuffix(".pos") for name in names)
 
     def _read(self) -> pa.Table:
         files = sorted((self.root / "data").glob("chunk-*/file-*.parquet"))
@@ -145,10 +147,11 @@ class DatasetFolder:
     @cached_property
     def task_names(self) -> dict[int, str]:
         """Task index to sentence."""
-        return {
-            int(row["task_index"]): str(row["task"])
-            for row in self.meta.tasks.reset_index(names="task").to_dict("records")
-        }
+        try:
+            tasks = load_tasks(self.root)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{self.root}: meta/tasks.parquet cannot be read: {error}") from error
+        return {int(index): str(task) for task, index in tasks["task_index"].items()}
 
     def numbers(self, feature: str) -> np.ndarray:
         """All values of ``observation.state`` or ``action``: (N, D) float32."""

@@ -91,6 +91,9 @@ def dataset_of(manifest: Manifest, root: Path) -> DatasetFolder:
 def load_frames(manifest: Manifest, root: Path, episodes: Sequence[int], decoded_limit_bytes: int) -> Frames:
     """The frames of some of a manifest's episodes; their images are decoded when first asked for.
 
+    Of a recording at a higher rate they are those that a recorder at the federation's rate would have
+    written: its states, pictures and commands at those moments. Joint values are in degrees.
+
     Args:
         manifest: The partition.
         root: Project folder.
@@ -110,13 +113,17 @@ def load_frames(manifest: Manifest, root: Path, episodes: Sequence[int], decoded
                 "`zk0 prepare`; run it again"
             )
     bounds = np.array([rows.bounds[episode] for episode in wanted]).reshape(-1, 2)
-    chosen = np.concatenate([np.arange(start, stop) for start, stop in bounds])
-    lengths = bounds[:, 1] - bounds[:, 0]
+    taken = [np.arange(start, stop, manifest.every) for start, stop in bounds]
+    chosen = np.concatenate(taken)
+    lengths = np.array([len(rows_of) for rows_of in taken])
+    states, actions = rows.states[chosen], rows.actions[chosen]
+    if manifest.joint_map is not None:
+        states, actions = manifest.joint_map.apply(states), manifest.joint_map.apply(actions)
     index = rows.episodes[chosen]
     size = sum(int(np.prod(dataset.image_shape(own))) for own in manifest.camera_sources.values()) * len(chosen)
     return Frames(
-        states=rows.states[chosen],
-        actions=rows.actions[chosen],
+        states=states,
+        actions=actions,
         last=np.repeat(np.cumsum(lengths) - 1, lengths),
         episodes=index,
         sentences=tuple(dataset.task_names[int(task)] for task in rows.tasks[chosen]),

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from zk0.data.conventions import JointMap
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
+from zk0.params import Convention
 
 MANIFESTS = Path("data/manifests")
 
@@ -26,7 +28,11 @@ class Manifest(BaseModel):
         repo_id: The dataset's name for LeRobot.
         cameras: Image features as the policy names them.
         camera_sources: Those names to the dataset's own.
-        episode_digests: Episode index to a digest of its states, actions and task.
+        episode_digests: Episode index to a digest of its states, actions and task, as recorded.
+        fps: Frames per second of what is taken: the recording's, divided by ``every``.
+        every: One frame in so many is taken.
+        convention: How the recording's joint values are written.
+        joint_map: How they become degrees; None where they are.
         digest: Over everything above; two manifests with equal digests hold the same data.
     """
 
@@ -52,6 +58,9 @@ class Manifest(BaseModel):
     held_out_frames: int = Field(ge=1)
     episode_digests: dict[int, str]
     digest: str
+    every: int = Field(1, ge=1)
+    convention: Convention = "degrees"
+    joint_map: JointMap | None = None
 
     @model_validator(mode="after")
     def _held_out_stays_out(self) -> Manifest:

@@ -18,8 +18,10 @@ from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from zk0.console import progress_bar
+from zk0.data.conventions import CONVENTION_KEY
 from zk0.data.frames import ACTION, IMAGES, STATE
-from zk0.data.sim.arm import FEATURE_NAMES, ROBOT_TYPE
+from zk0.data.joints import FEATURE_NAMES
+from zk0.data.sim.arm import ROBOT_TYPE
 from zk0.data.sim.episodes import record_episodes
 from zk0.data.sim.simulation import CAMERAS, CONTROL_HZ
 from zk0.data.sim.tasks import SimTask, find_task
@@ -35,7 +37,8 @@ _ENCODER = {"vcodec": "h264", "g": 2, "crf": 18}
 
 def features(image_size: int) -> dict[str, dict[str, Any]]:
     """The dataset's features, named as LeRobot's SO-100 recorder names them."""
-    vector = {"dtype": "float32", "shape": (len(FEATURE_NAMES),), "names": list(FEATURE_NAMES)}
+    vector: dict[str, Any] = {"dtype": "float32", "shape": (len(FEATURE_NAMES),), "names": list(FEATURE_NAMES)}
+    vector["info"] = {CONVENTION_KEY: "degrees"}  # no motor's steps show in simulated values
     image = {"dtype": "video", "shape": (image_size, image_size, 3), "names": ["height", "width", "channels"]}
     return {ACTION: dict(vector), STATE: dict(vector)} | {f"{IMAGES}.{camera}": dict(image) for camera in CAMERAS}
 

@@ -12,7 +12,7 @@ from zk0.environment.check import Check
 from zk0.environment.hardware import GIB
 from zk0.environment.packages import installed
 from zk0.params import Params
-from zk0.resolve import base_kind, starting_policy
+from zk0.resolve import base_folder, starting_policy
 
 # Rough needs, on the large side. torch, lerobot and MuJoCo loaded:
 _PROCESS_BYTES = 2 * GIB
@@ -34,7 +34,7 @@ def needed_bytes(params: Params, root: Path) -> tuple[int, int]:
     limit = params.data.decoded_limit_bytes
     recorded = min(params.data.episodes * _DECODED_EPISODE_BYTES, limit)
     parts = 1 if params.data.partition.scheme == "none" else params.data.partition.sites
-    policy = _policy_bytes(starting_policy(params), root)
+    policy = _policy_bytes(starting_policy(params), params, root)
     memory = _PROCESS_BYTES + _POLICIES_IN_MEMORY * policy
     memory += simulated * recorded + (len(sources) - simulated) * parts * limit
     # Twice, since DVC keeps a copy of what a stage wrote.
@@ -43,16 +43,17 @@ def needed_bytes(params: Params, root: Path) -> tuple[int, int]:
     return memory, disk + _POLICIES_ON_DISK * policy + _RESERVE_BYTES
 
 
-def _policy_bytes(base: str, root: Path) -> int:
+def _policy_bytes(base: str, params: Params, root: Path) -> int:
     """Size of a starting policy; 0 where it is not there, which resolving it complains of."""
     if base in _POLICY_BYTES:
         return _POLICY_BYTES[base]
     try:
-        if base_kind(base) == "hub":
-            return _POLICY_BYTES["hub"]
+        folder = base_folder(base, params, root)
     except ValueError:
         return 0
-    return sum(path.stat().st_size for path in (root / Path(base).expanduser()).glob("*.safetensors"))
+    if folder is None:
+        return _POLICY_BYTES["hub"]
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def check_device(params: Params, gpus: list[dict[str, Any]]) -> Check:

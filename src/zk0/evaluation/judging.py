@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from zk0.data.frames import Frames
-from zk0.data.sim.arm import JOINTS
+from zk0.data.joints import JOINTS
 from zk0.data.sim.tasks import find_task
 from zk0.evaluation.held_out import Limits, SensorNoise, episode_errors, held_out_excess, mean_error
 from zk0.evaluation.rollouts import Rollout, roll_out

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from zk0.data.sim.arm import JOINTS
+from zk0.data.joints import JOINTS
 from zk0.evaluation.held_out import Excess, Limits, chunk_excess
 from zk0.evaluation.rollouts import Rollout
 from zk0.params import EvaluationParams

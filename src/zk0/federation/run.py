@@ -14,12 +14,13 @@ from flwr.serverapp import Grid
 
 from zk0 import __version__
 from zk0.environment import machine, versions
+from zk0.federation.fit import check_alike, check_cameras
 from zk0.federation.journal import Journal, Listener, read_lines
 from zk0.federation.plan import sites_drawn
 from zk0.federation.privacy.begin import begin_privacy, told_privacy
 from zk0.federation.protocol import Adapters
 from zk0.federation.rounds import moments_in, rows_with_best, run_rounds, why_stopped
-from zk0.federation.server import FederationError, Server
+from zk0.federation.server import Server
 from zk0.federation.site import warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.strategy import check_enough, cost
@@ -80,7 +81,8 @@ def run_federation(
     server.journal = _journal(results, states.folder, listener)
     adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
     warm = warm_policy(root, base[0], params.policy.device, adapters, params.seed if adapters.rank else 0)
-    _check_cameras(manifests, warm.start.cameras)
+    check_alike(manifests)
+    check_cameras(manifests, warm.start, params.data.missing_cameras)
     drawn = sites_drawn(len(manifests), params.federation.fraction)
     check_enough(params.federation, drawn)
     begin_privacy(server, states.folder, warm.start, drawn)
@@ -133,20 +135,6 @@ def run_federation(
     write_json(results / "run.json", report)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
     return report
-
-
-def _check_cameras(manifests: list[dict[str, Any]], known: tuple[str, ...]) -> None:
-    """Refuse sites whose cameras the policy does not know.
-
-    Raises:
-        FederationError: Names the site, its cameras and the policy's.
-    """
-    for manifest in manifests:
-        if strange := sorted(set(manifest["cameras"]) - set(known)):
-            raise FederationError(
-                f"site '{manifest['site']}' has cameras {', '.join(strange)}, which the policy does not know; it knows "
-                f"{', '.join(known)}. Map them with data.cameras"
-            )
 
 
 def _curves(state: RoundState) -> str:
@@ -214,6 +202,12 @@ def read_run(root: Path) -> dict[str, Any]:
 
 
 def locked_base(root: Path) -> tuple[str, str]:
-    """Starting policy and its digest from ``sources.lock.json``."""
+    """Starting policy and its digest from ``sources.lock.json``, as it was when it was resolved.
+
+    A branch of the Hub is the commit that it stood for then, a registered model the folder of its version.
+    """
     policy = read_json(root / "sources.lock.json")["policy"]
-    return policy["source"], policy["digest"]
+    source, digest = str(policy["source"]), str(policy["digest"])
+    if source.startswith("hub:"):
+        source = f"{source.partition('@')[0]}@{digest}"
+    return policy.get("folder", source), digest

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
+from zk0.files import read_json
+from zk0.hub import HubError, fetch_policy, how_to_fetch, why_unreachable
 from zk0.policy import nano
-from zk0.policy.build import build_full, build_nano
+from zk0.policy.build import FULL_VLM, build_full, build_nano
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, with_stats
 from zk0.policy.lora import add_adapters
 from zk0.sources import Source
@@ -34,7 +36,8 @@ def load_start(
 
     Args:
         root: Project folder; relative checkpoint paths start there.
-        base: A checkpoint folder, ``hub:OWNER/NAME@REVISION``, ``random:nano`` or ``random:full``.
+        base: As ``sources.lock.json`` resolved it: a checkpoint folder, ``hub:OWNER/NAME@COMMIT``, ``random:nano`` or
+            ``random:full``.
         device: cpu, cuda, mps or auto.
         lora_rank: Train low-rank adapters of this rank instead of the whole expert (0 = the expert).
         lora_alpha: Their scale is ``lora_alpha / lora_rank``.
@@ -47,7 +50,9 @@ def load_start(
     device = resolve_device(device)
     if base.startswith("hub:"):
         source = Source.parse(base)
-        loaded = load_checkpoint(source.name, device, source.revision)
+        loaded = _from_hub(source.name, source.revision or "main", device)
+    elif base.startswith("mlflow:"):
+        raise ValueError(f"{base} stands for a folder that `zk0 validate` writes into sources.lock.json; run it first")
     elif base.startswith("random:"):
         loaded = _random(base.removeprefix("random:"))
         loaded.policy.to(device)
@@ -57,6 +62,26 @@ def load_start(
         add_adapters(loaded.policy, lora_rank, lora_alpha, seed)
     loaded.policy.eval()
     return loaded
+
+
+def _from_hub(repository: str, revision: str, device: str) -> LoadedPolicy:
+    """A policy of the Hub, from the local cache where it is there.
+
+    Its vision-language model is on the Hub as well, unless the checkpoint carries it.
+    """
+    import httpx
+
+    folder = fetch_policy(repository, revision)
+    if missing := [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]:
+        raise HubError(f"hub:{repository}@{revision} is no policy checkpoint: {', '.join(missing)} not found in it")
+    try:
+        return load_checkpoint(folder, device)
+    except (OSError, httpx.HTTPError) as error:
+        named = read_json(folder / "config.json").get("vlm_model_name", FULL_VLM)
+        raise HubError(
+            f"hub:{repository}@{revision} needs {named}, which is not in the local Hub cache, and "
+            f"{why_unreachable(error)}. {how_to_fetch(named, 'model', 'main')}"
+        ) from error
 
 
 def _random(size: str) -> LoadedPolicy:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from zk0.console import progress_bar
+from zk0.data.joints import JOINTS
 from zk0.data.manifest import Manifest, read_manifests
-from zk0.data.sim.arm import JOINTS
 from zk0.evaluation.held_out import Excess, Limits, held_out_loss
 from zk0.evaluation.intervals import wilson
 from zk0.evaluation.judging import judge_actions, roll_out_source

@@ -20,10 +20,11 @@ from zk0.comparison.runner import Runner
 from zk0.comparison.studies import Study
 from zk0.comparison.tables import overview
 from zk0.console import console
+from zk0.data.calibration import MEASURED
 from zk0.data.manifest import MANIFESTS
 from zk0.files import read_json, write_json
 from zk0.params import Params, with_changes
-from zk0.resolve import base_kind, resolve_sources
+from zk0.resolve import base_folder, resolve_sources
 from zk0.sources import Source
 from zk0.stages import prepare
 
@@ -70,8 +71,12 @@ def prepared(root: Path, params: Params) -> StudyProject:
 def _absolute(root: Path, params: Params) -> dict[str, object]:
     """Paths of this project as seen from the study's folder."""
     changes: dict[str, object] = {}
-    if base_kind(params.policy.base) == "folder":
-        changes["policy.base"] = str((root / Path(params.policy.base).expanduser()).resolve())
+    if (folder := base_folder(params.policy.base, params, root)) is not None:
+        changes["policy.base"] = str(folder.resolve())
+    changes["data.calibrations"] = {
+        name: str((root / Path(file).expanduser()).resolve()) if isinstance(file, str) and file != MEASURED else file
+        for name, file in params.data.calibrations.items()
+    }
     for part in ("sites", "unseen"):
         changes[f"data.{part}"] = {name: _source(root, text) for name, text in getattr(params.data, part).items()}
     return changes

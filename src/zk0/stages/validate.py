@@ -13,7 +13,7 @@ from zk0.environment import Check, check_environment
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.params import Params
-from zk0.resolve import resolve_sources, starting_policy
+from zk0.resolve import moving, resolve_sources, starting_policy
 
 REPORT = Path("results/environment.json")
 LOCK = Path("sources.lock.json")
@@ -27,7 +27,7 @@ def run(root: Path, params: Params) -> None:
     """
     report = check_environment(params, root)
     lock, check = _sources(root, params)
-    report["checks"].append(check.as_dict())
+    report["checks"] += [one.as_dict() for one in (check, *_revisions(lock))]
     report["passed"] = report["passed"] and check.passed
     write_json(root / REPORT, report)
     console.print(_table(report["checks"]))
@@ -50,6 +50,23 @@ def _sources(root: Path, params: Params) -> tuple[dict[str, Any], Check]:
     count = len(lock["sources"]) + len(lock["unseen"])
     found = f"{count} sources; {starting_policy(params)} at {lock['policy']['digest'][:12]}"
     return lock, Check("sources", True, found, expected, advice)
+
+
+def _revisions(lock: dict[str, Any]) -> list[Check]:
+    """A note on every hub source that another run may find changed."""
+    entries = {**lock.get("sources", {}), **lock.get("unseen", {}), "policy.base": lock.get("policy", {"source": ""})}
+    return [
+        Check(
+            f"revision of {name}",
+            False,
+            f"{entry['source']} is commit {entry['digest'][:12]} now, and may move on",
+            f"{pinned}, where a run must be repeatable",
+            "name the commit where the source is named",
+            "warning",
+        )
+        for name, entry in entries.items()
+        if (pinned := moving(entry["source"], entry.get("digest", "")))
+    ]
 
 
 def _holds(path: Path, value: dict[str, Any]) -> bool:

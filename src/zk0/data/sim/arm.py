@@ -19,15 +19,8 @@ import mujoco
 import numpy as np
 import trimesh
 
-JOINTS: tuple[str, ...] = (
-    "shoulder_pan",
-    "shoulder_lift",
-    "elbow_flex",
-    "wrist_flex",
-    "wrist_roll",
-    "gripper",
-)
-FEATURE_NAMES: tuple[str, ...] = tuple(f"{joint}.pos" for joint in JOINTS)
+from zk0.data.joints import JOINTS
+
 TOOL_SITE = "gripperframe"
 WRIST_CAMERA = "wrist_cam"
 ROBOT_TYPE = "so101_follower"

@@ -1,0 +1,135 @@
+"""Which format a LeRobot dataset's folder has, and whether all of its files are there.
+
+Read from ``meta/`` alone, with neither torch nor LeRobot: what cannot be used is refused before
+gigabytes are downloaded or decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from zk0.errors import DataError
+from zk0.files import read_json
+
+INFO = Path("meta/info.json")
+V21_TABLES = tuple(Path("meta") / name for name in ("tasks.jsonl", "episodes.jsonl", "episodes_stats.jsonl"))
+# LeRobot 0.3.3 was the last to carry the converter from 2.0; it works on a repository of one's own on the Hub.
+_OLDER = (
+    "LeRobot 0.3.3 converts it to v2.1 in an environment of its own, on the Hub: `pip install lerobot==0.3.3` and "
+    "`python -m lerobot.datasets.v21.convert_dataset_v20_to_v21 --repo-id=OWNER/NAME`; then `zk0 data convert "
+    "hub:OWNER/NAME@main FOLDER`"
+)
+
+
+def read_info(root: Path) -> dict[str, Any]:
+    """``meta/info.json`` of a dataset.
+
+    Raises:
+        DataError: It is missing, no mapping, or lacks what every LeRobot dataset says of itself.
+    """
+    path = root / INFO
+    try:
+        info = read_json(path)
+    except FileNotFoundError as error:
+        if (root / "meta_data" / "info.json").is_file():
+            raise DataError(f"{root} has a LeRobot format of 1.x; v3.0 is needed. Record it anew") from error
+        raise DataError(f"{root} is no LeRobot dataset: {path} not found") from error
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    if not isinstance(info, dict) or not isinstance(info.get("features"), dict) or "fps" not in info:
+        raise DataError(f"{path} does not describe a LeRobot dataset: a mapping with fps and features was expected")
+    return info
+
+
+def version_of(info: Mapping[str, Any]) -> str:
+    """The format as LeRobot writes it, such as ``v3.0``; ``unknown`` where a dataset does not say."""
+    return str(info.get("codebase_version") or "unknown")
+
+
+def require_v3(info: Mapping[str, Any], name: str, source: str) -> None:
+    """Refuse any format but v3.
+
+    Args:
+        info: The dataset's.
+        name: For the message.
+        source: As a person would write it in params or on the command line.
+
+    Raises:
+        DataError: Another format; says which command converts it, where one does.
+    """
+    version = version_of(info)
+    if version.startswith("v3"):
+        return
+    if version == "v2.1":
+        raise DataError(
+            f"{name} has LeRobot format v2.1; v3.0 is needed. Convert it into a new folder, which leaves it as it is: "
+            f"`zk0 data convert {source} FOLDER`, then name local:FOLDER as the source"
+        )
+    if version.startswith(("v2", "2")):
+        raise DataError(f"{name} has LeRobot format {version}; v3.0 is needed. {_OLDER}")
+    if version.startswith(("v1", "1")):
+        raise DataError(f"{name} has LeRobot format {version}; v3.0 is needed. Record it anew")
+    raise DataError(f"{name}: unknown LeRobot format {version}; v3.0 is needed")
+
+
+def missing_files(root: Path, info: Mapping[str, Any]) -> list[str]:
+    """Files that the metadata of a v2.1 or v3 dataset speaks of and that are not there, relative to its folder.
+
+    Of other formats it is not known: none.
+
+    Raises:
+        DataError: The metadata cannot be read.
+    """
+    version = version_of(info)
+    if version == "v2.1":
+        named = _v21_files(root, info)
+    elif version.startswith("v3"):
+        named = _v3_files(root, info)
+    else:
+        return []
+    try:
+        return [path.as_posix() for path in dict.fromkeys(named) if not (root / path).is_file()]
+    except (KeyError, IndexError, AttributeError) as error:
+        raise DataError(
+            f"{root / INFO}: data_path or video_path is not a pattern of LeRobot {version} ({error}); the dataset was "
+            "written by something else"
+        ) from error
+
+
+def _videos(info: Mapping[str, Any]) -> list[str]:
+    return [name for name, feature in info["features"].items() if feature.get("dtype") == "video"]
+
+
+def _v21_files(root: Path, info: Mapping[str, Any]) -> Iterator[Path]:
+    yield from V21_TABLES
+    size = int(info.get("chunks_size") or 1000)
+    for episode in range(int(info.get("total_episodes") or 0)):
+        place = {"episode_chunk": episode // size, "episode_index": episode}
+        yield Path(info["data_path"].format(**place))
+        for camera in _videos(info):
+            yield Path(info["video_path"].format(**place, video_key=camera))
+
+
+def _v3_files(root: Path, info: Mapping[str, Any]) -> Iterator[Path]:
+    yield Path("meta/tasks.parquet")
+    tables = sorted((root / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
+    if not tables:
+        yield Path("meta/episodes/chunk-000/file-000.parquet")
+    kinds = {"data": info.get("data_path"), **{f"videos/{camera}": info.get("video_path") for camera in _videos(info)}}
+    for table in tables:
+        for kind, pattern in kinds.items():
+            columns = [f"{kind}/chunk_index", f"{kind}/file_index"]
+            try:
+                rows = pq.read_table(table, columns=columns)
+            except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+                raise DataError(f"{table}: cannot be read: {error}") from error
+            if rows.column_names != columns or not pattern:
+                continue  # the check of the dataset says which column is missing
+            for chunk, file in dict.fromkeys(zip(*(rows.column(name).to_pylist() for name in columns), strict=True)):
+                camera = kind.removeprefix("videos/")
+                yield Path(str(pattern).format(chunk_index=chunk, file_index=file, video_key=camera))
