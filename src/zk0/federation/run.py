@@ -20,7 +20,7 @@ from zk0.federation.plan import sites_drawn
 from zk0.federation.privacy.begin import begin_privacy, told_privacy
 from zk0.federation.protocol import Adapters
 from zk0.federation.rounds import moments_in, rows_with_best, run_rounds, why_stopped
-from zk0.federation.server import Server
+from zk0.federation.server import FederationError, Server
 from zk0.federation.site import warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.strategy import check_enough, cost
