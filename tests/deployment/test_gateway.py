@@ -495,7 +495,7 @@ def test_a_body_that_stops_is_refused(federation: Federation, kitchen: NodeKey) 
         connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\nonly this")
         status, body = read_answer(connection)
 
-    assert (status, json.loads(body)) == (408, {"detail": "the request came too slowly"})
+    assert (status, json.loads(body)) == (503, {"detail": "the request came too slowly"})
 
 
 def test_plain_text_gets_nothing(federation: Federation) -> None:

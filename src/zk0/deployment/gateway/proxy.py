@@ -157,7 +157,8 @@ class Gateway:
                 async with asyncio.timeout(wait):
                     event = await receive()
             except TimeoutError:
-                raise Refused(408, "slow-body", "the request came too slowly", site.fingerprint, site.name) from None
+                # Not 408: a node behind a bad line is to try again, and at that status Flower's gives up.
+                raise Refused(503, "slow-body", "the request came too slowly", site.fingerprint, site.name) from None
             if event["type"] == "http.disconnect":
                 raise _Gone
             more = event.get("more_body", False)
