@@ -15,3 +15,14 @@ def nearest_hint(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     match = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean '{match[0]}'?" if match else f"; known are {', '.join(names)}"
+
+
+def check_site_name(name: str) -> str:
+    """A site's name as it is, if it may be one: it becomes part of file names, tables and metrics.
+
+    Raises:
+        ValueError: It is empty or holds something else than letters, digits, '-' and '_'.
+    """
+    if not name or not all(character.isalnum() or character in "-_" for character in name):
+        raise ValueError(f"site name '{name}' may hold letters, digits, '-' and '_' only")
+    return name

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from zk0.data.joints import ARM_JOINTS
-from zk0.names import nearest_hint
+from zk0.names import check_site_name, nearest_hint
 from zk0.sources import Source
 
 PARAMS_FILE = Path("params.yaml")
@@ -80,8 +80,7 @@ class DataParams(_Section):
     @classmethod
     def _sources_parse(cls, sources: dict[str, str]) -> dict[str, str]:
         for name, text in sources.items():
-            if not name or not all(c.isalnum() or c in "-_" for c in name):
-                raise ValueError(f"site name '{name}' may hold letters, digits, '-' and '_' only")
+            check_site_name(name)
             Source.parse(text)
         return sources
 

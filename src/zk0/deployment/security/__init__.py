@@ -1,0 +1,1 @@
+"""Certificates, keys and secrets of one federation; see docs/SECURITY.md."""

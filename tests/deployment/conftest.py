@@ -1,0 +1,57 @@
+"""One federation for all tests of a session: authority, SuperLink behind its gateway, and the keys of its sites."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from network_services import OFFLINE, Federation, free_port, healthy, service, superlink_words, wait_until
+
+from zk0.deployment.gateway.config import GatewayConfig
+from zk0.deployment.security.authority import Authority
+from zk0.deployment.security.places import initialise
+
+
+@pytest.fixture(scope="session")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """SuperLink and gateway, with small limits; tests admit sites of their own."""
+    root = tmp_path_factory.mktemp("federation")
+    places = initialise(root / "security", ["127.0.0.1"], "arms")
+    superlink_port, gateway_port, metrics_port = free_port(), free_port(), free_port()
+    config = GatewayConfig.of(
+        places,
+        host="127.0.0.1",
+        port=gateway_port,
+        upstream=f"https://127.0.0.1:{superlink_port}",
+        metrics_port=metrics_port,
+        object_limit_bytes=8 << 20,
+        head_s=1.5,
+        pause_s=1.5,
+        requests_burst=4000,
+        connections_per_address=40,
+        log_lines_per_minute=1000,
+    )
+    config.write(root / "gateway.yaml")
+    with ExitStack() as stack:
+        superlink = stack.enter_context(
+            service(
+                superlink_words(places, superlink_port, root / "superlink.db"),
+                root / "superlink.log",
+                {"FLWR_HOME": str(root / "superlink-home"), **OFFLINE},
+            )
+        )
+        words = [sys.executable, "-m", "zk0.deployment.gateway", "--config", root / "gateway.yaml"]
+        gateway = stack.enter_context(service(words, root / "gateway.log"))
+        made = Federation(root, places, superlink_port, gateway_port, metrics_port, superlink, gateway)
+        url = f"https://{made.gateway_address}"
+        wait_until(lambda: healthy(url, made.authority), f"health of SuperLink and gateway (see {root})")
+        yield made
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """An authority with nothing issued."""
+    return Authority.create(tmp_path / "authority", "arms")
