@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-console = Console(highlight=False, soft_wrap=True)
+# No emoji: a fingerprint with ":CD:" in it would get a disc.
+console = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 @contextlib.contextmanager

@@ -151,7 +151,7 @@ def _admit(path: Path, number: int, key: PublicKey) -> None:
 
 
 def test_commands_side_by_side_lose_nothing(registry: SiteRegistry, keys: list[PublicKey]) -> None:
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a process with threads is not to be forked
     processes = [context.Process(target=_admit, args=(registry.path, n, key)) for n, key in enumerate(keys)]
     for process in processes:
         process.start()
