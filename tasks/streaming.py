@@ -15,6 +15,10 @@ _LAST = 15
 class CommandFailed(RuntimeError):
     """A command ended with another status than 0; the message is its last lines."""
 
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 def stream(
     command: Sequence[str],
@@ -64,5 +68,5 @@ def stream(
             process.terminate()
             raise
     if process.returncode:
-        raise CommandFailed("\n".join(lines[-_LAST:]))
+        raise CommandFailed("\n".join(lines[-_LAST:]), process.returncode)
     return lines

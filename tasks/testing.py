@@ -102,22 +102,22 @@ def integration_tests(root: Path, paths: Sequence[str] = ()) -> State[Step]:
 
 def _run_suite(root: Path, name: str, expression: str, paths: Sequence[str], further: bool) -> str | None:
     """Run one suite; None where pytest found no test."""
-    ended = None
+    command = suite_command(expression, root / JUNIT[name], paths, further)
+    status, ended = 0, ""
     try:
-        stream(
-            suite_command(expression, root / JUNIT[name], paths, further),
-            root,
-            environment={"COVERAGE_FILE": str(root / FOLDER / ".coverage")},
-            without=NOT_FOR_TESTS,
-        )
+        stream(command, root, environment=_coverage_file(root), without=NOT_FOR_TESTS)
     except CommandFailed as error:
-        ended = str(error)
+        status, ended = error.status, str(error)
     try:
         suite = read_suite(root / JUNIT[name])
     except TestingError as error:
-        raise TestingError(f"{error}\n{ended or ''}") from error
-    summary = judge_suite(suite, ended)
-    return summary if suite.count else None
+        raise TestingError(f"{error}\n{ended}") from error
+    return judge_suite(suite, status, ended)
+
+
+def _coverage_file(root: Path) -> dict[str, str]:
+    """Beside a developer's own, which stays as it is."""
+    return {"COVERAGE_FILE": str(root / FOLDER / ".coverage")}
 
 
 @task(name=SIMULATION, cache_policy=NO_CACHE)
@@ -165,7 +165,7 @@ def coverage_analysis(root: Path) -> State[Step]:
     path = root / COVERAGE_JSON
     command = [sys.executable, "-m", "coverage", "json", "-q", "-o", str(path), "--fail-under=0"]
     try:
-        stream(command, root, environment={"COVERAGE_FILE": str(root / FOLDER / ".coverage")}, without=NOT_FOR_TESTS)
+        stream(command, root, environment=_coverage_file(root), without=NOT_FOR_TESTS)
     except CommandFailed as error:
         raise TestingError(f"no coverage to analyse: see the unit tests\n{error}") from error
     return _good(COVERAGE, judge_coverage(read_coverage(path, read_gate(root))))

@@ -28,7 +28,7 @@ def test_every_outcome_is_read(tested: Path) -> None:
 
 def test_failures_are_named(tested: Path) -> None:
     with pytest.raises(TestingError) as error:
-        judge_suite(read_suite(tested / JUNIT[UNIT]), "1 failed")
+        judge_suite(read_suite(tested / JUNIT[UNIT]), 1, "1 failed")
 
     lines = str(error.value).splitlines()
     assert lines[0] == "1 passed, 2 failed, 1 skipped"
@@ -38,9 +38,22 @@ def test_failures_are_named(tested: Path) -> None:
 def test_pytest_may_fail_without_a_failing_test(tested: Path) -> None:
     suite = read_suite(tested / JUNIT[UNIT]).model_copy(update={"failures": ()})
 
-    assert judge_suite(suite, None) == "1 passed, 0 failed, 1 skipped"
-    with pytest.raises(TestingError, match=r"no test failed .*, but pytest did\nout of memory"):
-        judge_suite(suite, "out of memory")
+    assert judge_suite(suite, 0, "") == "1 passed, 0 failed, 1 skipped"
+    with pytest.raises(TestingError, match=r"pytest failed, though no test did .*\nout of memory"):
+        judge_suite(suite, 3, "out of memory")
+
+
+def test_no_test_is_told_from_a_wrong_path(tmp_path: Path) -> None:
+    (tmp_path / "test_empty.py").touch()
+    for path, expected in (("test_empty.py", None), ("absent", "file or directory not found")):
+        done = run_alone(tmp_path, *suite_command("not services", tmp_path / "unit.xml", [path]))
+        suite = read_suite(tmp_path / "unit.xml")
+        assert suite.count == 0
+        if expected is None:
+            assert judge_suite(suite, done.returncode, done.stdout) is None
+        else:
+            with pytest.raises(TestingError, match=expected):
+                judge_suite(suite, done.returncode, done.stdout + done.stderr)
 
 
 def test_module_that_cannot_be_imported_fails(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from zk0.validation.records import Case, Suite, TestingError, last_lines
 
 MARKER = "services"
 _SLOWEST = 10
+_NO_TEST = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
 _NEEDED = ("pytest", "pytest_cov", "pytest_timeout")
 # A test decides for itself what it is told: neither the flow that runs the tests, nor pytest or coverage around
 # that flow, may speak to it through variables that it would not find in a shell.
@@ -82,12 +83,13 @@ def _case(element: ElementTree.Element) -> Case:
     return Case(name=name, outcome="passed", seconds=seconds)
 
 
-def judge_suite(suite: Suite, ended: str | None) -> str:
-    """What a suite came to, in a sentence.
+def judge_suite(suite: Suite, status: int, ended: str) -> str | None:
+    """What a suite came to, in a sentence; None where pytest looked and found no test.
 
     Args:
         suite: What pytest wrote.
-        ended: The last lines of a call that ended with another status than 0, or None.
+        status: What its call ended with.
+        ended: Its last lines.
 
     Raises:
         TestingError: A test failed, or pytest itself did.
@@ -96,6 +98,8 @@ def judge_suite(suite: Suite, ended: str | None) -> str:
         tests = "\n".join(f"{case.name}: {case.message}" for case in suite.failures[:_SLOWEST])
         more = len(suite.failures) - _SLOWEST
         raise TestingError(f"{suite.summary}\n{tests}" + (f"\nand {more} more" if more > 0 else ""))
-    if ended is not None and suite.count:
-        raise TestingError(f"no test failed ({suite.summary}), but pytest did\n{ended}")
+    if status == _NO_TEST:
+        return None
+    if status:
+        raise TestingError(f"pytest failed, though no test did ({suite.summary})\n{ended}")
     return suite.summary
