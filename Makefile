@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 install: $(STAMP) ## install what is missing into .venv
 
@@ -20,6 +20,9 @@ demo: $(STAMP) ## the whole job on the embedded default: four sites, one policy,
 
 test: $(STAMP) ## all tests, with coverage of src, flows and tasks
 	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --durations=10 -q
+
+test-services: $(STAMP) ## the tests with real servers and clients on loopback
+	@$(BIN)/python -m pytest -m services --durations=10 -q
 
 lint: $(STAMP) ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -45,4 +48,4 @@ down: ## stop them
 lock: ## resolve anew and write requirements/lock.txt
 	@scripts/lock
 
-.PHONY: help install demo test lint bench bench-quick ui up down lock
+.PHONY: help install demo test test-services lint bench bench-quick ui up down lock

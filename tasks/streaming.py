@@ -15,12 +15,17 @@ _LAST = 15
 class CommandFailed(RuntimeError):
     """A command ended with another status than 0; the message is its last lines."""
 
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
 
 def stream(
     command: Sequence[str],
     root: Path,
     *,
     environment: Mapping[str, str] | None = None,
+    without: tuple[str, ...] = (),
     leave_out: tuple[str, ...] = (),
     on_line: Callable[[str], None] = lambda line: None,
 ) -> list[str]:
@@ -30,6 +35,7 @@ def stream(
         command: Program and arguments.
         root: Project folder, where it runs.
         environment: Further variables.
+        without: Beginnings of variables' names that the command does not inherit.
         leave_out: Beginnings of lines that are not worth logging.
         on_line: Called with each line.
 
@@ -40,6 +46,7 @@ def stream(
         CommandFailed: Its exit status was not 0.
     """
     logger = get_run_logger()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(without)}
     lines: list[str] = []
     with subprocess.Popen(
         command,
@@ -47,7 +54,7 @@ def stream(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
+        env={**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
     ) as process:
         assert process.stdout is not None
         try:
@@ -61,5 +68,5 @@ def stream(
             process.terminate()
             raise
     if process.returncode:
-        raise CommandFailed("\n".join(lines[-_LAST:]))
+        raise CommandFailed("\n".join(lines[-_LAST:]), process.returncode)
     return lines

@@ -116,6 +116,18 @@ def demo() -> None:
     console.print("schedules  make up, then http://127.0.0.1:4200", markup=False)
 
 
+@app.command(rich_help_panel="Start here")
+def simulate(
+    folder: Annotated[Path, typer.Option(help="Its own; an earlier simulation there is removed.")] = Path(
+        "state/simulation"
+    ),
+) -> None:
+    """Federate three sites on small params in a folder of its own, and judge what it gives. Params stay as they are."""
+    from zk0.stages import simulate
+
+    simulate.run(Path.cwd(), folder)
+
+
 @app.command(rich_help_panel="Services")
 def up(port: Annotated[int, typer.Option(help="The server's, on loopback.")] = 4200) -> None:
     """Start Prefect's server and a worker, with the nightly and weekly schedules."""

@@ -111,6 +111,23 @@ def test_quick_benchmarks_are_compared_with_earlier_ones(served: Any) -> None:
     assert any("are worse than before" in artifact["data"] for artifact in found)
 
 
+def test_testing_is_deployed_and_shows_its_report(served: Any) -> None:
+    """The documented command, of a part: a path without tests and a benchmark that does not exist fail the flow."""
+    project, api = served
+    words = ["prefect", "deployment", "run", "testing/weekly", "--watch"]
+    words += ["--param", 'tests=["absent"]', "--param", 'benchmarks=["nonesuch"]']
+
+    done = project.attempt(*words, PREFECT_API_URL=api, timeout=580)
+
+    assert done.returncode != 0
+    (ended,) = [state for state in _states(api) if state["type"] == "FAILED"]
+    assert "3 of 5 steps failed: unit tests, " in ended["message"] and "see results/testing.html" in ended["message"]
+    found = [a for a in _post(f"{api}/artifacts/filter", {"limit": 100}) if a["key"] == "validation"]
+    assert "file or directory not found: absent" in found[0]["data"]
+    assert "| federated simulation | passed | 3 sites, 3 rounds" in found[0]["data"]
+    assert (project.root / "results/testing.html").is_file()
+
+
 def test_artifacts_show_the_run(served: Any) -> None:
     _, api = served
     keys = {artifact["key"] for artifact in _post(f"{api}/artifacts/filter", {"limit": 100})}

@@ -125,15 +125,7 @@ class Facts:
     @cached_property
     def git(self) -> str | None:
         """Revision of the code, and whether it has uncommitted changes."""
-        git = ["git", "-C", str(self.root)]
-        try:
-            head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-            changes = subprocess.run(
-                [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        return head.stdout.strip() + (", with uncommitted changes" if changes.stdout.strip() else "")
+        return git_revision(self.root)
 
     @cached_property
     def sources(self) -> dict[str, dict[str, Any]]:
@@ -191,6 +183,19 @@ class Facts:
     def own_evaluation(self) -> dict[str, Any] | None:
         """The evaluation, if this run made it or found it fresh."""
         return None if "evaluate" in self.unread else self.evaluation
+
+
+def git_revision(root: Path) -> str | None:
+    """Revision of the code, and whether it has uncommitted changes; None outside a repository."""
+    git = ["git", "-C", str(root)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + (", with uncommitted changes" if changes.stdout.strip() else "")
 
 
 def get(value: Any, *keys: str) -> Any:

@@ -5,34 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from zk0.files import write_text
 from zk0.reporting import curves, figures, view
-from zk0.reporting import format as fmt
 from zk0.reporting.inputs import Inputs, read_inputs
+from zk0.reporting.pages import environment, verbatim
 from zk0.reporting.verdict import judge
 from zk0.reporting.videos import TaskScenes, read_scenes
-
-TEMPLATES = Path(__file__).parent / "templates"
-_FILTERS = (
-    fmt.number,
-    fmt.count,
-    fmt.signed,
-    fmt.percent,
-    fmt.signed_percent,
-    fmt.points,
-    fmt.degrees,
-    fmt.data_size,
-    fmt.duration,
-    fmt.moment,
-    fmt.quantity,
-    fmt.plain,
-    fmt.machine,
-)
 
 
 @dataclass(frozen=True)
@@ -65,7 +47,7 @@ def write_report(root: Path, out: Path) -> None:
 def render(inputs: Inputs, scenes: list[TaskScenes]) -> str:
     """The report as HTML."""
     verdict = judge(inputs.evaluation, inputs.run.best_round)
-    page = _environment().get_template("report.html.j2")
+    page = environment().get_template("report.html.j2")
     return page.render(
         run=inputs.run,
         rounds=inputs.rounds,
@@ -85,28 +67,10 @@ def render(inputs: Inputs, scenes: list[TaskScenes]) -> str:
         params_sections=view.params_sections(inputs.run.params),
         plots=_plots(inputs),
         versions={**inputs.environment.packages, **inputs.run.versions},
-        styles=_verbatim("styles.css"),
-        script=_verbatim("report.js"),
+        styles=verbatim("styles.css"),
+        script=verbatim("report.js"),
         plotly=Markup(get_plotlyjs()),
     )
-
-
-def _environment() -> jinja2.Environment:
-    """Templates that escape whatever comes from files, and refuse names they do not know."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update({function.__name__: function for function in _FILTERS})
-    return environment
-
-
-def _verbatim(name: str) -> Markup:
-    """The package's own style sheet or script, which must not be escaped."""
-    return Markup((TEMPLATES / name).read_text())
 
 
 def _plots(inputs: Inputs) -> dict[str, Plot]:
