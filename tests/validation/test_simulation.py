@@ -76,8 +76,9 @@ def test_real_run_is_judged(small_params: Params, tmp_path: Path) -> None:
     assert "model.safetensors not found" in simulate._loads(folder, "last").found
 
     # The same again, without learning: an earlier run's rounds do not help it.
+    still = with_changes(longer, {"training.learning_rate": 1e-30, "training.final_learning_rate": 1e-30})
     with pytest.raises(TestingError, match=r"held-out loss fell: .*, expected the last below the starting model's"):
-        simulate.run(ROOT, folder, with_changes(longer, {"training.learning_rate": 1e-30}))
+        simulate.run(ROOT, folder, still)
 
 
 def test_another_folder_is_left_alone(small_params: Params, tmp_path: Path) -> None:
