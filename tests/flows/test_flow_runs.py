@@ -121,7 +121,7 @@ def test_testing_is_deployed_and_shows_its_report(served: Any) -> None:
 
     assert done.returncode != 0
     (ended,) = [state for state in _states(api) if state["type"] == "FAILED"]
-    assert "3 of 5 steps failed: unit tests, " in ended["message"] and "see results/testing.html" in ended["message"]
+    assert "4 of 5 steps failed: unit tests, " in ended["message"] and "see results/testing.html" in ended["message"]
     found = [a for a in _post(f"{api}/artifacts/filter", {"limit": 100}) if a["key"] == "validation"]
     assert "file or directory not found: absent" in found[0]["data"]
     assert "| federated simulation | passed | 3 sites, 3 rounds" in found[0]["data"]
