@@ -205,7 +205,7 @@ def test_reading_says_what_is_wrong(authority: Authority, tmp_path: Path) -> Non
     with pytest.raises(StageError, match=r"is valid from .* set the clock"):
         authority.server("later")
     with pytest.raises(StageError, match="was not issued by this federation's authority"):
-        Authority(authority.folder, other.certificate).server()
+        Authority(other.certificate, authority.folder).server()
     good.key_path.write_bytes((authority.folder / "later" / "server.key").read_bytes())
     with pytest.raises(StageError, match="does not belong to the private key beside it"):
         authority.server()

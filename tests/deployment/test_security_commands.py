@@ -83,6 +83,17 @@ def test_show_fails_when_one_has_expired_and_rotate_mends_it(folder: Path) -> No
     assert authority.server(GATEWAY).hosts == ("192.0.2.7", "localhost", "127.0.0.1", "::1")
 
 
+def test_an_owner_makes_a_key_pair_once(tmp_path: Path) -> None:
+    made = zk0("client", "keys", "--keys", tmp_path / "keys", "--name", "kitchen")
+
+    pair = NodeKey.open(tmp_path / "keys")
+    assert made.exit_code == 0 and str(pair.public_path) in made.output and pair.fingerprint in made.output
+    assert pair.public_path.read_text().strip().endswith(" kitchen")
+    assert "is there already, and nothing overwrites a key" in message(
+        zk0("client", "keys", "--keys", tmp_path / "keys")
+    )
+
+
 def test_a_site_from_its_key_to_its_end(folder: Path, tmp_path: Path) -> None:
     key, new = NodeKey.create(tmp_path / "key"), NodeKey.create(tmp_path / "new")
     where = ("--server", "robots.example.org:9443", "--folder", folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from federated_sites import (
@@ -66,3 +68,9 @@ def test_replies_come_one_by_one(prepared: Path) -> None:
     assert served == [0]
     next(replies)
     assert served == [0, 1]
+
+
+def test_a_site_with_a_real_arm_needs_no_simulator() -> None:
+    code = "import sys, zk0.federation.client_app\nassert not {'mujoco', 'zk0.data.sim.simulation'} & set(sys.modules)"
+
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,7 @@ from zk0.comparison.project import StudyProject
 from zk0.data.manifest import Manifest
 from zk0.errors import StageError
 from zk0.evaluation.held_out import episode_errors, held_out_loss, mean_error
-from zk0.evaluation.judging import roll_out_source
+from zk0.evaluation.rollouts import roll_out_source
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 import xxhash
 
-from zk0.data.sim.episodes import Episode
+if TYPE_CHECKING:  # a site with a real arm needs no simulator
+    from zk0.data.sim.episodes import Episode
 
 STATE = "observation.state"
 ACTION = "action"

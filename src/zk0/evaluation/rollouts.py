@@ -10,11 +10,13 @@ import torch
 
 from zk0.data.frames import IMAGES, STATE
 from zk0.data.sim.simulation import Simulation
-from zk0.data.sim.tasks import SimTask
+from zk0.data.sim.tasks import SimTask, find_task
+from zk0.params import EvaluationParams
 from zk0.policy import flow
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.inputs import observed
 from zk0.seeding import torch_rng
+from zk0.sources import Source
 
 VIDEO_SIZE = 192
 
@@ -118,6 +120,30 @@ def roll_out(
     finally:
         first.close()
     return results
+
+
+def roll_out_source(
+    loaded: LoadedPolicy,
+    source: str,
+    settings: EvaluationParams,
+    scenes: Sequence[int],
+    *,
+    side_by_side: int = 10,
+    filmed: int = 0,
+) -> list[Rollout]:
+    """Closed-loop episodes of a source's task; none where there is no simulator of it. See :func:`roll_out`."""
+    parsed = Source.parse(source)
+    if parsed.kind != "sim" or not scenes:
+        return []
+    return roll_out(
+        loaded,
+        find_task(parsed.name),
+        scenes,
+        max_steps=settings.max_steps,
+        actions_per_look=settings.actions_per_look,
+        side_by_side=side_by_side,
+        filmed=filmed,
+    )
 
 
 def _act(loaded: LoadedPolicy, runs: Sequence[_Run], look: int) -> np.ndarray:

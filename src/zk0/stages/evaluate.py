@@ -16,8 +16,7 @@ from zk0.data.manifest import Manifest, read_manifests
 from zk0.data.sim.simulation import CONTROL_HZ
 from zk0.errors import StageError
 from zk0.evaluation.held_out import Excess, Limits
-from zk0.evaluation.judging import roll_out_source
-from zk0.evaluation.rollouts import Rollout
+from zk0.evaluation.rollouts import Rollout, roll_out_source
 from zk0.evaluation.safety import rollout_excess, safety_report, step_limits
 from zk0.evaluation.scores import gains
 from zk0.evaluation.video import write_video

@@ -12,8 +12,8 @@ from zk0.data.joints import JOINTS
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.evaluation.held_out import Excess, Limits, held_out_loss
 from zk0.evaluation.intervals import wilson
-from zk0.evaluation.judging import judge_actions, roll_out_source
-from zk0.evaluation.rollouts import Rollout
+from zk0.evaluation.judging import judge_actions
+from zk0.evaluation.rollouts import Rollout, roll_out_source
 from zk0.evaluation.safety import rollout_excess, safety_report
 from zk0.federation.site import Site
 from zk0.federation.statistics import merge_all, moments_of

@@ -20,10 +20,9 @@ from zk0.deployment.gateway.config import GatewayConfig
 from zk0.deployment.gateway.connections import GuardedProtocol
 from zk0.deployment.gateway.journal import log_as_json, tell
 from zk0.deployment.gateway.proxy import Gateway
-from zk0.deployment.security.certificates import check_dates, check_issuer, check_key, read_certificate, read_key
+from zk0.deployment.security.certificates import INIT, check_server, read_certificate
 from zk0.errors import StageError
 
-_ROTATE = "`zk0 security rotate` issues a new one"
 _LOOK_S = 1.0
 
 
@@ -46,12 +45,8 @@ def check_files(config: GatewayConfig) -> float:
     Raises:
         StageError: One is missing, damaged, expired, of another authority, or open to others.
     """
-    certificate = read_certificate(config.certificate, "`zk0 security init --host NAME` makes one")
-    authority = read_certificate(config.authority, "`zk0 security init --host NAME` makes one")
-    origin = str(config.certificate)
-    check_issuer(certificate, authority, origin, _ROTATE)
-    check_dates(certificate, origin, _ROTATE)
-    check_key(certificate, read_key(config.key, _ROTATE), origin, _ROTATE)
+    certificate, authority = (read_certificate(path, INIT) for path in (config.certificate, config.authority))
+    check_server(certificate, config.key, authority, str(config.certificate))
     return certificate.not_valid_after_utc.timestamp()
 
 

@@ -25,9 +25,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from zk0.deployment.security.certificates import (
+    INIT,
+    ROTATE,
     check_dates,
-    check_issuer,
     check_key,
+    check_server,
     fingerprint,
     key_content,
     make_authority,
@@ -40,28 +42,16 @@ from zk0.deployment.security.private import private_folder, write_private
 from zk0.errors import StageError
 from zk0.files import write_bytes
 
-_ROTATE = "`zk0 security rotate` issues a new one"
-_INIT = "`zk0 security init --host NAME` makes one"
-
 
 @dataclass(frozen=True)
-class ServerCertificate:
-    """A certificate and its key, as services take them.
+class _Certified:
+    """Whatever has a certificate.
 
     Attributes:
-        path: The certificate, PEM.
-        key_path: Its private key, PEM.
-        certificate: The same, parsed.
+        certificate: Parsed.
     """
 
-    path: Path
-    key_path: Path
     certificate: x509.Certificate
-
-    @property
-    def hosts(self) -> tuple[str, ...]:
-        """Names and addresses that it is for."""
-        return named_hosts(self.certificate)
 
     @property
     def expires(self) -> datetime:
@@ -70,17 +60,34 @@ class ServerCertificate:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in pairs of hex digits."""
+        """SHA-256, in pairs of hex digits; two people can compare it by another way than the file's."""
         return fingerprint(self.certificate)
 
 
 @dataclass(frozen=True)
-class Authority:
-    """The authority of one federation.
+class ServerCertificate(_Certified):
+    """A certificate and its key, as services take them.
+
+    Attributes:
+        path: The certificate, PEM.
+        key_path: Its private key, PEM.
+    """
+
+    path: Path
+    key_path: Path
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Names and addresses that it is for."""
+        return named_hosts(self.certificate)
+
+
+@dataclass(frozen=True)
+class Authority(_Certified):
+    """The authority of one federation; by its certificate sites check the server.
 
     Attributes:
         folder: Its own, entered by nobody else.
-        certificate: What sites check the server by.
 
     Example:
         >>> authority = Authority.create(Path("security/authority"), "arms")
@@ -89,7 +96,6 @@ class Authority:
     """
 
     folder: Path
-    certificate: x509.Certificate
 
     @classmethod
     def create(cls, folder: Path, name: str, days: int = 3650, start: datetime | None = None) -> Authority:
@@ -114,7 +120,7 @@ class Authority:
         private_folder(folder)
         write_private(folder / "ca.key", key_content(key), advice)
         write_bytes(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM))
-        return cls(folder, certificate)
+        return cls(certificate, folder)
 
     @classmethod
     def open(cls, folder: Path, now: datetime | None = None) -> Authority:
@@ -124,7 +130,7 @@ class Authority:
             StageError: It is missing, has expired, or is no authority.
         """
         path = folder / "ca.pem"
-        certificate = read_certificate(path, _INIT)
+        certificate = read_certificate(path, INIT)
         try:
             constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
         except x509.ExtensionNotFound:
@@ -132,22 +138,12 @@ class Authority:
         if constraints is None or not constraints.ca:
             raise StageError(f"{path} is no authority's certificate; put the authority's own there, or make a new one")
         check_dates(certificate, str(path), "make a new authority, and send every site a new invitation", now)
-        return cls(folder, certificate)
+        return cls(certificate, folder)
 
     @property
     def path(self) -> Path:
         """The authority's certificate, PEM: what sites and services get."""
         return self.folder / "ca.pem"
-
-    @property
-    def expires(self) -> datetime:
-        """When it ends, UTC."""
-        return self.certificate.not_valid_after_utc
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256, in pairs of hex digits; operator and owner compare it by another way than the invitation's."""
-        return fingerprint(self.certificate)
 
     def key(self) -> ec.EllipticCurvePrivateKey:
         """The private key.
@@ -175,7 +171,7 @@ class Authority:
             StageError: There is one of that name, or a host is none.
         """
         if (self.folder / name).is_symlink():
-            raise StageError(f"there is a certificate '{name}' in {self.folder} already; {_ROTATE}")
+            raise StageError(f"there is a certificate '{name}' in {self.folder} already; {ROTATE}")
         return self._issue(hosts, days, name, start)
 
     def rotate(
@@ -197,7 +193,7 @@ class Authority:
             StageError: There is none yet.
         """
         link = self.folder / name
-        present = read_certificate(link / "server.pem", _INIT)
+        present = read_certificate(link / "server.pem", INIT)
         return self._issue(named_hosts(present) if hosts is None else hosts, days, name, start)
 
     def server(self, name: str = "server", now: datetime | None = None) -> ServerCertificate:
@@ -208,10 +204,7 @@ class Authority:
                 its key, or its key is open to others.
         """
         found = self._read(name)
-        origin = str(found.path)
-        check_issuer(found.certificate, self.certificate, origin, _ROTATE)
-        check_dates(found.certificate, origin, _ROTATE, now)
-        check_key(found.certificate, read_key(found.key_path, _ROTATE), origin, _ROTATE)
+        check_server(found.certificate, found.key_path, self.certificate, str(found.path), now)
         return found
 
     def issued(self) -> dict[str, ServerCertificate]:
@@ -222,7 +215,7 @@ class Authority:
     def _read(self, name: str) -> ServerCertificate:
         folder = self.folder / name
         path = folder / "server.pem"
-        return ServerCertificate(path, folder / "server.key", read_certificate(path, _INIT))
+        return ServerCertificate(read_certificate(path, INIT), path, folder / "server.key")
 
     def _issue(self, hosts: Iterable[str], days: int, name: str, start: datetime | None) -> ServerCertificate:
         authority_key = self.key()

@@ -17,6 +17,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from zk0.deployment.security.private import read_private
 from zk0.errors import StageError
 
+INIT = "`zk0 security init --host NAME` makes one"
+ROTATE = "`zk0 security rotate` issues a new one"
+
 # Clocks of two machines differ; a certificate that is valid from this very second fails on the slower one.
 _CLOCK_SKEW = timedelta(minutes=5)
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -227,6 +230,27 @@ def check_key(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, or
     """
     if certificate.public_key() != key.public_key():
         raise StageError(f"{origin} does not belong to the private key beside it; {advice}")
+
+
+def check_server(
+    certificate: x509.Certificate, key: Path, authority: x509.Certificate, origin: str, now: datetime | None = None
+) -> None:
+    """Refuse a server's certificate over which a service, or whoever connects to it, would stumble.
+
+    Args:
+        certificate: The server's.
+        key: File of its private key.
+        authority: Whose it must be.
+        origin: Its file, for the message.
+        now: The time that counts; the present by default.
+
+    Raises:
+        StageError: It has expired, is not valid yet, is another authority's, does not belong to its key, or its key
+            is open to others.
+    """
+    check_issuer(certificate, authority, origin, ROTATE)
+    check_dates(certificate, origin, ROTATE, now)
+    check_key(certificate, read_key(key, ROTATE), origin, ROTATE)
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from zk0.deployment.security.authority import Authority
-from zk0.deployment.security.certificates import fingerprint, named_hosts, read_certificate
+from zk0.deployment.security.certificates import INIT, fingerprint, named_hosts, read_certificate
 
 WARN_DAYS = 30
 
@@ -51,7 +51,7 @@ def expiries(folder: Path, now: datetime | None = None) -> list[Expiry]:
     Raises:
         StageError: A certificate is missing or damaged.
     """
-    authority = Authority(folder, read_certificate(folder / "ca.pem", "`zk0 security init --host NAME` makes one"))
+    authority = Authority(read_certificate(folder / "ca.pem", INIT), folder)
     found = {"authority": authority.certificate}
     found |= {name: one.certificate for name, one in authority.issued().items()}
     rows = [

@@ -29,6 +29,7 @@ _EXPECTED = (
     "a public key on a NIST curve, as `zk0 client keys` and `ssh-keygen -t ecdsa -b 384` make them, was expected"
 )
 _LIMIT = 4096
+_PRIVATE = "site.key"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class NodeKey:
     @property
     def path(self) -> Path:
         """The private key, as `flower-supernode --auth-supernode-private-key` takes it."""
-        return self.folder / "site.key"
+        return self.folder / _PRIVATE
 
     @property
     def public_path(self) -> Path:
@@ -179,18 +180,19 @@ class NodeKey:
         Raises:
             StageError: It is missing, open to others, or of a kind that Flower does not take.
         """
-        path = folder / "site.key"
-        content = read_private(path, "`zk0 client keys` makes a pair")
-        try:
-            key = serialization.load_ssh_private_key(content, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise StageError(f"{path} holds no private key in OpenSSH's form without a password ({error})") from error
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise StageError(f"{path} holds a {type(key).__name__.lstrip('_')}; one on a NIST curve was expected")
-        return cls(folder, PublicKey.of(key.public_key()))
+        return cls(folder, PublicKey.of(_private_key(folder / _PRIVATE).public_key()))
 
     def private(self) -> ec.EllipticCurvePrivateKey:
-        """The private key, to sign with."""
-        content = read_private(self.path, "`zk0 client keys` makes a pair")
-        # open() let nothing else in
-        return cast(ec.EllipticCurvePrivateKey, serialization.load_ssh_private_key(content, password=None))
+        """The private key, to sign with; see :meth:`open`."""
+        return _private_key(self.path)
+
+
+def _private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    content = read_private(path, "`zk0 client keys` makes a pair")
+    try:
+        key = serialization.load_ssh_private_key(content, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise StageError(f"{path} holds no private key in OpenSSH's form without a password ({error})") from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise StageError(f"{path} holds a {type(key).__name__.lstrip('_')}; one on a NIST curve was expected")
+    return key
