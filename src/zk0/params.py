@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from zk0.data.joints import ARM_JOINTS
+from zk0.explain import explained
 from zk0.names import check_site_name, nearest_hint
 from zk0.sources import Source
 
@@ -431,8 +432,7 @@ def parse_params(content: dict[str, Any], origin: str = "params") -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        lines = [f"{origin}: {_explain(problem)}" for problem in error.errors()]
-        raise ParamsError("\n".join(lines)) from error
+        raise ParamsError(explained(error, Params, origin)) from error
 
 
 def with_changes(params: Params, changes: Mapping[str, Any]) -> Params:
@@ -455,19 +455,3 @@ def with_changes(params: Params, changes: Mapping[str, Any]) -> Params:
                 raise ParamsError(f"'{dotted}' is no setting: '{section}' holds a value")
         place[key] = value
     return parse_params(content, "changes")
-
-
-def _explain(problem: Any) -> str:
-    """One pydantic error as a sentence: where, which rule, which value."""
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        section: Any = Params
-        for part in problem["loc"][:-1]:
-            section = section.model_fields[part].annotation
-        return f"unknown key '{where}'{nearest_hint(str(problem['loc'][-1]), section.model_fields)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    if isinstance(problem["input"], dict):
-        return f"{where}: {message}" if where else message
-    return f"{where}: {message} (got {problem['input']!r})"

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from zk0.deployment.security.places import GATEWAY, Places
 from zk0.errors import StageError
+from zk0.explain import explained
 from zk0.files import write_text
-from zk0.names import nearest_hint
 
 MEBIBYTE = 1 << 20
 
@@ -108,7 +108,7 @@ class GatewayConfig(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise StageError("\n".join(f"{origin}: {_explain(problem)}" for problem in error.errors())) from error
+            raise StageError(explained(error, cls, origin)) from error
 
     @classmethod
     def read(cls, path: Path) -> GatewayConfig:
@@ -128,13 +128,3 @@ class GatewayConfig(BaseModel):
     def write(self, path: Path) -> None:
         """Write it as YAML; there is nothing secret in it."""
         write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
-
-
-def _explain(problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key '{where}'{nearest_hint(where, GatewayConfig.model_fields)}"
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {problem['input']!r})" if where else message
