@@ -5,13 +5,20 @@ A commit never changes, so what the cache holds of it needs no network.
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 from typing import Literal
 
 from zk0.errors import StageError
+from zk0.sources import Source
 
 Kind = Literal["dataset", "model"]
 _POLICY_FILES = ["*.json", "*.safetensors", "vlm/*"]
+_TIMEOUT_S = 10.0
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_log = logging.getLogger(__name__)
 
 
 class HubError(StageError):
@@ -24,6 +31,62 @@ def snapshot_folder(repository: str, commit: str, kind: Kind) -> Path:
     from huggingface_hub.file_download import repo_folder_name
 
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind) / "snapshots" / commit
+
+
+def hub_commit(repository: str, revision: str, kind: Kind) -> str:
+    """The commit that a branch, tag or commit of a Hugging Face repository stands for now.
+
+    Without a network the last commit that the local Hub cache has seen counts, and a warning says so. A commit that
+    is in the cache needs no network.
+
+    Raises:
+        ValueError: No such repository or revision, no access, or offline with nothing in the cache.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name = f"{kind} repository {repository}"
+    if _COMMIT.fullmatch(revision) and snapshot_folder(repository, revision, kind).is_dir():
+        return revision  # a commit stands for itself, and never changes
+    api = HfApi()
+    info = api.dataset_info if kind == "dataset" else api.model_info
+    try:
+        sha = info(repository, revision=revision, timeout=_TIMEOUT_S).sha
+    except RevisionNotFoundError as error:
+        raise ValueError(f"{name} has no revision '{revision}'; expected a branch, tag or commit of it") from error
+    except GatedRepoError as error:
+        raise ValueError(f"{name} asks for its terms to be accepted; do so on the Hub and `hf auth login`") from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(f"{name} does not exist, or is private; if it is private, `hf auth login`") from error
+    except (OSError, httpx.HTTPError) as error:
+        return _cached_commit(repository, revision, kind, why_unreachable(error))
+    if not sha:
+        raise ValueError(f"{name} gave no commit for revision '{revision}'")
+    return str(sha)
+
+
+def _cached_commit(repository: str, revision: str, kind: Kind, reason: str) -> str:
+    sha = revision
+    if not _COMMIT.fullmatch(revision):
+        reference = snapshot_folder(repository, revision, kind).parents[1] / "refs" / revision
+        sha = reference.read_text().strip() if reference.is_file() else ""
+    if not sha or not snapshot_folder(repository, sha, kind).is_dir():
+        raise ValueError(
+            f"{kind} repository {repository} at '{revision}' is not in the local Hub cache, and {reason}. "
+            f"{how_to_fetch(repository, kind, revision)}"
+        )
+    if sha != revision:
+        _log.warning("%s not asked, since %s: using %s, the cached '%s'", repository, reason, sha[:12], revision)
+    return sha
+
+
+def moving(source: str, digest: str) -> str | None:
+    """What to write instead of a hub source that moves on with a branch or tag; None where it is pinned or no hub's."""
+    if not source.startswith("hub:"):
+        return None
+    parsed = Source.parse(source)
+    return None if _COMMIT.fullmatch(parsed.revision or "") else f"hub:{parsed.name}@{digest}"
 
 
 def download(repository: str, commit: str, kind: Kind, patterns: list[str]) -> Path:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import logging
 import os
 import re
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,8 +19,9 @@ import xxhash
 
 from zk0.data.calibration import MEASURED
 from zk0.data.sim import tasks
-from zk0.files import digest_file, read_json, write_json
-from zk0.hub import Kind, how_to_fetch, snapshot_folder, why_unreachable
+from zk0.digests import DigestCache
+from zk0.files import digest_file, read_json
+from zk0.hub import hub_commit
 from zk0.params import Params
 from zk0.sources import Source
 
@@ -32,13 +31,7 @@ RANDOM_BASES = ("random:nano", "random:full")
 _DATASET_FOLDERS = ("meta", "data", "videos")
 _CHECKPOINT_FILES = ("config.json", "model.safetensors")
 _SIM_PACKAGES = ("so101-nexus", "mujoco")
-_HUB_TIMEOUT_S = 10.0
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _MLFLOW = re.compile(r"mlflow:(?P<model>[^/@]*)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))")
-# A file written this recently may change again without its time stamp moving, so it is not cached.
-_SETTLED_NS = 2_000_000_000
-
-_log = logging.getLogger(__name__)
 
 
 def starting_policy(params: Params) -> str:
@@ -69,7 +62,7 @@ def resolve_sources(params: Params, root: Path) -> dict[str, Any]:
             problems.append(f"{where}: {error}")
             return {}
 
-    with _DigestCache(root / DIGEST_CACHE) as cache:
+    with DigestCache(root / DIGEST_CACHE) as cache:
         found = {
             section: {
                 name: attempt(f"data.{label}.{name}", partial(_source, name, text, params, root, cache))
@@ -141,7 +134,7 @@ def _registered(base: str) -> tuple[str, str]:
     return found["model"], found["version"] or f"@{found['alias']}"
 
 
-def _source(name: str, text: str, params: Params, root: Path, cache: _DigestCache) -> dict[str, Any]:
+def _source(name: str, text: str, params: Params, root: Path, cache: DigestCache) -> dict[str, Any]:
     source = Source.parse(text)
     if source.kind == "sim":
         digest, detail = _sim(name, source.name, params)
@@ -188,7 +181,7 @@ def _version(package: str) -> str:
         raise ValueError(f"the package {package}, which simulated sources need, is not installed") from error
 
 
-def _local(text: str, root: Path, cache: _DigestCache) -> tuple[str, dict[str, Any]]:
+def _local(text: str, root: Path, cache: DigestCache) -> tuple[str, dict[str, Any]]:
     folder = _below(root, text)
     info_file = folder / "meta" / "info.json"
     if not folder.is_dir():
@@ -204,7 +197,7 @@ def _local(text: str, root: Path, cache: _DigestCache) -> tuple[str, dict[str, A
     return cache.digest(folder, files), detail
 
 
-def _policy(base: str, params: Params, root: Path, cache: _DigestCache) -> dict[str, Any]:
+def _policy(base: str, params: Params, root: Path, cache: DigestCache) -> dict[str, Any]:
     """The lock's entry; of a registered model with the folder that it stands for, since an alias moves on."""
     kind = base_kind(base)
     if kind == "random":
@@ -220,7 +213,7 @@ def _policy(base: str, params: Params, root: Path, cache: _DigestCache) -> dict[
     return entry
 
 
-def _folder_digest(folder: Path, base: str, cache: _DigestCache) -> str:
+def _folder_digest(folder: Path, base: str, cache: DigestCache) -> str:
     if not folder.is_dir():
         raise ValueError(
             f"there is no folder {folder}; expected a checkpoint folder, hub:OWNER/NAME@REVISION, "
@@ -231,110 +224,9 @@ def _folder_digest(folder: Path, base: str, cache: _DigestCache) -> str:
     return cache.digest(folder, sorted(p for p in folder.rglob("*") if p.is_file()))
 
 
-def moving(source: str, digest: str) -> str | None:
-    """What to write instead of a hub source that moves on with a branch or tag; None where it is pinned or no hub's."""
-    if not source.startswith("hub:"):
-        return None
-    parsed = Source.parse(source)
-    return None if _COMMIT.fullmatch(parsed.revision or "") else f"hub:{parsed.name}@{digest}"
-
-
-def hub_commit(repository: str, revision: str, kind: Kind) -> str:
-    """The commit that a branch, tag or commit of a Hugging Face repository stands for now.
-
-    Without a network the last commit that the local Hub cache has seen counts, and a warning says so. A commit that
-    is in the cache needs no network.
-
-    Raises:
-        ValueError: No such repository or revision, no access, or offline with nothing in the cache.
-    """
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-
-    name = f"{kind} repository {repository}"
-    if _COMMIT.fullmatch(revision) and snapshot_folder(repository, revision, kind).is_dir():
-        return revision  # a commit stands for itself, and never changes
-    api = HfApi()
-    info = api.dataset_info if kind == "dataset" else api.model_info
-    try:
-        sha = info(repository, revision=revision, timeout=_HUB_TIMEOUT_S).sha
-    except RevisionNotFoundError as error:
-        raise ValueError(f"{name} has no revision '{revision}'; expected a branch, tag or commit of it") from error
-    except GatedRepoError as error:
-        raise ValueError(f"{name} asks for its terms to be accepted; do so on the Hub and `hf auth login`") from error
-    except RepositoryNotFoundError as error:
-        raise ValueError(f"{name} does not exist, or is private; if it is private, `hf auth login`") from error
-    except (OSError, httpx.HTTPError) as error:
-        return _cached_commit(repository, revision, kind, why_unreachable(error))
-    if not sha:
-        raise ValueError(f"{name} gave no commit for revision '{revision}'")
-    return str(sha)
-
-
-def _cached_commit(repository: str, revision: str, kind: Kind, reason: str) -> str:
-    sha = revision
-    if not _COMMIT.fullmatch(revision):
-        reference = snapshot_folder(repository, revision, kind).parents[1] / "refs" / revision
-        sha = reference.read_text().strip() if reference.is_file() else ""
-    if not sha or not snapshot_folder(repository, sha, kind).is_dir():
-        raise ValueError(
-            f"{kind} repository {repository} at '{revision}' is not in the local Hub cache, and {reason}. "
-            f"{how_to_fetch(repository, kind, revision)}"
-        )
-    if sha != revision:
-        _log.warning("%s not asked, since %s: using %s, the cached '%s'", repository, reason, sha[:12], revision)
-    return sha
-
-
 def _below(root: Path, text: str) -> Path:
     return root / Path(text).expanduser()
 
 
 def _digest_of(value: object) -> str:
     return xxhash.xxh3_128(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-class _DigestCache:
-    """Digests of files by size and time stamp, so that an unchanged large folder costs a stat per file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._changed = False
-        try:
-            self._known: dict[str, list[Any]] = dict(read_json(path))
-        except (OSError, ValueError, TypeError):
-            self._known = {}  # only a cache: missing or spoilt, it is built anew
-
-    def __enter__(self) -> _DigestCache:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._changed:
-            write_json(self._path, self._known)
-
-    def digest(self, folder: Path, files: list[Path]) -> str:
-        """As :func:`zk0.files.digest_folder`, over ``files`` below ``folder``."""
-        whole = xxhash.xxh3_128()
-        for path in files:
-            whole.update(f"{path.relative_to(folder).as_posix()}\0{self._file(path)}\n".encode())
-        self._forget_vanished(folder, {str(path.absolute()) for path in files})
-        return whole.hexdigest()
-
-    def _file(self, path: Path) -> str:
-        stat, key = path.stat(), str(path.absolute())
-        known = self._known.get(key)
-        if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return str(known[2])
-        digest = digest_file(path)
-        if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
-            self._known[key] = [stat.st_size, stat.st_mtime_ns, digest]
-            self._changed = True
-        return digest
-
-    def _forget_vanished(self, folder: Path, present: set[str]) -> None:
-        inside = f"{folder.absolute()}{os.sep}"
-        vanished = [key for key in self._known if key.startswith(inside) and key not in present]
-        for key in vanished:
-            del self._known[key]
-        self._changed |= bool(vanished)

@@ -22,10 +22,10 @@ from zk0.data.hub import cached_dataset, fetch_dataset
 from zk0.data.manifest import read_manifests
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
-from zk0.hub import HubError, fetch_policy
+from zk0.hub import HubError, fetch_policy, hub_commit
 from zk0.params import Params, parse_params
 from zk0.policy.start import load_start
-from zk0.resolve import hub_commit, resolve_sources
+from zk0.resolve import resolve_sources
 from zk0.stages import prepare, validate
 
 NAME = "owner/cups"

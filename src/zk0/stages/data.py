@@ -13,8 +13,8 @@ from zk0.data.hub import fetch_dataset
 from zk0.data.report import facts_of, lines_of, report_of
 from zk0.data.survey import survey
 from zk0.errors import DataError
+from zk0.hub import hub_commit
 from zk0.params import DataParams
-from zk0.resolve import hub_commit
 from zk0.sources import Source
 
 UNNAMED = "mine"

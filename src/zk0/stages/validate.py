@@ -12,8 +12,9 @@ from zk0.console import console
 from zk0.environment import Check, check_environment
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
+from zk0.hub import moving
 from zk0.params import Params
-from zk0.resolve import moving, resolve_sources, starting_policy
+from zk0.resolve import resolve_sources, starting_policy
 
 REPORT = Path("results/environment.json")
 LOCK = Path("sources.lock.json")

@@ -1,0 +1,114 @@
+"""Whose demonstrations, and what they are taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from zk0.data.joints import ARM_JOINTS
+from zk0.names import check_site_name, nearest_hint
+from zk0.params.section import Section
+from zk0.sources import Source
+
+Convention = Literal["degrees", "normalised", "so100-old"]
+Names = dict[str, str | None]  # a camera to the name the policy knows it by; None leaves it out
+
+
+class PartitionParams(Section):
+    """How one source is split over many sites."""
+
+    scheme: Literal["none", "equal", "sizes", "tasks", "by-task"] = "none"
+    sites: int = Field(4, ge=1)
+    alpha: float = Field(0.5, gt=0)
+
+
+class DataParams(Section):
+    """Whose demonstrations, and how they are split."""
+
+    sites: dict[str, str] = Field(min_length=1)
+    unseen: dict[str, str] = Field(default_factory=dict)
+    cameras: dict[str, Names | str | None] = Field(default_factory=dict)
+    missing_cameras: Literal["refuse", "empty"] = "refuse"
+    every: dict[str, int] = Field(default_factory=dict)
+    conventions: dict[str, Convention] = Field(default_factory=dict)
+    calibrations: dict[str, str | dict[str, float]] = Field(default_factory=dict)
+    partition: PartitionParams = PartitionParams()
+    held_out: float = Field(0.2, gt=0, lt=1)
+    episodes: int = Field(30, ge=2)
+    noise: float = Field(0.25, ge=0, le=1)
+    fps: int = Field(10, ge=1)
+    decoded_limit_bytes: int = Field(2_000_000_000, ge=0)
+
+    @field_validator("sites", "unseen")
+    @classmethod
+    def _sources_parse(cls, sources: dict[str, str]) -> dict[str, str]:
+        for name, text in sources.items():
+            check_site_name(name)
+            Source.parse(text)
+        return sources
+
+    @field_validator("every")
+    @classmethod
+    def _every_counts_from_one(cls, every: dict[str, int]) -> dict[str, int]:
+        for name, count in every.items():
+            if count < 1:
+                raise ValueError(f"every '{name}' is {count}; it takes every n-th frame, so it must be 1 or more")
+        return every
+
+    @field_validator("calibrations")
+    @classmethod
+    def _ranges_are_of_joints(cls, given: dict[str, str | dict[str, float]]) -> dict[str, str | dict[str, float]]:
+        for name, ranges in given.items():
+            if isinstance(ranges, str):
+                continue
+            if strange := sorted(set(ranges) - set(ARM_JOINTS)):
+                hint = nearest_hint(strange[0], ARM_JOINTS)
+                raise ValueError(f"calibrations '{name}' has a range for '{strange[0]}'{hint}")
+            if missing := [joint for joint in ARM_JOINTS if joint not in ranges]:
+                raise ValueError(f"calibrations '{name}' has no range for {', '.join(missing)}")
+            if wrong := {joint: degrees for joint, degrees in ranges.items() if not 0 < degrees <= 360}:
+                raise ValueError(f"calibrations '{name}': a range is above 0 and up to 360 degrees, not {wrong}")
+        return given
+
+    @model_validator(mode="after")
+    def _settings_are_of_sources(self) -> DataParams:
+        """What is said of one source must name one that there is."""
+        known = [*self.sites, *self.unseen]
+        of_sites = {name: names for name, names in self.cameras.items() if isinstance(names, dict)}
+        settings: dict[str, Mapping[str, Any]] = {
+            "cameras": of_sites,
+            "every": self.every,
+            "conventions": self.conventions,
+            "calibrations": self.calibrations,
+        }
+        for setting, of_source in settings.items():
+            if strange := sorted(set(of_source) - set(known)):
+                raise ValueError(
+                    f"{setting} names '{strange[0]}', which is neither a site nor unseen"
+                    f"{nearest_hint(strange[0], known)}"
+                )
+        for name in self.calibrations:
+            if self.conventions.get(name) != "normalised":
+                raise ValueError(
+                    f"calibrations '{name}' serves to turn normalised joint values into degrees; say conventions: "
+                    f"{{{name}: normalised}} as well"
+                )
+        return self
+
+    def camera_names(self, name: str) -> Names:
+        """What a source's cameras are called by the policy: what is said of all sources, then what of this one."""
+        of_all = {camera: known for camera, known in self.cameras.items() if not isinstance(known, dict)}
+        own = self.cameras.get(name)
+        return of_all | (own if isinstance(own, dict) else {})
+
+    @model_validator(mode="after")
+    def _one_source_when_partitioned(self) -> DataParams:
+        if self.partition.scheme != "none" and len(self.sites) != 1:
+            raise ValueError(
+                f"partition.scheme '{self.partition.scheme}' splits one source, but sites names {len(self.sites)}"
+            )
+        if overlap := set(self.sites) & set(self.unseen):
+            raise ValueError(f"{', '.join(sorted(overlap))} cannot be both a site and unseen")
+        return self
