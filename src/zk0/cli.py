@@ -6,13 +6,18 @@ Nothing heavy is imported until a command runs, so that `zk0 --help` answers at 
 from __future__ import annotations
 
 import importlib
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from zk0 import quiet
+from zk0.commands.base import app as base_app
+from zk0.commands.features import app as features_app
+from zk0.commands.models import app as models_app
+from zk0.commands.models import model_app
+from zk0.commands.options import ParamsFile
+from zk0.commands.profile import app as profile_app
 from zk0.comparison.command import app as study_app
 from zk0.console import console
 from zk0.data.command import app as data_app
@@ -29,13 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated training of SmolVLA on SO-100 arms. Run from the project's root.",
 )
-profile_app = typer.Typer(no_args_is_help=True, help="Complete alternatives to params.yaml.")
-base_app = typer.Typer(no_args_is_help=True, help="The embedded base policy.")
-features_app = typer.Typer(
-    no_args_is_help=True,
-    help="What a frozen backbone computes for a frame, kept on disk: see docs/features.md.",
-)
-model_app = typer.Typer(no_args_is_help=True, help="Where a federated model comes from.")
+app.add_typer(models_app)
 app.add_typer(model_app, name="model")
 app.add_typer(profile_app, name="profile")
 app.add_typer(base_app, name="base")
@@ -45,8 +44,6 @@ app.add_typer(data_app, name="data")
 app.add_typer(security_app, name="security")
 app.add_typer(site_app, name="site")
 app.add_typer(client_app, name="client")
-
-ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
 
 
 def _run_stage(name: str, params_file: Path) -> None:
@@ -145,191 +142,6 @@ def down() -> None:
     from zk0.deployment.local import stop
 
     console.print(f"stopped: {', '.join(stop(Path.cwd())) or 'nothing was running'}")
-
-
-@model_app.command("show")
-def model_show(version: int, params: ParamsFile = Path("params.yaml")) -> None:
-    """From a model version to its data, params and code, and the commands that bring them back."""
-    import json
-
-    from zk0.params import load_params
-    from zk0.tracking.lineage import describe_version
-
-    name = load_params(params).tracking.model
-    console.print_json(json.dumps(describe_version(Path.cwd(), name, version), default=str))
-
-
-@app.command(rich_help_panel="Models")
-def runs(params: ParamsFile = Path("params.yaml")) -> None:
-    """The federated runs, newest first: strategy, codec, bytes, success, and which version each became."""
-    from zk0.params import load_params
-    from zk0.stages import models
-
-    models.runs(Path.cwd(), load_params(params))
-
-
-@app.command(rich_help_panel="Models")
-def compare(
-    first: Annotated[str, typer.Argument(help="A version, @champion, @challenger, base, or a checkpoint folder.")],
-    second: Annotated[str, typer.Argument(help="The same; the gain is the first's over this one.")],
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Judge both again, on the prepared data and scenes of these params.")
-    ] = False,
-    params: ParamsFile = Path("params.yaml"),
-) -> None:
-    """Compare two models on the scenes that both met, task by task and overall."""
-    from zk0.params import load_params
-    from zk0.stages import models
-
-    models.compare(Path.cwd(), load_params(params), first, second, anew)
-
-
-@app.command(rich_help_panel="Models")
-def promote(
-    version: int,
-    force: Annotated[bool, typer.Option("--force", help="Whatever the safety check and the test say.")] = False,
-    params: ParamsFile = Path("params.yaml"),
-) -> None:
-    """Make a version the champion, from which nightly runs start, if it is safe and better than the present one."""
-    from zk0.params import load_params
-    from zk0.stages import models
-
-    models.promote(Path.cwd(), load_params(params), version, force)
-
-
-@app.command(rich_help_panel="Models")
-def demote(params: ParamsFile = Path("params.yaml")) -> None:
-    """Give the champion's place back to the version that had it before."""
-    from zk0.params import load_params
-    from zk0.stages import models
-
-    models.demote(Path.cwd(), load_params(params))
-
-
-@app.command(rich_help_panel="Models")
-def publish(
-    version: int,
-    to: Annotated[str, typer.Option("--to", help="hub:OWNER/NAME, or local:FOLDER.")],
-    private: Annotated[bool, typer.Option("--private", help="Make the Hub's repository a private one.")] = False,
-    params: ParamsFile = Path("params.yaml"),
-) -> None:
-    """Push a version's checkpoint and its model card to the Hub, or write both into a folder."""
-    from zk0.params import load_params
-    from zk0.stages import models
-
-    models.publish(Path.cwd(), load_params(params), version, to, private)
-
-
-@profile_app.command("list")
-def profile_list() -> None:
-    """Name the profiles."""
-    for path in sorted(Path("profiles").glob("*.yaml")):
-        first = path.read_text().splitlines()[0].lstrip("# ")
-        console.print(f"{path.stem:<12} {first}", markup=False)
-
-
-@profile_app.command("use")
-def profile_use(name: str) -> None:
-    """Make a profile the params.yaml of this project; the present one is kept as params.yaml.old."""
-    from zk0.names import nearest_hint
-    from zk0.params import ParamsError, load_params
-
-    source, target = Path("profiles") / f"{name}.yaml", Path("params.yaml")
-    if not source.exists():
-        known = [path.stem for path in Path("profiles").glob("*.yaml")]
-        raise ParamsError(f"there is no profile '{name}'{nearest_hint(name, known)}")
-    load_params(source)
-    if target.exists() and target.read_text() != source.read_text():
-        shutil.copy(target, "params.yaml.old")
-    shutil.copy(source, target)
-    console.print(f"params.yaml is now profile '{name}'", markup=False)
-
-
-@base_app.command("build")
-def base_build(
-    out: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("models/nano-base"),
-    work: Annotated[Path, typer.Option(help="Episodes and resumable state.")] = Path(".cache/base"),
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4500,
-    episodes: Annotated[int, typer.Option(help="Demonstrations of each public task.")] = 800,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-) -> None:
-    """Record the public mixture and pretrain the embedded base on it; goes on where it stopped."""
-
-    import torch
-
-    from zk0.policy.pretrain import PretrainConfig, pretrain
-
-    torch.set_num_threads(threads)
-    pretrain(PretrainConfig(steps=steps, episodes=episodes), work, out, console.print)
-
-
-@base_app.command("score")
-def base_score(
-    policy: Annotated[Path, typer.Option(help="A checkpoint of the embedded size.")] = Path("models/nano-base"),
-    rollouts: Annotated[int, typer.Option(help="Closed-loop episodes per public task.")] = 50,
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
-) -> None:
-    """Closed-loop success on the public tasks that the base was pretrained on."""
-
-    import torch
-
-    from zk0.data.sim.tasks import PUBLIC
-    from zk0.evaluation.intervals import wilson
-    from zk0.evaluation.rollouts import roll_out
-    from zk0.policy.checkpoint import load_checkpoint
-
-    torch.set_num_threads(threads)
-    loaded = load_checkpoint(policy)
-    total = 0
-    for task in PUBLIC:
-        done = sum(r.success for r in roll_out(loaded, task, range(100_000, 100_000 + rollouts)))
-        low, high = wilson(done, rollouts)
-        console.print(f"{task.name:<16} {done}/{rollouts}  {done / rollouts:.0%} ({low:.0%}-{high:.0%})")
-        total += done
-    console.print(f"{'all':<16} {total}/{rollouts * len(PUBLIC)}  {total / rollouts / len(PUBLIC):.0%}")
-
-
-@features_app.command("build")
-def features_build(params: ParamsFile = Path("params.yaml")) -> None:
-    """Compute the features of all frames ahead of time; goes on where it stopped. Needs `zk0 prepare` first."""
-    from zk0.params import load_params
-    from zk0.stages import features
-
-    features.build(Path.cwd(), load_params(params))
-
-
-@features_app.command("size")
-def features_size() -> None:
-    """What is kept, by backbone, and how large it is."""
-    from rich.table import Table
-
-    from zk0.policy.features.places import features_folder, size_text, usage
-
-    folder = features_folder(Path.cwd())
-    rows = usage(folder)
-    if not rows:
-        console.print(f"no features in {folder}", markup=False)
-        return
-    table = Table("folder", "what", "files", "frames", "computed", "size")
-    for row in rows:
-        counts = (str(row.files), str(row.frames), str(row.filled))
-        table.add_row(row.folder.name, row.about, *counts, size_text(row.size))
-    console.print(table)
-    console.print(f"{size_text(sum(row.size for row in rows))} in {folder}", markup=False)
-
-
-@features_app.command("clean")
-def features_clean(
-    keep_current: Annotated[
-        bool, typer.Option("--keep-current", help="Leave what these params, manifests and starting policy need.")
-    ] = False,
-    params: ParamsFile = Path("params.yaml"),
-) -> None:
-    """Delete features. They are computed again when they are needed."""
-    from zk0.params import load_params
-    from zk0.stages import features
-
-    features.clear(Path.cwd(), load_params(params), keep_current)
 
 
 def main() -> None:

@@ -10,7 +10,8 @@ from scipy import stats
 
 from zk0.evaluation import paired
 from zk0.evaluation.intervals import wilson
-from zk0.evaluation.paired import Outcomes, UnpairedError, by_task, difference, holm, rate, stratified
+from zk0.evaluation.outcomes import Outcomes, UnpairedError
+from zk0.evaluation.paired import difference, rate, stratified
 
 RUNS = 400
 
@@ -191,16 +192,6 @@ def test_order_does_not_matter() -> None:
     turned = b.only(tasks=b.tasks[::-1], scenes=b.scenes[::-1], seeds=b.seeds[::-1])
 
     assert difference(a, turned) == difference(a, b)
-    assert by_task(a, turned) == by_task(a, b)
-
-
-def test_by_task_is_each_task_alone() -> None:
-    a, b = outcomes(np.ones((1, 2, 30))), outcomes(np.stack([np.ones((1, 30)), np.zeros((1, 30))], axis=1))
-
-    found = by_task(a, b)
-
-    assert [found[task].value for task in "ab"] == [0.0, 1.0]
-    assert found["a"].p_better == 0.5 and found["b"].p_better < 1e-9
 
 
 def test_tasks_with_their_own_scenes_weigh_the_same() -> None:
@@ -219,12 +210,6 @@ def test_tasks_with_their_own_scenes_weigh_the_same() -> None:
     assert found.value == pytest.approx((one.mean() + two.mean()) / 2)
     assert found.p_better == pytest.approx(welch.pvalue)
     assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, welch.df) * np.sqrt(parts.sum()) / 2)
-
-
-def test_holm_by_hand() -> None:
-    assert holm({"a": 0.04, "b": 0.01, "c": 0.5}) == pytest.approx({"a": 0.08, "b": 0.03, "c": 0.5})
-    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
-    assert holm({}) == {}
 
 
 def test_outcomes_of_nested_results() -> None:
@@ -263,7 +248,7 @@ def test_unpaired_outcomes_are_refused() -> None:
     with pytest.raises(UnpairedError, match="scenes differ: the second lacks 3 and has 4 besides"):
         difference(a, Outcomes(np.zeros((2, 1, 3)), ("red",), (1, 2), (1, 2, 4)))
     with pytest.raises(UnpairedError, match="tasks differ: the second lacks 'red' and has 'blue' besides"):
-        by_task(a, Outcomes(np.zeros((2, 1, 3)), ("blue",), (1, 2), (1, 2, 3)))
+        difference(a, Outcomes(np.zeros((2, 1, 3)), ("blue",), (1, 2), (1, 2, 3)))
     with pytest.raises(UnpairedError, match="training seeds differ: the second lacks 2 and has 3 besides"):
         difference(a, Outcomes(np.zeros((2, 1, 3)), ("red",), (1, 3), (1, 2, 3)))
     with pytest.raises(UnpairedError, match=r"no outcomes for scene 9; there are 1, 2, 3"):

@@ -25,7 +25,8 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from zk0.deployment.operator import control, register_sites
 from zk0.deployment.security.keys import NodeKey
 from zk0.deployment.security.places import Places, read_operator_token
-from zk0.deployment.sites import Site, SiteRegistry
+from zk0.deployment.site_list import Site
+from zk0.deployment.sites import SiteRegistry
 
 BIN = Path(sys.executable).parent
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zk0.commands.options import ParamsFile
 from zk0.console import console
 
 app = typer.Typer(
@@ -14,7 +15,6 @@ app = typer.Typer(
     help="What federation gains over base, single sites and pooled data: see docs/comparison.md.",
 )
 
-ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
 Quick = Annotated[bool, typer.Option("--quick", help="At small sizes, to see that it works; kept apart.")]
 Only = Annotated[str | None, typer.Option("--only", metavar="ARM", help="One arm, for all training seeds.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Only the first so many training seeds.")]

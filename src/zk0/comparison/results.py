@@ -8,7 +8,8 @@ from statistics import mean
 from typing import Literal
 
 from zk0.comparison.pieces import ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
-from zk0.evaluation.paired import Difference, Estimate, Outcomes, difference, rate
+from zk0.evaluation.outcomes import Outcomes
+from zk0.evaluation.paired import Difference, Estimate, difference, rate
 
 Role = Literal["site", "unseen"]
 

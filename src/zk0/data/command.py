@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from zk0.commands.options import ParamsFile
+
 app = typer.Typer(no_args_is_help=True, help="Your own recordings: see docs/data.md.")
 
 _Source = "local:PATH, hub:OWNER/NAME@REVISION, or a folder's path."
@@ -15,7 +17,7 @@ _Source = "local:PATH, hub:OWNER/NAME@REVISION, or a folder's path."
 @app.command("check")
 def check(
     source: Annotated[str | None, typer.Argument(help=f"{_Source} All in params if not given.")] = None,
-    params: Annotated[Path, typer.Option("--params", help="The params file to use.")] = Path("params.yaml"),
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Say what a dataset is, what it would be taken for and why, and what params must say about it."""
     from zk0.params import load_params

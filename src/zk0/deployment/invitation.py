@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from zk0.deployment.security.authority import Authority
 from zk0.deployment.security.certificates import check_dates, fingerprint, host_names, parse_certificate
 from zk0.deployment.security.keys import NodeKey
-from zk0.deployment.sites import Site
+from zk0.deployment.site_list import Site
 from zk0.errors import StageError
 from zk0.files import write_json
 

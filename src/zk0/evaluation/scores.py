@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from zk0.evaluation.paired import CONFIDENCE, Difference, Outcomes, difference, stratified
+from zk0.evaluation.outcomes import Outcomes
+from zk0.evaluation.paired import CONFIDENCE, Difference, difference, stratified
 
 Metric = Literal["success_rate", "action_error_deg"]
 METRICS: tuple[Metric, ...] = ("success_rate", "action_error_deg")

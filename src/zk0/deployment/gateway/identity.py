@@ -25,7 +25,8 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIG
 
 from zk0.deployment.gateway.journal import Refused
 from zk0.deployment.security.keys import key_fingerprint
-from zk0.deployment.sites import Site, SiteRegistry
+from zk0.deployment.site_list import Site
+from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
 
 Headers = Iterable[tuple[bytes, bytes]]

@@ -17,7 +17,7 @@ from zk0.deployment.gateway.config import GatewayConfig
 from zk0.deployment.gateway.identity import Identity
 from zk0.deployment.gateway.journal import Journal, Refused
 from zk0.deployment.gateway.limits import Buckets, address_key
-from zk0.deployment.sites import Site
+from zk0.deployment.site_list import Site
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]
