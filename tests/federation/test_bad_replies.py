@@ -20,10 +20,11 @@ from federated_sites import (
 from flwr.app import Context, Message, RecordDict
 
 from zk0.federation import protocol, wire
+from zk0.federation.asking import train_round
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal, read_lines
-from zk0.federation.rounds import first_state, run_round, train_round
+from zk0.federation.rounds import first_state, run_round
 from zk0.federation.server import FederationError, Server
 from zk0.federation.state import RoundState
 from zk0.params import Params

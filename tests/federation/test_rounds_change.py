@@ -11,12 +11,13 @@ from flwr.app import Context, Message
 
 from zk0.errors import StageError
 from zk0.federation import protocol
+from zk0.federation.asking import train_round
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import read_lines
 from zk0.federation.plan import draw_sites
 from zk0.federation.progress import print_event
-from zk0.federation.rounds import run_round, train_round
+from zk0.federation.rounds import run_round
 from zk0.federation.run import run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.site import forget

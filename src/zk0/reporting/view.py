@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from zk0.reporting import format as fmt
+from zk0.reporting.changes import Change, Success, task_success
 from zk0.reporting.records import Evaluation, Pair, Round, Run, Safety, SafetyCheck, Site, Task
-from zk0.reporting.verdict import Change, Success, Verdict, task_success
+from zk0.reporting.verdict import Verdict
 
 Tone = Literal["good", "bad", "neutral"]
 
