@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from network_services import OFFLINE, Federation, free_port, healthy, service, superlink_words, wait_until
 
 from zk0.deployment.gateway.config import GatewayConfig
 from zk0.deployment.security.authority import Authority
+from zk0.deployment.security.keys import NodeKey
 from zk0.deployment.security.places import initialise
 
 
@@ -55,6 +58,20 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         url = f"https://{made.gateway_address}"
         wait_until(lambda: healthy(url, made.authority), f"health of SuperLink and gateway (see {root})")
         yield made
+
+
+@pytest.fixture
+def https(federation: Federation) -> Iterator[httpx.Client]:
+    """A stranger who has nothing but the authority's certificate."""
+    context = ssl.create_default_context(cafile=str(federation.authority))
+    with httpx.Client(base_url=f"https://{federation.gateway_address}", verify=context, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def kitchen(federation: Federation) -> NodeKey:
+    """An admitted site that no test changes."""
+    return federation.admitted("kitchen")[0]
 
 
 @pytest.fixture

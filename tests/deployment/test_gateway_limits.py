@@ -19,10 +19,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import yaml
 from network_services import Service, free_port, service, signed_headers, wait_until
 
-from zk0.deployment.gateway.__main__ import main
 from zk0.deployment.gateway.config import GatewayConfig
 from zk0.deployment.gateway.journal import Journal, Refused, _JsonLines, logger
 from zk0.deployment.gateway.limits import Buckets, address_key
@@ -30,7 +28,6 @@ from zk0.deployment.gateway.server import tls_context
 from zk0.deployment.security.keys import NodeKey
 from zk0.deployment.security.places import Places, initialise
 from zk0.deployment.sites import SiteRegistry
-from zk0.errors import StageError
 
 MEBIBYTE = 1 << 20
 ANSWER_BYTES = 256 * MEBIBYTE
@@ -86,6 +83,13 @@ def key(places: Places) -> NodeKey:
 
 @pytest.fixture(scope="module")
 def upstream(places: Places) -> Iterator[str]:
+    with served(places) as url:
+        yield url
+
+
+@contextmanager
+def served(places: Places) -> Iterator[str]:
+    """A server with the certificate of a federation's SuperLink; gives its address."""
     server = _QuietServer(("127.0.0.1", 0), _Upstream)
     folder = places.authority / "superlink"
     server.socket = tls_context(folder / "server.pem", folder / "server.key").wrap_socket(
@@ -93,10 +97,12 @@ def upstream(places: Places) -> Iterator[str]:
     )
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    yield f"https://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"https://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 Start = Callable[..., AbstractContextManager[tuple[Service, httpx.Client]]]
@@ -185,25 +191,11 @@ def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(start: Start, mo
         wait_until(lambda: "superlink-away" in reasons(gateway), "a line of it", 10)
 
 
-def test_a_server_that_is_not_the_superlink_gets_nothing(
-    start: Start, key: NodeKey, tmp_path: Path, places: Places
-) -> None:
+def test_a_server_that_is_not_the_superlink_gets_nothing(start: Start, key: NodeKey, tmp_path: Path) -> None:
     other = initialise(tmp_path / "other", ["127.0.0.1"], "arms")
-    server = _QuietServer(("127.0.0.1", 0), _Upstream)
-    folder = other.authority / "superlink"
-    server.socket = tls_context(folder / "server.pem", folder / "server.key").wrap_socket(
-        server.socket, server_side=True, do_handshake_on_connect=False
-    )
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        with start(upstream=f"https://127.0.0.1:{server.server_address[1]}") as (gateway, client):
-            assert client.post("/v1/fleet/pull-messages", headers=signed_headers(key)).status_code == 502
-            assert "CERTIFICATE_VERIFY_FAILED" in gateway.text
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with served(other) as url, start(upstream=url) as (gateway, client):
+        assert client.post("/v1/fleet/pull-messages", headers=signed_headers(key)).status_code == 502
+        assert "CERTIFICATE_VERIFY_FAILED" in gateway.text
 
 
 def test_half_a_handshake_is_cut_off(start: Start) -> None:
@@ -211,9 +203,7 @@ def test_half_a_handshake_is_cut_off(start: Start) -> None:
         port = client.base_url.port
         assert port is not None
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-            began = time.monotonic()
-            assert connection.recv(100) == b""
-            assert time.monotonic() - began < 15
+            assert connection.recv(100) == b""  # well within the 60 s that asyncio would give it
 
 
 # By themselves
@@ -264,49 +254,3 @@ def test_a_flood_is_counted_and_not_told_line_by_line(monkeypatch: pytest.Monkey
     assert lines[3]["site"] == "kitchen"
     assert len(lines[0]["path"]) == 120
     assert journal.metrics.get_sample_value("zk0_gateway_refused_total", {"reason": "closed-path"}) == 11
-
-
-# Configuration
-
-
-def test_a_configuration_comes_back(places: Places, tmp_path: Path) -> None:
-    config = GatewayConfig.of(places, port=9444)
-    config.write(tmp_path / "gateway.yaml")
-
-    assert GatewayConfig.read(tmp_path / "gateway.yaml") == config
-    main(["--config", str(tmp_path / "gateway.yaml"), "--check"])
-
-
-@pytest.mark.parametrize(
-    ("settings", "match"),
-    [
-        ({"upstream": "http://127.0.0.1:8000"}, "upstream: must be https"),
-        ({"upstream": "https://192.0.2.7:8000"}, "upstream: must be https://127.0.0.1:PORT"),
-        ({"upstream": "https://127.0.0.1:8000/v1"}, "without a path"),
-        ({"prot": 1}, "unknown key 'prot'; did you mean 'port'"),
-        ({"port": 70000}, r"port: .*got 70000"),
-        ({"object_limit_bytes": 1000}, "object_limit_bytes"),
-        ({"pause_s": float("nan")}, "pause_s"),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(places: Places, settings: dict[str, Any], match: str) -> None:
-    with pytest.raises(StageError, match=match):
-        GatewayConfig.of(places, **settings)
-
-
-def test_files_that_cannot_be_are_refused_before_it_listens(places: Places, tmp_path: Path) -> None:
-    def refused(content: Any, match: str) -> None:
-        path = tmp_path / "gateway.yaml"
-        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-        with pytest.raises(SystemExit, match=match):
-            main(["--config", str(path)])
-
-    good = GatewayConfig.of(places).model_dump(mode="json")
-    refused("a: [", "is not valid YAML")
-    refused({name: value for name, value in good.items() if name != "key"}, "key is missing")
-    refused(good | {"certificate": str(tmp_path / "none.pem")}, r"none\.pem is missing")
-    other = initialise(tmp_path / "other", ["127.0.0.1"], "arms")
-    refused(good | {"authority": str(other.authority / "ca.pem")}, "was not issued by this federation's authority")
-    refused(good | {"key": str(places.authority / "superlink" / "server.key")}, "does not belong to the private key")
-    with pytest.raises(SystemExit, match="is missing; it says where the gateway listens"):
-        main(["--config", str(tmp_path / "nothing.yaml")])
