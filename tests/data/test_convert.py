@@ -14,12 +14,11 @@ import torch
 from datasets import config
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from lerobot.datasets.video_utils import decode_video_frames
-from so100_recordings import SENTENCES, as_old_lerobot, files_of, motor_steps, next_states, write_v3, write_v21
+from so100_recordings import SENTENCES, as_old_lerobot, files_of, motor_steps, next_states, write_v21
 
 from zk0.data import convert
 from zk0.data.convert import NOTE, convert_dataset
 from zk0.data.dataset import DatasetFolder
-from zk0.data.formats import missing_files, read_info, require_v3
 from zk0.errors import DataError
 
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
@@ -275,27 +274,3 @@ def test_where_it_came_from_is_noted(v21: Path, converted: Path) -> None:
 
     assert note["converted_from"] == "v2.1" and note["source"] == "cups"
     assert str(v21.parent) not in (converted / NOTE).read_text()
-
-
-def test_files_of_a_v3_dataset_are_known_by_its_metadata(tmp_path: Path) -> None:
-    folder = write_v3(tmp_path / "cups", EPISODES[:2])
-    info = read_info(folder)
-    assert missing_files(folder, info) == []
-
-    video = next((folder / "videos" / TOP).rglob("*.mp4"))
-    video.unlink()
-    (folder / "meta" / "tasks.parquet").unlink()
-
-    assert missing_files(folder, info) == ["meta/tasks.parquet", video.relative_to(folder).as_posix()]
-
-
-def test_patterns_that_are_not_lerobots(old: Path) -> None:
-    info = read_info(old) | {"data_path": "data/{number}.parquet"}
-
-    with pytest.raises(DataError, match=r"data_path or video_path is not a pattern of LeRobot v2\.1"):
-        missing_files(old, info)
-
-
-def test_the_refusal_of_v21_names_the_command(old: Path) -> None:
-    with pytest.raises(DataError, match=r"`zk0 data convert local:cups FOLDER`, then name local:FOLDER as the source"):
-        require_v3(read_info(old), "cups", "local:cups")
