@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect.logging import get_run_logger
 
@@ -41,14 +43,7 @@ def stream(
     """
     logger = get_run_logger()
     lines: list[str] = []
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
-    ) as process:
+    with started(command, root, environment) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -63,3 +58,30 @@ def stream(
     if process.returncode:
         raise CommandFailed("\n".join(lines[-_LAST:]))
     return lines
+
+
+def started(command: Sequence[str], root: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a command in a project, its output and errors as one stream of text."""
+    return subprocess.Popen(
+        command,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
+    )
+
+
+def read_events(path: Path, since: str = "") -> list[dict[str, Any]]:
+    """Complete lines of events.jsonl; it is being written while it is read.
+
+    Args:
+        path: The file; there need be none yet.
+        since: Leave out what was said before this time, ISO 8601 in UTC with milliseconds.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    events = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [event for event in events if event["time"] >= since]
