@@ -1,24 +1,22 @@
-"""train: the nine steps of model training for one owner, as a federation of one site in the training's folder."""
+"""train: the nine steps of model training for one owner, as a federation of one site in the training's folder.
+
+Each step imports what it needs when it runs: as a task of the flow it has a process of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import torch
 from filelock import FileLock, Timeout
 
 from zk0.console import console
-from zk0.data.manifest import read_manifests
 from zk0.errors import StageError
-from zk0.federation.fit import check_cameras
-from zk0.federation.protocol import Adapters
-from zk0.federation.run import config_digest, locked_base, read_run
-from zk0.federation.site import Warm, warm_policy
 from zk0.files import digest_folder, read_json
-from zk0.policy.start import resolve_device
-from zk0.stages import evaluate, federate, prepare, track, validate
-from zk0.tracking.results import EVALUATION_FILE, RUN_FILE
 from zk0.trainings import ROUND_STEPS, STEPS, Training, removed_if_refused
+
+if TYPE_CHECKING:
+    from zk0.federation.site import Warm
 
 _LOCK = ".lock"
 _OPTIONS = {
@@ -54,6 +52,8 @@ def run(training: Training, only: str | None = None) -> None:
 
 def set_up_environment(training: Training) -> None:
     """Check the machine; note what the data and the starting policy are at this moment."""
+    from zk0.stages import validate
+
     validate.run(training.folder, training.params)
 
 
@@ -72,6 +72,8 @@ def load_model(training: Training) -> None:
 
 def prepare_dataset(training: Training) -> None:
     """Record or find the data, check it, keep some episodes from training."""
+    from zk0.stages import prepare
+
     prepare.run(training.folder, training.params)
 
 
@@ -81,6 +83,10 @@ def configure(training: Training) -> None:
     Raises:
         FederationError: The policy does not know the data's cameras.
     """
+    from zk0.data.manifest import read_manifests
+    from zk0.federation.fit import check_cameras
+    from zk0.policy.start import resolve_device
+
     params = training.params
     sites, _ = read_manifests(training.folder)
     check_cameras([site.summary() for site in sites], _warm(training).start, params.data.missing_cameras)
@@ -102,6 +108,8 @@ def train(training: Training) -> None:
     Raises:
         StageError: Another process trains here, or it was stopped; says how to go on.
     """
+    from zk0.stages import federate
+
     try:
         with FileLock(training.folder / _LOCK, timeout=0):
             if is_trained(training):
@@ -114,6 +122,9 @@ def train(training: Training) -> None:
 
 def validate_model(training: Training) -> None:
     """Compare the trained model with its start on held-out episodes, and put the run into MLflow."""
+    from zk0.federation.run import read_run
+    from zk0.stages import evaluate, track
+
     run = read_run(training.folder)
     best = training.folder / run["checkpoints"]["best"]["path"]
     if not _is_judged(training, run["checkpoints"]["best"]["digest"]):
@@ -135,8 +146,11 @@ ALONE: dict[str, Callable[[Training], None]] = {
 
 def is_trained(training: Training) -> bool:
     """Whether the training was completed with just these settings, data and start, and its checkpoints are whole."""
+    from zk0.data.manifest import read_manifests
+    from zk0.federation.run import RESULTS, config_digest, locked_base, read_run
+
     folder = training.folder
-    if not (folder / RUN_FILE).exists():
+    if not (folder / RESULTS / "run.json").exists():
         return False
     run = read_run(folder)
     sites, _ = read_manifests(folder)
@@ -151,12 +165,18 @@ def is_trained(training: Training) -> bool:
 
 
 def _is_judged(training: Training, digest: str) -> bool:
-    file = training.folder / EVALUATION_FILE
+    file = training.folder / "results" / "evaluation.json"
     return file.exists() and read_json(file)["models"]["global"]["digest"] == digest
 
 
 def _warm(training: Training) -> Warm:
     """The starting policy, loaded as the rounds will want it, so that they find it loaded."""
+    import torch
+
+    from zk0.federation.protocol import Adapters
+    from zk0.federation.run import locked_base
+    from zk0.federation.site import warm_policy
+
     params = training.params
     torch.set_num_threads(params.threads)
     adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
