@@ -125,6 +125,19 @@ def test_a_second_time_changes_nothing(trained: tuple[Home, str], tmp_path: Path
     assert len(list_runs(home.root, "zk0-train")) == 1
 
 
+def test_a_trained_version_is_a_start_for_the_next(trained: tuple[Home, str], tmp_path: Path) -> None:
+    from zk0.trainings import Request, open_training
+
+    shutil.copytree(trained[0].root, tmp_path / "owner", symlinks=True)
+
+    params = open_training(tmp_path / "owner", Request(data="cubes", name="again", base="mlflow:cubes/1")).params
+
+    weights = Path(params.policy.base) / "model.safetensors"
+    assert weights.is_relative_to(tmp_path / "owner" / "mlruns")
+    assert digest_file(weights) == digest_file(trained[0].root / "trainings/cubes/checkpoints/best/model.safetensors")
+    assert params.training.learning_rate == 5e-4  # a small policy
+
+
 def test_lerobot_evaluates_the_trained_checkpoint(trained: tuple[Home, str], tmp_path: Path) -> None:
     shutil.copytree(trained[0].root / "trainings/cubes/checkpoints/best", tmp_path / "elsewhere")
     environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"} | {"HF_HUB_OFFLINE": "1"}
