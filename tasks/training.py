@@ -237,14 +237,14 @@ def run_rounds(training: Training, outcomes: list[StageOutcome]) -> None:
     artifact: Any = create_progress_artifact(progress=0.0, key="training", description="Rounds completed")
     try:
         with rounds_of(training) as rounds:
-            number: int | None = 0
-            while (number := rounds.next(number)) is not None:
+            last = 0
+            while (number := rounds.next(last)) is not None:
                 for step, make in _OF_ROUND.items():
                     failed, began = step, time.monotonic()
                     make(rounds, number)
                     spent = done[step].seconds + time.monotonic() - began
                     done[step] = replace(done[step], state="Completed", seconds=spent)
-                failed = ROUND_STEPS[0]
+                failed, last = ROUND_STEPS[0], number
                 update_progress_artifact(artifact, progress=min(100.0, 100.0 * number / total))
             failed = ROUND_STEPS[-1]
             rounds.finish()
