@@ -96,6 +96,7 @@ def test_robustness_has_two_sites_a_task_and_strategies_without_leftovers(demo: 
     study = study_named("robustness", prox)
 
     assert len(study.params.data.sites) == 8
+    assert study.params.federation.rounds == demo.federation.rounds // 2
     assert study.params.data.sites["red-cube-a"] == study.params.data.sites["red-cube-b"] == "sim:push-red-cube-left"
     assert {arm.attack for arm in study.arms} == {None, "sign-flip", "scale", "shuffled-labels"}
     assert all(arm.params(study.params).federation.proximal_mu == 0 for arm in study.arms)

@@ -90,10 +90,19 @@ def personalisation(params: Params) -> Study:
 
 def robustness(params: Params) -> Study:
     """Eight sites, one of them malicious, under each robust strategy and plain FedAvg."""
-    params = with_changes(params, {"data.sites": _two_each(params), "study.variants": {}, "privacy.mode": "off"})
+    params = with_changes(
+        params,
+        {
+            "data.sites": _two_each(params),
+            "federation.rounds": max(1, params.federation.rounds // 2),  # twice the sites: as many steps in all
+            "study.variants": {},
+            "privacy.mode": "off",
+        },
+    )
     chosen = tuple(arms.attacked(strategy, attack) for attack in (None, *ATTACKS) for strategy in _robust(params))
     about = (
-        f"{len(params.data.sites)} sites, two with each task, one of them malicious. The strategy chosen beforehand is "
+        f"{len(params.data.sites)} sites, two with each task, one of them malicious, in half as many rounds as the "
+        "comparison's, so that all sites together take as many steps. The strategy chosen beforehand is "
         f"{params.study.robust_strategy}; it is to keep 90% of its success without an attack."
     )
     return Study("robustness", "Robustness", about, params, chosen, params.study.training_seeds, _final(params))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any, Literal
 
 import xxhash
 
+from zk0.environment.revision import revision
 from zk0.files import read_json
 from zk0.params import PARAMS_FILE, Params, ParamsError, load_params
 
@@ -125,7 +125,7 @@ class Facts:
     @cached_property
     def git(self) -> str | None:
         """Revision of the code, and whether it has uncommitted changes."""
-        return git_revision(self.root)
+        return revision(self.root).told
 
     @cached_property
     def sources(self) -> dict[str, dict[str, Any]]:
@@ -183,19 +183,6 @@ class Facts:
     def own_evaluation(self) -> dict[str, Any] | None:
         """The evaluation, if this run made it or found it fresh."""
         return None if "evaluate" in self.unread else self.evaluation
-
-
-def git_revision(root: Path) -> str | None:
-    """Revision of the code, and whether it has uncommitted changes; None outside a repository."""
-    git = ["git", "-C", str(root)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return head.stdout.strip() + (", with uncommitted changes" if changes.stdout.strip() else "")
 
 
 def get(value: Any, *keys: str) -> Any:

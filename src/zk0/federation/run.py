@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from flwr.serverapp import Grid
 
 from zk0 import __version__
 from zk0.environment import machine, versions
+from zk0.environment.revision import revision
 from zk0.federation.fit import check_alike, check_cameras
 from zk0.federation.journal import Journal, Listener, read_lines
 from zk0.federation.plan import sites_drawn
@@ -108,6 +108,7 @@ def run_federation(
         path = CHECKPOINTS / name
         exported[name] = {"path": str(path), "digest": digest_folder(root / path), "round": number}
     limits = moments_in(state).limits()
+    code = revision(root)
     report = {
         "run": server.run,
         "started": started.isoformat(timespec="seconds"),
@@ -128,7 +129,7 @@ def run_federation(
         "limits": limits.content(),
         "versions": versions(),
         "machine": machine(),
-        "git": git_state(root),
+        "git": {"revision": code.commit, "dirty": code.dirty},
         "checkpoints": exported,
         **told_privacy(server, state),
     }
@@ -174,19 +175,6 @@ def _sizes(policy: Any) -> dict[str, int]:
         "trainable_tensors": len(trained),
         "trainable_bytes": sum(p.numel() * p.element_size() for p in trained),
     }
-
-
-def git_state(root: Path) -> dict[str, Any]:
-    """The commit of the project's folder, and whether something in it is not committed."""
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    return {"revision": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
 
 
 def read_run(root: Path) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from zk0 import __version__
-from zk0.context.facts import git_revision
 from zk0.environment import machine, versions
 from zk0.environment.packages import installed
+from zk0.environment.revision import revision
 from zk0.files import write_text
 from zk0.measuring.history import QUICK
 from zk0.measuring.rows import Row, read_report
@@ -60,7 +60,7 @@ def collect(root: Path, created: str, steps: Sequence[Step]) -> Validation:
         benchmarks=_benchmarks(root, steps),
         machine=machine(root),
         packages={"zk0": __version__, **versions(), **tools},
-        revision=git_revision(root),
+        revision=revision(root).told,
     )
 
 

@@ -1,0 +1,29 @@
+"""Which revision of the code a folder holds."""
+
+import subprocess
+from pathlib import Path
+
+from zk0.environment.revision import revision
+
+
+def _git(root: Path, *words: str) -> None:
+    who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    subprocess.run(["git", *who, *words], cwd=root, check=True, capture_output=True)
+
+
+def test_folder_outside_a_repository_has_none(tmp_path: Path) -> None:
+    found = revision(tmp_path)
+    assert (found.commit, found.dirty, found.told) == (None, False, None)
+
+
+def test_commit_and_what_is_not_in_it(tmp_path: Path) -> None:
+    _git(tmp_path, "init", "-q")
+    (tmp_path / "a").write_text("a")
+    assert revision(tmp_path).told is None  # no commit yet
+    _git(tmp_path, "add", "a")
+    _git(tmp_path, "commit", "-qm", "first")
+    clean = revision(tmp_path)
+    assert clean.commit is not None and len(clean.commit) == 40
+    assert (clean.dirty, clean.told) == (False, clean.commit)
+    (tmp_path / "b").write_text("b")
+    assert revision(tmp_path).told == f"{clean.commit}, with uncommitted changes"
