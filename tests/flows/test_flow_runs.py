@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docs_commands import documented
 from so100_recordings import as_lerobot, motor_steps, write_v3
 from tests_support import make_project
 
@@ -146,16 +147,17 @@ _STEPS = (
     "model update",
     "validation",
 )
-_TRAIN = ("prefect", "deployment", "run", "train/once", "--watch", "--param")
+_NEW = "prefect deployment run train/once --param data=local:cups"
+_SMALL = " --param base=random:nano --param device=cpu --param saves=2 --param batch=2"
 
 
 def test_train_once_shows_the_nine_documented_steps(served: Any) -> None:
     project, api = served
     states = [as_lerobot(motor_steps(14, seed), "degrees") for seed in range(3)]
     write_v3(project.root / "cups", states, fps=30)
-    words = ("base=random:nano", "device=cpu", "steps=4", "saves=2", "batch=2")
+    line = documented("train.md", _NEW).replace("steps=2000", "steps=2") + _SMALL
 
-    project.run(*_TRAIN, "data=local:cups", *(f"--param={w}" for w in words), PREFECT_API_URL=api, timeout=580)
+    project.run(*line.split(), PREFECT_API_URL=api, timeout=580)
 
     (flow,) = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
     assert flow["state"]["name"] == "Completed"
@@ -181,7 +183,8 @@ def test_train_once_goes_on_by_name_and_finds_nothing_to_do(served: Any) -> None
         "`zk0 train --name cups`, from the project's root, goes on with it, after round 2"
     ]
 
-    project.run(*_TRAIN, "name=cups", PREFECT_API_URL=api, timeout=400)
+    line = documented("train.md", "prefect deployment run train/once --param name=cups")
+    project.run(*line.split(), PREFECT_API_URL=api, timeout=400)
 
     runs = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
     assert sorted(run["state"]["name"] for run in runs) == ["Completed", "Unchanged"]
@@ -190,7 +193,8 @@ def test_train_once_goes_on_by_name_and_finds_nothing_to_do(served: Any) -> None
 def test_a_training_that_is_refused_leaves_its_context_and_no_folder(served: Any) -> None:
     project, api = served
 
-    project.attempt(*_TRAIN, "data=local:absent", "--param=base=random:nano", PREFECT_API_URL=api, timeout=400)
+    line = _NEW.replace("cups", "absent") + _SMALL + " --watch"
+    project.attempt(*line.split(), PREFECT_API_URL=api, timeout=400)
 
     runs = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
     assert "Failed" in [run["state"]["name"] for run in runs]
