@@ -47,8 +47,16 @@ class Steps:
 
 
 @contextmanager
-def leaves_context(root: Path, flow: str, mode: str, priority: str) -> Iterator[Steps]:
-    """Collect steps; when the block ends, well or not, write context.json and show it."""
+def leaves_context(root: Path, flow: str, mode: str, priority: str, keep: Path | None = None) -> Iterator[Steps]:
+    """Collect steps; when the block ends, well or not, write context.json and show it.
+
+    Args:
+        root: The folder in which the flow worked: its params and results are told of.
+        flow: Its name.
+        mode: How it was started.
+        priority: High, Medium or Low.
+        keep: Where context.json goes, if not there.
+    """
     steps, created = Steps(), datetime.now(UTC).isoformat(timespec="seconds")
     error: str | None = None
     try:
@@ -70,7 +78,7 @@ def leaves_context(root: Path, flow: str, mode: str, priority: str) -> Iterator[
             stages=steps.outcomes,
             error=error,
         )
-        write_context(root, context)
+        write_context(keep or root, context)
         create_markdown_artifact(
             key="task-context", markdown=render_markdown(context), description=f"Task context of {flow}"
         )

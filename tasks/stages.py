@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from tasks.pipeline import StageRun, run_stage
+from tasks.streaming import read_events
 from zk0.files import read_json
 from zk0.stages.summary import comparison_markdown
 
@@ -99,7 +99,7 @@ def _progress(events: Path, rounds: int) -> Iterator[None]:
     def mirror() -> None:
         shown = 0.0
         while not stop.wait(1.0):
-            done = max((e["round"] for e in _events(events) if e["event"] == "save"), default=0)
+            done = max((e["round"] for e in read_events(events) if e["event"] == "save"), default=0)
             share = 100.0 * done / rounds
             if share > shown:
                 shown = share
@@ -113,12 +113,3 @@ def _progress(events: Path, rounds: int) -> Iterator[None]:
         stop.set()
         thread.join()
         update_progress_artifact(artifact, progress=100.0)
-
-
-def _events(path: Path) -> list[dict[str, Any]]:
-    """Complete lines of events.jsonl; it is being written while it is read."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from prefect.logging import get_run_logger
 
@@ -46,16 +48,8 @@ def stream(
         CommandFailed: Its exit status was not 0.
     """
     logger = get_run_logger()
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(without)}
     lines: list[str] = []
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
-    ) as process:
+    with started(command, root, environment, without) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -70,3 +64,33 @@ def stream(
     if process.returncode:
         raise CommandFailed("\n".join(lines[-_LAST:]), process.returncode)
     return lines
+
+
+def started(
+    command: Sequence[str], root: Path, environment: Mapping[str, str] | None = None, without: tuple[str, ...] = ()
+) -> subprocess.Popen[str]:
+    """Start a command in a project, its output and errors as one stream of text; as :func:`stream` takes them."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(without)}
+    return subprocess.Popen(
+        command,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
+    )
+
+
+def read_events(path: Path, since: str = "") -> list[dict[str, Any]]:
+    """Complete lines of events.jsonl; it is being written while it is read.
+
+    Args:
+        path: The file; there need be none yet.
+        since: Leave out what was said before this time, ISO 8601 in UTC with milliseconds.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    events = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    return [event for event in events if event["time"] >= since]

@@ -18,6 +18,7 @@ from zk0.commands.models import app as models_app
 from zk0.commands.models import model_app
 from zk0.commands.options import ParamsFile
 from zk0.commands.profile import app as profile_app
+from zk0.commands.train import app as train_app
 from zk0.comparison.command import app as study_app
 from zk0.console import console
 from zk0.data.command import app as data_app
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated training of SmolVLA on SO-100 arms. Run from the project's root.",
 )
+app.add_typer(train_app)
 app.add_typer(models_app)
 app.add_typer(model_app, name="model")
 app.add_typer(profile_app, name="profile")

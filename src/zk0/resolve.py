@@ -100,12 +100,12 @@ def base_kind(base: str) -> Literal["random", "hub", "mlflow", "folder"]:
     return "folder"
 
 
-def base_folder(base: str, params: Params, root: Path) -> Path | None:
+def base_folder(base: str, model: str, root: Path) -> Path | None:
     """The checkpoint folder that a starting policy is, or stands for now; None where it is none on this machine.
 
     Args:
-        base: As in params; ``mlflow:@ALIAS`` is of the registered model that params track.
-        params: The project's.
+        base: As ``policy.base`` in params.
+        model: The registered model that params track, whose ``mlflow:@ALIAS`` is.
         root: The project's root.
 
     Raises:
@@ -119,9 +119,9 @@ def base_folder(base: str, params: Params, root: Path) -> Path | None:
     from zk0.tracking.comparing import read_checkpoint
     from zk0.tracking.results import TrackingError
 
-    model, version = _registered(base)
+    named, version = _registered(base)
     try:
-        return read_checkpoint(root, model or params.tracking.model, version)[0]
+        return read_checkpoint(root, named or model, version)[0]
     except TrackingError as error:
         raise ValueError(str(error)) from error
 
@@ -202,7 +202,7 @@ def _policy(base: str, params: Params, root: Path, cache: DigestCache) -> dict[s
     kind = base_kind(base)
     if kind == "random":
         return {"source": base, "digest": _digest_of([base, params.seed])}
-    folder = base_folder(base, params, root)
+    folder = base_folder(base, params.tracking.model, root)
     if folder is None:
         source = Source.parse(base)
         return {"source": base, "digest": hub_commit(source.name, source.revision or "main", "model")}

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docs_commands import documented
+from so100_recordings import as_lerobot, motor_steps, write_v3
 from tests_support import make_project
 
 
@@ -132,6 +134,75 @@ def test_artifacts_show_the_run(served: Any) -> None:
     _, api = served
     keys = {artifact["key"] for artifact in _post(f"{api}/artifacts/filter", {"limit": 100})}
     assert {"comparison", "benchmark", "report", "task-context", "federation"} <= keys
+
+
+_STEPS = (
+    "environment setup",
+    "model loading",
+    "dataset preparation",
+    "training configuration",
+    "local training",
+    "parameter extraction",
+    "server communication",
+    "model update",
+    "validation",
+)
+_NEW = "prefect deployment run train/once --param data=local:cups"
+_SMALL = " --param base=random:nano --param device=cpu --param saves=2 --param batch=2"
+
+
+def test_train_once_shows_the_nine_documented_steps(served: Any) -> None:
+    project, api = served
+    states = [as_lerobot(motor_steps(14, seed), "degrees") for seed in range(3)]
+    write_v3(project.root / "cups", states, fps=30)
+    line = documented("train.md", _NEW).replace("steps=2000", "steps=2") + _SMALL
+
+    project.run(*line.split(), PREFECT_API_URL=api, timeout=580)
+
+    (flow,) = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
+    assert flow["state"]["name"] == "Completed"
+    asked = {"flow_runs": {"id": {"any_": [flow["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    runs = _post(f"{api}/task_runs/filter", asked)
+    ended = [run["name"] for run in sorted(runs, key=lambda run: run["end_time"])]
+    a_round = _STEPS[4:8]
+    expected = [*_STEPS[:4], *(f"{step}, round {n}" for n in (1, 2) for step in a_round), _STEPS[8]]
+    assert [name if ", round" in name else name.rpartition("-")[0] for name in ended] == expected
+    context = json.loads((project.root / "context.json").read_text())
+    assert context["task_information"]["task_id"]["value"] == flow["id"]
+    told = context["technical_context"]["current_state"]["value"]
+    assert [line.partition(":")[0] for line in told["steps"]] == list(_STEPS)
+    shown = project.run("zk0", "model", "show", "1", "--params", "trainings/cups/params.yaml").stdout
+    assert json.loads(shown)["flow_run"] == flow["id"]
+
+
+def test_train_once_goes_on_by_name_and_finds_nothing_to_do(served: Any) -> None:
+    """Follows the test above; the command is the one that its context names for recovery."""
+    project, api = served
+    context = json.loads((project.root / "context.json").read_text())
+    assert context["risk_mitigation"]["recovery_procedures"]["value"] == [
+        "`zk0 train --name cups`, from the project's root, goes on with it, after round 2"
+    ]
+
+    line = documented("train.md", "prefect deployment run train/once --param name=cups")
+    project.run(*line.split(), PREFECT_API_URL=api, timeout=400)
+
+    runs = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
+    assert sorted(run["state"]["name"] for run in runs) == ["Completed", "Unchanged"]
+
+
+def test_a_training_that_is_refused_leaves_its_context_and_no_folder(served: Any) -> None:
+    project, api = served
+
+    line = _NEW.replace("cups", "absent") + _SMALL + " --watch"
+    project.attempt(*line.split(), PREFECT_API_URL=api, timeout=400)
+
+    runs = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
+    assert "Failed" in [run["state"]["name"] for run in runs]
+    context = json.loads((project.root / "context.json").read_text())
+    assert "environment setup: Failed" in context["technical_context"]["current_state"]["value"]["steps"][0]
+    assert "absent does not exist" in context["technical_context"]["current_state"]["value"]["error"]
+    assert "nothing is left of it" in context["risk_mitigation"]["recovery_procedures"]["value"][0]
+    assert not (project.root / "trainings" / "absent").exists()
 
 
 def test_deployments_are_what_prefect_knows() -> None:

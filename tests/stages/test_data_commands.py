@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from docs_commands import documented, typed
 from so100_recordings import as_lerobot, as_old_lerobot, calibration_file, files_of, motor_steps, write_v3, write_v21
 from tests_support import REPO
 from typer.testing import CliRunner
@@ -42,31 +43,9 @@ def home(owners: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def typed(line: str) -> str:
-    """Run a `zk0` line and give what it printed; what a person can mend is raised."""
-    program, *words = line.split()
-    assert program == "zk0"
-    done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
-    if done.exception and not isinstance(done.exception, SystemExit):
-        raise done.exception
-    assert done.exit_code == 0, done.output
-    return done.output
-
-
-def from_docs(start: str) -> str:
-    """The page's command line that starts so: what is tried here is what is written there."""
-    (line,) = {
-        line
-        for block in re.findall(r"```bash\n(.*?)```", DOCS, re.S)
-        for line in block.splitlines()
-        if line.startswith(start)
-    }
-    return str(line)
-
-
 @pytest.mark.usefixtures("home")
 def test_checking_a_dataset_says_what_it_is() -> None:
-    said = typed(from_docs("zk0 data check"))
+    said = typed(documented("data.md", "zk0 data check"))
 
     assert "2 episodes, 40 frames; lift the cube, drop the cube" in said
     assert "30 a second" in said and "top, 32x32" in said
@@ -95,7 +74,7 @@ def test_what_is_not_fit_is_described_all_the_same(home: Path, folder: str) -> N
 
 def test_converting_and_what_it_says_next(home: Path) -> None:
     before = files_of(home / "cups-v21")
-    line = from_docs("zk0 data convert local:")
+    line = documented("data.md", "zk0 data convert local:")
 
     said = typed(line)
 

@@ -87,7 +87,7 @@ def test_a_project_that_tracked_nothing_yet(tmp_path: Path) -> None:
 
 def test_its_size_counts_as_any_folders(tracked: Path) -> None:
     params = params_of("mlflow:zk0-smolvla/1")
-    folder = base_folder(params.policy.base, params, tracked)
+    folder = base_folder(params.policy.base, params.tracking.model, tracked)
     assert folder is not None
 
     assert needs._policy_bytes(params.policy.base, params, tracked) == needs._policy_bytes(str(folder), params, tracked)

@@ -21,6 +21,8 @@ def loss_points(facts: Facts) -> list[str]:
 
 def recovery_procedures(facts: Facts) -> list[str]:
     """The commands that bring the run, or its results, back."""
+    if facts.flow == "train":
+        return _trainings_recovery(facts)
     lines = []
     federate = facts.step_of("federate")
     if federate and federate.state == "Failed":
@@ -39,6 +41,14 @@ def recovery_procedures(facts: Facts) -> list[str]:
     if facts.run:
         lines.append(f"`zk0 track` writes the MLflow run again from {RUN}")
     return lines
+
+
+def _trainings_recovery(facts: Facts) -> list[str]:
+    """A training goes on by one command, whichever step it ended in; one that was refused left nothing."""
+    if not (facts.root / "state").is_dir() and facts.failed:
+        return ["nothing was trained, and nothing is left of it: mend what the error names and start it again"]
+    last = f", after round {facts.rounds[-1].get('round')}" if facts.rounds else ""
+    return [f"`zk0 train --name {facts.root.name}`, from the project's root, goes on with it{last}"]
 
 
 def prevention_measures(facts: Facts) -> list[str]:

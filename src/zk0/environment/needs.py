@@ -48,7 +48,7 @@ def _policy_bytes(base: str, params: Params, root: Path) -> int:
     if base in _POLICY_BYTES:
         return _POLICY_BYTES[base]
     try:
-        folder = base_folder(base, params, root)
+        folder = base_folder(base, params.tracking.model, root)
     except ValueError:
         return 0
     if folder is None:

@@ -11,7 +11,7 @@ _STYLE = {"round-start": "bold", "site-left-out": "yellow", "resume": "cyan", "s
 
 def print_event(event: dict[str, Any]) -> None:
     """Print one event; rounds stand out, sites are indented."""
-    if event["event"] in ("aggregate", "save", "strategy"):
+    if event["event"] in ("aggregate", "save", "strategy", "local-training", "extract"):
         return
     indent = "" if event["event"] in ("round-start", "resume", "stop", "done") else "  "
     style = _STYLE.get(event["event"])

@@ -71,7 +71,7 @@ def prepared(root: Path, params: Params) -> StudyProject:
 def _absolute(root: Path, params: Params) -> dict[str, object]:
     """Paths of this project as seen from the study's folder."""
     changes: dict[str, object] = {}
-    if (folder := base_folder(params.policy.base, params, root)) is not None:
+    if (folder := base_folder(params.policy.base, params.tracking.model, root)) is not None:
         changes["policy.base"] = str(folder.resolve())
     changes["data.calibrations"] = {
         name: str((root / Path(file).expanduser()).resolve()) if isinstance(file, str) and file != MEASURED else file

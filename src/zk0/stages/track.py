@@ -14,8 +14,14 @@ from zk0.tracking.project import FlowRunInfo, track
 OUT = Path("results/tracking.json")
 
 
-def run(root: Path, params: Params) -> None:
-    """Bring MLflow up to date with the results, and note where the run is."""
+def run(root: Path, params: Params, results: Path | None = None) -> None:
+    """Bring MLflow up to date with the results, and note where the run is.
+
+    Args:
+        root: The project's root, with the MLflow store.
+        params: The run's.
+        results: Folder whose results and checkpoints these are; None is the root.
+    """
     flow_run = os.environ.get("ZK0_FLOW_RUN_ID")
     result = track(
         root,
@@ -24,9 +30,11 @@ def run(root: Path, params: Params) -> None:
         flow_run=FlowRunInfo(flow_run, os.environ.get("ZK0_FLOW_RUN_NAME")) if flow_run else None,
         dvc_experiment=os.environ.get("ZK0_DVC_EXPERIMENT"),
         promotion=params.promotion if params.promotion.automatic else None,
+        place=results,
     )
     write_json(
-        root / OUT, {"run_id": result.run_id, "model": params.tracking.model, "model_version": result.model_version}
+        (results or root) / OUT,
+        {"run_id": result.run_id, "model": params.tracking.model, "model_version": result.model_version},
     )
     what = "recorded as" if result.created else "already is"
     for reason in result.skipped:

@@ -114,7 +114,7 @@ def _save(
     begun: LoggedModel | None,
 ) -> LoggedModel:
     """Copy a checkpoint, with the code that serves it, into MLflow; ``begun`` is one left half-written."""
-    results.checkpoint_folder(which)
+    folder = results.checkpoint_folder(which)
     digest = results.checkpoint(which)["digest"]
     model = begun or client.create_logged_model(
         experiment,
@@ -136,7 +136,7 @@ def _save(
             f"{temporary}/model",
             mlflow_model=described,
             python_model=str(_SERVING),
-            artifacts={_CHECKPOINT: results.checkpoint(which)["path"]},
+            artifacts={_CHECKPOINT: folder.relative_to(results.root).as_posix()},
             model_config={"device": "cpu"},
             signature=_SIGNATURE,
             pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],

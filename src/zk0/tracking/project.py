@@ -78,6 +78,7 @@ def track(
     flow_run: FlowRunInfo | None = None,
     dvc_experiment: str | None = None,
     promotion: PromotionParams | None = None,
+    place: Path | None = None,
 ) -> TrackResult:
     """Bring MLflow up to date with the project's result files.
 
@@ -94,12 +95,13 @@ def track(
         dvc_experiment: Name of the DVC experiment that holds the run's data and params.
         promotion: Decide by these whether a newly evaluated challenger becomes the champion, in one
             transaction with its registration; None leaves the champion alone.
+        place: Folder with ``results/`` and ``checkpoints/``, where it is not the root: a training's.
 
     Raises:
         TrackingError: Result files are missing, cut short or contradictory.
     """
     root = root.resolve()
-    results = read_results(root)
+    results = read_results(root, place and place.resolve())
     added: list[str] = []
     with opened(root, create=True) as client:
         experiment_key = experiment_id(client, root, experiment)
@@ -160,8 +162,8 @@ def _add_files(client: MlflowClient, results: Results, run: Run) -> list[str]:
     added = []
     for file, folder in kept:
         logged = results.root / run.info.artifact_uri / (folder or "") / file.name
-        if not logged.is_file() or digest_file(logged) != digest_file(results.root / file):
-            client.log_artifact(run.info.run_id, str(results.root / file), folder)
+        if not logged.is_file() or digest_file(logged) != digest_file(results.place / file):
+            client.log_artifact(run.info.run_id, str(results.place / file), folder)
             added.append(file.name)
     return added
 

@@ -57,7 +57,8 @@ class Results:
     """What one federated run left behind.
 
     Attributes:
-        root: The project's root.
+        root: The project's root, with the MLflow store.
+        place: Folder in which the run's files lie: the root, or a training's below it.
         run: Content of run.json.
         digest: Of run.json's content. With ``run["run"]``, the params' digest, it names the run:
             the same params trained again are another run.
@@ -69,6 +70,7 @@ class Results:
     """
 
     root: Path
+    place: Path
     run: dict[str, Any]
     digest: str
     rounds: tuple[dict[str, Any], ...]
@@ -101,7 +103,7 @@ class Results:
             TrackingError: It is missing, or belongs to another run.
         """
         named = self.checkpoint(which)
-        folder = self.root / named["path"]
+        folder = self.place / named["path"]
         if not folder.is_dir():
             raise TrackingError(f"{named['path']} is missing; `zk0 federate` (or `dvc checkout`) brings it back")
         if (found := digest_folder(folder)) != named["digest"]:
@@ -118,35 +120,40 @@ def milliseconds(iso: str) -> int:
     return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def read_results(root: Path) -> Results:
+def read_results(root: Path, place: Path | None = None) -> Results:
     """Read a run's result files.
+
+    Args:
+        root: The project's root.
+        place: Folder with ``results/`` and ``checkpoints/``, the root or below it; None is the root.
 
     Raises:
         TrackingError: The run's files are missing, cut short or contradict each other, or a later
             stage's file lacks something; names the file and the stage that writes it.
     """
-    run = _read(root, RUN_FILE, "federate", _RUN_KEYS)
-    rounds = _read_rounds(root, int(run["rounds"]))
+    place = place or root
+    run = _read(place, RUN_FILE, "federate", _RUN_KEYS)
+    rounds = _read_rounds(place, int(run["rounds"]))
     skipped = []
     evaluation = report = None
-    if (root / EVALUATION_FILE).exists():
-        evaluation = _read(root, EVALUATION_FILE, "evaluate", _EVALUATION_KEYS)
+    if (place / EVALUATION_FILE).exists():
+        evaluation = _read(place, EVALUATION_FILE, "evaluate", _EVALUATION_KEYS)
         if evaluation["models"]["global"]["digest"] != run["checkpoints"]["best"]["digest"]:
             skipped.append(f"{EVALUATION_FILE} judges another model; `zk0 evaluate` renews it")
             evaluation = None
-    if (root / REPORT_FILE).exists():
+    if (place / REPORT_FILE).exists():
         if evaluation is None:
             skipped.append(f"{REPORT_FILE} is older than this run's evaluation; `zk0 report` renews it")
         else:
-            report = root / REPORT_FILE
+            report = place / REPORT_FILE
     benchmark = None
-    if (root / BENCHMARK_FILE).exists():
-        benchmark = _read(root, BENCHMARK_FILE, "benchmark", ("created", "rows"))
+    if (place / BENCHMARK_FILE).exists():
+        benchmark = _read(place, BENCHMARK_FILE, "benchmark", ("created", "rows"))
         if milliseconds(benchmark["created"]) < milliseconds(run["started"]):
             skipped.append(f"{BENCHMARK_FILE} was measured before this run began; `zk0 benchmark` renews it")
             benchmark = None
     digest = xxhash.xxh3_128_hexdigest(json.dumps(run, sort_keys=True).encode())
-    return Results(root, run, digest, rounds, evaluation, benchmark, report, tuple(skipped))
+    return Results(root, place, run, digest, rounds, evaluation, benchmark, report, tuple(skipped))
 
 
 def _read(root: Path, file: Path, stage: str, keys: Iterable[str]) -> dict[str, Any]:

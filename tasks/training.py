@@ -1,0 +1,264 @@
+"""The nine steps of model training as tasks; those of a round wait for what the running training says of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Completed, State
+
+from tasks.pipeline import StageRun
+from tasks.streaming import CommandFailed, read_events, started, stream
+from zk0.context import StageOutcome
+from zk0.errors import StageError
+from zk0.files import read_json
+from zk0.single_site import ROUND_STEPS, Training
+from zk0.stages.summary import comparison_markdown
+
+_EVENTS = Path("results/federation/events.jsonl")
+_POLL_S = 0.2
+# What in a training's events says that a step of a round is over.
+_SAID = dict(zip(ROUND_STEPS, ("local-training", "extract", "train", "save"), strict=True))
+
+
+class TrainingFailed(StageError):
+    """A step's command failed; the message ends with its last lines."""
+
+
+def _alone(training: Training, step: str, environment: dict[str, str] | None = None) -> State[StageRun]:
+    """Run one step in a process of its own, so that a policy's memory is given back when it is over."""
+    began = time.monotonic()
+    try:
+        stream(_command(training, step), training.root, environment=environment)
+    except CommandFailed as error:
+        raise TrainingFailed(f"{step}:\n{error}") from error
+    run = StageRun(step, changed=True, seconds=time.monotonic() - began)
+    return Completed(data=run, message=f"{run.seconds:.0f} s")
+
+
+def _command(training: Training, step: str) -> list[str]:
+    return [sys.executable, "-m", "zk0", "train", "--name", training.name, "--only", step]
+
+
+def _network(task: Any, run: Any, state: State[Any]) -> bool:
+    """Whether it may go better in a minute: only what the Hub did not give."""
+    return "the Hub cannot be reached" in str(state.message)
+
+
+@task(name="environment setup", cache_policy=NO_CACHE)
+def set_up_environment(training: Training) -> State[StageRun]:
+    """Check the machine, and what the data and the starting policy are."""
+    return _alone(training, "environment setup")
+
+
+@task(name="model loading", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60], retry_condition_fn=_network)
+def load_model(training: Training) -> State[StageRun]:
+    """Load the starting policy, from the Hub where it is there."""
+    return _alone(training, "model loading")
+
+
+@task(
+    name="dataset preparation",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=_network,
+)
+def prepare_dataset(training: Training) -> State[StageRun]:
+    """Record or find the data, check it, keep some episodes from training."""
+    state = _alone(training, "dataset preparation")
+    found = (training.folder / "results" / "data.md").read_text()
+    create_markdown_artifact(key="data-check", markdown=found, description="What the data is and was taken for")
+    return state
+
+
+@task(name="training configuration", cache_policy=NO_CACHE)
+def configure_training(training: Training) -> State[StageRun]:
+    """Hold data and policy against each other, and say what will be done."""
+    return _alone(training, "training configuration")
+
+
+# Its evaluation is kept, so a second try only asks MLflow again, which may be busy or, as a server, away.
+@task(name="validation", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
+def validate_model(training: Training, environment: dict[str, str]) -> State[StageRun]:
+    """Compare the trained model with its start on held-out episodes, and put the run into MLflow."""
+    state = _alone(training, "validation", environment)
+    table = comparison_markdown(read_json(training.folder / "results" / "evaluation.json"))
+    create_markdown_artifact(key="comparison", markdown=table, description="Starting policy against trained model")
+    return state
+
+
+class Rounds:
+    """A training's rounds, made by a process of their own, and what it says of them.
+
+    Args:
+        training: Whose.
+    """
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        self._since = datetime.now(UTC).isoformat(timespec="milliseconds")  # what was said before is of earlier runs
+        self._process = started(_command(training, ROUND_STEPS[0]), training.root)
+        self._lines: list[str] = []
+        logger = get_run_logger()
+
+        def tell() -> None:
+            assert self._process.stdout is not None
+            for line in self._process.stdout:
+                if text := line.rstrip():
+                    self._lines.append(text)
+                    logger.info(text)
+
+        self._reader = threading.Thread(target=tell, daemon=True)
+        self._reader.start()
+
+    def next(self, after: int) -> int | None:
+        """The first round that began after another; None when there is none to come.
+
+        Raises:
+            TrainingFailed: The process failed; the message ends with its last lines.
+        """
+        said = self._wait(lambda e: e["event"] == "done" or (e["event"] == "round-start" and e["round"] > after))
+        return int(said["round"]) if said and said["event"] == "round-start" else None
+
+    def wait(self, step: str, number: int) -> dict[str, Any]:
+        """What is said when a step of a round is over.
+
+        Raises:
+            TrainingFailed: The process ended before.
+        """
+        said = self._wait(lambda e: e["event"] == _SAID[step] and e["round"] == number)
+        if said is None:
+            raise TrainingFailed(f"{step}: the training ended before round {number} was over")
+        return said
+
+    def finish(self) -> None:
+        """Wait until the checkpoints are written.
+
+        Raises:
+            TrainingFailed: The process failed.
+        """
+        while self._wait(lambda e: False) is not None:
+            pass
+
+    def stop(self, wait_s: float = 60.0) -> None:
+        """End the process, if it still runs; complete rounds are saved."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(wait_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._reader.join()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def _wait(self, wanted: Any) -> dict[str, Any] | None:
+        """The first event that is wanted; None when the process has ended well without it."""
+        while True:
+            code = self._process.poll()  # asked first: what it said before it ended is then all there
+            found = next((e for e in read_events(self.training.folder / _EVENTS, self._since) if wanted(e)), None)
+            if found is not None or code == 0:
+                return found
+            if code is not None:
+                self._reader.join()
+                raise TrainingFailed("\n".join(self._lines[-15:]))
+            time.sleep(_POLL_S)
+
+
+@contextmanager
+def rounds_of(training: Training) -> Iterator[Rounds]:
+    """Rounds that run while the block does, and are stopped with it."""
+    rounds = Rounds(training)
+    try:
+        yield rounds
+    finally:
+        rounds.stop()
+
+
+def _of_round(rounds: Rounds, step: str, number: int) -> State[dict[str, Any]]:
+    said = rounds.wait(step, number)
+    return Completed(data=said, message=said["message"])
+
+
+@task(name="local training", task_run_name="local training, round {number}", cache_policy=NO_CACHE)
+def train_locally(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+    """A round's optimiser steps on the own data."""
+    return _of_round(rounds, "local training", number)
+
+
+@task(name="parameter extraction", task_run_name="parameter extraction, round {number}", cache_policy=NO_CACHE)
+def extract_parameters(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+    """What the round changed of the tensors that train, encoded as a message."""
+    return _of_round(rounds, "parameter extraction", number)
+
+
+@task(name="server communication", task_run_name="server communication, round {number}", cache_policy=NO_CACHE)
+def communicate(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+    """The server has the update, and found it sound."""
+    return _of_round(rounds, "server communication", number)
+
+
+@task(name="model update", task_run_name="model update, round {number}", cache_policy=NO_CACHE)
+def update_model(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+    """The server's new model is judged and saved."""
+    return _of_round(rounds, "model update", number)
+
+
+_OF_ROUND = dict(zip(ROUND_STEPS, (train_locally, extract_parameters, communicate, update_model), strict=True))
+
+
+def run_rounds(training: Training, outcomes: list[StageOutcome]) -> None:
+    """Run what is left of a training's rounds, each step of each as a task, and note how the four steps ended.
+
+    Args:
+        training: Whose.
+        outcomes: The flow's steps so far; one of each of the four is added, with the seconds of all rounds.
+
+    Raises:
+        TrainingFailed: A step failed.
+    """
+    done = {step: StageOutcome(step, "Unchanged", 0.0) for step in ROUND_STEPS}
+    failed: str | None = ROUND_STEPS[0]  # the step that is being made
+    total = training.params.federation.rounds
+    artifact: Any = create_progress_artifact(progress=0.0, key="training", description="Rounds completed")
+    try:
+        with rounds_of(training) as rounds:
+            last = 0
+            while (number := rounds.next(last)) is not None:
+                for step, make in _OF_ROUND.items():
+                    failed, began = step, time.monotonic()
+                    make(rounds, number)
+                    spent = done[step].seconds + time.monotonic() - began
+                    done[step] = replace(done[step], state="Completed", seconds=spent)
+                failed, last = ROUND_STEPS[0], number
+                update_progress_artifact(artifact, progress=min(100.0, 100.0 * number / total))
+            failed = ROUND_STEPS[-1]
+            rounds.finish()
+        failed = None
+        update_progress_artifact(artifact, progress=100.0)
+    finally:
+        for step, outcome in done.items():
+            ended = replace(outcome, state="Failed") if step == failed else outcome
+            # The pipeline's stage is the four steps together: whichever failed, or the last.
+            outcomes.append(replace(ended, stage="federate") if step == (failed or ROUND_STEPS[-1]) else ended)
+            if step == failed:
+                break
+
+
+def unchanged_rounds(outcomes: list[StageOutcome]) -> bool:
+    """Whether a training was complete before."""
+    return all(outcome.state == "Unchanged" for outcome in outcomes if outcome.name in ROUND_STEPS)
