@@ -120,7 +120,7 @@ def test_aims_are_judged_by_the_paired_test(copied: StudyFolder) -> None:
     assert told[0].startswith("**Reached.** All data in one place reaches 80%")
     assert told[1].startswith("**Not reached.** Federated is at most 10 points below")  # three scenes cannot show it
     assert told[2].startswith("**Reached.**" if gap.p_better < 0.05 else "**Not reached.**")
-    assert told[2].endswith(f"p better {gap.p_better:.3g}.") and "The base is clearly below federated" in told[2]
+    assert told[2].endswith(f"p better {p_text(gap.p_better)}.") and "The base is clearly below federated" in told[2]
     assert sum("red alone" in sentence for sentence in told) == 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zk0.comparison.arms import FEDERATED
 from zk0.comparison.results import StudyResult
+from zk0.comparison.tables import p_text
 from zk0.evaluation.paired import Difference
 
 POOLED_TARGET = 0.80
@@ -85,4 +86,4 @@ def _points(value: float) -> str:
 def _told(gap: Difference, worse: bool = False) -> str:
     p = gap.p_worse if worse else gap.p_better
     interval = f"{_points(gap.low).removesuffix(' points')} to {_points(gap.high).removesuffix(' points')}"
-    return f"{_points(gap.value)} ({interval}), p {'worse' if worse else 'better'} {p:.3g}"
+    return f"{_points(gap.value)} ({interval}), p {'worse' if worse else 'better'} {p_text(p)}"
