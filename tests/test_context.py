@@ -427,7 +427,7 @@ def test_code_is_named_by_its_revision(project: Path) -> None:
     environ = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}
     for command in (
         ["init", "-q"],
-        ["add", "params.yaml"],
+        ["add", "."],
         ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"],
     ):
         subprocess.run(["git", *command], cwd=project, env=environ, check=True)
