@@ -1,0 +1,159 @@
+"""A service: a command in the background with a name, a log and a record of its process, all in one folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from zk0.errors import StageError
+from zk0.files import read_json, write_json
+
+
+class Services:
+    """The services of one folder, by name: ``NAME.json`` records a process, ``NAME.log`` what it prints.
+
+    Every call reads the records anew, so commands of different processes may start, look and stop.
+
+    Example:
+        >>> services = Services(Path(".run"))
+        >>> services.launch("clock", ["sleep", "60"], dict(os.environ))
+        >>> list(services.running())
+        ['clock']
+        >>> services.stop(["clock"])
+        ['clock']
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Use ``folder``, which is made when something is launched."""
+        self.folder = folder
+
+    def log(self, name: str) -> Path:
+        """Where a service's output goes, that of earlier starts included."""
+        return self.folder / f"{name}.log"
+
+    def launch(self, name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path | None = None) -> int:
+        """Start a service in a session of its own, which outlives the terminal.
+
+        Returns:
+            Its process id.
+
+        Raises:
+            StageError: It is running already.
+        """
+        if name in self.running():
+            raise StageError(f"{name} is running already; its log is {self.log(name)}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log(name).open("ab") as log:
+            process = subprocess.Popen(
+                list(command),
+                cwd=cwd,
+                env=dict(env),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        # Unless somebody waits for it, a service that ends before this process stays a zombie, and its own children,
+        # which watch whether their parent lives, with it.
+        threading.Thread(target=process.wait, daemon=True).start()
+        write_json(self._record(name), {"pid": process.pid, "started": _started(process.pid), "command": list(command)})
+        return process.pid
+
+    def running(self) -> dict[str, psutil.Process]:
+        """The services that are alive, by name. A process id that was given to another is not ours."""
+        found = {}
+        for path in sorted(self.folder.glob("*.json")):
+            record = read_json(path)
+            try:
+                process = psutil.Process(record["pid"])
+                if abs(process.create_time() - record["started"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE:
+                    found[path.stem] = process
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def await_ready(self, name: str, ready: Callable[[], bool], wait_s: float) -> None:
+        """Wait until a service answers.
+
+        Args:
+            name: Its name.
+            ready: Whether it does; an OSError counts as no.
+            wait_s: For how long.
+
+        Raises:
+            StageError: It ended, or does not answer in time; tells the end of its log.
+        """
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline:
+            try:
+                if ready():
+                    return
+            except OSError:
+                pass
+            if name not in self.running():
+                raise StageError(f"{name} ended when it was to start:\n{self.tail(name)}\nits log is {self.log(name)}")
+            time.sleep(0.2)
+        raise StageError(f"{name} does not answer after {wait_s:.0f} s; its log is {self.log(name)}")
+
+    def tail(self, name: str, lines: int = 12) -> str:
+        """The end of a service's log."""
+        path = self.log(name)
+        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(no log)"
+
+    def stop(self, names: Iterable[str], wait_s: float = 20.0) -> list[str]:
+        """Stop services one after the other, each with everything it started itself.
+
+        Args:
+            names: In this order; those that are not running are passed over.
+            wait_s: For each, before it is killed.
+
+        Returns:
+            Names of those that were running.
+        """
+        stopped = []
+        for name in names:
+            process = self.running().get(name)
+            if process is not None:
+                _end(process, wait_s)
+                stopped.append(name)
+            self._record(name).unlink(missing_ok=True)
+        return stopped
+
+    def _record(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+
+def _end(process: psutil.Process, wait_s: float) -> None:
+    try:
+        family = [process, *process.children(recursive=True)]
+        process.send_signal(signal.SIGTERM)
+    except psutil.NoSuchProcess:
+        return
+    _, left = psutil.wait_procs(family, timeout=wait_s)
+    for survivor in left:
+        try:
+            survivor.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(left, timeout=wait_s)
+
+
+def _started(pid: int) -> float:
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:  # ended at once: no process will ever match
+        return 0.0
+
+
+def own_environment(**more: str) -> dict[str, str]:
+    """This process's environment with the present interpreter's folder first, so that `zk0` and `flwr` are found."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, **more}
