@@ -12,21 +12,16 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from zk0.deployment.config import DeploymentConfig
+from zk0.deployment.local import RUN
 from zk0.deployment.monitor.progress import Progress, read_progress
 from zk0.deployment.security.expiry import Expiry, expiries
 from zk0.deployment.security.places import SECURITY, Places
+from zk0.deployment.services.groups import GROUPS
 from zk0.deployment.services.process import Services
 from zk0.deployment.site_list import Site
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
 
-RUN = Path(".run")
-MEMBERS = {
-    "mlflow": ("mlflow",),
-    "prefect": ("server", "worker"),
-    "federation": ("superlink", "gateway"),
-    "monitor": ("monitor",),
-}
 _ANSWER_S = 2.0
 
 
@@ -126,8 +121,8 @@ def take(root: Path, config: DeploymentConfig) -> Snapshot:
 def service_states(root: Path, config: DeploymentConfig) -> tuple[ServiceState, ...]:
     """The services of this machine, those first that the others need."""
     running = Services(root / RUN).running()
-    wanted = [name for group in config.services for name in MEMBERS[group]]
-    ordered = [name for names in MEMBERS.values() for name in names if name in wanted or name in running]
+    wanted = [name for group in config.services for name in GROUPS[group]]
+    ordered = [name for names in GROUPS.values() for name in names if name in wanted or name in running]
     ordered += [name for name in running if name not in ordered]
     found = []
     for name in ordered:
