@@ -118,6 +118,7 @@ class Trainer:
         began = time.perf_counter()
         try:
             task, node = self._bound(message)
+            self._say("received", f"{message.metadata.message_type} received", task.round, run=task.run)
             context = Context(message.metadata.run_id, message.metadata.dst_node_id, node, RecordDict(), {})
             reply = app(message=message, context=context)
         except Exception as error:  # whatever goes wrong with one message must not end the trainer
