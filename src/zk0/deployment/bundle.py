@@ -1,0 +1,51 @@
+"""The Flower app that a SuperLink hands to its nodes: names of what zk0 has installed on both ends, and no code.
+
+Flower sends a run's app to every site, where it is code. Sites have zk0 installed, so the app only says which of
+it to call, and what a site runs is what its owner installed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from zk0 import __version__
+from zk0.files import write_text
+
+SERVER_APP = "zk0.deployment.server_app:app"
+CLIENT_APP = "zk0.deployment.site_app:app"
+
+_PYPROJECT = """\
+[project]
+name = "zk0"
+version = "{version}"
+license = {{ file = "LICENSE" }}
+dependencies = []
+
+[tool.flwr.app]
+publisher = "zk0"
+
+[tool.flwr.app.components]
+serverapp = "{server_app}"
+clientapp = "{client_app}"
+
+[tool.flwr.app.config]
+# The project on the server's machine; relative to where its services were started.
+project = "."
+"""
+_LICENSE = "zk0 is licensed under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
+
+
+def write_bundle(folder: Path, client_app: str = CLIENT_APP) -> Path:
+    """Write the app of a federation over a network.
+
+    Args:
+        folder: Where to; made if need be.
+        client_app: ``MODULE:ATTRIBUTE`` of the ClientApp, as sites have it installed.
+
+    Returns:
+        The folder, for ``flwr build`` and ``flwr run``.
+    """
+    content = _PYPROJECT.format(version=__version__, server_app=SERVER_APP, client_app=client_app)
+    write_text(folder / "pyproject.toml", content)
+    write_text(folder / "LICENSE", _LICENSE)
+    return folder
