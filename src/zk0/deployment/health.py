@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zk0.deployment.config import DeploymentConfig
-from zk0.deployment.monitor.snapshot import Snapshot, SiteState
+from zk0.deployment.monitor.snapshot import SiteState, Snapshot
 from zk0.deployment.security.places import SECURITY, Places
 from zk0.deployment.services.server import healthy
 from zk0.deployment.services.start import answers

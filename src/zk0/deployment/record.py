@@ -1,4 +1,4 @@
-"""What a deployment's steps came to, in results/deployment.json: for its page, its context, and the steps after them."""
+"""What a deployment's steps came to, in results/deployment.json: for its context, and for the steps after them."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from zk0.deployment.config import Resources
+from zk0.deployment.config import Group, Resources
 from zk0.environment import GIB, machine, needed_bytes
 from zk0.errors import StageError
 from zk0.params import Params
@@ -19,7 +19,12 @@ from zk0.resolve import base_folder, starting_policy
 GPU_SHARE = "ZK0_GPU_SHARE"
 
 # Resident memory of what is started beside the federation, on the large side (measured: docs/operate.md).
-_SERVICES_BYTES = {"mlflow": 900_000_000, "prefect": 800_000_000, "federation": 500_000_000, "monitor": 150_000_000}
+_SERVICES_BYTES: dict[Group, int] = {
+    "mlflow": 900_000_000,
+    "prefect": 800_000_000,
+    "federation": 500_000_000,
+    "monitor": 150_000_000,
+}
 # A policy on the server: its tensors, the sum, the optimiser's two moments, the round's result, and what is exported.
 _MODELS_IN_MEMORY = 6
 _PROCESS_BYTES = 2 * GIB
@@ -81,32 +86,34 @@ class Allocation:
     environment: dict[str, str]
 
 
-def allocate(
-    root: Path, params: Params, resources: Resources, services: tuple[str, ...], sites: int, starting: bool = True
-) -> Allocation:
+def allocate(root: Path, params: Params, resources: Resources, starting: tuple[Group, ...], sites: int) -> Allocation:
     """Hold what a federation's server needs against what there is.
 
     Args:
         root: Project folder.
         params: The run's.
         resources: What may be taken.
-        services: Groups that are started here.
+        starting: Groups of services that are still to be started; those that run have their memory already.
         sites: How many are admitted; two are assumed where there are fewer.
-        starting: Whether the services are still to be started; those that run have their memory already.
 
     Raises:
         StageError: Something does not fit; gives the figures and what to do.
     """
     this = machine(root)
     needs = [
-        _memory(root, params, resources, services if starting else (), this["memory_bytes"]),
+        _memory(root, params, resources, starting, this["memory_bytes"]),
         _disk(root, params, resources, max(sites, 2), this["disk_free_bytes"]),
     ]
     if params.policy.device == "cuda" or (params.policy.device == "auto" and this["gpus"]):
         needs.append(_gpu(root, params, resources, this["gpus"]))
     if lacking := [need for need in needs if not need.fits]:
         raise StageError("\n".join(f"{need.told()} does not fit; {need.advice}" for need in lacking))
-    return Allocation(tuple(needs), {GPU_SHARE: f"{resources.gpu_share:g}"})
+    return Allocation(tuple(needs), gpu_share(resources))
+
+
+def gpu_share(resources: Resources) -> dict[str, str]:
+    """Environment in which a process of zk0 takes no more of a GPU's memory than its share."""
+    return {GPU_SHARE: f"{resources.gpu_share:g}"}
 
 
 def trainable_bytes(root: Path, params: Params) -> int:
@@ -132,7 +139,7 @@ def _unfrozen(path: Path) -> int:
     return sum(end - begin for begin, end in spans)
 
 
-def _memory(root: Path, params: Params, resources: Resources, services: tuple[str, ...], total: int) -> Need:
+def _memory(root: Path, params: Params, resources: Resources, services: tuple[Group, ...], total: int) -> Need:
     trainable = trainable_bytes(root, params)
     parts = {
         "services": sum(_SERVICES_BYTES[name] for name in services),

@@ -1,8 +1,9 @@
-"""deploy: the seven steps of deployment on the server's machine. All may be run again; what is well is left as it is."""
+"""deploy: the seven steps on the server's machine. All may be run again; what is well is left as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from zk0.console import console
 from zk0.deployment.config import Group
@@ -117,7 +118,7 @@ def set_up_monitoring(deployment: Deployment) -> Outcome:
         address = webhook_address(deployment.root, config.alerts)
         outcome = _start(deployment, ("monitor",))
     except StageError:
-        stop_services(deployment.root, read_record(deployment.root).get("service startup", {}).get("facts", {})["started"])
+        stop_services(deployment.root, _facts(deployment, "service startup").get("started", []))
         raise
     told = (*outcome.told, f"metrics for Prometheus: http://127.0.0.1:{config.ports.monitor}/metrics")
     if "federation" in config.services:
@@ -154,10 +155,15 @@ def check_health(deployment: Deployment) -> Outcome:
 def _start(deployment: Deployment, groups: tuple[Group, ...]) -> Outcome:
     from zk0.deployment.services.start import start_groups
 
-    allocated = read_record(deployment.root).get("resource allocation", {}).get("facts", {}).get("environment", {})
+    allocated = _facts(deployment, "resource allocation").get("environment", {})
     started = start_groups(deployment.root, deployment.config, groups, allocated)
     told = f"started: {', '.join(started)}" if started else "all of them ran before"
     return Outcome(bool(started), (told,), facts={"started": started})
+
+
+def _facts(deployment: Deployment, step: str) -> dict[str, Any]:
+    """What an earlier step of this deployment left."""
+    return dict(read_record(deployment.root).get(step, {}).get("facts", {}))
 
 
 ALONE: dict[str, Callable[[Deployment], Outcome]] = dict(

@@ -40,7 +40,7 @@ class Alert:
         return self.rule, self.subject
 
     def as_dict(self) -> dict[str, Any]:
-        """As ``.run/alerts.json`` and messages have it."""
+        """As ``.run/monitor/alerts.json`` and messages have it."""
         return asdict(self)
 
 
@@ -145,7 +145,7 @@ class Message:
 
 
 class AlertBook:
-    """Which alerts are open and what has been told of them, in a file: a monitor that is started again tells nothing twice.
+    """Which alerts are open and what has been told of them, in a file: a monitor started again tells nothing twice.
 
     Args:
         path: The file; need not exist.

@@ -17,7 +17,7 @@ from zk0.deployment.monitor.snapshot import take
 from zk0.deployment.monitor.telling import as_event, payload, post, tell, webhook_address
 from zk0.errors import StageError
 
-BOOK = RUN / "alerts.json"
+BOOK = RUN / "monitor" / "alerts.json"  # in a folder of its own: beside the logs, JSON files record processes
 
 
 class Monitor:

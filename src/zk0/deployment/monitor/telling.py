@@ -56,6 +56,12 @@ def payload(message: Message, federation: str) -> dict[str, Any]:
     }
 
 
+def try_webhook(address: str, federation: str) -> bool:
+    """Send a message that says it is a test; whether it arrived."""
+    text = "this is a test: alerts of this federation will arrive here"
+    return post(address, {"source": "zk0", "federation": federation, "status": "test", "summary": text, "text": text})
+
+
 def post(address: str, content: Any) -> bool:
     """Send JSON to an address; whether it was taken. What is wrong is logged without the address' path.
 

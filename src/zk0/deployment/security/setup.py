@@ -60,8 +60,8 @@ def set_up_security(folder: Path, hosts: Sequence[str], federation: str) -> Secu
     sites = SiteRegistry(places.registry).read()
     if sites.federation != federation:
         raise StageError(
-            f"{places.registry} is federation '{sites.federation}''s, and deployment.yaml names '{federation}'; use the "
-            "same name, or another folder for another federation"
+            f"{places.registry} is of federation '{sites.federation}', and deployment.yaml names '{federation}'; use "
+            "the same name, or another folder for another federation"
         )
     ends = {"authority": authority.certificate, **{name: one.certificate for name, one in servers.items()}}
     days = {name: days_left(certificate) for name, certificate in ends.items()}

@@ -30,3 +30,13 @@ def group_of(name: str) -> Group:
         if name == group or name in names:
             return group
     raise StageError(f"there is no service '{name}'{nearest_hint(name, (*GROUPS, *service_names()))}")
+
+
+def members(name: str) -> tuple[str, ...]:
+    """The services that a name stands for: one, or those of a group.
+
+    Raises:
+        StageError: There is no such service; names the nearest.
+    """
+    group = group_of(name)
+    return GROUPS[group] if name == group else (name,)

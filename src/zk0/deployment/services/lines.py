@@ -8,6 +8,16 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+# For uvicorn's `--log-config`: the same lines from servers that are not ours, without one for each request.
+UVICORN_JSON = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": f"{__name__}.JsonLines"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": "INFO"},
+    "loggers": {"uvicorn.access": {"level": "WARNING"}},
+}
+
 
 class JsonLines(logging.Formatter):
     """One JSON object a record; of our own, ``extra={"line": {...}}`` is its content."""

@@ -20,13 +20,23 @@ GATEWAY_CONFIG = RUN / "gateway.yaml"
 
 
 def start_server(root: Path, config: DeploymentConfig) -> None:
-    """Start both, and wait until they answer.
+    """Start what of the two does not run, and wait until both answer.
 
     Raises:
         StageError: A file is missing or not what it must be, or one does not come up.
     """
     places = Places(root / SECURITY)
-    services, env = Services(root / RUN), own_environment(FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1")
+    services = Services(root / RUN)
+    running = services.running()
+    if "superlink" not in running:
+        _launch_superlink(services, root, places, config)
+    if "gateway" not in running:
+        _launch_gateway(services, root, places, config)
+    services.await_ready("superlink", lambda: healthy(config.ports.superlink, places), _WAIT_S)
+    services.await_ready("gateway", lambda: healthy(config.ports.gateway, places), _WAIT_S)
+
+
+def _launch_superlink(services: Services, root: Path, places: Places, config: DeploymentConfig) -> None:
     certificate = places.authority / "superlink"
     services.launch(
         "superlink",
@@ -37,9 +47,12 @@ def start_server(root: Path, config: DeploymentConfig) -> None:
             *("--ssl-certfile", str(certificate / "server.pem"), "--ssl-keyfile", str(certificate / "server.key")),
             *("--isolation", "process", "--superexec-auth-secret-file", str(places.superexec_secret)),
         ],
-        env,
+        own_environment(FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1"),
         root,
     )
+
+
+def _launch_gateway(services: Services, root: Path, places: Places, config: DeploymentConfig) -> None:
     GatewayConfig.of(
         places,
         host=config.listen,
@@ -48,13 +61,11 @@ def start_server(root: Path, config: DeploymentConfig) -> None:
         metrics_port=config.ports.gateway_metrics,
     ).write(root / GATEWAY_CONFIG)
     words = [sys.executable, "-m", "zk0.deployment.gateway", "--config", str(root / GATEWAY_CONFIG)]
-    services.launch("gateway", words, env, root)
-    # Its answer is the SuperLink's, passed on.
-    services.await_ready("gateway", lambda: healthy(config.ports.gateway, places), _WAIT_S)
+    services.launch("gateway", words, own_environment(), root)
 
 
 def healthy(port: int, places: Places) -> bool:
-    """Whether the SuperLink answers through the gateway, under a certificate of the federation's authority."""
+    """Whether a port answers under a certificate of the federation's authority; the gateway passes the question on."""
     context = ssl.create_default_context(cafile=str(places.authority / "ca.pem"))
     try:
         return httpx.get(f"https://127.0.0.1:{port}/health", verify=context, timeout=2, trust_env=False).is_success

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,20 +13,24 @@ import httpx
 
 from zk0.deployment import local
 from zk0.deployment.config import DeploymentConfig, Group, port_of
-from zk0.deployment.services.groups import GROUPS, service_names
+from zk0.deployment.resources import gpu_share
+from zk0.deployment.services.groups import GROUPS, group_of, members, service_names
+from zk0.deployment.services.lines import UVICORN_JSON
 from zk0.deployment.services.process import Services, own_environment
 from zk0.deployment.services.server import start_server
 from zk0.errors import StageError
-from zk0.tracking import DATABASE
+from zk0.files import write_json
+from zk0.tracking import ARTIFACTS, DATABASE
 
 _WAIT_S = 180.0
 _GRACE_S = 20.0
+_UVICORN_LOG = local.RUN / "mlflow" / "logging.json"
 
 
 def start_groups(
     root: Path, config: DeploymentConfig, groups: Iterable[Group], more: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Start groups that do not run; one of which a part is gone is started anew.
+    """Start what of some groups does not run.
 
     Args:
         root: Project folder.
@@ -40,10 +44,8 @@ def start_groups(
     Raises:
         StageError: One did not come up; what was started by this call is stopped again.
     """
-    services = Services(root / local.RUN)
-    running = services.running()
-    lacking = [group for group in groups if not set(GROUPS[group]) <= set(running)]
-    stop_services(root, [name for group in lacking for name in GROUPS[group]])
+    before = set(Services(root / local.RUN).running())
+    lacking = lacking_groups(root, groups)
     starters: dict[Group, Callable[[Path, DeploymentConfig], None]] = {
         "mlflow": _start_mlflow,
         "prefect": _start_prefect,
@@ -52,17 +54,22 @@ def start_groups(
     }
     with _environment(more or {}), ThreadPoolExecutor(max(len(lacking), 1)) as pool:
         calls = {group: pool.submit(starters[group], root, config) for group in lacking}
-        problems = [f"{group}: {error}" for group, call in calls.items() if (error := call.exception())]
-        unforeseen = [
-            call.exception() for call in calls.values() if not isinstance(call.exception(), StageError | None)
-        ]
-    started = [name for group in lacking for name in GROUPS[group]]
-    if problems:
+        failures = {group: error for group, call in calls.items() if (error := call.exception())}
+    started = [name for group in lacking for name in GROUPS[group] if group == "prefect" or name not in before]
+    if failures:
         stop_services(root, started)
-        if unforeseen:
-            raise unforeseen[0]  # type: ignore[misc]
-        raise StageError("\n".join([*problems, "what was started with it is stopped again"]))
+        for error in failures.values():
+            if not isinstance(error, StageError):
+                raise error
+        told = [f"{group}: {error}" for group, error in failures.items()]
+        raise StageError("\n".join([*told, "what was started with it is stopped again"]))
     return started
+
+
+def lacking_groups(root: Path, groups: Iterable[Group]) -> tuple[Group, ...]:
+    """Those groups of which a service does not run."""
+    running = set(Services(root / local.RUN).running())
+    return tuple(group for group in groups if not set(GROUPS[group]) <= running)
 
 
 def stop_services(root: Path, names: Iterable[str] | None = None) -> list[str]:
@@ -80,6 +87,27 @@ def stop_services(root: Path, names: Iterable[str] | None = None) -> list[str]:
     wanted = list(services.running() if names is None else names)
     unknown = [name for name in wanted if name not in order]
     return services.stop([*unknown, *(name for name in order if name in wanted)], _GRACE_S)
+
+
+def restart_services(root: Path, config: DeploymentConfig, names: Sequence[str]) -> list[str]:
+    """Stop services and start them again; other services go on.
+
+    Args:
+        root: Project folder.
+        config: What is wanted of each.
+        names: Services or groups; none for all that deployment.yaml names.
+
+    Returns:
+        Those that were started.
+
+    Raises:
+        StageError: There is no such service, deployment.yaml does not name it, or it does not come up.
+    """
+    groups = list(dict.fromkeys(group_of(name) for name in names)) or list(config.services)
+    if strange := [group for group in groups if group not in config.services]:
+        raise StageError(f"deployment.yaml does not name {strange[0]} among its services; add it, then `zk0 deploy`")
+    stop_services(root, [one for name in names or groups for one in members(name)])
+    return start_groups(root, config, groups, gpu_share(config.resources))
 
 
 @contextmanager
@@ -100,11 +128,15 @@ def _start_mlflow(root: Path, config: DeploymentConfig) -> None:
     url = config.local_urls()["mlflow"]
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port_of(url))]
     command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{root / DATABASE}"]
-    command += ["--default-artifact-root", "./mlruns", "--no-serve-artifacts"]
-    _launch(root, "mlflow", command, lambda: answers(f"{url}/health"))
+    command += ["--default-artifact-root", f"./{ARTIFACTS}", "--no-serve-artifacts"]
+    write_json(root / _UVICORN_LOG, UVICORN_JSON)
+    command += ["--uvicorn-opts", f"--log-config {_UVICORN_LOG}"]
+    # Its job runner is four more processes of 400 MB each, for evaluations that nobody here asks for.
+    _launch(root, "mlflow", command, lambda: answers(f"{url}/health"), MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
 
 
 def _start_prefect(root: Path, config: DeploymentConfig) -> None:
+    local.stop(root)  # one without the other is of no use
     local.start(root, port_of(config.local_urls()["prefect"]), _WAIT_S)
 
 
@@ -113,9 +145,9 @@ def _start_monitor(root: Path, config: DeploymentConfig) -> None:
     _launch(root, "monitor", command, lambda: answers(f"http://127.0.0.1:{config.ports.monitor}/metrics"))
 
 
-def _launch(root: Path, name: str, command: list[str], ready: Callable[[], bool]) -> None:
+def _launch(root: Path, name: str, command: list[str], ready: Callable[[], bool], **more: str) -> None:
     services = Services(root / local.RUN)
-    services.launch(name, command, own_environment(), root)
+    services.launch(name, command, own_environment(**more), root)
     services.await_ready(name, ready, _WAIT_S)
 
 
