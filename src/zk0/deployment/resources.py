@@ -20,10 +20,10 @@ GPU_SHARE = "ZK0_GPU_SHARE"
 
 # Resident memory of what is started beside the federation, on the large side (measured: docs/operate.md).
 _SERVICES_BYTES: dict[Group, int] = {
-    "mlflow": 900_000_000,
+    "mlflow": 700_000_000,
     "prefect": 800_000_000,
-    "federation": 500_000_000,
-    "monitor": 150_000_000,
+    "federation": 400_000_000,
+    "monitor": 100_000_000,
 }
 # A policy on the server: its tensors, the sum, the optimiser's two moments, the round's result, and what is exported.
 _MODELS_IN_MEMORY = 6
