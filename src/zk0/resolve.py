@@ -201,19 +201,34 @@ def _policy(base: str, params: Params, root: Path, cache: DigestCache) -> dict[s
     """The lock's entry; of a registered model with the folder that it stands for, since an alias moves on."""
     kind = base_kind(base)
     if kind == "random":
-        return {"source": base, "digest": _digest_of([base, params.seed])}
+        return {"source": base, "digest": random_digest(base, params.seed)}
     folder = base_folder(base, params.tracking.model, root)
     if folder is None:
         source = Source.parse(base)
         return {"source": base, "digest": hub_commit(source.name, source.revision or "main", "model")}
-    entry = {"source": base, "digest": _folder_digest(folder, base, cache)}
+    entry = {"source": base, "digest": checkpoint_digest(folder, base, cache)}
     if kind == "mlflow":
         home = root.resolve()
         entry["folder"] = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
     return entry
 
 
-def _folder_digest(folder: Path, base: str, cache: DigestCache) -> str:
+def random_digest(base: str, seed: int) -> str:
+    """The digest of a policy that is drawn and not read; a run of another seed has another."""
+    return _digest_of([base, seed])
+
+
+def checkpoint_digest(folder: Path, base: str, cache: DigestCache) -> str:
+    """The digest of a checkpoint folder.
+
+    Args:
+        folder: Where it is.
+        base: As a person wrote it, for errors.
+        cache: Keeps the files' digests.
+
+    Raises:
+        ValueError: There is no such folder, or it holds no policy; says what is missing.
+    """
     if not folder.is_dir():
         raise ValueError(
             f"there is no folder {folder}; expected a checkpoint folder, hub:OWNER/NAME@REVISION, "

@@ -15,7 +15,8 @@ from flwr.app import Context, Message, RecordDict
 
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
-from zk0.federation.inprocess import ERROR_CODE, InProcessGrid
+from zk0.federation.failed import ERROR_CODE
+from zk0.federation.inprocess import InProcessGrid
 
 
 def test_each_node_serves_its_partition(prepared: Path) -> None:
@@ -34,7 +35,7 @@ def test_exception_becomes_an_error_reply(prepared: Path) -> None:
     reply = ask(grid, 3, protocol.SUMMARY)
 
     assert reply.has_error() and reply.error.code == ERROR_CODE
-    assert reply.error.reason == "DataError: there is no partition 2: the manifests hold 2 sites"
+    assert reply.error.reason == "DataError: there is no partition 2: the manifests are of 0, 1"
     assert "WireError: the message's header is malformed" in ask(grid, 1, protocol.TRAIN).error.reason
     assert not ask(grid, 1, protocol.SUMMARY).has_error()
 

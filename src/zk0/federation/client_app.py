@@ -7,6 +7,7 @@ update and metrics, each as a Flower message, on every engine.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -26,8 +27,10 @@ from zk0.training.local import LocalTask, train_locally
 app = ClientApp()
 
 
-def _warm(site: Site, task: protocol.SiteTask) -> Warm:
-    return warm_policy(site.root, task.base, task.device, task.adapters, task.seed if task.adapters.rank else 0)
+def _warm(site: Site, task: protocol.SiteTask, node: Mapping[str, Any]) -> Warm:
+    """The policy, from where and on the device that the site has it where its node says so."""
+    base, device = str(node.get("base", task.base)), str(node.get("device", task.device))
+    return warm_policy(site.root, base, device, task.adapters, task.seed if task.adapters.rank else 0)
 
 
 def _fitted(warm: Warm, task: protocol.SiteTask, content: RecordDict) -> LoadedPolicy:
@@ -67,7 +70,7 @@ def train(message: Message, context: Context) -> Message:
     """Train locally from the global model; answer with the encoded difference."""
     task, values = protocol.read(message.content, protocol.SiteTask)
     site = site_at(context.node_config)
-    warm = _warm(site, task)
+    warm = _warm(site, task, context.node_config)
     try:
         start = warm.held.receive(message.content, values[protocol.MODEL])
     except MissingModel as missing:
@@ -107,7 +110,7 @@ def evaluate(message: Message, context: Context) -> Message:
     site, privacy = site_at(context.node_config), SitePrivacy.of(task.privacy, context.node_config)
     if privacy and task.detailed:
         raise PermissionError("under privacy a site judges a model by its held-out loss only, and with noise")
-    warm = _warm(site, task)
+    warm = _warm(site, task, context.node_config)
     told = values[protocol.MODEL]
     try:
         warm.show(told["digest"], warm.held.receive(message.content, told))

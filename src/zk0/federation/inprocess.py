@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
+from zk0.federation.failed import error_reply
+
 RUN_ID = 1
-ERROR_CODE = 100
 
 
 class LocalGrid(Grid):
@@ -102,4 +103,4 @@ class InProcessGrid(LocalGrid):
         try:
             return self._app(message=message, context=self._contexts[message.metadata.dst_node_id])
         except Exception as error:  # whatever goes wrong at a site must not end the server
-            return Message(Error(ERROR_CODE, f"{type(error).__name__}: {error}"), reply_to=message)
+            return error_reply(message, error)

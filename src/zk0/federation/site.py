@@ -90,9 +90,10 @@ class _Sites:
     def get(self, root: Path, partition: int, limit: int) -> Site:
         key = (root, partition, limit)
         if key not in self._open:
-            sites = _manifests(root)
-            if partition >= len(sites):
-                raise DataError(f"there is no partition {partition}: the manifests hold {len(sites)} sites")
+            sites = {manifest.partition: manifest for manifest in _manifests(root)}
+            if partition not in sites:
+                there = ", ".join(map(str, sites))
+                raise DataError(f"there is no partition {partition}: the manifests are of {there}")
             self._open[key] = Site(root, sites[partition], limit)
         self._open.move_to_end(key)
         while len(self._open) > 1 and (

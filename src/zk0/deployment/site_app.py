@@ -1,0 +1,51 @@
+"""The ClientApp of a site in a federation over a network: hands each message to the site's trainer, and its reply back.
+
+Flower starts a process for every message. This one imports neither torch nor lerobot and keeps nothing: what a site
+does with a message is :mod:`zk0.federation.client_app`, in the trainer, which has everything loaded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from zk0.deployment.trainer.channel import ChannelError, connected, receive, send, socket_path
+from zk0.federation.failed import error_reply
+
+
+class TrainerAway(ChannelError):
+    """The site's trainer does not run, or ended while it had a message."""
+
+
+class SiteApp(ClientApp):
+    """A ClientApp that knows no message itself: whichever comes, the trainer is asked."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """The trainer's reply; where there is none, an error reply that says why."""
+        try:
+            return _asked(message, context)
+        except (ChannelError, OSError, ValueError) as error:
+            return error_reply(message, error)
+
+
+def _asked(message: Message, context: Context) -> Message:
+    project, partition = Path(str(context.node_config["project"])), int(context.node_config["partition-id"])
+    try:
+        with connected(socket_path(project, partition)) as connection:
+            try:
+                send(connection, message)
+                found = receive(connection)
+            except (ChannelError, OSError) as error:
+                raise TrainerAway(f"the site's trainer ended while it had the message ({error}); {_MEND}") from error
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise TrainerAway(f"the site's trainer does not run; {_MEND}") from error
+    if found is None:
+        raise TrainerAway(f"the site's trainer ended while it had the message; {_MEND}")
+    return found[0]
+
+
+_MEND = "the site's owner starts it with `zk0 client start`, and its log says why it ended"
+
+app = SiteApp()

@@ -1,0 +1,6 @@
+"""The trainer: a site's own service, which keeps policy, data and features loaded while messages come and go.
+
+Flower's SuperNode starts a process for every message. Loading torch and SmolVLA in each would take longer than the
+training itself, so that process only hands its message over to the trainer, by a socket that nobody but the site's
+user can open: see :mod:`zk0.deployment.site_app` for the one end, :mod:`zk0.deployment.trainer.service` for the other.
+"""

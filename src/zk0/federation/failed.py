@@ -1,0 +1,12 @@
+"""A site's failure as the reply that tells of it, on every engine; light, so that it can be told without torch."""
+
+from __future__ import annotations
+
+from flwr.app import Error, Message
+
+ERROR_CODE = 100
+
+
+def error_reply(message: Message, error: Exception) -> Message:
+    """The reply to a message that could not be served."""
+    return Message(Error(ERROR_CODE, f"{type(error).__name__}: {error}"), reply_to=message)
