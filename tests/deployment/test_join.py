@@ -13,9 +13,11 @@ from network_services import Federation, wait_until
 
 from zk0.deployment.invitation import Invitation
 from zk0.deployment.membership import Membership, find_membership
+from zk0.deployment.membership.node import NAMES, check_server
 from zk0.deployment.membership.status import site_status
 from zk0.deployment.security.authority import Authority
 from zk0.deployment.security.keys import NodeKey
+from zk0.deployment.services.process import Services
 from zk0.errors import StageError
 from zk0.federation.site import open_site
 
@@ -32,26 +34,26 @@ def invited(federation: Federation, name: str, folder: Path, server: str | None 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An owner's project folder, without a params.yaml."""
-    return tmp_path_factory.mktemp("an owner's home")
+    return tmp_path_factory.mktemp("an owners home")
 
 
 @pytest.fixture(scope="module")
 def joined(federation: Federation, home: Path, recorded: Path) -> Iterator[Membership]:
     """A site that has joined by its command; stopped at the end."""
-    path, key = invited(federation, "cellar", home)
+    _, key = invited(federation, "cellar", home)
     fingerprint = Authority.open(federation.places.authority).fingerprint
     before = Path.cwd()
     os.chdir(home)
     try:
         said = typed(
-            f"zk0 client join {path} --data local:{recorded} --keys {key.folder} --base random:nano --device cpu "
+            f"zk0 client join cellar.json --data local:{recorded} --keys {key.folder} --base random:nano --device cpu "
             f"--threads 2 --authority {fingerprint} --clip 0.5 --noise 1.0"
         )
         assert "site 'cellar' is connected as node" in said
         yield find_membership(home)
     finally:
         os.chdir(before)
-        find_membership(home).services.stop(["superexec", "supernode", "trainer"])
+        Services(home / "memberships" / "cellar" / ".run").stop(NAMES)
 
 
 def test_joining_connects(joined: Membership, federation: Federation) -> None:
@@ -78,7 +80,7 @@ def test_a_second_joining_is_refused_while_it_runs(
     joined: Membership, home: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
-    again = f"zk0 client join {home / 'cellar.json'} --data local:{recorded} --keys {joined.keys} --base random:nano"
+    again = f"zk0 client join cellar.json --data local:{recorded} --keys {joined.keys} --base random:nano"
     with pytest.raises(StageError, match="takes part already"):
         typed(again)
     with pytest.raises(StageError, match="takes part already; `zk0 client status`"):
@@ -127,8 +129,6 @@ def test_what_is_wrong_is_told_and_leaves_nothing(
 def test_another_server_and_an_absent_one_are_told_apart(
     federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zk0.deployment.membership.node import check_server
-
     path, _ = invited(federation, "garage", tmp_path, "127.0.0.1:9")
     with pytest.raises(StageError, match=r"127.0.0.1:9 does not answer"):
         check_server(Invitation.read(path))
