@@ -12,7 +12,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
-from zk0.deployment.packing import PackingError, pack, unpack
+from zk0.deployment.packing import PackingError, is_packed, pack, unpack
 from zk0.federation import protocol, wire
 from zk0.params import Codec
 
@@ -65,7 +65,7 @@ def test_a_record_is_one_array_and_what_is_alike_is_one_object() -> None:
 def test_what_was_not_packed_stays_as_it_is() -> None:
     plain = content()
 
-    assert unpack(plain) is plain
+    assert unpack(plain) is plain and not is_packed(plain) and is_packed(pack(plain))
     assert "packed" not in pack(RecordDict({"told": ConfigRecord({"a": 1})}))
 
 

@@ -46,6 +46,11 @@ def pack(content: RecordDict, made: Made | None = None) -> RecordDict:
     return packed
 
 
+def is_packed(content: RecordDict) -> bool:
+    """Whether there is anything to :func:`unpack`; who answers does as was asked."""
+    return isinstance(content.get(_INDEX), ConfigRecord)
+
+
 def unpack(content: RecordDict) -> RecordDict:
     """Undo :func:`pack`, without a copy; a content that was not packed is returned as it is.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from zk0.deployment.packing import pack, unpack
+from zk0.deployment.packing import is_packed, pack, unpack
 from zk0.deployment.trainer.channel import ChannelError, connected, receive, send, socket_path
 from zk0.federation.failed import error_reply
 
@@ -36,8 +36,8 @@ def _asked(message: Message, context: Context) -> Message:
     try:
         with connected(socket_path(project, partition)) as connection:
             try:
-                if message.has_content():
-                    message.content = unpack(message.content)
+                packed = is_packed(message.content)
+                message.content = unpack(message.content)
                 send(connection, message)
                 found = receive(connection)
             except (ChannelError, OSError) as error:
@@ -47,7 +47,7 @@ def _asked(message: Message, context: Context) -> Message:
     if found is None:
         raise TrainerAway(f"the site's trainer ended while it had the message; {_MEND}")
     reply = found[0]
-    if reply.has_content():
+    if packed and reply.has_content():
         reply.content = pack(reply.content)
     return reply
 
