@@ -26,6 +26,7 @@ from zk0.deployment.client_command import app as client_app
 from zk0.deployment.operate_command import app as operate_app
 from zk0.deployment.operate_command import deploy_app
 from zk0.deployment.security.command import app as security_app
+from zk0.deployment.server_command import app as server_app
 from zk0.deployment.site_command import app as site_app
 
 quiet.switch_off()
@@ -50,6 +51,7 @@ app.add_typer(deploy_app, name="deploy")
 app.add_typer(security_app, name="security")
 app.add_typer(site_app, name="site")
 app.add_typer(client_app, name="client")
+app.add_typer(server_app, name="server")
 
 
 def _run_stage(name: str, params_file: Path) -> None:

@@ -35,31 +35,19 @@ def params_content(root: Path, request: Request, source: Source, name: str) -> d
     Raises:
         ValueError: The starting policy is of no known form, or not registered.
     """
-    device = request.device or _device()
-    kind = _device() if device == "auto" else device
+    device = request.device or default_device()
+    kind = default_device() if device == "auto" else device
     steps, batch = _BY_DEVICE.get(kind, (1, 1))  # params refuse what is no device
     steps, batch = request.steps or steps, request.batch or batch
     local_steps = math.ceil(steps / (request.saves or SAVES))
-    base = _base(root, request.base or DEFAULT_BASE)
+    base = base_here(root, request.base or DEFAULT_BASE)
     rate = request.learning_rate or (5e-4 if _is_small(base) else 1e-4)
     simulated = source.kind == "sim"
-    data: dict[str, Any] = {
-        "sites": {name: f"local:{_absolute(root, source.name)}" if source.kind == "local" else str(source)},
-        "missing_cameras": "empty",
-        "fps": request.fps or _fps(root, source),
-    }
-    if request.cameras:
-        data["cameras"] = {name: dict(request.cameras)}
-    if request.convention:
-        data["conventions"] = {name: request.convention}
-    if request.calibration:
-        file = _absolute(root, request.calibration)
-        data["calibrations"] = {name: str(file) if file.is_file() else request.calibration}
     return {
         "seed": 1,
-        "threads": min(machine(root)["cores"], _MOST_THREADS),
+        "threads": default_threads(root),
         "policy": {"base": base, "device": device},
-        "data": data,
+        "data": data_content(root, request, source, name),
         "training": {
             "local_steps": local_steps,
             "batch": batch,
@@ -76,12 +64,35 @@ def params_content(root: Path, request: Request, source: Source, name: str) -> d
     }
 
 
-def _device() -> str:
+def data_content(root: Path, request: Request, source: Source, name: str) -> dict[str, Any]:
+    """One owner's ``data`` in params.yaml; see :func:`params_content`."""
+    data: dict[str, Any] = {
+        "sites": {name: f"local:{_absolute(root, source.name)}" if source.kind == "local" else str(source)},
+        "missing_cameras": "empty",
+        "fps": request.fps or _fps(root, source),
+    }
+    if request.cameras:
+        data["cameras"] = {name: dict(request.cameras)}
+    if request.convention:
+        data["conventions"] = {name: request.convention}
+    if request.calibration:
+        file = _absolute(root, request.calibration)
+        data["calibrations"] = {name: str(file) if file.is_file() else request.calibration}
+    return data
+
+
+def default_threads(root: Path) -> int:
+    """As many as there are cores, up to eight."""
+    return min(int(machine(root)["cores"]), _MOST_THREADS)
+
+
+def default_device() -> str:
+    """cuda where there is a GPU for it, else cpu."""
     return "cuda" if machine()["gpus"] else "cpu"
 
 
-def _base(root: Path, base: str) -> str:
-    """A starting policy that means the same in the training's folder; a registered model's version is its folder."""
+def base_here(root: Path, base: str) -> str:
+    """A starting policy that means the same in another folder; a registered model's version is its folder."""
     known = root / PARAMS_FILE
     tracking = load_params(known).tracking if known.exists() else TrackingParams()
     folder = base_folder(base, tracking.model, root)

@@ -68,7 +68,7 @@ def open_training(root: Path, request: Request) -> Training:
     """
     if request.data is None:
         return _existing(root, request)
-    source = Source.parse(request.data if ":" in request.data else f"local:{request.data}")
+    source = source_of(request.data)
     name = request.name or re.sub(r"[^A-Za-z0-9_-]+", "-", Path(source.name).name).strip("-")
     if not _NAME.fullmatch(name):
         raise StageError(f"a training's name may hold letters, digits, '-' and '_' only, not '{name}' (--name)")
@@ -82,7 +82,7 @@ def open_training(root: Path, request: Request) -> Training:
                 "goes on with it as it is; --name ANOTHER starts a new one"
             )
         return Training(root, name, params, fresh=False)
-    _lay_out(root, folder, content, name)
+    lay_out(root, folder, content, _HEADER.format(name=name))
     return Training(root, name, params, fresh=True)
 
 
@@ -125,11 +125,32 @@ def _differences(one: Params, other: Params) -> list[str]:
     ]
 
 
-def _lay_out(root: Path, folder: Path, content: dict[str, Any], name: str) -> None:
-    """Write the folder whole: params, and links to what it shares with the project."""
+def lay_out(root: Path, folder: Path, content: dict[str, Any], header: str) -> None:
+    """Write an owner's folder whole: params, and links to what it shares with the project.
+
+    Args:
+        root: The project's root.
+        folder: Which is made; one that is there is replaced.
+        content: Of its params.yaml.
+        header: Comments that stand above it.
+    """
     (root / ".cache").mkdir(exist_ok=True)
     with replaced_folder(folder) as fresh:
-        write_text(fresh / PARAMS_FILE, _HEADER.format(name=name) + yaml.safe_dump(content, sort_keys=False))
+        write_params(fresh, content, header)
         for shared in _SHARED:
             if (root / shared).exists():
                 (fresh / shared).symlink_to((root / shared).resolve())
+
+
+def write_params(folder: Path, content: dict[str, Any], header: str) -> None:
+    """Write a folder's params.yaml."""
+    write_text(folder / PARAMS_FILE, header + yaml.safe_dump(content, sort_keys=False))
+
+
+def source_of(data: str) -> Source:
+    """A source as an owner writes it, who may leave out ``local:``.
+
+    Raises:
+        ValueError: It is of no known form.
+    """
+    return Source.parse(data if ":" in data else f"local:{data}")

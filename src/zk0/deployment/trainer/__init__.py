@@ -4,3 +4,10 @@ Flower's SuperNode starts a process for every message. Loading torch and SmolVLA
 training itself, so that process only hands its message over to the trainer, by a socket that nobody but the site's
 user can open: see :mod:`zk0.deployment.site_app` for the one end, :mod:`zk0.deployment.trainer.service` for the other.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# What the trainer did, one line each, in the site's folder.
+EVENTS = Path("results/site/events.jsonl")

@@ -27,10 +27,12 @@ def main(arguments: list[str] | None = None) -> None:
         params = load_params(given.project / PARAMS_FILE)
         import torch
 
+        from zk0.deployment.membership.folder import owner_demands
         from zk0.deployment.trainer.service import Trainer
 
         torch.set_num_threads(params.threads)
-        trainer = Trainer(given.project.resolve(), params, given.partition)
+        folder = given.project.resolve()
+        trainer = Trainer(folder, params, given.partition, owner_demands(folder))
         logging.info("site %s is loaded in %.1f s", trainer.manifest.site, trainer.load())
         trainer.serve()
     except (StageError, ParamsError, OSError, ValueError) as error:

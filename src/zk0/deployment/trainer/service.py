@@ -14,7 +14,7 @@ from flwr.app import Context, Message, RecordDict
 
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.deployment.security.private import private_folder
-from zk0.deployment.trainer import channel
+from zk0.deployment.trainer import EVENTS, channel
 from zk0.deployment.trainer.bases import Bases
 from zk0.errors import StageError
 from zk0.federation import protocol, wire
@@ -24,8 +24,6 @@ from zk0.federation.journal import Journal
 from zk0.federation.run import locked_base
 from zk0.federation.site import forget, site_at, warm_policy
 from zk0.params import Params
-
-EVENTS = Path("results/site/events.jsonl")
 
 _log = logging.getLogger(__name__)
 _READ_S = 60.0  # how long a peer may take over sending a message

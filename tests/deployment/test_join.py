@@ -1,0 +1,141 @@
+"""A robot owner joins the real SuperLink behind its gateway, leaves, and is told what is wrong where something is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docs_commands import typed
+from network_services import Federation, wait_until
+
+from zk0.deployment.invitation import Invitation
+from zk0.deployment.membership import Membership, find_membership
+from zk0.deployment.membership.node import NAMES, check_server
+from zk0.deployment.membership.status import site_status
+from zk0.deployment.security.authority import Authority
+from zk0.deployment.security.keys import NodeKey
+from zk0.deployment.services.process import Services
+from zk0.errors import StageError
+from zk0.federation.site import open_site
+
+
+def invited(federation: Federation, name: str, folder: Path, server: str | None = None) -> tuple[Path, NodeKey]:
+    """A site that was admitted, with its invitation in a folder."""
+    key, site = federation.admitted(name)
+    authority = Authority.open(federation.places.authority)
+    path = folder / f"{name}.json"
+    Invitation.issue(authority, "arms", server or federation.gateway_address, site).write(path)
+    return path, key
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An owner's project folder, without a params.yaml."""
+    return tmp_path_factory.mktemp("an owners home")
+
+
+@pytest.fixture(scope="module")
+def joined(federation: Federation, home: Path, recorded: Path) -> Iterator[Membership]:
+    """A site that has joined by its command; stopped at the end."""
+    _, key = invited(federation, "cellar", home)
+    fingerprint = Authority.open(federation.places.authority).fingerprint
+    before = Path.cwd()
+    os.chdir(home)
+    try:
+        said = typed(
+            f"zk0 client join cellar.json --data local:{recorded} --keys {key.folder} --base random:nano --device cpu "
+            f"--threads 2 --authority {fingerprint} --clip 0.5 --noise 1.0"
+        )
+        assert "site 'cellar' is connected as node" in said
+        yield find_membership(home)
+    finally:
+        os.chdir(before)
+        Services(home / "memberships" / "cellar" / ".run").stop(NAMES)
+
+
+def test_joining_connects(joined: Membership, federation: Federation) -> None:
+    site = federation.registry.site("cellar")
+    status = site_status(joined)
+    assert status.connected and status.node == str(site.node_id) and status.partition == site.partition
+    assert open_site(joined.folder, site.partition, 10**9).manifest.site == "cellar"
+    assert joined.node_demands == {"privacy-clip-norm": 0.5, "privacy-noise-multiplier": 1.0}
+
+
+def test_status_tells_it(joined: Membership, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    said = typed("zk0 client status cellar")
+    assert "connected as node" in said and "0 served, 0 not" in said and "trainer.log" in said
+
+
+def test_the_key_never_leaves_and_no_service_logs_it(joined: Membership) -> None:
+    lines = [line for line in joined.key.path.read_text().splitlines() if not line.startswith("-----")]
+    logs = "".join(path.read_text() for path in (joined.folder / ".run").glob("*.log"))
+    assert logs and not any(line in logs for line in lines)
+
+
+def test_a_second_joining_is_refused_while_it_runs(
+    joined: Membership, home: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home)
+    again = f"zk0 client join cellar.json --data local:{recorded} --keys {joined.keys} --base random:nano"
+    with pytest.raises(StageError, match="takes part already"):
+        typed(again)
+    with pytest.raises(StageError, match="takes part already; `zk0 client status`"):
+        typed("zk0 client start")
+
+
+def test_stop_start_leave(joined: Membership, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    # what is there after a crash of one of them: the rest, which `start` puts right
+    joined.services.running()["trainer"].kill()
+    wait_until(lambda: "trainer" not in joined.services.running(), "the trainer's end")
+    assert "trainer ended" in site_status(joined).state
+    assert "is connected as node" in typed("zk0 client start")
+    assert "stopped: superexec, supernode, trainer" in typed("zk0 client stop")
+    assert site_status(joined).state.startswith("stopped")
+    said = typed("zk0 client leave")
+    assert 'zk0 site revoke cellar --why "its owner left"' in said and "nothing was running" in said
+    assert (joined.folder / "data" / "manifests").is_dir()
+    with pytest.raises(StageError, match="has left"):
+        typed("zk0 client start")
+    assert site_status(find_membership(home)).state.startswith("left on")
+
+
+def test_what_is_wrong_is_told_and_leaves_nothing(
+    federation: Federation, tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, key = invited(federation, "attic", tmp_path)
+    join = f"zk0 client join {path} --data local:{recorded} --base random:nano --device cpu"
+    with pytest.raises(StageError, match="`zk0 client keys` makes one"):
+        typed(join)
+    other = NodeKey.create(tmp_path / "others")
+    with pytest.raises(StageError, match="this invitation is for the key"):
+        typed(f"{join} --keys {other.folder}")
+    with pytest.raises(StageError, match="somebody may have replaced it"):
+        typed(f"{join} --keys {key.folder} --authority {'AB:' * 15}AB")
+    with pytest.raises(StageError, match="checks failed"):
+        typed(f"zk0 client join {path} --data local:nowhere --keys {key.folder} --base random:nano")
+    changed = json.loads(path.read_text()) | {"server": "elsewhere.example.org:1"}
+    (tmp_path / "changed.json").write_text(json.dumps(changed))
+    with pytest.raises(StageError, match="changed after the operator signed it"):
+        typed(f"zk0 client join changed.json --data local:{recorded} --keys {key.folder}")
+    assert not (tmp_path / "memberships").exists()
+
+
+def test_another_server_and_an_absent_one_are_told_apart(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = invited(federation, "garage", tmp_path, "127.0.0.1:9")
+    with pytest.raises(StageError, match=r"127.0.0.1:9 does not answer"):
+        check_server(Invitation.read(path))
+    # the SuperLink's certificate is of the same authority, so a strange authority is what a poser has
+    stranger = Authority.create(tmp_path / "stranger", "arms")
+    ours = Invitation.read(invited(federation, "barn", tmp_path)[0])
+    pem = (tmp_path / "stranger" / "ca.pem").read_text()
+    assert stranger.fingerprint != ours.authority_fingerprint
+    with pytest.raises(StageError, match="is not the federation's server"):
+        check_server(ours.model_copy(update={"authority": pem}))
