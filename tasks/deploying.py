@@ -115,7 +115,7 @@ def tell_of_failed_flows(address: str) -> None:
     block = Webhook(url=address)
     identity = block.save(BLOCK, overwrite=True)
     try:
-        Automation.read(name=AUTOMATION)
+        Automation.read(name=AUTOMATION)  # type: ignore[unused-coroutine]
     except ValueError:
         made = Automation(
             name=AUTOMATION,
@@ -129,4 +129,4 @@ def tell_of_failed_flows(address: str) -> None:
             ),
             actions=[CallWebhook(block_document_id=identity, payload=json.dumps(_PAYLOAD))],
         )
-        made.create(_sync=True)  # type: ignore[call-overload, unused-coroutine]
+        made.create()  # type: ignore[unused-coroutine]

@@ -1,6 +1,7 @@
 """Back up and restore what of a deployment cannot be made again, as one private file.
 
-What DVC and git have is not in it: recordings, results, checkpoints, code.
+What DVC and git have is not in it: recordings, results, checkpoints, code. Nor is the SuperLink's database: sites are
+registered with a new one, and a run goes on from its state.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from zk0.deployment.config import CONFIG
 from zk0.deployment.local import RUN
 from zk0.deployment.security.places import SECURITY
 from zk0.deployment.services.process import Services
-from zk0.deployment.services.server import DATABASE as SUPERLINK_DATABASE
 from zk0.errors import StageError
 from zk0.files import digest_file, read_json, write_json
 from zk0.params import PARAMS_FILE
@@ -29,8 +29,6 @@ _CONTENTS = "backup.json"
 _FORMAT = 1
 _FOLDERS = (SECURITY, Path("state"), ARTIFACTS)
 _FILES = (PARAMS_FILE, CONFIG, Path("sources.lock.json"), Path("dvc.lock"))
-# Changed while it is read: copied by SQLite itself, as of one moment.
-_DATABASES = (DATABASE, SUPERLINK_DATABASE)
 # Waiting replies and locks are of no use later; a credential store is made anew from the token.
 _LEFT_OUT = ("waiting", ".lock")
 
@@ -111,13 +109,12 @@ def _stage(root: Path, staged: Path) -> None:
     for name in _FILES:
         if (root / name).is_file():
             shutil.copy2(root / name, staged / name)
-    for name in _DATABASES:
-        if (root / name).is_file():
-            _copy_database(root / name, staged / name)
+    if (root / DATABASE).is_file():
+        _copy_database(root / DATABASE, staged / DATABASE)
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """As of one moment, by SQLite itself: others may write to it meanwhile."""
     with (
         contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as there,
         contextlib.closing(sqlite3.connect(target)) as here,
@@ -162,5 +159,5 @@ def _check(file: Path, staged: Path) -> None:
 def _moves(staged: Path) -> list[Path]:
     """What is moved as a whole: the folders, and every other file."""
     whole = [name for name in _FOLDERS if (staged / name).exists()]
-    single = [name for name in (*_FILES, *_DATABASES) if (staged / name).exists()]
+    single = [name for name in (*_FILES, DATABASE) if (staged / name).exists()]
     return [*whole, *single]

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from zk0.deployment.config import DeploymentConfig
 from zk0.deployment.monitor.snapshot import SiteState, Snapshot
-from zk0.deployment.security.places import SECURITY, Places
-from zk0.deployment.services.server import healthy
 from zk0.deployment.services.start import answers
+from zk0.deployment.serving.services import FederationServer
 from zk0.environment import Check
 
 # A node asks for work every 3 s.
@@ -34,8 +33,7 @@ def health_checks(root: Path, config: DeploymentConfig, snapshot: Snapshot) -> l
 
 
 def _services(root: Path, config: DeploymentConfig, snapshot: Snapshot) -> Iterator[Check]:
-    places, ports = Places(root / SECURITY), config.ports
-    urls = config.local_urls()
+    server, ports, urls = FederationServer(root), config.ports, config.local_urls()
     for service in snapshot.services:
         if not service.wanted:
             continue
@@ -44,8 +42,9 @@ def _services(root: Path, config: DeploymentConfig, snapshot: Snapshot) -> Itera
             "mlflow": lambda: answers(f"{urls['mlflow']}/health"),
             "server": lambda: answers(f"{urls['prefect']}/api/health"),
             "worker": lambda: True,  # has no door of its own
-            "superlink": lambda: healthy(ports.superlink, places),
-            "gateway": lambda: healthy(ports.gateway, places),
+            "superexec": lambda: True,  # neither has it
+            "superlink": lambda: server.answers(f"https://{config.superlink}"),
+            "gateway": lambda: server.answers(server.gateway_url),
             "monitor": lambda: answers(f"http://127.0.0.1:{ports.monitor}/metrics"),
         }[name]
         well = service.up and probe()

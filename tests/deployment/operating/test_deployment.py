@@ -22,7 +22,7 @@ from zk0.deployment.record import STEPS
 from zk0.deployment.services.process import Services
 from zk0.files import read_json
 
-EVERY = ("mlflow", "server", "worker", "superlink", "gateway", "monitor")
+EVERY = ("mlflow", "server", "worker", "superlink", "superexec", "gateway", "monitor")
 
 
 def pids(deployed: Deployed) -> dict[str, int]:

@@ -112,7 +112,7 @@ def _disk(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
 def _down(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
     for service in snapshot.services:
         if service.wanted and not service.up:
-            stops = service.name in ("superlink", "gateway")
+            stops = service.name in ("superlink", "superexec", "gateway")
             yield Alert(
                 "service-down",
                 f"service {service.name}",

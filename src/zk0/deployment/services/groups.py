@@ -10,7 +10,7 @@ from zk0.names import nearest_hint
 GROUPS: dict[Group, tuple[str, ...]] = {
     "mlflow": ("mlflow",),
     "prefect": ("server", "worker"),
-    "federation": ("superlink", "gateway"),
+    "federation": ("superlink", "superexec", "gateway"),
     "monitor": ("monitor",),
 }
 

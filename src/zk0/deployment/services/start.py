@@ -17,7 +17,7 @@ from zk0.deployment.resources import gpu_share
 from zk0.deployment.services.groups import GROUPS, group_of, members, service_names
 from zk0.deployment.services.lines import UVICORN_JSON
 from zk0.deployment.services.process import Services, own_environment
-from zk0.deployment.services.server import start_server
+from zk0.deployment.serving.services import FederationServer
 from zk0.errors import StageError
 from zk0.files import write_json
 from zk0.tracking import ARTIFACTS, DATABASE
@@ -49,7 +49,7 @@ def start_groups(
     starters: dict[Group, Callable[[Path, DeploymentConfig], None]] = {
         "mlflow": _start_mlflow,
         "prefect": _start_prefect,
-        "federation": start_server,
+        "federation": _start_federation,
         "monitor": _start_monitor,
     }
     with _environment(more or {}), ThreadPoolExecutor(max(len(lacking), 1)) as pool:
@@ -138,6 +138,13 @@ def _start_mlflow(root: Path, config: DeploymentConfig) -> None:
 def _start_prefect(root: Path, config: DeploymentConfig) -> None:
     local.stop(root)  # one without the other is of no use
     local.start(root, port_of(config.local_urls()["prefect"]), _WAIT_S)
+
+
+def _start_federation(root: Path, config: DeploymentConfig) -> None:
+    ports = config.ports
+    upstream = f"https://{config.superlink}"
+    server = FederationServer(root)
+    server.start(_WAIT_S, host=config.listen, port=ports.gateway, upstream=upstream, metrics_port=ports.gateway_metrics)
 
 
 def _start_monitor(root: Path, config: DeploymentConfig) -> None:
