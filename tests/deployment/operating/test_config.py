@@ -42,7 +42,10 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
         ({"services": ["mlfow"]}, "services.0"),
         ({"ports": {"gateway": 8000}}, "gateway and superlink both want port 8000"),
         ({"ports": {"monitor": 4200}}, "monitor and prefect both want port 4200"),
-        ({"mlflow_url": "http://192.0.2.7:5000"}, "mlflow_url must be http://127.0.0.1:PORT while services name mlflow"),
+        (
+            {"mlflow_url": "http://192.0.2.7:5000"},
+            "mlflow_url must be http://127.0.0.1:PORT while",
+        ),
         ({"mlflow_url": None}, "mlflow_url must be http://127.0.0.1:PORT"),
         ({"prefect_url": "4200"}, "must be an address"),
         ({"alerts": {"webhook": "robots.example.org"}}, "alerts.webhook: must be an address"),

@@ -75,9 +75,7 @@ def test_what_does_not_fit_is_refused_with_the_figures(
     assert words in str(refused.value) and "does not fit; " in str(refused.value)
 
 
-def test_a_gpu_that_is_not_there_does_not_fit(
-    tmp_path: Path, policy: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_that_is_not_there_does_not_fit(tmp_path: Path, policy: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
     with pytest.raises(StageError, match=r"GPU memory: .* of 0.0 GiB .* does not fit; lower training.batch"):
