@@ -45,9 +45,9 @@ def test_careful_settings_are_not_complained_of(tmp_path: Path) -> None:
         ({"privacy": {"target_epsilon": 20.0}}, {}, "privacy.target_epsilon 20", "note"),
         ({"promotion": {"require_safe": False}}, {}, "promotion.require_safe false", "high"),
         (
-            {"policy": {"base": "hub:lerobot/smolvla_base@main"}},
+            {"policy": {"base": "hub:owner/policy@main"}},
             {},
-            "policy.base hub:lerobot/smolvla_base@main",
+            "policy.base hub:owner/policy@main",
             "note",
         ),
         ({}, {"hosts": ["localhost"]}, "hosts localhost", "note"),

@@ -48,12 +48,12 @@ def test_one_that_has_ended_is_refused(folder: Path) -> None:
 
 
 def test_a_host_without_certificate_is_refused_with_the_command(folder: Path) -> None:
-    with pytest.raises(StageError, match="`zk0 security rotate --host robots.example.org --host new.example.org`"):
+    with pytest.raises(StageError, match=r"`zk0 security rotate --host robots\.example\.org --host new\.example\.org`"):
         set_up_security(folder, (*HOSTS, "new.example.org"), "arms")
 
 
 def test_another_federations_list_is_refused(folder: Path) -> None:
-    with pytest.raises(StageError, match="is of federation 'arms', and deployment.yaml names 'legs'"):
+    with pytest.raises(StageError, match=r"is of federation 'arms', and deployment\.yaml names 'legs'"):
         set_up_security(folder, HOSTS, "legs")
 
 

@@ -98,10 +98,8 @@ def test_each_kind_of_refusal_is_one_word(fault: str) -> None:
     """Words of a site's own, as its file names, are in none."""
     words = {"nan": "not-finite", "shape": "refused", "crash": "site-failed", "nan-loss": "not-finite"}
 
-    assert (
-        kind_of(f"a is left out: its update is refused: {BAD_UPDATES[fault][1]}"[13 if fault == "crash" else 0 :])
-        == (words[fault])
-    )
+    refused = "" if fault == "crash" else "its update is refused: "
+    assert kind_of(f"a is left out: {refused}{BAD_UPDATES[fault][1]}") == words[fault]
     assert kind_of("a is left out: no reply within 600.0 s") == "no-reply" and kind_of("something else") == "other"
 
 
@@ -166,11 +164,7 @@ def test_a_gateway_that_began_just_now_has_not_waited_yet(site: Site) -> None:
 
 def test_certificates_disk_and_services_are_alerted() -> None:
     soon = Expiry("gateway", (), datetime.now(UTC) + timedelta(days=5), 5, "")
-    down = (
-        ServiceState("mlflow", True, None),
-        ServiceState("gateway", True, None),
-        ServiceState("worker", False, None),
-    )
+    down = tuple(ServiceState(name, name != "worker", None) for name in ("mlflow", "gateway", "worker"))
 
     found = find_alerts(snapshot(certificates=(soon,), disk_free_bytes=1, services=down), Alerts())
 
