@@ -12,10 +12,9 @@ from flwr.superlink.grid import HttpGrid
 
 from zk0.deployment.local import RUN
 from zk0.deployment.network_grid import NetworkGrid
-from zk0.deployment.roll_call import members_of
 from zk0.deployment.security.places import Places
 from zk0.deployment.sites import SiteRegistry
-from zk0.federation import protocol
+from zk0.federation import header
 from zk0.files import write_json
 
 FOUND = RUN / "health" / "round-trip.json"
@@ -30,13 +29,13 @@ def main(grid: Grid, context: Context) -> None:
     settings = context.run_config
     root = Path(str(settings["project"])).resolve()
     registry = SiteRegistry(Places(root / str(settings["security"])).registry)
-    sites = {site.node_id: site for site in members_of(registry.sites(), []) if site.node_id is not None}
+    sites = {site.node_id: site for site in registry.sites() if site.admitted and site.node_id is not None}
     network = NetworkGrid(cast(HttpGrid, grid), list(sites), sites.__contains__, _REPLY_LIMIT_BYTES)
     messages = []
     for node, site in sites.items():
         content = RecordDict()
-        protocol.write(content, protocol.Header(run="", round=0, partition=site.partition))
-        messages.append(Message(content, node, protocol.SUMMARY, group_id="0"))
+        header.write(content, header.Header(run="", round=0, partition=site.partition))
+        messages.append(Message(content, node, header.SUMMARY, group_id="0"))
     found: dict[str, dict[str, Any]] = {site.name: {"problem": "no reply in time"} for site in sites.values()}
     began = time.monotonic()
     for reply in network.send_and_receive(messages, timeout=float(cast(float, settings["wait-s"]))):
