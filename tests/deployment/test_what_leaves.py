@@ -34,8 +34,8 @@ from zk0.policy.trainable import Tensors
 pytestmark = pytest.mark.services
 
 # What of a reply is neither tensors that train nor one number: manifest, names, digests, protobuf's own.
-MOST_BESIDES = 32_768
-MOST_NUMBERS = 400  # told as text, in all: moments' and manifests', and errors by joint and episode
+MOST_BESIDES = 8_192
+MOST_NUMBERS = 100  # told as text, in all: moments' and manifests', and errors by joint and episode
 
 
 class WatchedGrid(LocalGrid):
