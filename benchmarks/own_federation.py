@@ -97,6 +97,7 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
     from zk0.federation.client_app import app
     from zk0.federation.inprocess import InProcessGrid
     from zk0.federation.journal import Journal
+    from zk0.federation.meeting import meet
     from zk0.federation.rounds import run_rounds
     from zk0.federation.server import Server
     from zk0.federation.site import warm_policy
@@ -126,7 +127,7 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
         grid = InProcessGrid(app, Path(root), len(sites), params.data.decoded_limit_bytes)
         journal = Journal(Path(folder) / "events.jsonl", listen)
         server = Server(grid, params, "benchmark", (params.policy.base, ""), journal, Path(folder) / "waiting")
-        server.meet()
+        meet(server)
         warm = warm_policy(Path(root), params.policy.base, params.policy.device)
         state = run_rounds(server, states, warm.first, lambda state, seconds: saves.append(seconds or 0.0))
         starts.append(time.perf_counter())

@@ -51,6 +51,7 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
     from zk0.federation import server as serving
     from zk0.federation.inprocess import LocalGrid
     from zk0.federation.journal import Journal
+    from zk0.federation.meeting import meet
     from zk0.federation.state import StateFolder
     from zk0.federation.statistics import Moments
 
@@ -84,7 +85,7 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
         journal = Journal(Path(folder) / "events.jsonl")
         grid = LocalGrid(sites, answer)
         server = serving.Server(grid, params, "benchmark", ("random:full", ""), journal, Path(folder) / "waiting")
-        server.meet()
+        meet(server)
         federation.run_rounds(
             server,
             StateFolder(Path(folder) / "state"),

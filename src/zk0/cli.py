@@ -24,6 +24,7 @@ from zk0.console import console
 from zk0.data.command import app as data_app
 from zk0.deployment.client_command import app as client_app
 from zk0.deployment.security.command import app as security_app
+from zk0.deployment.server_command import app as server_app
 from zk0.deployment.site_command import app as site_app
 
 quiet.switch_off()
@@ -46,6 +47,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(security_app, name="security")
 app.add_typer(site_app, name="site")
 app.add_typer(client_app, name="client")
+app.add_typer(server_app, name="server")
 
 
 def _run_stage(name: str, params_file: Path) -> None:

@@ -10,7 +10,7 @@ import importlib.metadata
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +79,24 @@ def resolve_sources(params: Params, root: Path) -> dict[str, Any]:
     if problems:
         raise ValueError("\n".join(problems))
     return {**found, "policy": policy}
+
+
+def resolve_policy(params: Params, root: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The lock's entry for the starting policy alone, for a server that has no data.
+
+    Args:
+        params: Which policy.
+        root: The project's root.
+        known: The entry that there is, or nothing: a branch of the Hub and an alias stand for what they stood for then.
+
+    Raises:
+        ValueError: It cannot be found.
+    """
+    base = starting_policy(params)
+    if known.get("source") == base and base_kind(base) in ("hub", "mlflow"):
+        return dict(known)
+    with DigestCache(root / DIGEST_CACHE) as cache:
+        return _policy(base, params, root, cache)
 
 
 def base_kind(base: str) -> Literal["random", "hub", "mlflow", "folder"]:

@@ -14,6 +14,7 @@ from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal
+from zk0.federation.meeting import meet
 from zk0.federation.server import Server
 from zk0.federation.site import open_site
 from zk0.federation.state import RoundState
@@ -39,7 +40,7 @@ def make_server(prepared: Path, quick: Params, tmp_path: Path) -> MakeServer:
         params = quick.model_copy(update={"federation": quick.federation.model_copy(update=federation)})
         network = grid(app, prepared, 2, LIMIT)
         server = Server(network, params, "test", BASE, Journal(tmp_path / "events.jsonl"), tmp_path / "waiting")
-        server.meet()
+        meet(server)
         server.begin_round()
         return server
 
@@ -78,6 +79,6 @@ def updates(
     folder = tmp_path_factory.mktemp("updates")
     grid = InProcessGrid(client_app, prepared, 2, LIMIT)
     server = Server(grid, quick, "test", BASE, Journal(folder / "events.jsonl"), folder)
-    server.meet()
+    meet(server)
     replies = server.ask_with_model(protocol.TRAIN, 1, Model.of(dict(_untrained[1])), stats)
     return {r.site: (wire.unpack(r.content, protocol.DELTA), float(r.values["examples"])) for r in replies}

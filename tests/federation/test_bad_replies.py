@@ -24,6 +24,7 @@ from zk0.federation.asking import train_round
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal, read_lines
+from zk0.federation.meeting import meet
 from zk0.federation.rounds import first_state, run_round
 from zk0.federation.server import FederationError, Server
 from zk0.federation.state import RoundState
@@ -145,7 +146,7 @@ def test_node_without_data_ends_the_meeting(prepared: Path, quick: Params, tmp_p
     )
 
     with pytest.raises(FederationError, match="node 3 has no data to train on: DataError: there is no partition 2"):
-        server.meet()
+        meet(server)
 
 
 def test_two_nodes_cannot_serve_one_partition(prepared: Path, quick: Params, tmp_path: Path) -> None:
@@ -157,4 +158,4 @@ def test_two_nodes_cannot_serve_one_partition(prepared: Path, quick: Params, tmp
     grid = InProcessGrid(spoilt(protocol.SUMMARY, twin), prepared, 2, LIMIT)
 
     with pytest.raises(FederationError, match="2 nodes serve partitions 0; expected one node for each of 0 to 1"):
-        Server(grid, quick, "test", BASE, Journal(tmp_path / "e"), tmp_path).meet()
+        meet(Server(grid, quick, "test", BASE, Journal(tmp_path / "e"), tmp_path))

@@ -74,7 +74,7 @@ def test_mean_of_the_drawn_is_unbiased() -> None:
 
 
 def test_plain_plan_asks_all_at_the_params_rate() -> None:
-    plan = plan_round(params(server_learning_rate=0.3), rows(1.0), 4)
+    plan = plan_round(params(server_learning_rate=0.3), rows(1.0), range(4))
 
     assert (plan.round, plan.partitions, plan.server_rate, plan.proximal_mu) == (1, (0, 1, 2, 3), 0.3, 0.0)
     assert plan.record() == {"server_learning_rate": 0.3, "proximal_mu": 0.0}
@@ -84,8 +84,8 @@ def test_plain_plan_asks_all_at_the_params_rate() -> None:
     ("strategy", "rate"), [("fedavg", 1.0), ("fedavgm", 1.0), ("krum", 1.0), ("fedadam", 0.01), ("fedyogi", 0.01)]
 )
 def test_rate_is_the_strategys_own_unless_said(strategy: str, rate: float) -> None:
-    assert plan_round(params(strategy=strategy), rows(1.0), 4).server_rate == rate
-    assert plan_round(params(strategy=strategy, server_learning_rate=0.5), rows(1.0), 4).server_rate == 0.5
+    assert plan_round(params(strategy=strategy), rows(1.0), range(4)).server_rate == rate
+    assert plan_round(params(strategy=strategy, server_learning_rate=0.5), rows(1.0), range(4)).server_rate == 0.5
 
 
 def test_schedules_scale_the_rate_and_the_weight() -> None:
@@ -98,7 +98,7 @@ def test_schedules_scale_the_rate_and_the_weight() -> None:
         schedule_patience=1,
     )
 
-    plan = plan_round(made, rows(9.0, 1.0, 2.0), 4)
+    plan = plan_round(made, rows(9.0, 1.0, 2.0), range(4))
 
     assert plan.round == 3
     assert plan.server_rate == pytest.approx(0.3) and plan.proximal_mu == pytest.approx(0.4)
@@ -119,4 +119,4 @@ def test_schedules_scale_the_rate_and_the_weight() -> None:
 def test_what_changes_is_told(federation: dict[str, Any], told: str) -> None:
     made = params(**federation)
 
-    assert plan_round(made, rows(1.0, 1.0), 4).told(made.federation, 4) == told
+    assert plan_round(made, rows(1.0, 1.0), range(4)).told(made.federation, 4) == told

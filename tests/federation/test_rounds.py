@@ -38,7 +38,7 @@ from zk0.policy.trainable import Tensors, digest_tensors
 def test_server_meets_sites_in_partition_order(make_server: MakeServer) -> None:
     server = make_server()
 
-    assert server.sites == {0: "cubes-0", 1: "cubes-1"} and server.nodes == [1, 2]
+    assert server.sites == {0: "cubes-0", 1: "cubes-1"} and server.nodes == {0: 1, 1: 2}
 
 
 def test_normalisation_is_that_of_all_frames(make_server: MakeServer, moments: Moments) -> None:

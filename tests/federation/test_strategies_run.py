@@ -19,6 +19,7 @@ from zk0.federation.attacks import Attack, poisoned
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal
+from zk0.federation.meeting import meet
 from zk0.federation.protocol import Adapters
 from zk0.federation.rounds import run_rounds
 from zk0.federation.server import Server
@@ -74,7 +75,7 @@ def run(arms: tuple[Path, Params], tmp_path_factory: pytest.TempPathFactory) -> 
                 Journal(folder / "events.jsonl"),
                 folder / "waiting",
             )
-            server.meet()
+            meet(server)
             first = start_of(root, params)
             known[strategy, attack] = run_rounds(server, StateFolder(folder / "state"), first, lambda *_: None)
         return known[strategy, attack]

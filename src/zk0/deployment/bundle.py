@@ -29,8 +29,12 @@ serverapp = "{server_app}"
 clientapp = "{client_app}"
 
 [tool.flwr.app.config]
-# The project on the server's machine; relative to where its services were started.
+# For the ServerApp alone. Folders are on the server's machine, from where its services were started.
 project = "."
+security = "security"
+sites = ""
+wait-s = 60.0
+min-sites = 0
 """
 _LICENSE = "zk0 is licensed under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from zk0.deployment.packing import is_packed, pack, unpack
 from zk0.deployment.trainer.channel import ChannelError, connected, receive, send, socket_path
 from zk0.federation.failed import error_reply
 
@@ -35,6 +36,8 @@ def _asked(message: Message, context: Context) -> Message:
     try:
         with connected(socket_path(project, partition)) as connection:
             try:
+                packed = is_packed(message.content)
+                message.content = unpack(message.content)
                 send(connection, message)
                 found = receive(connection)
             except (ChannelError, OSError) as error:
@@ -43,7 +46,10 @@ def _asked(message: Message, context: Context) -> Message:
         raise TrainerAway(f"the site's trainer does not run; {_MEND}") from error
     if found is None:
         raise TrainerAway(f"the site's trainer ended while it had the message; {_MEND}")
-    return found[0]
+    reply = found[0]
+    if packed and reply.has_content():
+        reply.content = pack(reply.content)
+    return reply
 
 
 _MEND = "the site's owner starts it with `zk0 client start`, and its log says why it ended"

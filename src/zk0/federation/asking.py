@@ -45,7 +45,7 @@ def train_round(
     Returns:
         The mean update, the sites' records, and the seconds spent averaging.
     """
-    plan = plan or plan_round(server.params, state.rows, len(server.sites))
+    plan = plan or plan_round(server.params, state.rows, list(server.sites))
     number, journal = plan.round, server.journal
     updates: list[SiteUpdate] = []
     spent = 0.0

@@ -8,6 +8,7 @@ Decentralized Data", AISTATS 2017: uniformly, without putting back, anew each ro
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,25 +50,27 @@ class RoundPlan:
         return ", ".join(told)
 
 
-def plan_round(params: Params, rows: Rows, sites: int) -> RoundPlan:
+def plan_round(params: Params, rows: Rows, partitions: Sequence[int]) -> RoundPlan:
     """The round after those of these rows.
 
     Args:
         params: The run's.
         rows: Of all rounds so far, round 0 first.
-        sites: How many there are.
+        partitions: The run's, in order; a site that left may have left a gap.
     """
     federation, number = params.federation, int(rows[-1]["round"]) + 1
     return RoundPlan(
         round=number,
-        partitions=draw_sites(params.seed, number, sites, federation.fraction),
+        partitions=tuple(
+            partitions[place] for place in draw_sites(params.seed, number, len(partitions), federation.fraction)
+        ),
         server_rate=server_rate(federation) * server_share(federation, number, rows),
         proximal_mu=proximal_mu(federation, number, rows),
     )
 
 
 def draw_sites(seed: int, number: int, sites: int, fraction: float) -> tuple[int, ...]:
-    """The partitions that train in a round, in order; every one is as likely as any other.
+    """Which of the sites train in a round, in order, the first being 0; every one is as likely as any other.
 
     Args:
         seed: The run's.

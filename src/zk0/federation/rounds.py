@@ -33,7 +33,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     """One round: train, average, take the server's step, evaluate."""
     began = time.perf_counter()
     server.begin_round()
-    plan = plan_round(server.params, state.rows, len(server.sites))
+    plan = plan_round(server.params, state.rows, list(server.sites))
     number = plan.round
     server.journal.say(
         "round-start", plan.told(server.params.federation, len(server.sites)), round=number, **plan.record()

@@ -16,12 +16,13 @@ from zk0.environment import machine, versions
 from zk0.environment.revision import revision
 from zk0.federation.fit import check_alike, check_cameras
 from zk0.federation.journal import Journal, Listener, read_lines
+from zk0.federation.meeting import Meet, meet
 from zk0.federation.plan import sites_drawn
 from zk0.federation.privacy.begin import begin_privacy, told_privacy
 from zk0.federation.protocol import Adapters
 from zk0.federation.rounds import moments_in, rows_with_best, run_rounds, why_stopped
 from zk0.federation.server import FederationError, Server
-from zk0.federation.site import warm_policy
+from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.strategy import check_enough, cost
 from zk0.files import digest_folder, read_json, write_json, write_text
@@ -29,6 +30,7 @@ from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
 
 RESULTS = Path("results/federation")
+EVENTS = "events.jsonl"
 CHECKPOINTS = Path("checkpoints")
 STATES = Path("state")
 
@@ -54,7 +56,12 @@ def config_digest(params: Params, base_digest: str, manifests: list[dict[str, An
 
 
 def run_federation(
-    grid: Grid, root: Path, params: Params, base: tuple[str, str], listener: Listener = lambda event: None
+    grid: Grid,
+    root: Path,
+    params: Params,
+    base: tuple[str, str],
+    listener: Listener = lambda event: None,
+    gather: Meet = meet,
 ) -> dict[str, Any]:
     """Run or continue a federation and write ``results/federation`` and ``checkpoints``.
 
@@ -64,6 +71,7 @@ def run_federation(
         params: The run's.
         base: Starting policy and its digest, as ``sources.lock.json`` has them.
         listener: Told of every event.
+        gather: Finds the run's sites.
 
     Returns:
         What was written to ``run.json``.
@@ -74,13 +82,12 @@ def run_federation(
     started, began = datetime.now(UTC), time.perf_counter()
     results = root / RESULTS
     workspace = root / STATES / "waiting"
-    server = Server(grid, params, "", base, Journal(results / "events.jsonl"), workspace)
-    manifests = server.meet()
+    server = Server(grid, params, "", base, Journal(results / EVENTS, listener), workspace)
+    manifests = gather(server)
     server.run = config_digest(params, base[1], manifests)
     states = StateFolder(root / STATES / server.run)
-    server.journal = _journal(results, states.folder, listener)
-    adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
-    warm = warm_policy(root, base[0], params.policy.device, adapters, params.seed if adapters.rank else 0)
+    server.journal = _journal(results, states.folder, listener, started)
+    warm = warm_start(root, params, base[0])
     check_alike(manifests)
     check_cameras(manifests, warm.start, params.data.missing_cameras)
     drawn = sites_drawn(len(manifests), params.federation.fraction)
@@ -149,14 +156,18 @@ def _curves(state: RoundState) -> str:
     return "\n".join(lines)
 
 
-def _journal(results: Path, folder: Path, listener: Listener) -> Journal:
-    """The run's journal, kept with its state so that a resumed run has its whole history."""
-    kept = folder / "events.jsonl"
-    shown = results / "events.jsonl"
-    earlier = [json.dumps(event) for event in read_lines(kept)]
+def _journal(results: Path, folder: Path, listener: Listener, started: datetime) -> Journal:
+    """The run's journal, kept with its state so that a resumed run has its whole history.
+
+    What was said before it was known which run this is, since ``started``, belongs to it too.
+    """
+    kept, shown = folder / EVENTS, results / EVENTS
+    since = started.isoformat(timespec="milliseconds")
+    meeting = [event for event in read_lines(shown) if event["time"] >= since]
+    lines = [json.dumps(event) for event in [*read_lines(kept), *meeting]]
     shown.unlink(missing_ok=True)
-    if earlier:
-        write_text(shown, "\n".join(earlier))
+    for path in (kept, shown) if lines else ():
+        write_text(path, "\n".join(lines))
     copy = Journal(kept)
 
     def both(event: dict[str, Any]) -> None:
@@ -165,6 +176,12 @@ def _journal(results: Path, folder: Path, listener: Listener) -> Journal:
         listener(event)
 
     return Journal(shown, both)
+
+
+def warm_start(root: Path, params: Params, base: str) -> Warm:
+    """The starting policy as the rounds will want it; loaded once in a process."""
+    adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
+    return warm_policy(root, base, params.policy.device, adapters, params.seed if adapters.rank else 0)
 
 
 def _sizes(policy: Any) -> dict[str, int]:

@@ -61,30 +61,19 @@ class Server:
     privacy: CentralPrivacy | None = None
 
     def __post_init__(self) -> None:
-        self.nodes = list(self.grid.get_node_ids())
+        self.nodes: dict[int, int] = {}
         self.sites: dict[int, str] = {}
 
-    def meet(self) -> list[dict[str, Any]]:
-        """Learn which site each node serves: the sites' manifests, in partition order."""
-        found = {}
-        for node in self.nodes:
-            header = protocol.Header(run=self.run, round=0, partition=0)
-            content = RecordDict()
-            protocol.write(content, header)
-            for message in self.grid.send_and_receive([Message(content, node, protocol.SUMMARY, group_id="0")]):
-                if message.has_error():
-                    raise FederationError(f"node {node} has no data to train on: {message.error.reason}")
-                _, values = protocol.read(message.content)
-                found[values["manifest"]["partition"]] = (node, values["manifest"])
-        if sorted(found) != list(range(len(self.nodes))):
-            raise FederationError(
-                f"{len(self.nodes)} nodes serve partitions {', '.join(map(str, sorted(found)))}; expected one node for "
-                f"each of 0 to {len(self.nodes) - 1}"
-            )
-        ordered = [found[partition] for partition in sorted(found)]
-        self.nodes = [node for node, _ in ordered]
-        self.sites = {manifest["partition"]: manifest["site"] for _, manifest in ordered}
-        return [manifest for _, manifest in ordered]
+    def serve(self, roll: dict[int, tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Take sites into the run: by partition, node and manifest.
+
+        Returns:
+            The manifests, in partition order.
+        """
+        ordered = sorted(roll.items())
+        self.nodes = {partition: node for partition, (node, _) in ordered}
+        self.sites = {partition: manifest["site"] for partition, (_, manifest) in ordered}
+        return [manifest for _, (_, manifest) in ordered]
 
     def merged_moments(self) -> Moments:
         """Ask every site for its moments and merge them in partition order; under privacy, the public ones.
@@ -185,7 +174,7 @@ class Server:
             return Message(content, node, kind, group_id=str(number))
 
         timeout = self.params.federation.timeout_s
-        asked = range(len(self.nodes)) if partitions is None else partitions
+        asked = list(self.nodes) if partitions is None else partitions
         messages = [message(partition, self.held.get(partition)) for partition in asked]
         answers = self.grid.send_and_receive(messages, timeout=timeout)
         for answer in in_order(answers, [self.nodes[partition] for partition in asked], self.workspace):
@@ -265,5 +254,5 @@ class Server:
             raise FederationError(
                 f"round {number}: {good} of {asked} sites {what} well and federation.min_replies asks for "
                 f"{self.params.federation.min_replies:g}. Left out: {self._reasons()}. Complete rounds are saved; "
-                "mend the sites and run `zk0 federate` again to go on"
+                "mend the sites and start it again to go on"
             )

@@ -174,7 +174,7 @@ class Saver:
         if self._error is not None:
             raise StageError(
                 f"a round could not be saved below {self._states.folder}: {self._error}. Earlier rounds are kept; mend "
-                "the cause and run `zk0 federate` again to go on"
+                "the cause and start it again to go on"
             ) from self._error
 
     def _save(self, state: RoundState) -> None:

@@ -25,6 +25,7 @@ from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal
+from zk0.federation.meeting import meet
 from zk0.federation.run import RESULTS, locked_base, read_run
 from zk0.federation.server import Server
 from zk0.federation.site import Site
@@ -141,7 +142,7 @@ def _recorded(
     server = Server(
         grid, params, "evaluate", locked_base(root), Journal(state / "evaluate-events.jsonl"), state / "waiting"
     )
-    server.meet()
+    meet(server)
     model = Model.of(trainable_tensors(candidate.loaded.policy))
     results = {
         reply.site: dict(reply.values)

@@ -173,15 +173,11 @@ def _warm(training: Training) -> Warm:
     """The starting policy, loaded as the rounds will want it, so that they find it loaded."""
     import torch
 
-    from zk0.federation.protocol import Adapters
-    from zk0.federation.run import locked_base
-    from zk0.federation.site import warm_policy
+    from zk0.federation.run import locked_base, warm_start
 
-    params = training.params
-    torch.set_num_threads(params.threads)
-    adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
+    torch.set_num_threads(training.params.threads)
     base, _ = locked_base(training.folder)
-    return warm_policy(training.folder, base, params.policy.device, adapters, params.seed if adapters.rank else 0)
+    return warm_start(training.folder, training.params, base)
 
 
 def _with_options(text: str) -> str:

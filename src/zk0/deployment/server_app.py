@@ -1,0 +1,61 @@
+"""The ServerApp of a federation over a network: the rounds of every engine, on a SuperLink's Grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from filelock import FileLock, Timeout
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid import HttpGrid
+
+from zk0.deployment.network_grid import NetworkGrid
+from zk0.deployment.roll_call import RollCall, members_of
+from zk0.deployment.security.places import Places
+from zk0.deployment.sites import SiteRegistry
+from zk0.errors import StageError
+from zk0.federation.run import STATES, locked_base, run_federation, warm_start
+from zk0.params import PARAMS_FILE, load_params
+
+# What a reply may be longer than all trainable tensors in fp32: records and their names.
+_SLACK_BYTES = 16 << 20
+# A run that was stopped ends at its next word with the SuperLink.
+_LOCK_S = 60.0
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run or continue the federation of the project that the run's config names.
+
+    Raises:
+        StageError: Another run is in progress there, or no site is admitted.
+        FederationError: As :func:`zk0.federation.run.run_federation`.
+    """
+    import torch
+
+    settings = context.run_config
+    root = Path(str(settings["project"])).resolve()
+    params = load_params(root / PARAMS_FILE)
+    torch.set_num_threads(params.threads)
+    registry = SiteRegistry(Places(root / str(settings["security"])).registry)
+    members = members_of(registry.sites(), [name for name in str(settings["sites"]).split(",") if name])
+    base = locked_base(root)
+    start = warm_start(root, params, base[0])
+    most = sum(tensor.numel() * tensor.element_size() for tensor in start.first.values())
+    network = NetworkGrid(
+        cast(HttpGrid, grid),
+        [site.node_id for site in members if site.node_id is not None],
+        lambda node: registry.of_node(node) is not None,
+        most + _SLACK_BYTES,
+    )
+    wait_s, least = float(cast(float, settings["wait-s"])), int(cast(int, settings["min-sites"]))
+    call = RollCall(root, params, base[1], members, network, wait_s, least)
+    (root / STATES).mkdir(exist_ok=True)
+    try:
+        with FileLock(root / STATES / "network.lock", timeout=_LOCK_S):
+            run_federation(network, root, params, base, gather=call)
+    except Timeout as error:
+        raise StageError(f"another run of {root} is in progress; `zk0 server status` tells") from error

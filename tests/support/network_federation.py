@@ -1,0 +1,170 @@
+"""A whole federation on 127.0.0.1: `zk0 server`'s services, and sites with real trainers and SuperNodes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from network_services import BIN, Service, free_port, service, wait_until
+from site_trainers import answers, lay_out_site
+
+from zk0.deployment.security.keys import NodeKey
+from zk0.deployment.security.places import initialise
+from zk0.deployment.serving.runs import submit, watch
+from zk0.deployment.serving.services import FederationServer
+from zk0.deployment.serving.session import prepare
+from zk0.deployment.serving.status import present_nodes
+from zk0.deployment.sites import SiteRegistry
+from zk0.errors import StageError
+from zk0.files import read_json
+
+
+@dataclass
+class NetworkSite:
+    """One site: a folder of its own, a trainer and a SuperNode."""
+
+    name: str
+    partition: int
+    folder: Path
+    server: FederationServer
+    key: NodeKey
+    trainer: Service | None = None
+    node: Service | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def start(self) -> None:
+        """Start what does not run, and wait until the trainer listens."""
+        self.start_node()
+        if self.trainer is None or self.trainer.process.poll() is not None:
+            words = [sys.executable, "-m", "zk0.deployment.trainer", "--project", self.folder]
+            words += ["--partition", str(self.partition)]
+            self.trainer = self._stack.enter_context(service(words, self.folder / "trainer.log"))
+        wait_until(lambda: answers(self.folder, self.partition), f"the trainer of {self.name}", 120)
+
+    def start_node(self) -> None:
+        """Start the SuperNode if it does not run."""
+        if self.node is not None and self.node.process.poll() is None:
+            return
+        config = f'project="{self.folder}" partition-id={self.partition}'
+        words = [BIN / "flower-supernode", "--superlink", self.server.gateway_url.removeprefix("https://")]
+        words += ["--root-certificates", self.server.authority, "--auth-supernode-private-key", self.key.path]
+        words += ["--node-config", config, "--port", str(free_port())]
+        env = {"FLWR_HOME": str(self.folder / "flower"), "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
+        self.node = self._stack.enter_context(service(words, self.folder / "node.log", env, self.folder))
+
+    def wait_until_there(self) -> None:
+        """Until the SuperLink has heard of it."""
+        node_id = self.server.registry.site(self.name).node_id
+        wait_until(lambda: node_id in present_nodes(self.server), f"node of {self.name} there", 60)
+
+    def kill(self) -> None:
+        """As a power cut does: trainer and node and all of theirs, at once."""
+        for part in (self.node, self.trainer):
+            if part is not None and part.process.poll() is None:
+                signal_family(part.process.pid, signal.SIGKILL)
+                part.process.wait()
+
+    def freeze(self) -> None:
+        """As a machine that hangs."""
+        for part in (self.node, self.trainer):
+            if part is not None:
+                signal_family(part.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen site go on."""
+        for part in (self.trainer, self.node):
+            if part is not None and part.process.poll() is None:
+                signal_family(part.process.pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End what runs."""
+        self.thaw()
+        self._stack.close()
+
+
+def signal_family(pid: int, number: int) -> None:
+    """Send a signal to a process and to all that it started."""
+    process = psutil.Process(pid)
+    for one in [process, *process.children(recursive=True)]:
+        try:
+            one.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+
+
+@dataclass
+class NetworkFederation:
+    """A server and its sites."""
+
+    root: Path
+    server: FederationServer
+    sites: list[NetworkSite]
+
+    def params(self, **changes: dict[str, Any]) -> None:
+        """Change sections of the server's params."""
+        file = self.root / "params.yaml"
+        content = yaml.safe_load(file.read_text())
+        for section, values in changes.items():
+            content[section] = {**content.get(section, {}), **values}
+        file.write_text(yaml.safe_dump(content))
+
+    def begin(self, **settings: Any) -> tuple[int, datetime]:
+        """Hand a run over, without waiting for its end."""
+        since = datetime.now(UTC)
+        prepare(self.server)
+        return submit(self.server, **settings), since
+
+    def run(self, **settings: Any) -> list[dict[str, Any]]:
+        """A whole run's events."""
+        number, since = self.begin(**settings)
+        return list(watch(self.server, number, since))
+
+    def failing_run(self, **settings: Any) -> str:
+        """Why a run failed."""
+        try:
+            self.run(**settings)
+        except StageError as error:
+            return str(error)
+        raise AssertionError("the run was to fail")
+
+    def report(self) -> dict[str, Any]:
+        """The last run's run.json."""
+        return dict(read_json(self.root / "results/federation/run.json"))
+
+
+@contextmanager
+def network_federation(
+    prepared: Path, root: Path, params: dict[str, Any], names: tuple[str, ...] = ("cubes-0", "cubes-1"), **gateway: Any
+) -> Iterator[NetworkFederation]:
+    """Server and sites up and connected; all of it down at the end."""
+    project = root / "server"
+    project.mkdir()
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    places = initialise(project / "security", ["127.0.0.1"], "arms")
+    server = FederationServer(project)
+    sites = []
+    for partition, name in enumerate(names):
+        folder = lay_out_site(prepared, root / name, params)
+        key = NodeKey.create(folder / "site-keys", name)
+        SiteRegistry(places.registry).admit(name, key.public)
+        sites.append(NetworkSite(name, partition, folder, server, key))
+    try:
+        server.start(host="127.0.0.1", port=free_port(), upstream=f"https://127.0.0.1:{free_port()}", **gateway)
+        for site in sites:
+            site.start_node()
+        for site in sites:
+            site.start()
+        yield NetworkFederation(project, server, sites)
+    finally:
+        for site in sites:
+            site.close()
+        server.stop()
+        assert not server.services.running()
