@@ -22,6 +22,7 @@ from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid, LocalGrid
 from zk0.federation.journal import Journal
+from zk0.federation.meeting import meet
 from zk0.federation.run import locked_base, run_federation
 from zk0.federation.server import Server
 from zk0.federation.site import open_site
@@ -138,7 +139,7 @@ def test_a_detailed_judgement_holds_no_more(
     grid, run, _ = watched
     base = locked_base(sites_home)
     server = Server(grid, quick, run["run"], base, Journal(tmp_path / "events.jsonl"), tmp_path)
-    server.meet()
+    meet(server)
     moments = merge_all([moments_of(open_site(sites_home, part, LIMIT).train_frames) for part in (0, 1)])
     limits = moments.limits().content()
     before = len(grid.sent)
