@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from zk0.context.facts import EVALUATION, LOCK, RUN, SITE, STAGE_FILES, Facts, get
+from zk0.context.facts import EVALUATION, LOCK, RUN, STAGE_FILES, Facts, get
 from zk0.params import Params
 
 _UNKNOWN = "not measured: the result has no value for it"
@@ -27,24 +27,10 @@ def success_criteria(facts: Facts) -> list[Item]:
     if facts.stages:
         shown = f"{done} of {len(facts.stages)} steps" + (f", and then: {facts.error}" if facts.error else "")
         criteria.append(Item("every step completed", not facts.failed and facts.error is None, shown))
-    if facts.flow == "client":
-        criteria += _site_criteria(facts)
     trains = facts.flow in ("federate", "train") or facts.step_of("federate") or facts.step_of("evaluate")
     if facts.params and trains:
         criteria += [*_training_criteria(facts, facts.params), *_evaluation_criteria(facts, facts.params)]
     return criteria
-
-
-def _site_criteria(facts: Facts) -> list[Item]:
-    """Of a site in a federation over a network."""
-    names = ("the site is connected", "the site judged what came of every round it trained in", "no message failed")
-    if facts.site is None:
-        return [Item(name, None, f"not measured: {SITE} was not written by this run") for name in names]
-    rounds, failures = facts.site.get("rounds") or [], facts.site.get("failures") or []
-    judged = sum(bool(one.get("judged")) for one in rounds)
-    shown = (str(facts.site.get("state")), f"{judged} of {len(rounds)} rounds", "; ".join(failures[-3:]) or "none did")
-    held = (bool(facts.site.get("connected")), judged == len(rounds) > 0, not failures)
-    return [Item(name, passed, text) for name, passed, text in zip(names, held, shown, strict=True)]
 
 
 def _training_criteria(facts: Facts, params: Params) -> list[Item]:

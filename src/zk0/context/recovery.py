@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zk0.context.facts import RUN, STAGE_FILES, Facts, get
+from zk0.context.operations import deployment_recovery, site_recovery
 
 
 def loss_points(facts: Facts) -> list[str]:
@@ -24,7 +25,9 @@ def recovery_procedures(facts: Facts) -> list[str]:
     if facts.flow == "train":
         return _trainings_recovery(facts)
     if facts.flow == "client":
-        return _sites_recovery(facts)
+        return site_recovery(facts)
+    if facts.flow == "deploy":
+        return deployment_recovery(facts)
     lines = []
     federate = facts.step_of("federate")
     if federate and federate.state == "Failed":
@@ -51,17 +54,6 @@ def _trainings_recovery(facts: Facts) -> list[str]:
         return ["nothing was trained, and nothing is left of it: mend what the error names and start it again"]
     last = f", after round {facts.rounds[-1].get('round')}" if facts.rounds else ""
     return [f"`zk0 train --name {facts.root.name}`, from the project's root, goes on with it{last}"]
-
-
-def _sites_recovery(facts: Facts) -> list[str]:
-    """A site goes on by one command; joining that was refused left nothing."""
-    if not (facts.root / "state").is_dir() and facts.failed:
-        return ["nothing was joined, and nothing is left of it: mend what the error names and join again"]
-    name = facts.root.name
-    return [
-        f"`zk0 client start {name}`, from the project's root, starts the site again; it takes part in the next round",
-        f"`zk0 client status {name}` shows whether it runs, what it did last, and where its logs are",
-    ]
 
 
 def prevention_measures(facts: Facts) -> list[str]:
