@@ -37,9 +37,9 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
         about=(
             "SuperLink, gateway, SuperNode and the site's trainer as the documented commands start them, on loopback; "
             "from the server's sending a message to its having the checked reply, less the seconds in which the site "
-            "trained or judged. Round 1 is left out. The empty app sends messages without content by the same Grid to a "
-            "ClientApp that answers at once: most of it is Flower's, whose SuperNode asks for messages every 3 s, looks "
-            "for replies every 0.5 s, and starts a process for each. "
+            "trained or judged. Round 1 is left out. The empty app sends messages without content by the same Grid to "
+            "a ClientApp that answers at once: most of it is Flower's, whose SuperNode asks for messages every 3 s, "
+            "looks for replies every 0.5 s, and starts a process for each. "
             f"A message of ours takes {above:.2f} s more than an empty one at the median, of which 2.2 MB of tensors "
             "and all checks are a part."
         ),

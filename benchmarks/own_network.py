@@ -1,4 +1,4 @@
-"""A federation over TLS on loopback: the operator's services and one site that has joined, and how long messages take."""
+"""A federation over TLS on loopback, the operator's services and a site that has joined: how long messages take."""
 
 from __future__ import annotations
 
