@@ -23,6 +23,8 @@ from zk0.comparison.command import app as study_app
 from zk0.console import console
 from zk0.data.command import app as data_app
 from zk0.deployment.client_command import app as client_app
+from zk0.deployment.operate_command import app as operate_app
+from zk0.deployment.operate_command import deploy_app
 from zk0.deployment.security.command import app as security_app
 from zk0.deployment.server_command import app as server_app
 from zk0.deployment.site_command import app as site_app
@@ -44,6 +46,8 @@ app.add_typer(base_app, name="base")
 app.add_typer(features_app, name="features")
 app.add_typer(study_app, name="study")
 app.add_typer(data_app, name="data")
+app.add_typer(operate_app)
+app.add_typer(deploy_app, name="deploy")
 app.add_typer(security_app, name="security")
 app.add_typer(site_app, name="site")
 app.add_typer(client_app, name="client")

@@ -17,12 +17,14 @@ def before_task(facts: Facts, criteria: list[Item]) -> list[Item]:
         verified = f"{ENVIRONMENT} not found, or from before this run"
     else:
         verified = f"not passed: {', '.join(failing)}" if failing else f"{len(checks)} checks, none failed"
-    needed = {
+    needed: dict[str, object] = {
         PARAMS_FILE.name: facts.params,
         LOCK: facts.lock,
         ENVIRONMENT: facts.environment,
         CONSTRAINTS.name: facts.constraints,
     }
+    if facts.flow == "deploy":  # it resolves no sources
+        del needed[LOCK]
     absent = [name for name, content in needed.items() if not content]
     captured = f"nothing of this run in {', '.join(absent)}" if absent else f"read from {', '.join(needed)}"
     wanted = {**facts.params.data.sites, **facts.params.data.unseen} if facts.params else {}

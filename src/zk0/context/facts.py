@@ -19,6 +19,7 @@ from zk0.params import PARAMS_FILE, Params, ParamsError, load_params
 CONSTRAINTS = Path("constraints.md")
 RUN, ROUNDS = "results/federation/run.json", "results/federation/rounds.jsonl"
 ENVIRONMENT, EVALUATION, LOCK = "results/environment.json", "results/evaluation.json", "sources.lock.json"
+DEPLOYMENT = "results/deployment.json"
 
 # What each stage of the pipeline must have left when it has finished.
 STAGE_FILES: dict[str, tuple[str, ...]] = {
@@ -93,6 +94,11 @@ class Facts:
     def evaluation(self) -> dict[str, Any] | None:
         """The last evaluation that finished, whichever run it was of."""
         return self.read(EVALUATION)
+
+    @cached_property
+    def deployment(self) -> dict[str, Any] | None:
+        """What the steps of the last deployment came to."""
+        return self.read(DEPLOYMENT)
 
     @cached_property
     def environment(self) -> dict[str, Any] | None:

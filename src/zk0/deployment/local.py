@@ -14,6 +14,8 @@ from zk0.errors import StageError
 
 RUN = Path(".run")
 POOL = "zk0"
+# Into the services' logs, that is; a flow run's own log is in the server's database.
+_JSON_LOGS = {"PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json"}
 NAMES = ("worker", "server")  # the order in which they are stopped
 
 
@@ -34,7 +36,7 @@ def start(root: Path, port: int = 4200, wait_s: float = 120.0) -> str:
     if alive := running(root):
         raise StageError(f"already running: {', '.join(sorted(alive))}; `zk0 down` stops them")
     url = f"http://127.0.0.1:{port}"
-    env = own_environment(PREFECT_API_URL=f"{url}/api", ZK0_HOME=str(root))
+    env = own_environment(PREFECT_API_URL=f"{url}/api", ZK0_HOME=str(root), **_JSON_LOGS)
     services = Services(root / RUN)
     try:
         server = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]

@@ -54,9 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the SuperLink in the foreground until it is told to stop."""
     quiet.switch_off()  # before Flower is imported, which looks at the environment once
     # Flower has no public way between its options and its server; the version is pinned, and the tests start both.
+    from flwr.supercore.logger import FLOWER_LOGGER
     from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config, _run_superlink_http_api
 
     from zk0.deployment.operator import OperatorAccount
+    from zk0.deployment.services.lines import log_as_json
 
     parser = argparse.ArgumentParser(prog="python -m zk0.deployment.superlink", add_help=False, allow_abbrev=False)
     parser.add_argument("--operator-token", type=Path, required=True)
@@ -69,6 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
     except StageError as error:
         sys.exit(f"error: {error}")
     config.authn_plugin = OperatorAccount(token)
+    for handler in list(FLOWER_LOGGER.handlers):  # coloured, and without the time
+        FLOWER_LOGGER.removeHandler(handler)
+    log_as_json(FLOWER_LOGGER)
     _run_superlink_http_api(lifespan_config=config)
 
 

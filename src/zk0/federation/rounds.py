@@ -7,7 +7,8 @@ sake, it is new each time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from zk0.federation.plan import plan_round
 from zk0.federation.privacy.accountant import affordable_rounds
 from zk0.federation.privacy.central import public_part
 from zk0.federation.schedules import stop_reason
-from zk0.federation.server import Server
+from zk0.federation.server import FederationError, Server
 from zk0.federation.state import RoundState, Saver, StateFolder
 from zk0.federation.statistics import Moments
 from zk0.federation.strategy import make_optimizer
@@ -146,6 +147,9 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
 
     Returns:
         The state after the last round.
+
+    Raises:
+        FederationError: A round could not be completed; it is an event, too.
     """
 
     def saved(state: RoundState, seconds: float) -> None:
@@ -156,7 +160,8 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
     state = states.load_last()
     with Saver(states, saved) as saver:
         if state is None:
-            state = first_state(server, start)
+            with _told_if_failed(server, 0):
+                state = first_state(server, start)
             del start  # the state's alone from here on: once round 1 is over, it is of no more use
             saver.save(state)
         else:
@@ -167,11 +172,22 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
             after(state, None)
         stats = moments_in(state).normalisation()
         while state.round < server.params.federation.rounds and not why_stopped(server, state):
-            state = run_round(server, state, stats, saver)
+            with _told_if_failed(server, state.round + 1):
+                state = run_round(server, state, stats, saver)
             saver.save(state)
     if why := why_stopped(server, state):
         server.journal.say("stop", f"stopped after round {state.round}: {why}", round=state.round)
     return state
+
+
+@contextmanager
+def _told_if_failed(server: Server, number: int) -> Iterator[None]:
+    """Let whoever watches the run know that a round could not be completed."""
+    try:
+        yield
+    except FederationError as error:
+        server.journal.say("failed", str(error), round=number)
+        raise
 
 
 def why_stopped(server: Server, state: RoundState) -> str | None:

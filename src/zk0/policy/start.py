@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -16,17 +17,25 @@ from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, with_stats
 from zk0.policy.lora import add_adapters
 from zk0.sources import Source
 
+GPU_SHARE = "ZK0_GPU_SHARE"
 CAMERAS = ("observation.images.top", "observation.images.wrist")
 _UNIT = {"mean": [0.0] * 6, "std": [1.0] * 6}
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` becomes cuda, mps or cpu, whichever is there."""
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """``auto`` becomes cuda, mps or cpu, whichever is there; of a GPU's memory ``ZK0_GPU_SHARE`` may be taken."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device == "cuda":
+        _keep_to_share()
+    return device
+
+
+@cache
+def _keep_to_share() -> None:
+    """Take no more of the GPU's memory than was allocated to this process, where others run beside it."""
+    if share := os.environ.get(GPU_SHARE):
+        torch.cuda.set_per_process_memory_fraction(float(share))
 
 
 def load_start(

@@ -31,11 +31,7 @@ def run(root: Path, params: Params) -> None:
     report["checks"] += [one.as_dict() for one in (check, *_revisions(lock))]
     report["passed"] = report["passed"] and check.passed
     write_json(root / REPORT, report)
-    console.print(_table(report["checks"]))
-    failed = [c for c in report["checks"] if not c["passed"] and c["severity"] == "error"]
-    if failed:
-        lines = [f"{c['name']}: {c['found']} (expected {c['expected']})\n  {c['advice']}" for c in failed]
-        raise StageError("\n".join([f"{len(failed)} of {len(report['checks'])} checks failed", *lines]))
+    show_checks(report["checks"])
     if not _holds(root / LOCK, lock):
         write_json(root / LOCK, lock)
 
@@ -76,6 +72,19 @@ def _holds(path: Path, value: dict[str, Any]) -> bool:
         return bool(read_json(path) == value)
     except (FileNotFoundError, ValueError):
         return False
+
+
+def show_checks(checks: list[dict[str, Any]]) -> None:
+    """Print checks as a table.
+
+    Raises:
+        StageError: One of severity ``error`` failed; lists each with what to do.
+    """
+    console.print(_table(checks))
+    failed = [c for c in checks if not c["passed"] and c["severity"] == "error"]
+    if failed:
+        lines = [f"{c['name']}: {c['found']} (expected {c['expected']})\n  {c['advice']}" for c in failed]
+        raise StageError("\n".join([f"{len(failed)} of {len(checks)} checks failed", *lines]))
 
 
 def _table(checks: list[dict[str, Any]]) -> Table:

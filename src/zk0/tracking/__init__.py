@@ -1,1 +1,7 @@
 """MLflow as a projection of what the stages wrote."""
+
+from pathlib import Path
+
+# The store's two places, below a project's root.
+DATABASE = Path("mlflow.db")
+ARTIFACTS = Path("mlruns")

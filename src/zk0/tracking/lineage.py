@@ -8,10 +8,10 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from zk0.tracking import names
+from zk0.tracking import DATABASE, names
 from zk0.tracking.promotion import REFUSED
 from zk0.tracking.registry import aliases, find_version, version_checkpoint
-from zk0.tracking.store import DATABASE, opened, runs, versions
+from zk0.tracking.store import opened, runs, versions
 
 _TABLE_METRICS = {
     "held_out_loss": "eval/best_held_out_loss",

@@ -9,10 +9,10 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from zk0.tracking import names
+from zk0.tracking import DATABASE, names
 from zk0.tracking.models import checkpoint_folder
 from zk0.tracking.results import Results, TrackingError
-from zk0.tracking.store import DATABASE, opened, versions
+from zk0.tracking.store import opened, versions
 from zk0.tracking.transaction import Transaction
 
 CHALLENGER = "challenger"

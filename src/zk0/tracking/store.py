@@ -22,10 +22,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import is_tracking_uri_set
 
+from zk0.tracking import ARTIFACTS, DATABASE
 from zk0.tracking.results import TrackingError
 
-DATABASE = Path("mlflow.db")
-ARTIFACTS = Path("mlruns")
 _LONGEST_WAIT_S = 300
 
 

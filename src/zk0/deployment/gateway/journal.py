@@ -5,15 +5,14 @@ A line names the address, the path, the reason and the key's fingerprint, and ne
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
 import time
 from collections import OrderedDict
-from datetime import UTC, datetime
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from zk0.deployment.services import lines
 
 logger = logging.getLogger("zk0.gateway")
 
@@ -118,22 +117,8 @@ def tell(event: str, level: int = logging.INFO, **facts: Any) -> None:
     logger.log(level, "", extra={"line": {"event": event, **facts}})
 
 
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = getattr(record, "line", None)
-        if line is None:  # of a library
-            line = {"event": "log", "logger": record.name, "message": record.getMessage()[:2000]}
-            if record.exc_info and record.exc_info[0]:
-                line["error"] = f"{record.exc_info[0].__name__}: {record.exc_info[1]}"
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        return json.dumps({"time": when, "level": record.levelname.lower(), **line}, default=str)
-
-
 def log_as_json() -> None:
     """Let this process's log be lines of JSON on the error output."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonLines())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logger.setLevel(logging.INFO)
+    lines.log_as_json(logger)
     # Its warnings are about single requests, which the journal counts.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)

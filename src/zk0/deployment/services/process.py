@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -137,13 +138,19 @@ def _end(process: psutil.Process, wait_s: float) -> None:
         process.send_signal(signal.SIGTERM)
     except psutil.NoSuchProcess:
         return
-    _, left = psutil.wait_procs(family, timeout=wait_s)
-    for survivor in left:
-        try:
-            survivor.kill()
-        except psutil.NoSuchProcess:
-            continue
+    psutil.wait_procs([process], timeout=wait_s)
+    # Not every parent tells its children: those that are left are asked, and then made, to end.
+    _, left = psutil.wait_procs(family, timeout=0)
+    _each(left, psutil.Process.kill if process in left else psutil.Process.terminate)
+    _, left = psutil.wait_procs(left, timeout=wait_s)
+    _each(left, psutil.Process.kill)
     psutil.wait_procs(left, timeout=wait_s)
+
+
+def _each(processes: Iterable[psutil.Process], call: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            call(process)
 
 
 def _started(pid: int) -> float:

@@ -1,0 +1,163 @@
+"""Back up and restore what of a deployment cannot be made again, as one private file.
+
+What DVC and git have is not in it: recordings, results, checkpoints, code. Nor is the SuperLink's database: sites are
+registered with a new one, and a run goes on from its state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zk0 import __version__
+from zk0.deployment.config import CONFIG
+from zk0.deployment.local import RUN
+from zk0.deployment.security.places import SECURITY
+from zk0.deployment.services.process import Services
+from zk0.errors import StageError
+from zk0.files import digest_file, read_json, write_json
+from zk0.params import PARAMS_FILE
+from zk0.tracking import ARTIFACTS, DATABASE
+
+_CONTENTS = "backup.json"
+_FORMAT = 1
+_FOLDERS = (SECURITY, Path("state"), ARTIFACTS)
+_FILES = (PARAMS_FILE, CONFIG, Path("sources.lock.json"), Path("dvc.lock"))
+# Waiting replies and locks are of no use later; a credential store is made anew from the token.
+_LEFT_OUT = ("waiting", ".lock")
+
+
+def back_up(root: Path, out: Path) -> list[str]:
+    """Write a backup; services and a run may go on meanwhile.
+
+    Args:
+        root: Project folder.
+        out: The file, which only its owner may read: it holds the federation's keys.
+
+    Returns:
+        What is in it, by its top name.
+
+    Raises:
+        StageError: There is a file already, or nothing to back up.
+    """
+    if out.exists():
+        raise StageError(f"{out} is there already, and nothing overwrites a backup; choose another name")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".backup.", dir=out.parent) as temporary:  # 0700
+        staged = Path(temporary) / "content"
+        staged.mkdir()
+        _stage(root, staged)
+        names = sorted(path.name for path in staged.iterdir())
+        if not names:
+            raise StageError(f"{root} holds nothing to back up: no {SECURITY}, no {DATABASE}, no {PARAMS_FILE}")
+        write_json(staged / _CONTENTS, _contents(staged))
+        whole = Path(temporary) / "whole.tar.gz"
+        with tarfile.open(whole, "w:gz", compresslevel=1) as archive:
+            archive.add(staged, arcname=".")
+        whole.chmod(0o600)
+        whole.replace(out)
+    return names
+
+
+def restore(file: Path, root: Path) -> list[str]:
+    """Put a backup back into a project where nothing of it is.
+
+    Args:
+        file: A backup.
+        root: Project folder.
+
+    Returns:
+        What was put back, by its top name.
+
+    Raises:
+        StageError: It is no backup, or damaged; something of it is there already; or services run. Nothing is
+            changed then.
+    """
+    if running := Services(root / RUN).running():
+        raise StageError(f"{', '.join(running)} run in {root}; `zk0 stop` first")
+    if not file.is_file():
+        raise StageError(f"{file} is missing; it must be a file that `zk0 backup` wrote")
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".restore.", dir=root) as temporary:
+        staged = Path(temporary)
+        _unpack(file, staged)
+        _check(file, staged)
+        moves = _moves(staged)
+        if there := [str(path) for path in moves if (root / path).exists()]:
+            raise StageError(
+                f"{', '.join(there)} in {root} would be overwritten; move them away, or restore into another folder"
+            )
+        for path in moves:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (staged / path).replace(root / path)
+    if (root / SECURITY).exists():
+        for folder in [root / SECURITY, *(path for path in (root / SECURITY).rglob("*") if path.is_dir())]:
+            folder.chmod(0o700)
+    return [str(path) for path in moves]
+
+
+def _stage(root: Path, staged: Path) -> None:
+    for name in _FOLDERS:
+        if (root / name).is_dir():
+            shutil.copytree(root / name, staged / name, symlinks=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    for name in _FILES:
+        if (root / name).is_file():
+            shutil.copy2(root / name, staged / name)
+    if (root / DATABASE).is_file():
+        _copy_database(root / DATABASE, staged / DATABASE)
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """As of one moment, by SQLite itself: others may write to it meanwhile."""
+    with (
+        contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as there,
+        contextlib.closing(sqlite3.connect(target)) as here,
+    ):
+        there.backup(here)
+
+
+def _contents(staged: Path) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "zk0": __version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files": {str(path.relative_to(staged)): digest_file(path) for path in _files(staged)},
+    }
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _unpack(file: Path, staged: Path) -> None:
+    try:
+        with tarfile.open(file) as archive:
+            archive.extractall(staged, filter="data")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise StageError(f"{file} is no backup that could be read ({error}); use another copy") from error
+
+
+def _check(file: Path, staged: Path) -> None:
+    try:
+        contents = read_json(staged / _CONTENTS)
+    except (FileNotFoundError, ValueError) as error:
+        raise StageError(f"{file} is no backup of `zk0 backup`: it holds no readable {_CONTENTS}") from error
+    if contents.get("format") != _FORMAT:
+        raise StageError(f"{file} is of backup format {contents.get('format')}, and this zk0 reads {_FORMAT}")
+    (staged / _CONTENTS).unlink()
+    found = {str(path.relative_to(staged)): digest_file(path) for path in _files(staged)}
+    if changed := sorted(name for name in found | contents["files"] if found.get(name) != contents["files"].get(name)):
+        raise StageError(f"{file} is damaged: {', '.join(changed[:5])} are not what was backed up; use another copy")
+
+
+def _moves(staged: Path) -> list[Path]:
+    """What is moved as a whole: the folders, and every other file."""
+    whole = [name for name in _FOLDERS if (staged / name).exists()]
+    single = [name for name in (*_FILES, DATABASE) if (staged / name).exists()]
+    return [*whole, *single]

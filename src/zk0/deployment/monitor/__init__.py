@@ -1,0 +1,1 @@
+"""Watching a federation: what its files and services tell, as metrics for Prometheus and as alerts."""
