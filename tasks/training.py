@@ -19,8 +19,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed, State
 
+from tasks.alone import hub_unreachable, run_alone
 from tasks.pipeline import StageRun
-from tasks.streaming import CommandFailed, read_events, started, stream
+from tasks.streaming import read_events, started
 from zk0.context import StageOutcome
 from zk0.errors import StageError
 from zk0.files import read_json
@@ -38,23 +39,11 @@ class TrainingFailed(StageError):
 
 
 def _alone(training: Training, step: str, environment: dict[str, str] | None = None) -> State[StageRun]:
-    """Run one step in a process of its own, so that a policy's memory is given back when it is over."""
-    began = time.monotonic()
-    try:
-        stream(_command(training, step), training.root, environment=environment)
-    except CommandFailed as error:
-        raise TrainingFailed(f"{step}:\n{error}") from error
-    run = StageRun(step, changed=True, seconds=time.monotonic() - began)
-    return Completed(data=run, message=f"{run.seconds:.0f} s")
+    return run_alone(step, _command(training, step), training.root, TrainingFailed, environment)
 
 
 def _command(training: Training, step: str) -> list[str]:
     return [sys.executable, "-m", "zk0", "train", "--name", training.name, "--only", step]
-
-
-def _network(task: Any, run: Any, state: State[Any]) -> bool:
-    """Whether it may go better in a minute: only what the Hub did not give."""
-    return "the Hub cannot be reached" in str(state.message)
 
 
 @task(name="environment setup", cache_policy=NO_CACHE)
@@ -63,7 +52,13 @@ def set_up_environment(training: Training) -> State[StageRun]:
     return _alone(training, "environment setup")
 
 
-@task(name="model loading", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60], retry_condition_fn=_network)
+@task(
+    name="model loading",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[10, 60],
+    retry_condition_fn=hub_unreachable,
+)
 def load_model(training: Training) -> State[StageRun]:
     """Load the starting policy, from the Hub where it is there."""
     return _alone(training, "model loading")
@@ -74,7 +69,7 @@ def load_model(training: Training) -> State[StageRun]:
     cache_policy=NO_CACHE,
     retries=2,
     retry_delay_seconds=[10, 60],
-    retry_condition_fn=_network,
+    retry_condition_fn=hub_unreachable,
 )
 def prepare_dataset(training: Training) -> State[StageRun]:
     """Record or find the data, check it, keep some episodes from training."""

@@ -77,7 +77,7 @@ def test_params_are_frozen() -> None:
         ("training.learning_rate", float("inf"), "finite number"),
         ("training.weight_decay", float("nan"), "greater than or equal to 0|finite number"),
         ("training.grad_clip", -1.0, "greater than or equal to 0"),
-        ("federation.strategy", "fedsgd", "'trimmed-mean' or 'krum'"),
+        ("federation.strategy", "fedsgd", "'krum' or 'multi-krum'"),
         ("federation.rounds", 0, "greater than or equal to 1"),
         ("federation.min_replies", 0.0, "greater than 0"),
         ("federation.min_replies", 1.1, "less than or equal to 1"),

@@ -98,7 +98,7 @@ def test_robustness_has_two_sites_a_task_and_strategies_without_leftovers(demo: 
     assert len(study.params.data.sites) == 8
     assert study.params.federation.rounds == demo.federation.rounds // 2
     assert study.params.data.sites["red-cube-a"] == study.params.data.sites["red-cube-b"] == "sim:push-red-cube-left"
-    assert {arm.attack for arm in study.arms} == {None, "sign-flip", "scale", "shuffled-labels"}
+    assert {arm.attack for arm in study.arms} == {None, "sign-flip", "shuffled-labels"}
     assert all(arm.params(study.params).federation.proximal_mu == 0 for arm in study.arms)
 
 
@@ -143,7 +143,7 @@ def test_quick_is_small_and_kept_apart(demo: Params) -> None:
         ({"final_seed": 5}, "greater than or equal to 100000"),
         ({"final_seed": 100_050}, "meets the development scenes 100000 to 100099"),
         ({"personal_steps": 6}, "multiple of 4"),
-        ({"robust_strategy": "krumm"}, "'trimmed-mean' or 'krum'"),
+        ({"robust_strategy": "krumm"}, "'krum' or 'multi-krum'"),
         ({"variants": {"a b": {}}}, "may hold letters, digits"),
         ({"variants": {"x": {"data.fps": 3}}}, "data and evaluation are the same for all"),
         ({"variants": {"x": {"policy.base": "random:nano"}}}, "policy \\(not its base\\)"),

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from network_services import OFFLINE, Federation, free_port, healthy, service, superlink_words, wait_until
+from network_services import OFFLINE, Federation, Service, free_port, healthy, service, superlink_words, wait_until
 
 from zk0.deployment.gateway.config import GatewayConfig
 from zk0.deployment.security.authority import Authority
@@ -72,6 +73,23 @@ def https(federation: Federation) -> Iterator[httpx.Client]:
 def kitchen(federation: Federation) -> NodeKey:
     """An admitted site that no test changes."""
     return federation.admitted("kitchen")[0]
+
+
+@pytest.fixture(scope="session")
+def sites_home(prepared: Path, params_content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two sites; its path is longer than a socket's address may be."""
+    from site_trainers import lay_out_site
+
+    return lay_out_site(prepared, tmp_path_factory.mktemp("sites") / ("a-long-name-" * 8), params_content)
+
+
+@pytest.fixture(scope="session")
+def trainers(sites_home: Path) -> Iterator[list[Service]]:
+    """The two sites' trainers, for tests that leave them as they are."""
+    from site_trainers import trainer
+
+    with trainer(sites_home, 0) as first, trainer(sites_home, 1) as second:
+        yield [first, second]
 
 
 @pytest.fixture

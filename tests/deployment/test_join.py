@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docs_commands import typed
+from docs_commands import documented, typed
 from network_services import Federation, wait_until
 
+from zk0.deployment.admission import admit_site
 from zk0.deployment.invitation import Invitation
 from zk0.deployment.membership import Membership, find_membership
 from zk0.deployment.membership.node import NAMES, check_server
 from zk0.deployment.membership.status import site_status
+from zk0.deployment.operator import register_sites
 from zk0.deployment.security.authority import Authority
 from zk0.deployment.security.keys import NodeKey
 from zk0.deployment.services.process import Services
@@ -31,28 +34,39 @@ def invited(federation: Federation, name: str, folder: Path, server: str | None 
     return path, key
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An owner's project folder, without a params.yaml."""
-    return tmp_path_factory.mktemp("an owners home")
+SMALL = " --base random:nano --device cpu --threads 2"
+
+
+def line(start: str) -> str:
+    """A documented line, for the site of these tests: another has the name that the page uses."""
+    return documented("join.md", start.replace("cellar", "kitchen")).replace("kitchen", "cellar")
 
 
 @pytest.fixture(scope="module")
-def joined(federation: Federation, home: Path, recorded: Path) -> Iterator[Membership]:
-    """A site that has joined by its command; stopped at the end."""
-    _, key = invited(federation, "cellar", home)
-    fingerprint = Authority.open(federation.places.authority).fingerprint
-    before = Path.cwd()
-    os.chdir(home)
+def home(tmp_path_factory: pytest.TempPathFactory, recorded: Path) -> Path:
+    """An owner's project folder with a recording, without a params.yaml."""
+    folder = tmp_path_factory.mktemp("an owners home")
+    (folder / "cups").symlink_to(recorded)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def joined(federation: Federation, home: Path) -> Iterator[Membership]:
+    """A site that has joined as the page says; stopped at the end."""
+    authority = Authority.open(federation.places.authority)
+    with contextlib.chdir(home):
+        assert "site-keys/site.pub" in typed(line("zk0 client keys"))
+    public = home / "site-keys" / "site.pub"
+    sent = admit_site(federation.places.folder, "cellar", public, federation.gateway_address)
+    shutil.copy(sent, home / "cellar.json")
+    with federation.control() as client:
+        register_sites(federation.registry, client)
     try:
-        said = typed(
-            f"zk0 client join cellar.json --data local:{recorded} --keys {key.folder} --base random:nano --device cpu "
-            f"--threads 2 --authority {fingerprint} --clip 0.5 --noise 1.0"
-        )
-        assert "site 'cellar' is connected as node" in said
+        with contextlib.chdir(home):
+            said = typed(f"{line('zk0 client join cellar.json --clip')}{SMALL} --authority {authority.fingerprint}")
+        assert "site 'cellar' is connected as node" in said and authority.fingerprint in said
         yield find_membership(home)
     finally:
-        os.chdir(before)
         Services(home / "memberships" / "cellar" / ".run").stop(NAMES)
 
 
@@ -61,12 +75,16 @@ def test_joining_connects(joined: Membership, federation: Federation) -> None:
     status = site_status(joined)
     assert status.connected and status.node == str(site.node_id) and status.partition == site.partition
     assert open_site(joined.folder, site.partition, 10**9).manifest.site == "cellar"
-    assert joined.node_demands == {"privacy-clip-norm": 0.5, "privacy-noise-multiplier": 1.0}
+    assert joined.node_demands == {
+        "privacy-clip-norm": 1.0,
+        "privacy-noise-multiplier": 1.0,
+        "privacy-target-epsilon": 8.0,
+    }
 
 
 def test_status_tells_it(joined: Membership, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
-    said = typed("zk0 client status cellar")
+    said = typed(line("zk0 client status"))
     assert "connected as node" in said and "0 served, 0 not" in said and "trainer.log" in said
 
 
@@ -77,31 +95,34 @@ def test_the_key_never_leaves_and_no_service_logs_it(joined: Membership) -> None
 
 
 def test_a_second_joining_is_refused_while_it_runs(
-    joined: Membership, home: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+    joined: Membership, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
-    again = f"zk0 client join cellar.json --data local:{recorded} --keys {joined.keys} --base random:nano"
     with pytest.raises(StageError, match="takes part already"):
-        typed(again)
+        typed(line("zk0 client join cellar.json --data") + SMALL)
     with pytest.raises(StageError, match="takes part already; `zk0 client status`"):
-        typed("zk0 client start")
+        typed(line("zk0 client start"))
 
 
-def test_stop_start_leave(joined: Membership, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_start_leave_and_join_again(joined: Membership, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
     # what is there after a crash of one of them: the rest, which `start` puts right
     joined.services.running()["trainer"].kill()
     wait_until(lambda: "trainer" not in joined.services.running(), "the trainer's end")
     assert "trainer ended" in site_status(joined).state
-    assert "is connected as node" in typed("zk0 client start")
-    assert "stopped: superexec, supernode, trainer" in typed("zk0 client stop")
+    assert "is connected as node" in typed(line("zk0 client start"))
+    assert "stopped: superexec, supernode, trainer" in typed(line("zk0 client stop"))
     assert site_status(joined).state.startswith("stopped")
-    said = typed("zk0 client leave")
+    said = typed(line("zk0 client leave"))
     assert 'zk0 site revoke cellar --why "its owner left"' in said and "nothing was running" in said
     assert (joined.folder / "data" / "manifests").is_dir()
     with pytest.raises(StageError, match="has left"):
-        typed("zk0 client start")
+        typed(line("zk0 client start"))
     assert site_status(find_membership(home)).state.startswith("left on")
+    # and who changes their mind joins again, here without the demands
+    assert "is connected as node" in typed(line("zk0 client join cellar.json --data") + SMALL)
+    again = find_membership(home)
+    assert again.left is None and not again.node_demands and site_status(again).connected
 
 
 def test_what_is_wrong_is_told_and_leaves_nothing(

@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +34,15 @@ pytestmark = pytest.mark.services
 LIMIT = 10**9
 
 
-@pytest.fixture(scope="module")
-def site(prepared: Path, params_content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # longer than a socket's address may be
-    return lay_out_site(prepared, tmp_path_factory.mktemp("site") / ("a-long-name-" * 8), params_content)
+@pytest.fixture
+def site(sites_home: Path) -> Path:
+    return sites_home
 
 
-@pytest.fixture(scope="module")
-def running(site: Path) -> Iterator[Service]:
-    """Partition 1's trainer, for tests that leave it as it is."""
-    with trainer(site, 1) as made:
-        yield made
+@pytest.fixture
+def running(trainers: list[Service]) -> Service:
+    """Partition 1's trainer."""
+    return trainers[1]
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +155,14 @@ def test_a_second_trainer_of_a_site_is_refused(running: Service, site: Path, sma
 
 
 def test_without_a_trainer_the_reply_says_what_to_do(
-    site: Path, small_params: Params, start: Tensors, stats: Stats
+    prepared: Path,
+    params_content: dict[str, Any],
+    small_params: Params,
+    start: Tensors,
+    stats: Stats,
+    tmp_path: Path,
 ) -> None:
+    site = lay_out_site(prepared, tmp_path / "site", params_content)
     training = small_params.training.model_copy(update={"local_steps": 100_000})
     task = site_task(small_params, locked_base(site), training=training)
     asked = with_model(task, protocol.TRAIN, start, stats)

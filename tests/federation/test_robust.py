@@ -26,6 +26,7 @@ MAKERS: dict[str, Make] = {
     "median": Median,
     "trimmed-mean": lambda start, folder: TrimmedMean(start, folder, share=0.25),
     "krum": lambda start, folder: Krum(start, folder, byzantine=1),
+    "multi-krum": lambda start, folder: Krum(start, folder, byzantine=1, several=True),
 }
 each = pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
 
@@ -77,15 +78,24 @@ def test_krum_takes_the_update_in_the_thick_of_the_others(tmp_path: Path) -> Non
 
     result = combined(krum, [delta(100, 0, 0), delta(1, 0, 0), delta(2, 0, 0), delta(3, 0, 0), delta(5, 0, 0)])
 
-    assert krum.winner == 2
+    assert krum.chosen == [2]
     assert result["w"].tolist() == [2.0, 0.0]
+
+
+def test_multi_krum_is_the_mean_of_all_but_the_farthest(tmp_path: Path) -> None:
+    krum = Krum(START, tmp_path, byzantine=1, several=True)
+
+    result = combined(krum, [delta(100, 0, 0), delta(1, 0, 2), delta(2, 0, 2), delta(3, 0, 2), delta(6, 0, 2)])
+
+    assert krum.chosen == [1, 2, 3, 4]
+    assert result["w"].tolist() == [3.0, 0.0] and result["b"].item() == 2.0
 
 
 def test_of_equal_scores_the_first_wins(tmp_path: Path) -> None:
     krum = Krum(START, tmp_path, byzantine=1)
     combined(krum, [delta(1, 0, 0)] * 5)
 
-    assert krum.winner == 0
+    assert krum.chosen == [0]
 
 
 # -- beside Flower ------------------------------------------------------------------------------
@@ -106,6 +116,13 @@ def test_trimmed_mean_is_flowers(tmp_path: Path, sites: int, share: float) -> No
 def test_krum_is_flowers(tmp_path: Path, sites: int, byzantine: int) -> None:
     result = combined(Krum(START, tmp_path, byzantine), random_deltas(sites))
     check(result, flower.Krum(num_malicious_nodes=byzantine), sites)
+
+
+@pytest.mark.parametrize(("sites", "byzantine"), [(3, 0), (5, 1), (6, 1), (9, 3), (12, 2)])
+def test_multi_krum_is_flowers(tmp_path: Path, sites: int, byzantine: int) -> None:
+    result = combined(Krum(START, tmp_path, byzantine, several=True), random_deltas(sites))
+    oracle = flower.MultiKrum(num_malicious_nodes=byzantine, num_nodes_to_select=sites - byzantine)
+    check(result, oracle, sites)
 
 
 def check(ours: Tensors, strategy: flower.FedAvg, sites: int) -> None:
@@ -142,7 +159,7 @@ def test_near_copies_are_told_apart(tmp_path: Path) -> None:
     krum = Krum({"w": common}, tmp_path, byzantine=1)
     combined(krum, deltas)
 
-    assert krum.winner == int(distances[:, 1:4].sum(1).argmin())
+    assert krum.chosen == [int(distances[:, 1:4].sum(1).argmin())]
 
 
 # -- on disk ------------------------------------------------------------------------------------
@@ -158,6 +175,11 @@ def test_tensors_larger_than_a_piece(make: Make, tmp_path: Path) -> None:
     stacks = {name: torch.stack([update[name] for update in deltas]).sort(0).values for name in start}
     if make is MAKERS["krum"]:
         assert any(all(torch.equal(result[name], update[name]) for name in start) for update in deltas)
+    elif make is MAKERS["multi-krum"]:
+        means = [
+            {name: sum(update[name] for update in deltas if update is not far) / 4 for name in start} for far in deltas
+        ]
+        assert any(all(torch.allclose(result[name], mean[name], atol=1e-6) for name in start) for mean in means)
     elif make is MAKERS["median"]:
         assert all(torch.equal(result[name], stack[2]) for name, stack in stacks.items())
     else:

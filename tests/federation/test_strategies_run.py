@@ -127,7 +127,7 @@ def test_fedprox_without_mu_is_fedavg_exactly(run: Run) -> None:
     assert run("fedmedian").digest != run("fedavg").digest
 
 
-@pytest.mark.parametrize("strategy", ["fedmedian", "trimmed-mean", "krum"])
+@pytest.mark.parametrize("strategy", ["fedmedian", "trimmed-mean", "krum", "multi-krum"])
 def test_liar_turns_the_mean_round_and_the_robust_ones_little(
     run: Run, arms: tuple[Path, Params], strategy: str
 ) -> None:

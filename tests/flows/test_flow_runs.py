@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-import pytest
 from docs_commands import documented
+from prefect_api import post, states_of
 from so100_recordings import as_lerobot, motor_steps, write_v3
 from tests_support import make_project
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A project whose server and worker were brought up by the documented command."""
-    base = tmp_path_factory.mktemp("served")
-    project = make_project(base / "project", base / "prefect")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    project.run("zk0", "up", "--port", str(port), timeout=240)
-    try:
-        yield project, f"http://127.0.0.1:{port}/api"
-    finally:
-        stopped = project.run("zk0", "down").stdout
-        assert "worker" in stopped and "server" in stopped
-
-
-def _post(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return json.load(response)
-
-
-def _states(api: str) -> list[dict[str, Any]]:
-    return [run["state"] | {"auto": run["auto_scheduled"]} for run in _post(f"{api}/flow_runs/filter", {"limit": 50})]
 
 
 def test_cron_produces_scheduled_runs(served: Any) -> None:
     """The one thing a wrong SQLAlchemy silences."""
     _, api = served
     deadline = time.monotonic() + 120
-    while not (scheduled := [s for s in _states(api) if s["type"] == "SCHEDULED" and s["auto"]]):
+    while not (scheduled := [s for s in states_of(api) if s["type"] == "SCHEDULED" and s["auto"]]):
         assert time.monotonic() < deadline, "the cron schedules produced no run"
         time.sleep(2)
     assert scheduled[0]["name"] == "Scheduled"
@@ -59,7 +31,7 @@ def test_nightly_completes_then_is_unchanged(served: Any) -> None:
     project.run("prefect", "deployment", "run", "federate/nightly", "--watch", PREFECT_API_URL=api, timeout=300)
     second = json.loads((project.root / "context.json").read_text())
 
-    names = [state["name"] for state in _states(api) if not state["auto"]]
+    names = [state["name"] for state in states_of(api, "federate") if not state["auto"]]
     assert sorted(names) == ["Completed", "Unchanged"]
     assert first["task_information"]["mode"]["value"] == "scheduled"
     assert first["task_information"]["task_id"] != second["task_information"]["task_id"]
@@ -109,7 +81,7 @@ def test_quick_benchmarks_are_compared_with_earlier_ones(served: Any) -> None:
     assert "WORSE []" in first
     assert "WORSE ['simulation at 96x96: " in second
     assert len(history.read_text().splitlines()) == 2
-    found = [a for a in _post(f"{api}/artifacts/filter", {"limit": 100}) if a["key"] == "benchmark-comparison"]
+    found = [a for a in post(f"{api}/artifacts/filter", {"limit": 100}) if a["key"] == "benchmark-comparison"]
     assert any("are worse than before" in artifact["data"] for artifact in found)
 
 
@@ -122,9 +94,9 @@ def test_testing_is_deployed_and_shows_its_report(served: Any) -> None:
     done = project.attempt(*words, PREFECT_API_URL=api, timeout=580)
 
     assert done.returncode != 0
-    (ended,) = [state for state in _states(api) if state["type"] == "FAILED"]
+    (ended,) = [state for state in states_of(api, "testing") if state["type"] == "FAILED"]
     assert "4 of 5 steps failed: unit tests, " in ended["message"] and "see results/testing.html" in ended["message"]
-    found = [a for a in _post(f"{api}/artifacts/filter", {"limit": 100}) if a["key"] == "validation"]
+    found = [a for a in post(f"{api}/artifacts/filter", {"limit": 100}) if a["key"] == "validation"]
     assert "file or directory not found: absent" in found[0]["data"]
     assert "| federated simulation | passed | 3 sites, 3 rounds" in found[0]["data"]
     assert (project.root / "results/testing.html").is_file()
@@ -132,7 +104,7 @@ def test_testing_is_deployed_and_shows_its_report(served: Any) -> None:
 
 def test_artifacts_show_the_run(served: Any) -> None:
     _, api = served
-    keys = {artifact["key"] for artifact in _post(f"{api}/artifacts/filter", {"limit": 100})}
+    keys = {artifact["key"] for artifact in post(f"{api}/artifacts/filter", {"limit": 100})}
     assert {"comparison", "benchmark", "report", "task-context", "federation"} <= keys
 
 
@@ -159,10 +131,10 @@ def test_train_once_shows_the_nine_documented_steps(served: Any) -> None:
 
     project.run(*line.split(), PREFECT_API_URL=api, timeout=580)
 
-    (flow,) = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
+    (flow,) = post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
     assert flow["state"]["name"] == "Completed"
     asked = {"flow_runs": {"id": {"any_": [flow["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    runs = _post(f"{api}/task_runs/filter", asked)
+    runs = post(f"{api}/task_runs/filter", asked)
     ended = [run["name"] for run in sorted(runs, key=lambda run: run["end_time"])]
     a_round = _STEPS[4:8]
     expected = [*_STEPS[:4], *(f"{step}, round {n}" for n in (1, 2) for step in a_round), _STEPS[8]]
@@ -186,7 +158,7 @@ def test_train_once_goes_on_by_name_and_finds_nothing_to_do(served: Any) -> None
     line = documented("train.md", "prefect deployment run train/once --param name=cups")
     project.run(*line.split(), PREFECT_API_URL=api, timeout=400)
 
-    runs = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
+    runs = post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
     assert sorted(run["state"]["name"] for run in runs) == ["Completed", "Unchanged"]
 
 
@@ -196,7 +168,7 @@ def test_a_training_that_is_refused_leaves_its_context_and_no_folder(served: Any
     line = _NEW.replace("cups", "absent") + _SMALL + " --watch"
     project.attempt(*line.split(), PREFECT_API_URL=api, timeout=400)
 
-    runs = _post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
+    runs = post(f"{api}/flow_runs/filter", {"flows": {"name": {"any_": ["train"]}}})
     assert "Failed" in [run["state"]["name"] for run in runs]
     context = json.loads((project.root / "context.json").read_text())
     assert "environment setup: Failed" in context["technical_context"]["current_state"]["value"]["steps"][0]

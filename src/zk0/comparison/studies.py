@@ -11,11 +11,10 @@ from zk0.comparison.feasibility import feasibility_arms, feasibility_changes
 from zk0.comparison.privacy import few_sites_changes, many_sites_changes, privacy_arms
 from zk0.errors import StageError
 from zk0.names import nearest_hint
-from zk0.params import Params, ParamsError, Strategy, with_changes
+from zk0.params import ROBUST, Params, ParamsError, Strategy, with_changes
 from zk0.sources import Source
 
-ATTACKS = ("sign-flip", "scale", "shuffled-labels")
-ROBUST: tuple[Strategy, ...] = ("fedavg", "fedmedian", "trimmed-mean", "krum")
+ATTACKS = ("sign-flip", "shuffled-labels")
 ATTACKED_SITES = 8
 
 
@@ -221,7 +220,7 @@ def _development(params: Params) -> range:
 
 def _robust(params: Params) -> Sequence[Strategy]:
     """FedAvg, the strategies that withstand malicious sites, and the one that params chose."""
-    return tuple(dict.fromkeys((*ROBUST, params.study.robust_strategy)))
+    return tuple(dict.fromkeys(("fedavg", *ROBUST, params.study.robust_strategy)))
 
 
 def _two_each(params: Params) -> dict[str, str]:

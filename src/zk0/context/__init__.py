@@ -23,7 +23,7 @@ from zk0.context.handover import (
     key_decisions,
 )
 from zk0.context.markdown import render_markdown
-from zk0.context.operations import deployment_criteria, deployment_decisions
+from zk0.context.operations import deployment_criteria, deployment_decisions, site_criteria
 from zk0.context.recovery import loss_points, prevention_measures, recovery_procedures, transition
 from zk0.context.summary import current_state, dependencies, limits, objective, scope
 from zk0.files import write_json
@@ -65,7 +65,8 @@ def build_context(
         Sections of fields, each ``{"value": ...}`` or ``{"value": None, "why_empty": ...}``.
     """
     facts = Facts(root, flow, outcome, stages, error, created)
-    criteria, points = [*success_criteria(facts), *deployment_criteria(facts)], validation_points(facts)
+    criteria = [*success_criteria(facts), *deployment_criteria(facts), *site_criteria(facts)]
+    points = validation_points(facts)
     return {
         "task_information": {
             "task_id": _field(task_id, "the flow's run has no id"),

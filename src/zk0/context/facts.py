@@ -19,6 +19,7 @@ from zk0.params import PARAMS_FILE, Params, ParamsError, load_params
 CONSTRAINTS = Path("constraints.md")
 RUN, ROUNDS = "results/federation/run.json", "results/federation/rounds.jsonl"
 ENVIRONMENT, EVALUATION, LOCK = "results/environment.json", "results/evaluation.json", "sources.lock.json"
+SITE = "results/site/summary.json"
 DEPLOYMENT = "results/deployment.json"
 
 # What each stage of the pipeline must have left when it has finished.
@@ -109,6 +110,11 @@ class Facts:
         except (TypeError, ValueError):
             earlier = False
         return None if earlier else report
+
+    @cached_property
+    def site(self) -> dict[str, Any] | None:
+        """What a site did in a federation over a network, if this run watched it to the end."""
+        return self.read(SITE) if self.finished("logging and monitoring") else None
 
     @cached_property
     def rounds(self) -> list[dict[str, Any]]:

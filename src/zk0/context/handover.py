@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from zk0.context.facts import LOCK, RUN, STAGE_FILES, Facts, get
+from zk0.context.facts import LOCK, RUN, SITE, STAGE_FILES, Facts, get
 from zk0.environment import LOCK_FILE
 from zk0.files import digest_file
 
@@ -89,4 +89,4 @@ def handover_information(facts: Facts) -> list[str]:
             digest = get(facts.run, "checkpoints", Path(name).name, "digest") if name.startswith("checkpoints") else ""
             age = "" if facts.finished(stage) else " (of an earlier run)"
             found.append(name + (f" at {digest}" if digest else "") + age)
-    return found
+    return [*found, *([SITE] if facts.site else [])]

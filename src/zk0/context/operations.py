@@ -1,11 +1,11 @@
-"""What a deployment's record adds to its task context."""
+"""What the records of a deployment, and of a site, add to their task context."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from zk0.context.criteria import Item
-from zk0.context.facts import Facts, get
+from zk0.context.facts import SITE, Facts, get
 
 
 def deployment_criteria(facts: Facts) -> list[Item]:
@@ -34,6 +34,31 @@ def deployment_recovery(facts: Facts) -> list[str]:
     return [
         "`zk0 deploy` starts what does not run, and changes nothing else",
         "`zk0 restore FILE` puts keys, sites, states and runs back from a file of `zk0 backup`",
+    ]
+
+
+def site_criteria(facts: Facts) -> list[Item]:
+    """What makes a site's part in a federation over a network a success."""
+    if facts.flow != "client":
+        return []
+    names = ("the site is connected", "the site judged what came of every round it trained in", "no message failed")
+    if facts.site is None:
+        return [Item(name, None, f"not measured: {SITE} was not written by this run") for name in names]
+    rounds, failures = facts.site.get("rounds") or [], facts.site.get("failures") or []
+    judged = sum(bool(one.get("judged")) for one in rounds)
+    shown = (str(facts.site.get("state")), f"{judged} of {len(rounds)} rounds", "; ".join(failures[-3:]) or "none did")
+    held = (bool(facts.site.get("connected")), judged == len(rounds) > 0, not failures)
+    return [Item(name, passed, text) for name, passed, text in zip(names, held, shown, strict=True)]
+
+
+def site_recovery(facts: Facts) -> list[str]:
+    """A site goes on by one command; joining that was refused left nothing."""
+    if not (facts.root / "state").is_dir() and facts.failed:
+        return ["nothing was joined, and nothing is left of it: mend what the error names and join again"]
+    name = facts.root.name
+    return [
+        f"`zk0 client start {name}`, from the project's root, starts the site again; it takes part in the next round",
+        f"`zk0 client status {name}` shows whether it runs, what it did last, and where its logs are",
     ]
 
 

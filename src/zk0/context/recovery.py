@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from zk0.context.facts import RUN, STAGE_FILES, Facts, get
-from zk0.context.operations import deployment_recovery
+from zk0.context.operations import deployment_recovery, site_recovery
 
 
 def loss_points(facts: Facts) -> list[str]:
@@ -24,6 +24,8 @@ def recovery_procedures(facts: Facts) -> list[str]:
     """The commands that bring the run, or its results, back."""
     if facts.flow == "train":
         return _trainings_recovery(facts)
+    if facts.flow == "client":
+        return site_recovery(facts)
     if facts.flow == "deploy":
         return deployment_recovery(facts)
     lines = []

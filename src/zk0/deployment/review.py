@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 from zk0.deployment.config import CONFIG, DeploymentConfig
 from zk0.deployment.superlink import is_loopback
 from zk0.hub import moving
-from zk0.params import PARAMS_FILE, Params
+from zk0.params import PARAMS_FILE, ROBUST, Params
 
-_AVERAGES = ("fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi")
 _SHORT_S, _LONG_S = 60.0, 3600.0
 _WEAK_EPSILON = 10.0
 
@@ -49,11 +48,11 @@ def review(root: Path, params: Params, config: DeploymentConfig) -> list[Risk]:
 
 def _federation(params: Params) -> Iterator[Risk]:
     federation = params.federation
-    if federation.strategy in _AVERAGES:
+    if federation.strategy not in ROBUST:
         yield Risk(
             f"federation.strategy {federation.strategy}",
             "it averages: one site with a broken or malicious update moves the model wherever it likes",
-            "trimmed-mean, fedmedian or krum, where sites are not all trusted",
+            "multi-krum, trimmed-mean or fedmedian, where sites are not all trusted",
             "high",
         )
     if federation.weighting == "examples" and params.privacy.mode == "off":

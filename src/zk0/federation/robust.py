@@ -1,12 +1,12 @@
 """Combining updates of which some may be broken or malicious; needs all of them at once.
 
 Coordinate-wise median and trimmed mean: Yin et al., "Byzantine-Robust Distributed Learning: Towards
-Optimal Statistical Rates", ICML 2018. Krum: Blanchard et al., "Machine Learning with Adversaries:
+Optimal Statistical Rates", ICML 2018. Krum and Multi-Krum: Blanchard et al., "Machine Learning with Adversaries:
 Byzantine Tolerant Gradient Descent", NeurIPS 2017. As in the papers every site counts the same:
 weights are checked and not used, since whoever lies about an update can lie about its weight.
 
 Updates wait on disk and are combined piece by piece, so memory is the result's and a few megabytes.
-Each update is written once and read once; Krum reads its winner once more.
+Each update is written once and read once; Krum reads what it chose once more.
 """
 
 from __future__ import annotations
@@ -105,20 +105,27 @@ class TrimmedMean(_Waiting):
 
 
 class Krum(_Waiting):
-    """The one update whose nearest others are nearest.
+    """The one update whose nearest others are nearest, or the mean of all but the farthest.
 
     An update's score is the sum of its squared distances to the sites - byzantine - 2 others nearest
-    to it; the lowest score wins, the first of equals.
+    to it; the lowest scores are chosen, the first of equals.
 
     Attributes:
-        winner: After :meth:`finish`, which update it was, in the order they were folded.
+        chosen: After :meth:`finish`, which updates they were, in the order they were folded.
     """
 
-    def __init__(self, start: Mapping[str, torch.Tensor], folder: Path, byzantine: int) -> None:
-        """Bear up to ``byzantine`` malicious sites."""
+    def __init__(self, start: Mapping[str, torch.Tensor], folder: Path, byzantine: int, several: bool = False) -> None:
+        """Bear up to ``byzantine`` malicious sites.
+
+        Args:
+            start: The global model's trainable tensors.
+            folder: Where updates wait.
+            byzantine: How many.
+            several: Take the mean of all but so many, instead of one alone: Multi-Krum.
+        """
         super().__init__(start, folder)
-        self._byzantine = byzantine
-        self.winner: int | None = None
+        self._byzantine, self._several = byzantine, several
+        self.chosen: list[int] = []
 
     def _needs(self) -> tuple[int, str]:
         return krum_needs(self._byzantine)
@@ -133,8 +140,14 @@ class Krum(_Waiting):
         squares = products.diagonal()
         distances = (squares[:, None] + squares[None, :] - 2 * products).clamp_(min=0).fill_diagonal_(math.inf)
         nearest = distances.sort(dim=1).values[:, : spill.count - self._byzantine - 2]
-        self.winner = int(nearest.sum(dim=1).argmin())
-        return spill.one(self.winner)
+        keep = spill.count - self._byzantine if self._several else 1
+        self.chosen = sorted(nearest.sum(dim=1).argsort(stable=True)[:keep].tolist())
+        if keep == 1:
+            return spill.one(self.chosen[0])
+        result = spill.empty()
+        for rows, to in spill.rows(result):
+            torch.sum(rows[self.chosen].div_(keep), dim=0, out=to)
+        return result
 
 
 def median_needs() -> tuple[int, str]:
@@ -149,7 +162,7 @@ def trimmed_needs(share: float) -> tuple[int, str]:
 
 
 def krum_needs(byzantine: int) -> tuple[int, str]:
-    """How many sites Krum needs, and why (Blanchard et al., proposition 4.2)."""
+    """How many sites Krum needs, alone or several, and why (Blanchard et al., proposition 4.2)."""
     return 2 * byzantine + 3, f"to bear federation.byzantine {byzantine} krum needs over 2 * {byzantine} + 2"
 
 

@@ -48,6 +48,15 @@ def _adaptive(kind: type[FedAdam]) -> _Row:
     return _Row(_mean, lambda p, rate: kind(rate, p.server_momentum, p.server_beta2, p.server_tau), rate=ADAPTIVE_RATE)
 
 
+def _krum(several: bool) -> _Row:
+    return _Row(
+        lambda p, start, folder: Krum(start, folder, p.byzantine, several),
+        _sgd,
+        lambda p: krum_needs(p.byzantine),
+        waits=True,
+    )
+
+
 STRATEGIES: dict[Strategy, _Row] = {
     "fedavg": _Row(_mean, _sgd),
     "fedprox": _Row(_mean, _sgd),
@@ -61,9 +70,8 @@ STRATEGIES: dict[Strategy, _Row] = {
         lambda p: trimmed_needs(p.trimmed_share),
         waits=True,
     ),
-    "krum": _Row(
-        lambda p, start, folder: Krum(start, folder, p.byzantine), _sgd, lambda p: krum_needs(p.byzantine), waits=True
-    ),
+    "krum": _krum(several=False),
+    "multi-krum": _krum(several=True),
 }
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from zk0.explain import explained
 from zk0.params.data import Convention, DataParams, Names, PartitionParams
 from zk0.params.evaluation import BenchmarkParams, EvaluationParams, PromotionParams, StudyParams, TrackingParams
-from zk0.params.federation import Codec, FederationParams, PrivacyParams, Strategy
+from zk0.params.federation import ROBUST, Codec, FederationParams, PrivacyParams, Strategy
 from zk0.params.section import ParamsError, Section
 from zk0.params.training import FeatureParams, PolicyParams, TrainingParams
 
@@ -73,7 +73,7 @@ class Params(Section):
                 f"privacy.mode {mode} needs federation.weighting equal: weights by {federation.weighting} tell of a "
                 "site's data, and let it count for more than its clipped update"
             )
-        if mode == "central" and federation.strategy in ("fedmedian", "trimmed-mean", "krum"):
+        if mode == "central" and federation.strategy in ROBUST:
             raise ValueError(
                 f"privacy.mode central needs a strategy that averages, not {federation.strategy}: how far one site can "
                 "move a median, a trimmed mean or a choice has no bound that the noise could hide. Use fedavg, "

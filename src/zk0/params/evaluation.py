@@ -57,7 +57,7 @@ class StudyParams(Section):
     scenes: int = Field(100, ge=0)
     final_seed: int = Field(200_000, ge=100_000)
     personal_steps: int = Field(60, ge=4, multiple_of=4)
-    robust_strategy: Strategy = "trimmed-mean"
+    robust_strategy: Strategy = "multi-krum"
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
     @field_validator("training_seeds")

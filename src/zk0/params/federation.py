@@ -9,7 +9,11 @@ from pydantic import Field, field_validator, model_validator
 from zk0.params.section import Section
 
 Codec = Literal["fp32", "bf16", "int8", "int4"]
-Strategy = Literal["fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedmedian", "trimmed-mean", "krum"]
+Strategy = Literal[
+    "fedavg", "fedprox", "fedavgm", "fedadam", "fedyogi", "fedmedian", "trimmed-mean", "krum", "multi-krum"
+]
+# These withstand sites that send nonsense, and are no means.
+ROBUST: tuple[Strategy, ...] = ("fedmedian", "trimmed-mean", "krum", "multi-krum")
 
 
 class FederationParams(Section):

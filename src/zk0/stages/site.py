@@ -112,6 +112,13 @@ def connect(membership: Membership) -> None:
     start(membership)
 
 
+def is_connected(membership: Membership) -> bool:
+    """Whether the site's services run, so that nothing is to be done for it to take part."""
+    from zk0.deployment.membership.node import NAMES
+
+    return set(NAMES) <= set(membership.services.running())
+
+
 def start(membership: Membership) -> None:
     """Start the site's services, whether the server answers at this moment or not.
 
@@ -142,14 +149,15 @@ class Part:
     failures: list[str]
 
 
-def take_part(membership: Membership, rounds: int, since: str, wait_s: float) -> Part:
-    """Wait until the site has trained in so many rounds, and has judged what came of the last.
+def wait_for_rounds(membership: Membership, rounds: int, since: str, wait_s: float, judged: bool) -> Part:
+    """Wait until the site has trained in so many rounds.
 
     Args:
         membership: Whose.
         rounds: How many.
         since: Rounds from this time on count, ISO 8601 in UTC with milliseconds.
         wait_s: For how long.
+        judged: Whether to wait for the models that came of the rounds as well, until the site has judged them.
 
     Raises:
         StageError: A service ended, or it took too long; says how far it came.
@@ -158,20 +166,22 @@ def take_part(membership: Membership, rounds: int, since: str, wait_s: float) ->
 
     deadline = time.monotonic() + wait_s
     while True:
-        missing = [name for name in NAMES if name not in membership.services.running()]
+        running = membership.services.running()  # asked first: what they did before they ended is then all there
         part = part_since(membership, since)
-        if sum(one["judged"] for one in part.rounds) >= rounds:
+        done = sum(one["judged"] for one in part.rounds) if judged else len(part.rounds)
+        if done >= rounds:
             return part
-        told = f"site '{membership.invitation.site}' has trained in {len(part.rounds)} of {rounds} rounds"
-        if missing:
+        what = "judged what came of" if judged else "trained in"
+        told = f"site '{membership.invitation.site}' has {what} {done} of {rounds} rounds"
+        if missing := [name for name in NAMES if name not in running]:
             raise StageError(f"{told}, and {missing[0]} ended:\n{membership.services.tail(missing[0])}")
         if time.monotonic() >= deadline:
-            raise StageError(f"{told} after {wait_s:.0f} s; the operator starts runs with `zk0 server run`")
+            raise StageError(f"{told} after {wait_s:.0f} s; it is the operator who starts runs, with `zk0 server run`")
         time.sleep(_POLL_S)
 
 
 def part_since(membership: Membership, since: str) -> Part:
-    """The site's part in the rounds since a time, see :func:`take_part`."""
+    """The site's part in the rounds since a time, see :func:`wait_for_rounds`."""
     from zk0.deployment.trainer import EVENTS
     from zk0.federation.journal import read_lines
 
@@ -207,7 +217,7 @@ def summarise(membership: Membership, part: Part) -> dict[str, Any]:
     return content
 
 
-# Those that can run by themselves, in order; the last three are the rounds, which are the server's to begin.
+# Those that can run by themselves, in order. The other three are the rounds', which it is the server's to begin.
 ALONE: dict[str, Callable[[Membership], None]] = {
     "dependency installation": install_dependencies,
     "Flower client initialization": initialise_client,
@@ -215,3 +225,4 @@ ALONE: dict[str, Callable[[Membership], None]] = {
     "model configuration": configure_model,
     "server connection": connect,
 }
+ROUND_STEPS = ("training loop", "parameter synchronization", "logging and monitoring")
