@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from docs_commands import documented, typed
 from network_services import free_port
-from tests_support import REPO
+from tests_support import REPO, Project
 
 from zk0.deployment.membership import memberships
+from zk0.deployment.serving import ROUND_STEPS, STEPS
 from zk0.deployment.serving.services import FederationServer
 from zk0.errors import StageError
 from zk0.files import read_json
@@ -50,7 +54,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walk]:
             for line in made.lines:
                 made.said[line] = typed(_here(line, *ports))
                 if line.startswith("zk0 profile use"):
-                    _make_smaller(root / "params.yaml")
+                    _change(root / "params.yaml", _smaller)
             yield made
         finally:
             for one in memberships(root):
@@ -64,13 +68,11 @@ def _here(line: str, gateway: int, superlink: int) -> str:
     return f"{line} --port {gateway} --superlink-port {superlink}" if line.startswith("zk0 server start") else line
 
 
-def _make_smaller(file: Path) -> None:
+def _smaller(params: dict[str, Any]) -> None:
     """Fewer episodes and steps, for the tests' time."""
-    params = yaml.safe_load(file.read_text())
     params["data"]["episodes"] = 3
     params["training"] |= {"local_steps": 2, "batch": 4, "warmup_steps": 0}
     params["evaluation"]["loss_draws"] = 1
-    file.write_text(yaml.safe_dump(params))
 
 
 def test_ten_commands_make_a_federation(walk: Walk) -> None:
@@ -121,5 +123,50 @@ def test_without_keys_or_sites_it_says_what_to_do(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StageError, match=r"no keys in .*: `zk0 security init --host NAME` makes them"):
         typed("zk0 server start")
-    with pytest.raises(StageError, match="there is no .*gateway.yaml: `zk0 server start` writes it"):
+    with pytest.raises(StageError, match=r"there is no .*gateway.yaml: `zk0 server start` writes it"):
         typed("zk0 server status")
+
+
+@pytest.fixture
+def flow(walk: Walk, tmp_path: Path) -> Project:
+    """How the flow is run on the walk-through's project, with a Prefect of its own."""
+    env = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    env |= {"PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "src")])}
+    env.pop("PREFECT_API_URL", None)
+    return Project(walk.root, env)
+
+
+def test_the_flow_shows_the_eight_steps_and_its_recovery_command_works(walk: Walk, flow: Project) -> None:
+    _change(walk.root / "params.yaml", lambda params: params["federation"].update(rounds=1))
+    typed("zk0 client stop lab")
+    failed = flow.attempt(sys.executable, "-c", "from flows.server import server; server(wait_s=1.0)")
+    assert failed.returncode and "1 of 2 sites are there" in failed.stdout + failed.stderr
+    (recovery,) = [
+        line for line in _context(walk, "risk_mitigation", "recovery_procedures") if line.startswith("`zk0 server run`")
+    ]
+    typed("zk0 client start lab")
+    typed(recovery.split("`")[1])
+    assert read_json(walk.root / "results/federation/run.json")["rounds"] == 1
+
+    _change(walk.root / "params.yaml", lambda params: params.update(seed=2))
+    done = flow.run(sys.executable, "-m", "flows.server")
+
+    steps = _context(walk, "technical_context", "current_state")["steps"]
+    assert [line.partition(":")[0] for line in steps] == list(STEPS)
+    log = done.stdout + done.stderr
+    for step in ROUND_STEPS:
+        assert f"{step}, round 1" in log
+    checklist = {item["item"]: item["passed"] for item in _context(walk, "quality_assurance", "pre_task_checklist")}
+    assert checklist["All constraints verified"] and checklist["Success criteria defined"]
+    criteria = {item["item"]: item["passed"] for item in _context(walk, "task_description", "success_criteria")}
+    assert criteria["every step completed"] and criteria["1 federated rounds completed"]
+
+
+def _context(walk: Walk, section: str, field: str) -> Any:
+    return read_json(walk.root / "context.json")[section][field]["value"]
+
+
+def _change(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    params = yaml.safe_load(file.read_text())
+    change(params)
+    file.write_text(yaml.safe_dump(params))

@@ -98,12 +98,16 @@ class NetworkSite:
 
     def start(self) -> None:
         """Start what does not run, and wait until the trainer listens."""
+        self.launch()
+        wait_until(lambda: answers(self.folder, self.partition), f"the trainer of {self.name}", 300)
+
+    def launch(self) -> None:
+        """Start what does not run."""
         self.start_node()
         if self.trainer is None or self.trainer.process.poll() is not None:
             words = [sys.executable, "-m", "zk0.deployment.trainer", "--project", self.folder]
             words += ["--partition", str(self.partition)]
             self.trainer = self._stack.enter_context(service(words, self.folder / "trainer.log"))
-        wait_until(lambda: answers(self.folder, self.partition), f"the trainer of {self.name}", 120)
 
     def start_node(self) -> None:
         """Start the SuperNode if it does not run."""
@@ -239,7 +243,7 @@ def network_federation(
     try:
         server.start(host="0.0.0.0", port=free_port(), upstream=f"https://127.0.0.1:{free_port()}")
         for site in sites:
-            site.start_node()
+            site.launch()
         for site in sites:
             site.start()
         yield NetworkFederation(project, server, sites)
