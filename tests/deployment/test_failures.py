@@ -146,9 +146,10 @@ def test_nothing_of_it_needs_mlflow_or_prefect(rounds: dict[str, list[dict[str, 
 
 
 @pytest.fixture
-def small_disk(network: NetworkFederation, rounds: object) -> Iterator[Path]:
+def small_disk(network: NetworkFederation) -> Iterator[Path]:
     """The server's folder for states, on a disk of its own of 64 MB."""
     state = network.root / "state"
+    state.mkdir(exist_ok=True)
     words = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(state)]
     try:
         subprocess.run(words, check=True, capture_output=True)

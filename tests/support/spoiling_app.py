@@ -1,14 +1,17 @@
-"""A ClientApp that zk0's sites would never run: each of three sites lies in another way, in the first round only."""
+"""A ClientApp that zk0's sites would never run: three sites lie, each in another way, in the first round only.
+
+It starts once for every message, so it imports as little as the real one.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Context, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message
 
 from zk0.deployment.site_app import SiteApp
-from zk0.federation import protocol
 
 OVERSIZED_BYTES = 40 << 20
 
@@ -18,21 +21,22 @@ class SpoilingApp(SiteApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         reply = super().__call__(message, context)
-        if message.metadata.message_type == protocol.TRAIN and reply.has_content():
-            header, values = protocol.read(reply.content)
-            if header.round == 1:
-                _spoil(int(context.node_config["partition-id"]), reply, header, values)
+        if message.metadata.message_type == "train" and reply.has_content():
+            header = json.loads(str(reply.content["header"]["json"]))
+            if header["round"] == 1:
+                _spoil(int(context.node_config["partition-id"]), reply, header)
         return reply
 
 
-def _spoil(partition: int, reply: Message, header: Any, values: dict[str, Any]) -> None:
+def _spoil(partition: int, reply: Message, header: dict[str, Any]) -> None:
     if partition == 1:
-        protocol.write(reply.content, header.model_copy(update={"round": 7}), **values)
+        header["round"] = 7
     elif partition == 2:
-        protocol.write(reply.content, header.model_copy(update={"partition": 0}), **values)
+        header["partition"] = 0
     elif partition == 3:
         more = Array("uint8", (OVERSIZED_BYTES,), "zk0", os.urandom(OVERSIZED_BYTES))
         reply.content["more"] = ArrayRecord({"more": more})
+    reply.content["header"] = ConfigRecord({"json": json.dumps(header)})
 
 
 app = SpoilingApp()

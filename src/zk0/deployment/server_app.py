@@ -42,7 +42,10 @@ def main(grid: Grid, context: Context) -> None:
         FederationError: As :func:`zk0.federation.run.run_federation`.
     """
     root = Path(str(context.run_config["project"])).resolve()
-    logging.basicConfig(filename=root / LOG, format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    kept = logging.FileHandler(root / LOG, delay=True)
+    kept.setLevel(logging.WARNING)
+    kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(kept)
     try:
         _run(grid, root, context.run_config)
     except Exception:

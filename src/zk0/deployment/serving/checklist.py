@@ -153,5 +153,5 @@ def _codes(name: str, answers: dict[str, int], wanted: int) -> Check:
 
 def _client(server: FederationServer) -> httpx.Client:
     context = ssl.create_default_context(cafile=str(server.authority))
-    headers = {"Content-Type": "application/x-protobuf"}
+    headers = {"Content-Type": "application/protobuf"}
     return httpx.Client(verify=context, trust_env=False, timeout=5, headers=headers)
