@@ -31,6 +31,7 @@ NAMES = (
     "many_sites",
     "latency",
     "simulation",
+    "network",
 )
 
 # Further runs of a benchmark at full size, by their options.

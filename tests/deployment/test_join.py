@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from docs_commands import documented, typed
+from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
+from gateway_traffic import PROTOBUF
 from network_services import Federation, wait_until
 
 from zk0.deployment.admission import admit_site
@@ -92,6 +96,19 @@ def test_the_key_never_leaves_and_no_service_logs_it(joined: Membership) -> None
     lines = [line for line in joined.key.path.read_text().splitlines() if not line.startswith("-----")]
     logs = "".join(path.read_text() for path in (joined.folder / ".run").glob("*.log"))
     assert logs and not any(line in logs for line in lines)
+
+
+def test_no_other_account_takes_the_nodes_work(joined: Membership) -> None:
+    """Every account of the machine can reach loopback; the node's messages take a secret that only the site's has."""
+    words = joined.services.running()["supernode"].cmdline()
+    port = words[words.index("--port") + 1]
+    versions = dict(RuntimeVersionMetadata.from_local_component("flower-superexec").as_metadata())
+    answer = httpx.post(
+        f"http://127.0.0.1:{port}/v1/runtime/acquire-task", headers={**PROTOBUF, **versions}, trust_env=False
+    )
+    assert answer.status_code == 401 and answer.json()["code"] == 1008  # Runtime authentication failed
+    secret = joined.folder / ".run" / "private" / "superexec.secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600 and stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
 
 
 def test_a_second_joining_is_refused_while_it_runs(

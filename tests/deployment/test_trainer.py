@@ -96,8 +96,9 @@ def test_another_starting_policy_is_refused(
     reason = site_app(with_model(task, protocol.TRAIN, start, stats), node(site, 1)).error.reason
     assert reason.startswith(
         "BaseMissing: the federation starts from models/elsewhere of digest 0123456789ab, which this site does not "
-        "have: models/elsewhere is not here, random:nano is "
+        "have: random:nano is "
     )
+    assert "here, models/elsewhere is not here. The operator can send it" in reason
 
 
 def test_a_path_that_means_nothing_here_is_found_by_its_digest(

@@ -16,7 +16,7 @@ from zk0.deployment.services.process import Services
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.names import check_site_name, nearest_hint
-from zk0.params import PARAMS_FILE, DataParams, Params, load_params, parse_params
+from zk0.params import PARAMS_FILE, Params, load_params, parse_params
 from zk0.single_site.defaults import DEFAULT_BASE, base_here, data_content, default_device, default_threads
 from zk0.single_site.folder import lay_out, source_of, write_params
 from zk0.single_site.request import Request
@@ -221,7 +221,7 @@ def _content(root: Path, request: Request, site: str, threads: int | None) -> di
     base = request.base or (project.policy.base if project else DEFAULT_BASE)
     data = data_content(root, request, source_of(request.data), site)
     if project:
-        data |= {name: getattr(project.data, name) for name in _OF_PROJECT if name in DataParams.model_fields}
+        data |= {name: getattr(project.data, name) for name in _OF_PROJECT}
     return {
         "seed": project.seed if project else 1,
         "threads": threads or (project.threads if project else default_threads(root)),

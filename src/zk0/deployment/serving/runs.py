@@ -17,7 +17,7 @@ from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.supercore.fab import Fab
 
-from zk0.deployment.bundle import CLIENT_APP, write_bundle
+from zk0.deployment.bundle import CLIENT_APP, SERVER_APP, write_bundle
 from zk0.deployment.serving.services import FederationServer
 from zk0.errors import StageError
 from zk0.federation.journal import read_lines
@@ -66,12 +66,18 @@ def runs_of(server: FederationServer, number: int | None = None) -> list[Run]:
     return sorted(runs, key=lambda run: run.started, reverse=True)
 
 
-def submit(server: FederationServer, client_app: str = CLIENT_APP, **settings: str | float | int) -> int:
+def submit(
+    server: FederationServer,
+    client_app: str = CLIENT_APP,
+    server_app: str = SERVER_APP,
+    **settings: str | float | int,
+) -> int:
     """Hand a run over to the SuperLink.
 
     Args:
         server: Which runs, with the sites that are to take part.
         client_app: As sites have it installed.
+        server_app: As the server has it.
         settings: For the ServerApp, by the names of the bundle with ``_`` for ``-``.
 
     Returns:
@@ -85,7 +91,7 @@ def submit(server: FederationServer, client_app: str = CLIENT_APP, **settings: s
             f"run {busy[0].number} is in progress; `zk0 server watch` follows it, `zk0 server halt` stops it"
         )
     with tempfile.TemporaryDirectory() as folder:
-        app = build_fab_from_disk(write_bundle(Path(folder) / "app", client_app))
+        app = build_fab_from_disk(write_bundle(Path(folder) / "app", client_app, server_app))
     config: Any = {name.replace("_", "-"): value for name, value in settings.items()}
     request = StartRunRequest(
         fab=fab_to_proto(Fab(hashlib.sha256(app).hexdigest(), app, {})), override_config=user_config_to_proto(config)

@@ -41,7 +41,7 @@ class Bases:
 
     def _search(self, task: SiteTask) -> str:
         looked = []
-        for base in dict.fromkeys((task.base, self._own)):
+        for base in dict.fromkeys((self._own, task.base)):  # its own first: that one is loaded already
             try:
                 digest = self._digest(base, task.seed)
             except (ValueError, OSError):

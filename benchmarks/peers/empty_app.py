@@ -1,0 +1,43 @@
+"""An app that does nothing on Flower's services: what every message costs there, whoever sends it."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import cast
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+SETTINGS, SECONDS = "empty-messages.json", "empty-seconds.json"
+
+client_app = ClientApp()
+server_app = ServerApp()
+
+
+@client_app.train()
+def _train(message: Message, context: Context) -> Message:
+    """Nothing, at once."""
+    return Message(RecordDict(), reply_to=message)
+
+
+@server_app.main()
+def _main(grid: Grid, context: Context) -> None:
+    """Send so many messages one after the other, by the Grid of our own runs, and note how long each took."""
+    from flwr.superlink.grid import HttpGrid
+
+    from zk0.deployment.network_grid import NetworkGrid
+
+    folder = Path(str(context.run_config["project"]))
+    node, *_ = grid.get_node_ids()
+    network = NetworkGrid(cast(HttpGrid, grid), [node], lambda number: True, 1 << 20)
+    seconds = []
+    for _ in range(json.loads((folder / SETTINGS).read_text())):
+        began = time.perf_counter()
+        (reply,) = network.send_and_receive([Message(RecordDict(), node, "train")], timeout=120)
+        if reply.has_error():
+            raise RuntimeError(reply.error.reason)
+        seconds.append(time.perf_counter() - began)
+    (folder / SECONDS).write_text(json.dumps(seconds))
