@@ -110,7 +110,7 @@ def test_an_operator_looks_stops_and_goes_on(walk: Walk) -> None:
 
     # it runs on a server that was stopped as well, and finds that all is done
     assert "stopped: gateway, superexec, superlink" in typed(documented(PAGE, "zk0 server stop").partition("#")[0])
-    said = typed(documented(PAGE, "zk0 server run   ").partition("#")[0])
+    said = typed(documented(PAGE, "zk0 server run           # go on").partition("#")[0])
 
     assert "started: superlink, superexec, gateway" in said and "round-start" not in said
     assert read_json(walk.root / "results/federation/run.json")["checkpoints"] == before
