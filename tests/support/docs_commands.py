@@ -21,7 +21,7 @@ def documented(page: str, start: str) -> str:
 
 def typed(line: str) -> str:
     """Run a `zk0` line and give what it printed; what a person can mend is raised."""
-    program, *words = shlex.split(line)
+    program, *words = shlex.split(line, comments=True)
     assert program == "zk0"
     done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
     if done.exception and not isinstance(done.exception, SystemExit):

@@ -20,6 +20,7 @@ from zk0.deployment.config import CONFIG
 from zk0.deployment.local import RUN
 from zk0.deployment.security.places import SECURITY
 from zk0.deployment.services.process import Services
+from zk0.deployment.serving.services import GATEWAY_FILE
 from zk0.errors import StageError
 from zk0.files import digest_file, read_json, write_json
 from zk0.params import PARAMS_FILE
@@ -28,9 +29,9 @@ from zk0.tracking import ARTIFACTS, DATABASE
 _CONTENTS = "backup.json"
 _FORMAT = 1
 _FOLDERS = (SECURITY, Path("state"), ARTIFACTS)
-_FILES = (PARAMS_FILE, CONFIG, Path("sources.lock.json"), Path("dvc.lock"))
+_FILES = (PARAMS_FILE, CONFIG, GATEWAY_FILE, Path("sources.lock.json"), Path("dvc.lock"))
 # Waiting replies and locks are of no use later; a credential store is made anew from the token.
-_LEFT_OUT = ("waiting", ".lock")
+_LEFT_OUT = ("waiting", "*.lock")
 
 
 def back_up(root: Path, out: Path) -> list[str]:

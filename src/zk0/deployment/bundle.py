@@ -12,11 +12,12 @@ from zk0 import __version__
 from zk0.files import write_text
 
 SERVER_APP = "zk0.deployment.server_app:app"
+NAME = "zk0"
 CLIENT_APP = "zk0.deployment.site_app:app"
 
 _PYPROJECT = """\
 [project]
-name = "zk0"
+name = "{name}"
 version = "{version}"
 license = {{ file = "LICENSE" }}
 dependencies = []
@@ -39,18 +40,19 @@ min-sites = 0
 _LICENSE = "zk0 is licensed under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
 
 
-def write_bundle(folder: Path, client_app: str = CLIENT_APP, server_app: str = SERVER_APP) -> Path:
+def write_bundle(folder: Path, client_app: str = CLIENT_APP, server_app: str = SERVER_APP, name: str = NAME) -> Path:
     """Write the app of a federation over a network.
 
     Args:
         folder: Where to; made if need be.
         client_app: ``MODULE:ATTRIBUTE`` of the ClientApp, as sites have it installed.
-        server_app: The ServerApp's, as the server has it.
+        server_app: The same of the ServerApp.
+        name: By which the SuperLink's list of runs tells apps apart.
 
     Returns:
         The folder, for ``flwr build`` and ``flwr run``.
     """
-    content = _PYPROJECT.format(version=__version__, server_app=server_app, client_app=client_app)
+    content = _PYPROJECT.format(version=__version__, name=name, server_app=server_app, client_app=client_app)
     write_text(folder / "pyproject.toml", content)
     write_text(folder / "LICENSE", _LICENSE)
     return folder

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from zk0.deployment.config import DeploymentConfig
 from zk0.deployment.monitor.snapshot import SiteState, Snapshot
+from zk0.deployment.round_trip import RoundTrip
 from zk0.deployment.services.start import answers
 from zk0.deployment.serving.services import FederationServer
 from zk0.environment import Check
@@ -15,20 +16,23 @@ from zk0.environment import Check
 LIVELY_S = 20.0
 
 
-def health_checks(root: Path, config: DeploymentConfig, snapshot: Snapshot) -> list[Check]:
+def health_checks(
+    root: Path, config: DeploymentConfig, snapshot: Snapshot, trips: Mapping[str, RoundTrip] | None = None
+) -> list[Check]:
     """What of a deployment is well, and what is not.
 
     Args:
         root: Project folder.
         config: What is wanted.
         snapshot: What is there.
+        trips: What became of a message to each site; None where none was sent, and its last request is what counts.
     """
     return [
         *_services(root, config, snapshot),
         *_elsewhere(config),
         *_certificates(config, snapshot),
         _disk(config, snapshot),
-        *_sites(config, snapshot),
+        *_sites(config, snapshot, trips),
     ]
 
 
@@ -98,7 +102,7 @@ def _disk(config: DeploymentConfig, snapshot: Snapshot) -> Check:
     )
 
 
-def _sites(config: DeploymentConfig, snapshot: Snapshot) -> Iterator[Check]:
+def _sites(config: DeploymentConfig, snapshot: Snapshot, trips: Mapping[str, RoundTrip] | None) -> Iterator[Check]:
     if "federation" not in config.services:
         return
     admitted = [state for state in snapshot.sites if state.site.admitted]
@@ -112,11 +116,16 @@ def _sites(config: DeploymentConfig, snapshot: Snapshot) -> Iterator[Check]:
             "warning",
         )
     for state in admitted:
+        trip = None if trips is None else trips.get(state.site.name)
+        if trip is None:
+            well, found = is_there(state, snapshot.at), told_of(state, snapshot.at)
+        else:
+            well, found = not trip.problem, trip.problem or f"answered a message in {trip.seconds:.1f} s"
         yield Check(
             f"site {state.site.name}",
-            is_there(state, snapshot.at),
-            told_of(state, snapshot.at),
-            f"a signed request within {LIVELY_S:.0f} s",
+            well,
+            found,
+            f"a signed request within {LIVELY_S:.0f} s" if trip is None else "a reply",
             "have its owner look at `zk0 client status`",
             "warning",
         )

@@ -9,10 +9,12 @@ from typing import Any
 from flwr.app import ConfigRecord, RecordDict
 from pydantic import BaseModel, ConfigDict
 
+from zk0.federation.header import HEADER, Header
+from zk0.federation.header import SUMMARY as SUMMARY
+from zk0.federation.header import write as write
 from zk0.federation.wire import WireError, record_in
 from zk0.params import Codec, EvaluationParams, FeatureParams, PrivacyParams, TrainingParams
 
-SUMMARY = "query.summary"
 STATISTICS = "query.statistics"
 # The value by which a message tells which model it speaks of, and a reply which model its site lacks.
 MODEL = "model"
@@ -29,23 +31,6 @@ _NUMBERS = {
     TRAIN: ("examples", "train_loss", "train_s", "learning_rate"),
     EVALUATE: ("frames", "held_out_loss", "evaluate_s"),
 }
-_HEADER = "header"
-
-
-class Header(BaseModel):
-    """Goes with every message and reply, and binds it to run, round and site.
-
-    Attributes:
-        run: Config digest of the run.
-        round: 0 before the first.
-        partition: The site's index.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    run: str
-    round: int
-    partition: int
 
 
 class Adapters(BaseModel):
@@ -90,18 +75,13 @@ class SiteTask(Header):
     detailed: bool = False
 
 
-def write(content: RecordDict, header: Header, **values: Any) -> None:
-    """Put a header and further plain values into a message's content."""
-    content[_HEADER] = ConfigRecord({"json": json.dumps({**header.model_dump(mode="json"), "values": values})})
-
-
 def read(content: RecordDict, kind: type[Header] = Header) -> tuple[Any, dict[str, Any]]:
     """Take the header and the plain values out of a message's content.
 
     Raises:
         WireError: They are missing or malformed.
     """
-    record = record_in(content, _HEADER, ConfigRecord)
+    record = record_in(content, HEADER, ConfigRecord)
     if record is None or "json" not in record:
         raise WireError("the message has no header")
     try:

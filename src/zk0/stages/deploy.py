@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zk0.console import console
 from zk0.deployment.config import Group
-from zk0.deployment.monitor.snapshot import take
+from zk0.deployment.monitor.snapshot import Snapshot, take
 from zk0.deployment.record import STEPS, Deployment, Outcome, read_record, remember
 from zk0.environment import check_environment
 from zk0.errors import StageError
 from zk0.files import write_json
 from zk0.stages import validate
+
+if TYPE_CHECKING:
+    from zk0.deployment.round_trip import RoundTrip
 
 
 def run(deployment: Deployment) -> None:
@@ -139,17 +142,30 @@ def check_health(deployment: Deployment) -> Outcome:
     """
     from zk0.deployment.health import health_checks
 
-    checks = health_checks(deployment.root, deployment.config, take(deployment.root, deployment.config))
+    snapshot = take(deployment.root, deployment.config)
+    trips, how = _messages(deployment, snapshot)
+    checks = health_checks(deployment.root, deployment.config, snapshot, trips)
     validate.show_checks([check.as_dict() for check in checks])
     return Outcome(
         changed=False,
-        told=(
-            f"{len(checks)} checks, none failed",
-            "sites are judged by their last signed request to the gateway; no message was sent to them",
-        ),
+        told=(f"{len(checks)} checks, none failed", *how),
         warnings=tuple(f"{c.name}: {c.found}; {c.advice}" for c in checks if not c.passed),
         facts={"checks": [check.as_dict() for check in checks]},
     )
+
+
+def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, RoundTrip] | None, tuple[str, ...]]:
+    """What became of a message to each site, where one can be sent; and how sites are judged, in words."""
+    from zk0.deployment.round_trip import round_trips
+    from zk0.deployment.serving.services import FederationServer
+
+    if "federation" not in deployment.config.services or not any(state.site.admitted for state in snapshot.sites):
+        return None, ()
+    try:
+        trips = round_trips(FederationServer(deployment.root))
+    except StageError as error:
+        return None, (f"no message was sent to sites ({error}); they are judged by their last signed request",)
+    return trips, ("every site was sent a message, and is judged by its reply",)
 
 
 def _start(deployment: Deployment, groups: tuple[Group, ...]) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from deployments import Deployed, typed_in
 from docs_commands import documented
 from network_services import wait_until
+from prefect_api import post, states_of, tasks_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from zk0.deployment.record import STEPS
@@ -34,12 +36,6 @@ def scraped(deployed: Deployed) -> dict[tuple[str, ...], float]:
     text = httpx.get(f"http://127.0.0.1:{deployed.config.ports.monitor}/metrics", trust_env=False).text
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
-
-
-def asked(deployed: Deployed, path: str, **body: Any) -> Any:
-    answer = httpx.post(f"{deployed.config.prefect_url}/api/{path}", json=body, trust_env=False, timeout=20)
-    answer.raise_for_status()
-    return answer.json()
 
 
 def test_seven_steps_bring_everything_up(deployed: Deployed) -> None:
@@ -70,12 +66,12 @@ def test_the_flow_shows_seven_steps_and_leaves_its_context(deployed: Deployed) -
     done = typed_in(deployed.project, f"{line} --watch", PREFECT_API_URL=f"{deployed.config.prefect_url}/api")
 
     assert done.returncode == 0, done.stdout
-    (run,) = asked(deployed, "flow_runs/filter", flows={"name": {"any_": ["deploy"]}})
-    tasks = asked(deployed, "task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
-    ordered = [task["name"].rpartition("-")[0] for task in sorted(tasks, key=lambda task: task["end_time"])]
-    assert ordered == list(STEPS) and run["state"]["name"] == "Unchanged"
+    tasks = tasks_of(f"{deployed.config.prefect_url}/api", "deploy")
+    assert [task["name"].rpartition("-")[0] for task in tasks] == list(STEPS)
+    (state,) = states_of(f"{deployed.config.prefect_url}/api", "deploy")
+    assert state["name"] == "Unchanged"
     context = read_json(deployed.root / "context.json")
-    assert context["task_information"]["task_id"]["value"] == run["id"]
+    assert {task["flow_run_id"] for task in tasks} == {context["task_information"]["task_id"]["value"]}
     judged = {item["item"]: item["passed"] for item in context["task_description"]["success_criteria"]["value"]}
     assert judged == dict.fromkeys(
         (
@@ -120,29 +116,42 @@ def test_a_gateway_that_dies_is_alerted_once_and_comes_back_alone(deployed: Depl
     assert after.pop("gateway") != before.pop("gateway") and after == before
 
 
+def test_certificates_are_rotated_and_the_superlink_takes_its_own(deployed: Deployed) -> None:
+    before = pids(deployed)
+    deployed.type(documented("operate.md", "zk0 security rotate"))
+
+    assert deployed.type(documented("operate.md", "zk0 restart superlink")) == "started: superlink, superexec\n"
+
+    after = pids(deployed)
+    assert {name for name in before if before[name] != after[name]} == {"superlink", "superexec"}
+    served = ssl.get_server_certificate(("127.0.0.1", deployed.config.ports.superlink))
+    assert served.strip() == (deployed.root / "security/authority/superlink/server.pem").read_text().strip()
+
+
 def test_prefect_has_the_alerts_as_events(deployed: Deployed) -> None:
-    """Of the test above; its own automations can act on them."""
+    """Of the tests above; its own automations can act on them."""
 
     def found() -> list[str]:
-        page = asked(deployed, "events/filter", filter={"event": {"prefix": ["zk0.alert"]}})
+        wanted = {"filter": {"event": {"prefix": ["zk0.alert"]}}}
+        page = post(f"{deployed.config.prefect_url}/api/events/filter", wanted)
         return sorted(event["event"] for event in page["events"])
 
     wait_until(lambda: len(found()) >= 2, "events of the alert")
-    assert found() == ["zk0.alert.firing", "zk0.alert.resolved"]
+    assert {"zk0.alert.firing", "zk0.alert.resolved"} == set(found())
 
 
 def test_logs_are_lines_of_json_and_can_be_followed(deployed: Deployed) -> None:
-    shown = deployed.type(documented("operate.md", "zk0 logs gateway")).splitlines()
+    gateway = [json.loads(line) for line in deployed.type(documented("operate.md", "zk0 logs gateway")).splitlines()]
     monitor = [json.loads(line) for line in deployed.type("zk0 logs monitor").splitlines()]
 
-    assert json.loads(shown[-1])["event"] == "listening"
+    assert "listening" in {line["event"] for line in gateway}
     assert {"watching", "alert-firing", "alert-resolved"} <= {line["event"] for line in monitor}
     command = [sys.executable, "-m", "zk0", "logs", "gateway", "--follow", "--lines", "1"]
     following = subprocess.Popen(
         command, cwd=deployed.root, env=deployed.project.env, stdout=subprocess.PIPE, text=True, bufsize=1
     )
     try:
-        assert following.stdout is not None and json.loads(following.stdout.readline())["event"] == "listening"
+        assert following.stdout is not None and json.loads(following.stdout.readline()) == gateway[-1]
         with Services(deployed.root / ".run").log("gateway").open("a") as log:
             log.write('{"event": "added"}\n')
         assert json.loads(following.stdout.readline()) == {"event": "added"}

@@ -14,6 +14,9 @@ GROUPS: dict[Group, tuple[str, ...]] = {
     "monitor": ("monitor",),
 }
 
+# Whatever is of no use without another is started anew with it.
+DEPENDENTS = {"superlink": ("superexec",)}
+
 
 def service_names() -> tuple[str, ...]:
     """All that deployment.yaml can have started, in the order in which they are started."""

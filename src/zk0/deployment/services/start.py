@@ -14,7 +14,7 @@ import httpx
 from zk0.deployment import local
 from zk0.deployment.config import DeploymentConfig, Group, port_of
 from zk0.deployment.resources import gpu_share
-from zk0.deployment.services.groups import GROUPS, group_of, members, service_names
+from zk0.deployment.services.groups import DEPENDENTS, GROUPS, group_of, members, service_names
 from zk0.deployment.services.lines import UVICORN_JSON
 from zk0.deployment.services.process import Services, own_environment
 from zk0.deployment.serving.services import FederationServer
@@ -106,7 +106,8 @@ def restart_services(root: Path, config: DeploymentConfig, names: Sequence[str])
     groups = list(dict.fromkeys(group_of(name) for name in names)) or list(config.services)
     if strange := [group for group in groups if group not in config.services]:
         raise StageError(f"deployment.yaml does not name {strange[0]} among its services; add it, then `zk0 deploy`")
-    stop_services(root, [one for name in names or groups for one in members(name)])
+    named = [one for name in names or groups for one in members(name)]
+    stop_services(root, [*named, *(other for one in named for other in DEPENDENTS.get(one, ()))])
     return start_groups(root, config, groups, gpu_share(config.resources))
 
 

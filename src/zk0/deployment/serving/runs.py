@@ -17,7 +17,7 @@ from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest, StopRunRequest
 from flwr.supercore.fab import Fab
 
-from zk0.deployment.bundle import CLIENT_APP, SERVER_APP, write_bundle
+from zk0.deployment.bundle import CLIENT_APP, NAME, SERVER_APP, write_bundle
 from zk0.deployment.serving.services import FederationServer
 from zk0.errors import StageError
 from zk0.federation.journal import read_lines
@@ -38,6 +38,7 @@ class Run:
         outcome: ``completed``, ``failed`` or ``stopped`` once it is finished.
         details: Why it failed.
         started: When it was handed over, ISO 8601.
+        app: Name of its app.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Run:
     outcome: str
     details: str
     started: str
+    app: str = NAME
 
     @property
     def finished(self) -> bool:
@@ -62,7 +64,10 @@ def runs_of(server: FederationServer, number: int | None = None) -> list[Run]:
     request = ListRunsRequest() if number is None else ListRunsRequest(run_id=number)
     with server.control() as client:
         found = client.ListRuns(request).run_dict.values()
-        runs = [Run(r.run_id, r.status.status, r.status.sub_status, r.status.details, r.pending_at) for r in found]
+        runs = [
+            Run(r.run_id, r.status.status, r.status.sub_status, r.status.details, r.pending_at, r.fab_id.split("/")[-1])
+            for r in found
+        ]
     return sorted(runs, key=lambda run: run.started, reverse=True)
 
 
@@ -70,6 +75,7 @@ def submit(
     server: FederationServer,
     client_app: str = CLIENT_APP,
     server_app: str = SERVER_APP,
+    name: str = NAME,
     **settings: str | float | int,
 ) -> int:
     """Hand a run over to the SuperLink.
@@ -77,7 +83,8 @@ def submit(
     Args:
         server: Which runs, with the sites that are to take part.
         client_app: As sites have it installed.
-        server_app: As the server has it.
+        server_app: As the server has.
+        name: The app's, by which runs are told apart.
         settings: For the ServerApp, by the names of the bundle with ``_`` for ``-``.
 
     Returns:
@@ -91,8 +98,8 @@ def submit(
             f"run {busy[0].number} is in progress; `zk0 server watch` follows it, `zk0 server halt` stops it"
         )
     with tempfile.TemporaryDirectory() as folder:
-        app = build_fab_from_disk(write_bundle(Path(folder) / "app", client_app, server_app))
-    config: Any = {name.replace("_", "-"): value for name, value in settings.items()}
+        app = build_fab_from_disk(write_bundle(Path(folder) / "app", client_app, server_app, name))
+    config: Any = {key.replace("_", "-"): value for key, value in settings.items()}
     request = StartRunRequest(
         fab=fab_to_proto(Fab(hashlib.sha256(app).hexdigest(), app, {})), override_config=user_config_to_proto(config)
     )

@@ -8,6 +8,7 @@ from flwr.proto.control_pb2 import ListNodesRequest
 from flwr.supercore.constant import NodeStatus
 from rich.table import Table
 
+from zk0.deployment.bundle import NAME
 from zk0.deployment.serving.runs import runs_of
 from zk0.deployment.serving.services import FederationServer
 from zk0.federation.journal import read_lines
@@ -49,7 +50,8 @@ def _sites(server: FederationServer) -> Table:
 def _runs(server: FederationServer) -> Table:
     table = Table("run", "", "handed over", "rounds", "held-out loss", title="last runs")
     rows = read_lines(server.root / RESULTS / "rounds.jsonl")
-    for place, run in enumerate(runs_of(server)[:3]):
+    federated = [run for run in runs_of(server) if run.app == NAME]
+    for place, run in enumerate(federated[:3]):
         state = run.outcome or run.status
         rounds, loss = "", ""
         if rows and place == 0:  # the files are of the last run alone
