@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
 from network_services import BIN, Service, free_port, service, wait_until
 from site_trainers import answers, lay_out_site
@@ -24,7 +27,59 @@ from zk0.deployment.serving.session import prepare
 from zk0.deployment.serving.status import present_nodes
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
-from zk0.files import read_json
+from zk0.files import read_json, write_json
+
+
+@dataclass
+class Cable:
+    """A network of two ends: this machine's, and a namespace's that has nothing else.
+
+    Attributes:
+        name: The namespace's.
+        host: This machine's address on it.
+        far: The namespace's interface.
+    """
+
+    name: str
+    host: str
+    far: str
+
+    @classmethod
+    @contextmanager
+    def laid(cls) -> Iterator[Cable]:
+        """Lay one, with addresses that nothing else has; skips the test where that is not allowed."""
+        number = os.getpid() % 60_000
+        near, cable = f"zk0a{number}", cls(f"zk0-{number}", f"10.213.{number // 240}.{number % 240}", f"zk0b{number}")
+        other = f"10.214.{number // 240}.{number % 240}"
+        try:
+            _ip("netns", "add", cable.name)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"network namespaces are not to be had here: {error}")
+        try:
+            _ip("link", "add", near, "type", "veth", "peer", "name", cable.far, "netns", cable.name)
+            _ip("addr", "add", f"{cable.host}/32", "peer", other, "dev", near)
+            _ip("link", "set", near, "up")
+            cable._inside("addr", "add", f"{other}/32", "peer", cable.host, "dev", cable.far)
+            cable._inside("link", "set", "lo", "up")
+            cable.mend()
+            yield cable
+        finally:
+            _ip("netns", "del", cable.name)
+
+    def cut(self) -> None:
+        """Nothing passes any more, and nobody is told."""
+        self._inside("link", "set", self.far, "down")
+
+    def mend(self) -> None:
+        """Everything passes."""
+        self._inside("link", "set", self.far, "up")
+
+    def _inside(self, *words: str) -> None:
+        _ip("netns", "exec", self.name, "ip", *words)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
 
 
 @dataclass
@@ -36,28 +91,43 @@ class NetworkSite:
     folder: Path
     server: FederationServer
     key: NodeKey
+    cable: Cable | None = None
     trainer: Service | None = None
     node: Service | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def start(self) -> None:
         """Start what does not run, and wait until the trainer listens."""
+        self.launch()
+        wait_until(lambda: answers(self.folder, self.partition), f"the trainer of {self.name}", 300)
+
+    def launch(self) -> None:
+        """Start what does not run."""
         self.start_node()
         if self.trainer is None or self.trainer.process.poll() is not None:
             words = [sys.executable, "-m", "zk0.deployment.trainer", "--project", self.folder]
             words += ["--partition", str(self.partition)]
             self.trainer = self._stack.enter_context(service(words, self.folder / "trainer.log"))
-        wait_until(lambda: answers(self.folder, self.partition), f"the trainer of {self.name}", 120)
 
     def start_node(self) -> None:
         """Start the SuperNode if it does not run."""
         if self.node is not None and self.node.process.poll() is None:
             return
         config = f'project="{self.folder}" partition-id={self.partition}'
-        words = [BIN / "flower-supernode", "--superlink", self.server.gateway_url.removeprefix("https://")]
+        within = () if self.cable is None else ("ip", "netns", "exec", self.cable.name)
+        words = [
+            *within,
+            BIN / "flower-supernode",
+            "--superlink",
+            f"{self.cable.host if self.cable else '127.0.0.1'}:{self.server.gateway.port}",
+        ]
         words += ["--root-certificates", self.server.authority, "--auth-supernode-private-key", self.key.path]
         words += ["--node-config", config, "--port", str(free_port())]
-        env = {"FLWR_HOME": str(self.folder / "flower"), "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
+        env = {
+            "FLWR_HOME": str(self.folder / "flower"),
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
+        }
         self.node = self._stack.enter_context(service(words, self.folder / "node.log", env, self.folder))
 
     def wait_until_there(self) -> None:
@@ -142,24 +212,38 @@ class NetworkFederation:
 
 @contextmanager
 def network_federation(
-    prepared: Path, root: Path, params: dict[str, Any], names: tuple[str, ...] = ("cubes-0", "cubes-1"), **gateway: Any
+    prepared: Path, root: Path, params: dict[str, Any], names: tuple[str, ...], cables: dict[str, Cable]
 ) -> Iterator[NetworkFederation]:
-    """Server and sites up and connected; all of it down at the end."""
+    """Server and sites up and connected; all of it down at the end.
+
+    Args:
+        prepared: Whose two manifests the sites have in turn.
+        root: Where everything goes.
+        params: Of server and sites.
+        names: The sites'.
+        cables: Sites that reach the server by another network than loopback.
+    """
     project = root / "server"
     project.mkdir()
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    places = initialise(project / "security", ["127.0.0.1"], "arms")
+    hosts = ["127.0.0.1", *(cable.host for cable in cables.values())]
+    places = initialise(project / "security", hosts, "arms")
     server = FederationServer(project)
     sites = []
     for partition, name in enumerate(names):
         folder = lay_out_site(prepared, root / name, params)
+        manifests = sorted((folder / "data" / "manifests").iterdir())
+        own = {**read_json(manifests[partition % len(manifests)]), "site": name, "partition": partition}
+        for file in manifests:
+            file.unlink()
+        write_json(folder / "data" / "manifests" / f"{name}.json", own)
         key = NodeKey.create(folder / "site-keys", name)
         SiteRegistry(places.registry).admit(name, key.public)
-        sites.append(NetworkSite(name, partition, folder, server, key))
+        sites.append(NetworkSite(name, partition, folder, server, key, cables.get(name)))
     try:
-        server.start(host="127.0.0.1", port=free_port(), upstream=f"https://127.0.0.1:{free_port()}", **gateway)
+        server.start(host="0.0.0.0", port=free_port(), upstream=f"https://127.0.0.1:{free_port()}")
         for site in sites:
-            site.start_node()
+            site.launch()
         for site in sites:
             site.start()
         yield NetworkFederation(project, server, sites)

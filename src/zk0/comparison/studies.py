@@ -101,7 +101,7 @@ def robustness(params: Params) -> Study:
     chosen = tuple(arms.attacked(strategy, attack) for attack in (None, *ATTACKS) for strategy in _robust(params))
     about = (
         f"{len(params.data.sites)} sites, two with each task, one of them malicious, in half as many rounds as the "
-        "comparison's, so that all sites together take as many steps. The strategy chosen beforehand is "
+        "comparison's, so that all sites together take as many steps. The strategy that params choose is "
         f"{params.study.robust_strategy}; it is to keep 90% of its success without an attack."
     )
     return Study("robustness", "Robustness", about, params, chosen, params.study.training_seeds, _final(params))

@@ -37,7 +37,8 @@ def recovery_procedures(facts: Facts) -> list[str]:
             after = f"continues after the last complete round, from state/{states[-1].name}/{last}"
         else:
             after = "starts from round 1: there is no saved state"
-        lines.append(f"`zk0 federate` or `dvc repro` {after}")
+        again = "`zk0 server run`" if facts.flow == "server" else "`zk0 federate` or `dvc repro`"
+        lines.append(f"{again} {after}")
     others = [step.stage or step.name for step in facts.failed if step is not federate]
     lines += [f"`dvc repro` runs {stage} again, and nothing that is fresh" for stage in others if stage in STAGE_FILES]
     lines += [f"`dvc repro` makes {name} again" for name in facts.lost]

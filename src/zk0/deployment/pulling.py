@@ -19,7 +19,7 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 
 _MEANINGS = {
     ErrorCode.NODE_UNAVAILABLE: "its node is away",
-    ErrorCode.MESSAGE_UNAVAILABLE: "what it sent did not arrive whole",
+    ErrorCode.MESSAGE_UNAVAILABLE: "no reply in time",
     ErrorCode.REPLY_MESSAGE_UNAVAILABLE: "its reply came too late",
     ErrorCode.LOAD_CLIENT_APP_EXCEPTION: "its ClientApp cannot be loaded; is the same zk0 installed there?",
     ErrorCode.CLIENT_APP_CRASHED: "its ClientApp crashed; its node's log tells more",

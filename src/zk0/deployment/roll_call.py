@@ -48,7 +48,7 @@ class RollCall:
         base_digest: The starting policy's.
         members: The admitted sites that the SuperLink knows.
         presence: Tells which of their nodes are there.
-        wait_s: How long to wait for those that are away.
+        wait_s: How long to wait for those that are away; one that is there may take as long as in a round.
         least: With so many of them a new run begins all the same (0 = all).
     """
 
@@ -94,8 +94,9 @@ class RollCall:
             missing = {site.node_id: site for site in self.members if site.node_id and site.partition not in answered}
             there = self.presence.present()
             asked = {node: site.partition for node, site in missing.items() if node in there}
-            left = max(1.0, deadline - time.monotonic())
-            for node, answer in ask_summaries(server, asked, left) if asked else ():
+            # Who is there, and only slow, gets as long as in a round.
+            longest = max(self.params.federation.timeout_s, deadline - time.monotonic())
+            for node, answer in ask_summaries(server, asked, longest) if asked else ():
                 site = missing[node]
                 manifest = self._manifest(site, answer)
                 if isinstance(manifest, str):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import HttpGrid
 
+from zk0.deployment.local import RUN
 from zk0.deployment.network_grid import NetworkGrid
 from zk0.deployment.roll_call import RollCall, members_of
 from zk0.deployment.security.places import Places
@@ -18,10 +21,14 @@ from zk0.errors import StageError
 from zk0.federation.run import STATES, locked_base, run_federation, warm_start
 from zk0.params import PARAMS_FILE, load_params
 
+LOG = RUN / "serverapp.log"
+
 # What a reply may be longer than all trainable tensors in fp32: records and their names.
 _SLACK_BYTES = 16 << 20
 # A run that was stopped ends at its next word with the SuperLink.
 _LOCK_S = 60.0
+
+_log = logging.getLogger(__name__)
 
 app = ServerApp()
 
@@ -34,10 +41,21 @@ def main(grid: Grid, context: Context) -> None:
         StageError: Another run is in progress there, or no site is admitted.
         FederationError: As :func:`zk0.federation.run.run_federation`.
     """
+    root = Path(str(context.run_config["project"])).resolve()
+    kept = logging.FileHandler(root / LOG, delay=True)
+    kept.setLevel(logging.WARNING)
+    kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(kept)
+    try:
+        _run(grid, root, context.run_config)
+    except Exception:
+        _log.exception("the run ended")  # Flower passes on the message alone
+        raise
+
+
+def _run(grid: Grid, root: Path, settings: Mapping[str, Any]) -> None:
     import torch
 
-    settings = context.run_config
-    root = Path(str(settings["project"])).resolve()
     params = load_params(root / PARAMS_FILE)
     torch.set_num_threads(params.threads)
     registry = SiteRegistry(Places(root / str(settings["security"])).registry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ from zk0.console import console
 
 if TYPE_CHECKING:
     from zk0.deployment.serving.services import FederationServer
+    from zk0.stages.server import Serving
 
 app = typer.Typer(
     no_args_is_help=True, help="The server of a federation over a network: see docs/federate-over-a-network.md."
@@ -26,6 +27,13 @@ def _server(folder: Path) -> FederationServer:
     from zk0.deployment.serving.services import FederationServer
 
     return FederationServer(Path.cwd(), folder)
+
+
+def _serving(folder: Path, **settings: Any) -> Serving:
+    from zk0.params import PARAMS_FILE, load_params
+    from zk0.stages.server import Serving
+
+    return Serving(_server(folder), load_params(PARAMS_FILE), **settings)
 
 
 @app.command()
@@ -57,9 +65,18 @@ def stop(folder: Folder = Path("security")) -> None:
 @app.command()
 def run(wait: Wait = 60.0, min_sites: Least = 0, sites: Sites = "", folder: Folder = Path("security")) -> None:
     """Run the federation with the admitted sites, or go on where a stopped one ended."""
-    from zk0.deployment.serving.session import run_to_the_end
+    from zk0.stages import server as stage
 
-    run_to_the_end(_server(folder), wait_s=wait, min_sites=min_sites, sites=sites)
+    stage.run(_serving(folder, wait_s=wait, min_sites=min_sites, sites=sites))
+
+
+@app.command()
+def check(folder: Folder = Path("security")) -> None:
+    """Look at what protects the running server, as a checklist; results/security.json keeps it."""
+    from zk0.stages import server as stage
+
+    for line in stage.validate_security(_serving(folder)).told:
+        console.print(line, markup=False)
 
 
 @app.command()

@@ -22,6 +22,7 @@ def admit(name: str, pubkey: str, server: Server, out: Out = None, folder: Folde
     from zk0.deployment.admission import admit_site
 
     _invited(admit_site(folder, name, pubkey, server, out))
+    _tell_superlink(folder)
 
 
 @app.command()
@@ -30,6 +31,7 @@ def rotate(name: str, pubkey: str, server: Server, out: Out = None, folder: Fold
     from zk0.deployment.admission import rotate_site
 
     _invited(rotate_site(folder, name, pubkey, server, out))
+    _tell_superlink(folder)
 
 
 @app.command()
@@ -52,7 +54,7 @@ def revoke(
 
     site = SiteRegistry(Places(folder).registry).revoke(name, why)
     console.print(f"{site.name} is revoked; the gateway refuses {site.fingerprint}", markup=False)
-    console.print("`zk0 site sync` has the SuperLink forget it, too", markup=False)
+    _tell_superlink(folder)
 
 
 @app.command("list")
@@ -91,6 +93,19 @@ def sync(
         changes = register_sites(SiteRegistry(places.registry), client)
     for change in changes or ["nothing to change"]:
         console.print(change, markup=False)
+
+
+def _tell_superlink(folder: Path) -> None:
+    """Have this project's SuperLink follow the list, where it runs."""
+    if not Path(".run/superlink.json").exists():
+        console.print("`zk0 site sync` tells a SuperLink that runs elsewhere", markup=False)
+        return
+    from zk0.deployment.serving.services import FederationServer
+
+    server = FederationServer(Path.cwd(), folder)
+    if "superlink" in server.services.running():
+        for change in server.sync():
+            console.print(change, markup=False)
 
 
 def _invited(path: Path) -> None:

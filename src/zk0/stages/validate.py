@@ -81,6 +81,15 @@ def show_checks(checks: list[dict[str, Any]]) -> None:
         StageError: One of severity ``error`` failed; lists each with what to do.
     """
     console.print(_table(checks))
+    failed_checks(checks)
+
+
+def failed_checks(checks: list[dict[str, Any]]) -> None:
+    """Nothing where all is well.
+
+    Raises:
+        StageError: A check of severity ``error`` failed; lists each with what to do.
+    """
     failed = [c for c in checks if not c["passed"] and c["severity"] == "error"]
     if failed:
         lines = [f"{c['name']}: {c['found']} (expected {c['expected']})\n  {c['advice']}" for c in failed]

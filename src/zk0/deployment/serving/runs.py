@@ -162,4 +162,4 @@ def _why(server: FederationServer, run: Run) -> str:
     if run.outcome == SubStatus.STOPPED:
         return f"stopped; {again}"
     why = run.details.removeprefix(_PREFIX).strip() or "the SuperLink does not say why"
-    return f"{why}\n{again}; the log is {server.services.log('superexec')}"
+    return f"{why}\n{again}; more is in {server.services.log('serverapp')}"

@@ -98,6 +98,8 @@ class FederationServer:
                     started.append(name)
                 services.await_ready(name, ready, wait_s)
             self.sync()
+            if {SUPERLINK, "superexec"} & set(started):
+                self._forget_runs()
         except StageError:
             services.stop([name for name in NAMES if name in started])
             raise
@@ -149,6 +151,12 @@ class FederationServer:
             "gateway": lambda: self.answers(self.gateway_url),
         }
         return {name: name in running and check() for name, check in checks.items()}
+
+    def _forget_runs(self) -> None:
+        """End what the SuperLink takes for runs in progress: their ServerApp went with the services."""
+        from zk0.deployment.serving.runs import halt
+
+        halt(self)
 
     def _check_keys(self) -> None:
         if not self.places.registry.exists():

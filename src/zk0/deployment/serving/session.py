@@ -63,13 +63,17 @@ def prepare(server: FederationServer) -> None:
     running = server.services.running()
     if away := [name for name in reversed(NAMES) if name not in running]:
         raise StageError(f"{', '.join(away)} not running; `zk0 server start` starts the server")
-    _lock_policy(server, params)
+    lock_policy(server, params)
     for change in server.sync():
         console.print(change, markup=False)
 
 
-def _lock_policy(server: FederationServer, params: Params) -> None:
-    """Note what the starting policy is; what the server may know of sources besides stays as it is."""
+def lock_policy(server: FederationServer, params: Params) -> dict[str, Any]:
+    """Note what the starting policy is at this moment; what the lock says of sources stays as it is.
+
+    Raises:
+        StageError: It cannot be found.
+    """
     file = server.root / LOCK
     lock = read_json(file) if file.exists() else {"sources": {}, "unseen": {}, "policy": {}}
     try:
@@ -78,6 +82,7 @@ def _lock_policy(server: FederationServer, params: Params) -> None:
         raise StageError(f"policy.base: {error}") from error
     if policy != lock["policy"]:
         write_json(file, {**lock, "policy": policy})
+    return policy
 
 
 def _tell(server: FederationServer, number: int, since: datetime) -> None:

@@ -1,0 +1,199 @@
+"""The eight steps of a server as tasks; those of a round wait for what the running federation says of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Completed, State
+
+from tasks.pipeline import StageRun
+from zk0.context import StageOutcome
+from zk0.deployment.record import Outcome
+from zk0.deployment.serving import ROUND_STEPS
+from zk0.deployment.serving.runs import halt, submit, watch
+from zk0.deployment.serving.session import prepare
+from zk0.federation.journal import read_lines
+from zk0.federation.run import RESULTS
+from zk0.stages.server import ALONE, Serving
+
+
+def _alone(serving: Serving, step: str, more: Callable[[Outcome], None] = lambda outcome: None) -> State[StageRun]:
+    began, logger = time.monotonic(), get_run_logger()
+    outcome = ALONE[step](serving)
+    for line in outcome.told:
+        logger.info(line)
+    for line in outcome.warnings:
+        logger.warning(line)
+    more(outcome)
+    run = StageRun(step, outcome.changed, time.monotonic() - began)
+    return Completed(name="Completed" if run.changed else "Unchanged", data=run, message=f"{run.seconds:.0f} s")
+
+
+@task(name="Flower server initialization", cache_policy=NO_CACHE)
+def initialise_server(serving: Serving) -> State[StageRun]:
+    """SuperLink, SuperExec and gateway run, and the starting policy is found."""
+    return _alone(serving, "Flower server initialization")
+
+
+@task(name="strategy selection", cache_policy=NO_CACHE)
+def select_strategy(serving: Serving) -> State[StageRun]:
+    """Which strategy combines the updates, and whether there are sites enough for it."""
+    return _alone(serving, "strategy selection")
+
+
+@task(name="client registration", cache_policy=NO_CACHE)
+def register_clients(serving: Serving) -> State[StageRun]:
+    """The SuperLink knows the admitted sites' keys, and their nodes are awaited."""
+    return _alone(serving, "client registration")
+
+
+@task(name="performance monitoring", cache_policy=NO_CACHE)
+def monitor_performance(serving: Serving) -> State[StageRun]:
+    """How the model converged, and what each round cost, here and as a table."""
+
+    def show(outcome: Outcome) -> None:
+        lines = ["| round | held-out loss | seconds | up | down | left out |", "| --: | --: | --: | --: | --: | --- |"]
+        for row in read_lines(serving.server.root / RESULTS / "rounds.jsonl"):
+            seconds = "" if row["round_s"] is None else f"{row['round_s']:.1f}"
+            megabytes = " | ".join(f"{row[name] / 1e6:.1f} MB" for name in ("bytes_up", "bytes_down"))
+            left_out = "; ".join(f"{site}: {why}" for site, why in row["left_out"].items())
+            lines.append(f"| {row['round']} | {row['held_out_loss']:.4f} | {seconds} | {megabytes} | {left_out} |")
+        create_markdown_artifact(key="rounds", markdown="\n".join(lines), description="The federation's rounds")
+
+    return _alone(serving, "performance monitoring", show)
+
+
+@task(name="security validation", cache_policy=NO_CACHE)
+def validate_security(serving: Serving) -> State[StageRun]:
+    """The checklist of what protects the federation, here and as a table."""
+
+    def show(outcome: Outcome) -> None:
+        lines = ["| check | | found |", "| --- | --- | --- |"]
+        for check in outcome.facts["checks"]:
+            lines.append(f"| {check['name']} | {'ok' if check['passed'] else 'note'} | {check['found']} |")
+        create_markdown_artifact(key="security", markdown="\n".join(lines), description="Security of the federation")
+
+    return _alone(serving, "security validation", show)
+
+
+class Rounds:
+    """A federation's rounds, made by the ServerApp, and what it says of them.
+
+    Args:
+        serving: Which is to be run.
+    """
+
+    def __init__(self, serving: Serving) -> None:
+        prepare(serving.server)
+        since = datetime.now(UTC)
+        self.serving = serving
+        self.number = submit(serving.server, **serving.settings)
+        self._events = watch(serving.server, self.number, since)
+        self._last: dict[str, Any] = {"event": "", "round": -1}
+
+    def next(self) -> int | None:
+        """The number of the next round, once it has begun; None when there is none to come.
+
+        Raises:
+            StageError: The run failed, or was stopped.
+        """
+        return next((int(said["round"]) for said in self._said() if said["event"] == "round-start"), None)
+
+    def wait(self, step: str, number: int) -> dict[str, Any]:
+        """What is said when a step of a round is over.
+
+        Raises:
+            StageError: The run failed, or was stopped.
+        """
+        over = ROUND_STEPS[step]
+        if (self._last["event"], self._last["round"]) == (over, number):
+            return self._last
+        return next(said for said in self._said() if said["event"] == over and said["round"] == number)
+
+    def _said(self) -> Iterator[dict[str, Any]]:
+        for event in self._events:
+            get_run_logger().info(event["message"])
+            self._last = event
+            yield event
+
+
+@contextmanager
+def rounds_of(serving: Serving) -> Iterator[Rounds]:
+    """Rounds that are stopped, and can be taken up again, when the block does not end well."""
+    rounds = Rounds(serving)
+    try:
+        yield rounds
+    except BaseException:
+        halt(serving.server, rounds.number)
+        raise
+
+
+def _of_round(rounds: Rounds, step: str, number: int) -> State[dict[str, Any]]:
+    said = rounds.wait(step, number)
+    return Completed(data=said, message=said["message"])
+
+
+@task(name="round orchestration", task_run_name="round orchestration, round {number}", cache_policy=NO_CACHE)
+def orchestrate_round(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+    """The sites have got their tasks, and have trained or were left out."""
+    return _of_round(rounds, "round orchestration", number)
+
+
+@task(name="parameter aggregation", task_run_name="parameter aggregation, round {number}", cache_policy=NO_CACHE)
+def aggregate(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+    """Their updates are combined."""
+    return _of_round(rounds, "parameter aggregation", number)
+
+
+@task(name="model distribution", task_run_name="model distribution, round {number}", cache_policy=NO_CACHE)
+def distribute(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+    """The sites have the new model, and have judged it."""
+    return _of_round(rounds, "model distribution", number)
+
+
+_OF_ROUND = dict(zip(ROUND_STEPS, (orchestrate_round, aggregate, distribute), strict=True))
+
+
+def run_rounds(serving: Serving, outcomes: list[StageOutcome]) -> None:
+    """Run what is left of the rounds, each step of each as a task, and note how the three steps ended.
+
+    Args:
+        serving: Whose.
+        outcomes: The flow's steps so far; one of each of the three is added, with the seconds of all rounds.
+
+    Raises:
+        StageError: The run failed, or was stopped.
+    """
+    first, *_, last = ROUND_STEPS
+    done = {step: StageOutcome(step, "Unchanged", 0.0) for step in ROUND_STEPS}
+    failed: str | None = first  # the step that is being made
+    total = serving.params.federation.rounds
+    artifact: Any = create_progress_artifact(progress=0.0, key="federation", description="Rounds completed")
+    try:
+        with rounds_of(serving) as rounds:
+            while (number := rounds.next()) is not None:
+                for step, make in _OF_ROUND.items():
+                    failed, began = step, time.monotonic()
+                    make(rounds, number)
+                    spent = done[step].seconds + time.monotonic() - began
+                    done[step] = replace(done[step], state="Completed", seconds=spent)
+                failed = first
+                update_progress_artifact(artifact, progress=min(100.0, 100.0 * number / total))
+        failed = None
+        update_progress_artifact(artifact, progress=100.0)
+    finally:
+        for step, outcome in done.items():
+            ended = replace(outcome, state="Failed") if step == failed else outcome
+            # The pipeline's stage is the three steps together: whichever failed, or the last.
+            outcomes.append(replace(ended, stage="federate") if step == (failed or last) else ended)
+            if step == failed:
+                break
