@@ -148,7 +148,13 @@ def test_logs_are_lines_of_json_and_can_be_followed(deployed: Deployed) -> None:
     assert {"watching", "alert-firing", "alert-resolved"} <= {line["event"] for line in monitor}
     command = [sys.executable, "-m", "zk0", "logs", "gateway", "--follow", "--lines", "1"]
     following = subprocess.Popen(
-        command, cwd=deployed.root, env=deployed.project.env, stdout=subprocess.PIPE, text=True, bufsize=1
+        command,
+        cwd=deployed.root,
+        env=deployed.project.env,
+        stdout=subprocess.PIPE,
+        text=True,
+        # As at a terminal: tests that run in the background may have it ignored, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert following.stdout is not None and json.loads(following.stdout.readline()) == gateway[-1]
