@@ -22,11 +22,12 @@ import pytest
 from network_services import Service, free_port, service, signed_headers, wait_until
 
 from zk0.deployment.gateway.config import GatewayConfig
-from zk0.deployment.gateway.journal import Journal, Refused, _JsonLines, logger
+from zk0.deployment.gateway.journal import Journal, Refused, logger
 from zk0.deployment.gateway.limits import Buckets, address_key
 from zk0.deployment.gateway.server import tls_context
 from zk0.deployment.security.keys import NodeKey
 from zk0.deployment.security.places import Places, initialise
+from zk0.deployment.services.lines import JsonLines
 from zk0.deployment.sites import SiteRegistry
 
 MEBIBYTE = 1 << 20
@@ -235,7 +236,7 @@ def test_addresses_of_one_customer_count_as_one() -> None:
 def test_a_flood_is_counted_and_not_told_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     handler = logging.StreamHandler(out)
-    handler.setFormatter(_JsonLines())
+    handler.setFormatter(JsonLines())
     monkeypatch.setattr(logger, "handlers", [handler])
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
