@@ -10,6 +10,7 @@ from zk0.comparison import federated
 from zk0.comparison.federated import federate
 from zk0.comparison.project import StudyProject
 from zk0.federation.run import run_federation
+from zk0.federation.server import FederationError
 from zk0.params import Params, with_changes
 from zk0.policy.trainable import digest_tensors
 
@@ -76,3 +77,26 @@ def test_a_malicious_site_changes_the_model(local_project: StudyProject, small_p
     assert digest_tensors(honest.tensors) != digest_tensors(attacked.tensors)
     with pytest.raises(ValueError, match="unknown attack 'flip'"):
         federate(local_project, small_params, tmp_path / "unknown", "flip")
+
+
+def test_a_run_that_noise_breaks_counts_up_to_where_it_came(
+    local_project: StudyProject, small_params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without noise or an attack it is an error, as ever; here the second round is broken in each."""
+
+    def breaking(grid, root, params, base):  # type: ignore[no-untyped-def]
+        def listen(event: dict) -> None:  # type: ignore[type-arg]
+            if event["event"] == "round-start" and event["round"] == 2:
+                raise FederationError("round 2: no site trained well")
+
+        return run_federation(grid, root, params, base, listen)
+
+    private = {"privacy.mode": "central", "federation.weighting": "equal", "privacy.target_epsilon": 1e9}
+    monkeypatch.setattr(federated, "run_federation", breaking)
+
+    found = federate(local_project, with_changes(small_params, private), tmp_path / "noised")
+
+    assert len(found.cost.losses) == 1 and found.cost.best == 1 and found.cost.epsilon
+    assert len(federate(local_project, small_params, tmp_path / "attacked", "sign-flip").cost.losses) == 1
+    with pytest.raises(FederationError, match="no site trained well"):
+        federate(local_project, small_params, tmp_path / "honest")
