@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
 from prefect import task
@@ -13,9 +12,10 @@ from prefect.blocks.webhook import Webhook
 from prefect.cache_policies import NO_CACHE
 from prefect.events.actions import CallWebhook
 from prefect.logging import get_run_logger
-from prefect.states import Completed, State
+from prefect.states import State
 
 from tasks.pipeline import StageRun
+from tasks.recorded import checks_markdown, recorded
 from zk0.deployment.monitor.telling import webhook_address
 from zk0.deployment.record import Deployment, Outcome
 from zk0.stages.deploy import run_step
@@ -36,15 +36,7 @@ _PAYLOAD = {
 
 
 def _run(deployment: Deployment, step: str, more: Callable[[Outcome], None] = lambda outcome: None) -> State[StageRun]:
-    began, logger = time.monotonic(), get_run_logger()
-    outcome = run_step(deployment, step)
-    for line in outcome.told:
-        logger.info(line)
-    for line in outcome.warnings:
-        logger.warning(line)
-    more(outcome)
-    run = StageRun(step, outcome.changed, time.monotonic() - began)
-    return Completed(name="Completed" if run.changed else "Unchanged", data=run, message=f"{run.seconds:.0f} s")
+    return recorded(step, lambda: run_step(deployment, step), more)
 
 
 @task(name="environment validation", cache_policy=NO_CACHE)
@@ -102,10 +94,8 @@ def check_health(deployment: Deployment) -> State[StageRun]:
     """Services, certificates, disk and sites, here and as a table."""
 
     def show(outcome: Outcome) -> None:
-        lines = ["| check | | found |", "| --- | --- | --- |"]
-        for check in outcome.facts["checks"]:
-            lines.append(f"| {check['name']} | {'ok' if check['passed'] else 'note'} | {check['found']} |")
-        create_markdown_artifact(key="health", markdown="\n".join(lines), description="Health of the deployment")
+        table = checks_markdown(outcome.facts["checks"])
+        create_markdown_artifact(key="health", markdown=table, description="Health of the deployment")
 
     return _run(deployment, "health checks", show)
 

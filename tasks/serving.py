@@ -16,6 +16,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, State
 
 from tasks.pipeline import StageRun
+from tasks.recorded import checks_markdown, recorded
 from zk0.context import StageOutcome
 from zk0.deployment.record import Outcome
 from zk0.deployment.serving import ROUND_STEPS
@@ -27,15 +28,7 @@ from zk0.stages.server import ALONE, Serving
 
 
 def _alone(serving: Serving, step: str, more: Callable[[Outcome], None] = lambda outcome: None) -> State[StageRun]:
-    began, logger = time.monotonic(), get_run_logger()
-    outcome = ALONE[step](serving)
-    for line in outcome.told:
-        logger.info(line)
-    for line in outcome.warnings:
-        logger.warning(line)
-    more(outcome)
-    run = StageRun(step, outcome.changed, time.monotonic() - began)
-    return Completed(name="Completed" if run.changed else "Unchanged", data=run, message=f"{run.seconds:.0f} s")
+    return recorded(step, lambda: ALONE[step](serving), more)
 
 
 @task(name="Flower server initialization", cache_policy=NO_CACHE)
@@ -77,10 +70,8 @@ def validate_security(serving: Serving) -> State[StageRun]:
     """The checklist of what protects the federation, here and as a table."""
 
     def show(outcome: Outcome) -> None:
-        lines = ["| check | | found |", "| --- | --- | --- |"]
-        for check in outcome.facts["checks"]:
-            lines.append(f"| {check['name']} | {'ok' if check['passed'] else 'note'} | {check['found']} |")
-        create_markdown_artifact(key="security", markdown="\n".join(lines), description="Security of the federation")
+        table = checks_markdown(outcome.facts["checks"])
+        create_markdown_artifact(key="security", markdown=table, description="Security of the federation")
 
     return _alone(serving, "security validation", show)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from zk0.deployment.config import DeploymentConfig
 from zk0.deployment.monitor.snapshot import SiteState, Snapshot
 from zk0.deployment.round_trip import RoundTrip
-from zk0.deployment.services.start import answers
+from zk0.deployment.services.process import answers
 from zk0.deployment.serving.services import FederationServer
 from zk0.environment import Check
 

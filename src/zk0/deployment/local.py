@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import psutil
 
-from zk0.deployment.services.process import Services, own_environment
+from zk0.deployment.services.process import Services, answers, own_environment
 from zk0.errors import StageError
 
 RUN = Path(".run")
@@ -64,16 +63,6 @@ def stop(root: Path, wait_s: float = 20.0) -> list[str]:
 def running(root: Path) -> dict[str, psutil.Process]:
     """Those of the two services that are alive, by name."""
     return {name: process for name, process in Services(root / RUN).running().items() if name in NAMES}
-
-
-def answers(url: str) -> bool:
-    """Whether a page can be had.
-
-    Raises:
-        OSError: It cannot; urllib's own errors are of this kind.
-    """
-    with urllib.request.urlopen(url, timeout=2):
-        return True
 
 
 def _prefect(root: Path, words: list[str], env: dict[str, str]) -> None:

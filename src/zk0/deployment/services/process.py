@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import httpx
 import psutil
 
 from zk0.errors import StageError
@@ -164,3 +165,11 @@ def own_environment(**more: str) -> dict[str, str]:
     """This process's environment with the present interpreter's folder first, so that `zk0` and `flwr` are found."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     return {**os.environ, "PATH": path, **more}
+
+
+def answers(url: str) -> bool:
+    """Whether an address can be had, of a service in plain text on this machine."""
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

@@ -9,14 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
 from zk0.deployment import local
 from zk0.deployment.config import DeploymentConfig, Group, port_of
 from zk0.deployment.resources import gpu_share
 from zk0.deployment.services.groups import DEPENDENTS, GROUPS, group_of, members, service_names
 from zk0.deployment.services.lines import UVICORN_JSON
-from zk0.deployment.services.process import Services, own_environment
+from zk0.deployment.services.process import Services, answers, own_environment
 from zk0.deployment.serving.services import FederationServer
 from zk0.errors import StageError
 from zk0.files import write_json
@@ -157,11 +155,3 @@ def _launch(root: Path, name: str, command: list[str], ready: Callable[[], bool]
     services = Services(root / local.RUN)
     services.launch(name, command, own_environment(**more), root)
     services.await_ready(name, ready, _WAIT_S)
-
-
-def answers(url: str) -> bool:
-    """Whether an address can be had."""
-    try:
-        return httpx.get(url, timeout=2, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
