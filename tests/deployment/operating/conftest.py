@@ -1,4 +1,4 @@
-"""One deployment for all tests of a session, brought up by the documented commands."""
+"""One deployment for all tests of this folder, brought up by the documented commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.services)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """MLflow, Prefect, SuperLink, gateway and monitor, in a project of their own."""
     base = tmp_path_factory.mktemp("deployed")
