@@ -23,7 +23,7 @@ from zk0.deployment.serving import ROUND_STEPS
 from zk0.deployment.serving.runs import halt, submit, watch
 from zk0.deployment.serving.session import prepare
 from zk0.federation.journal import read_lines
-from zk0.federation.run import RESULTS
+from zk0.federation.paths import RESULTS
 from zk0.stages.server import ALONE, Serving
 
 

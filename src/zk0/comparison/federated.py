@@ -12,8 +12,9 @@ from zk0.comparison.trained import Cost, Trained
 from zk0.federation.attacks import Attack, poisoned
 from zk0.federation.client_app import app as honest
 from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.paths import STATES
 from zk0.federation.rounds import moments_in
-from zk0.federation.run import STATES, config_digest, run_federation
+from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.state import StateFolder
 from zk0.params import Params

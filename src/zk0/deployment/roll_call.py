@@ -14,7 +14,8 @@ from zk0.data.manifest import Manifest
 from zk0.deployment.site_list import Site
 from zk0.errors import StageError
 from zk0.federation.meeting import ask_summaries
-from zk0.federation.run import RESULTS, STATES, config_digest
+from zk0.federation.paths import RESULTS, STATES
+from zk0.federation.run import config_digest
 from zk0.federation.server import FederationError, Server
 from zk0.files import read_json, write_json
 from zk0.params import Params

@@ -18,7 +18,8 @@ from zk0.deployment.roll_call import RollCall, members_of
 from zk0.deployment.security.places import Places
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
-from zk0.federation.run import STATES, locked_base, run_federation, warm_start
+from zk0.federation.paths import STATES
+from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.params import PARAMS_FILE, load_params
 
 LOG = RUN / "serverapp.log"

@@ -17,6 +17,7 @@ from zk0.environment.revision import revision
 from zk0.federation.fit import check_alike, check_cameras
 from zk0.federation.journal import Journal, Listener, read_lines
 from zk0.federation.meeting import Meet, meet
+from zk0.federation.paths import CHECKPOINTS, EVENTS, RESULTS, STATES
 from zk0.federation.plan import sites_drawn
 from zk0.federation.privacy.begin import begin_privacy, told_privacy
 from zk0.federation.protocol import Adapters
@@ -28,11 +29,6 @@ from zk0.federation.strategy import check_enough, cost
 from zk0.files import digest_folder, read_json, write_json, write_text
 from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
-
-RESULTS = Path("results/federation")
-EVENTS = "events.jsonl"
-CHECKPOINTS = Path("checkpoints")
-STATES = Path("state")
 
 
 def config_digest(params: Params, base_digest: str, manifests: list[dict[str, Any]]) -> str:

@@ -15,7 +15,8 @@ from zk0.data.load import load_frames
 from zk0.data.manifest import read_manifests
 from zk0.environment import machine
 from zk0.federation.journal import read_lines
-from zk0.federation.run import RESULTS, read_run
+from zk0.federation.paths import RESULTS
+from zk0.federation.run import read_run
 from zk0.files import write_json
 from zk0.measuring.timing import peak_bytes, seconds_of
 from zk0.params import Params

@@ -26,7 +26,8 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal
 from zk0.federation.meeting import meet
-from zk0.federation.run import RESULTS, locked_base, read_run
+from zk0.federation.paths import RESULTS
+from zk0.federation.run import locked_base, read_run
 from zk0.federation.server import Server
 from zk0.federation.site import Site
 from zk0.files import digest_folder, write_json

@@ -15,7 +15,7 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import RUN_ID, InProcessGrid
 from zk0.federation.journal import Journal
 from zk0.federation.noted import noted
-from zk0.federation.run import RESULTS
+from zk0.federation.paths import RESULTS
 from zk0.federation.server_app import app as server_app
 from zk0.params import Params
 from zk0.stages import features

@@ -130,7 +130,7 @@ def register(serving: Serving) -> Outcome:
 def monitor(serving: Serving) -> Outcome:
     """Tell how the model converged, and what each round cost."""
     from zk0.federation.journal import read_lines
-    from zk0.federation.run import RESULTS
+    from zk0.federation.paths import RESULTS
 
     rows = read_lines(serving.server.root / RESULTS / "rounds.jsonl")
     if not rows:

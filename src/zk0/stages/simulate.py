@@ -12,7 +12,8 @@ from zk0.console import console
 from zk0.data.manifest import read_manifests
 from zk0.errors import StageError
 from zk0.federation.journal import read_lines
-from zk0.federation.run import RESULTS, read_run
+from zk0.federation.paths import RESULTS
+from zk0.federation.run import read_run
 from zk0.files import write_json, write_text
 from zk0.params import Params
 from zk0.policy.checkpoint import load_checkpoint

@@ -147,7 +147,8 @@ ALONE: dict[str, Callable[[Training], None]] = {
 def is_trained(training: Training) -> bool:
     """Whether the training was completed with just these settings, data and start, and its checkpoints are whole."""
     from zk0.data.manifest import read_manifests
-    from zk0.federation.run import RESULTS, config_digest, locked_base, read_run
+    from zk0.federation.paths import RESULTS
+    from zk0.federation.run import config_digest, locked_base, read_run
 
     folder = training.folder
     if not (folder / RESULTS / "run.json").exists():

@@ -17,7 +17,7 @@ from zk0.deployment.serving.holes import MENDED, known_holes
 from zk0.deployment.serving.services import FederationServer
 from zk0.environment import Check
 from zk0.federation.journal import read_lines
-from zk0.federation.run import RESULTS
+from zk0.federation.paths import RESULTS
 from zk0.params import ROBUST, Params
 
 _CLOSED = ("/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/fleet/register-node")

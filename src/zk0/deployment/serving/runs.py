@@ -21,7 +21,7 @@ from zk0.deployment.bundle import CLIENT_APP, NAME, SERVER_APP, write_bundle
 from zk0.deployment.serving.services import FederationServer
 from zk0.errors import StageError
 from zk0.federation.journal import read_lines
-from zk0.federation.run import EVENTS, RESULTS
+from zk0.federation.paths import EVENTS, RESULTS
 
 _POLL_S = 0.3
 _ASK_S = 2.0  # how often the SuperLink is asked; events are read in between

@@ -12,7 +12,7 @@ from zk0.deployment.bundle import NAME
 from zk0.deployment.serving.runs import runs_of
 from zk0.deployment.serving.services import FederationServer
 from zk0.federation.journal import read_lines
-from zk0.federation.run import RESULTS
+from zk0.federation.paths import RESULTS
 
 
 def tables(server: FederationServer) -> list[Table]:
