@@ -1,4 +1,4 @@
-"""What an operator types often, and what runs all the time, needs no policy: neither torch nor lerobot is loaded for it."""
+"""What an operator types often, and what runs all the time, needs no policy: torch and lerobot stay unloaded."""
 
 from __future__ import annotations
 
