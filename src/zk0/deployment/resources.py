@@ -22,7 +22,7 @@ GPU_SHARE = "ZK0_GPU_SHARE"
 SERVICES_BYTES: dict[Group, int] = {
     "mlflow": 700_000_000,
     "prefect": 800_000_000,
-    "federation": 400_000_000,
+    "federation": 500_000_000,
     "monitor": 100_000_000,
 }
 # A policy on the server: its tensors, the sum, the optimiser's two moments, the round's result, and what is exported.
