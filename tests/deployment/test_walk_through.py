@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from docs_commands import typed
+from docs_commands import documented, typed
 from network_services import free_port
-from tests_support import REPO
+from tests_support import REPO, Project
 
 from zk0.deployment.membership import memberships
+from zk0.deployment.serving import ROUND_STEPS, STEPS
 from zk0.deployment.serving.services import FederationServer
 from zk0.errors import StageError
 from zk0.files import read_json
@@ -100,12 +103,67 @@ def test_the_checklist_finds_what_is_open(walk: Walk) -> None:
         token.chmod(0o600)
 
 
+def test_an_operator_looks_stops_and_goes_on(walk: Walk) -> None:
+    status = typed(documented(PAGE, "zk0 server status").partition("#")[0])
+    assert "superlink" in status and "kitchen" in status and "completed" in status
+    before = read_json(walk.root / "results/federation/run.json")["checkpoints"]
+
+    # it runs on a server that was stopped as well, and finds that all is done
+    assert "stopped: gateway, superexec, superlink" in typed(documented(PAGE, "zk0 server stop").partition("#")[0])
+    said = typed(documented(PAGE, "zk0 server run           # go on").partition("#")[0])
+
+    assert "started: superlink, superexec, gateway" in said and "round-start" not in said
+    assert read_json(walk.root / "results/federation/run.json")["checkpoints"] == before
+    with pytest.raises(StageError, match="no run is in progress"):
+        typed(documented(PAGE, "zk0 server watch").partition("#")[0])
+    assert "no run was in progress" in typed(documented(PAGE, "zk0 server halt").partition("#")[0])
+
+
 def test_without_keys_or_sites_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StageError, match=r"no keys in .*: `zk0 security init --host NAME` makes them"):
         typed("zk0 server start")
     with pytest.raises(StageError, match=r"there is no .*gateway.yaml: `zk0 server start` writes it"):
         typed("zk0 server status")
+
+
+@pytest.fixture
+def flow(walk: Walk, tmp_path: Path) -> Project:
+    """How the flow is run on the walk-through's project, with a Prefect of its own."""
+    env = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    env |= {"PYTHONPATH": os.pathsep.join([str(REPO), str(REPO / "src")])}
+    env.pop("PREFECT_API_URL", None)
+    return Project(walk.root, env)
+
+
+def test_the_flow_shows_the_eight_steps_and_its_recovery_command_works(walk: Walk, flow: Project) -> None:
+    _change(walk.root / "params.yaml", lambda params: params["federation"].update(rounds=1))
+    typed("zk0 client stop lab")
+    failed = flow.attempt(sys.executable, "-c", "from flows.server import server; server(wait_s=1.0)")
+    assert failed.returncode and "1 of 2 sites are there" in failed.stdout + failed.stderr
+    (recovery,) = [
+        line for line in _context(walk, "risk_mitigation", "recovery_procedures") if line.startswith("`zk0 server run`")
+    ]
+    typed("zk0 client start lab")
+    typed(recovery.split("`")[1])
+    assert read_json(walk.root / "results/federation/run.json")["rounds"] == 1
+
+    _change(walk.root / "params.yaml", lambda params: params.update(seed=2))
+    done = flow.run(sys.executable, "-m", "flows.server")
+
+    steps = _context(walk, "technical_context", "current_state")["steps"]
+    assert [line.partition(":")[0] for line in steps] == list(STEPS)
+    log = done.stdout + done.stderr
+    for step in ROUND_STEPS:
+        assert f"{step}, round 1" in log
+    checklist = {item["item"]: item["passed"] for item in _context(walk, "quality_assurance", "pre_task_checklist")}
+    assert checklist["All constraints verified"] and checklist["Success criteria defined"]
+    criteria = {item["item"]: item["passed"] for item in _context(walk, "task_description", "success_criteria")}
+    assert criteria["every step completed"] and criteria["1 federated rounds completed"]
+
+
+def _context(walk: Walk, section: str, field: str) -> Any:
+    return read_json(walk.root / "context.json")[section][field]["value"]
 
 
 def _change(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
