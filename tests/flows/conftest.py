@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from network_services import free_port
+from so100_recordings import as_lerobot, motor_steps, write_v3
 from tests_support import make_project
 
 
@@ -22,3 +24,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     finally:
         stopped = project.run("zk0", "down").stdout
         assert "worker" in stopped and "server" in stopped
+
+
+@pytest.fixture(scope="session")
+def cups(served: Any) -> Path:
+    """Three recordings of an SO-100 in that project, under the name that the documents use."""
+    project, _ = served
+    folder: Path = project.root / "cups"
+    write_v3(folder, [as_lerobot(motor_steps(14, seed), "degrees") for seed in range(3)], fps=30)
+    return folder

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from docs_commands import documented
 from prefect_api import post, states_of
-from so100_recordings import as_lerobot, motor_steps, write_v3
 from tests_support import make_project
 
 
@@ -123,10 +123,9 @@ _NEW = "prefect deployment run train/once --param data=local:cups"
 _SMALL = " --param base=random:nano --param device=cpu --param saves=2 --param batch=2"
 
 
+@pytest.mark.usefixtures("cups")
 def test_train_once_shows_the_nine_documented_steps(served: Any) -> None:
     project, api = served
-    states = [as_lerobot(motor_steps(14, seed), "degrees") for seed in range(3)]
-    write_v3(project.root / "cups", states, fps=30)
     line = documented("train.md", _NEW).replace("steps=2000", "steps=2") + _SMALL
 
     project.run(*line.split(), PREFECT_API_URL=api, timeout=580)

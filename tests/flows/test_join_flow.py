@@ -15,7 +15,6 @@ import yaml
 from docs_commands import documented
 from network_services import free_port, wait_until
 from prefect_api import post, states_of, tasks_of
-from so100_recordings import as_lerobot, motor_steps, write_v3
 
 from zk0.deployment.admission import admit_site
 from zk0.deployment.security.places import initialise
@@ -59,10 +58,10 @@ def operator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FederationSer
         server.stop()
 
 
+@pytest.mark.usefixtures("cups")
 def test_client_once_shows_the_eight_documented_steps(served: Any, operator: FederationServer) -> None:
     project, api = served
     root: Path = project.root
-    write_v3(root / "cups", [as_lerobot(motor_steps(14, seed), "degrees") for seed in range(3)], fps=30)
     project.run(*documented("join.md", "zk0 client keys").split())
     address = operator.gateway_url.removeprefix("https://")
     sent = admit_site(operator.places.folder, "kitchen", root / "site-keys" / "site.pub", address)

@@ -104,8 +104,10 @@ def test_a_gateway_that_dies_is_alerted_once_and_comes_back_alone(deployed: Depl
 
     os.kill(before["gateway"], signal.SIGKILL)
 
-    (fired,) = wait_until(lambda: deployed.webhook.of("service-down"), "an alert of the gateway")
-    assert (fired["status"], fired["severity"], fired["subject"]) == ("firing", "critical", "service gateway")
+    told = wait_until(lambda: deployed.webhook.of("service-down"), "an alert of the gateway")
+    assert [(one["status"], one["severity"], one["subject"]) for one in told] == [
+        ("firing", "critical", "service gateway")
+    ]
     assert scraped(deployed)["zk0_service_up", "gateway"] == 0 and scraped(deployed)["zk0_alerts", "service-down"] == 1
     shown = deployed.type(documented("operate.md", "zk0 status"))
     assert "alert service-down: gateway does not run" in shown

@@ -66,7 +66,7 @@ class Services:
         # Unless somebody waits for it, a service that ends before this process stays a zombie, and its own children,
         # which watch whether their parent lives, with it.
         threading.Thread(target=process.wait, daemon=True).start()
-        write_json(self._record(name), {"pid": process.pid, "started": _started(process.pid), "command": list(command)})
+        write_json(self._record(name), {"pid": process.pid, "uptime": _started(process.pid), "command": list(command)})
         return process.pid
 
     def running(self) -> dict[str, psutil.Process]:
@@ -76,7 +76,8 @@ class Services:
             record = read_json(path)
             try:
                 process = psutil.Process(record["pid"])
-                if abs(process.create_time() - record["started"]) < 1.0 and process.status() != psutil.STATUS_ZOMBIE:
+                ours = abs(_uptime_at_start(process) - record["uptime"]) < 1.0
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found[path.stem] = process
             except psutil.NoSuchProcess:
                 continue
@@ -156,9 +157,22 @@ def _each(processes: Iterable[psutil.Process], call: Callable[[psutil.Process], 
 
 def _started(pid: int) -> float:
     try:
-        return psutil.Process(pid).create_time()
+        return _uptime_at_start(psutil.Process(pid))
     except psutil.NoSuchProcess:  # ended at once: no process will ever match
-        return 0.0
+        return -10.0
+
+
+def _uptime_at_start(process: psutil.Process) -> float:
+    """How many seconds after boot a process began.
+
+    Its time of day would not do: that is told from the boot time, which moves whenever the clock is set, as it is
+    minutes after boot on a board without a clock of its own. Every service would look as if it did not run.
+    """
+    while True:
+        booted = psutil.boot_time()
+        began = psutil.Process(process.pid).create_time()  # anew: an instance remembers its first answer
+        if psutil.boot_time() == booted:  # the clock was not set in between
+            return began - booted
 
 
 def own_environment(**more: str) -> dict[str, str]:
