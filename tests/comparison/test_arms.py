@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from zk0.comparison import arms
-from zk0.comparison.studies import study_named
+from zk0.comparison.studies import STUDIES, study_named
 from zk0.errors import StageError
 from zk0.params import Params, ParamsError, load_params, parse_params, with_changes
 
@@ -100,6 +100,20 @@ def test_robustness_has_two_sites_a_task_and_strategies_without_leftovers(demo: 
     assert study.params.data.sites["red-cube-a"] == study.params.data.sites["red-cube-b"] == "sim:push-red-cube-left"
     assert {arm.attack for arm in study.arms} == {None, "sign-flip", "shuffled-labels"}
     assert all(arm.params(study.params).federation.proximal_mu == 0 for arm in study.arms)
+
+
+def test_the_choice_is_confirmed_on_seeds_and_scenes_that_nothing_else_uses(demo: Params) -> None:
+    chosen = with_changes(demo, {"study.robust_strategy": "krum"})
+
+    study = study_named("robustness-confirmation", chosen)
+
+    expected = ["honest:fedavg", "honest:krum", "sign-flip:fedavg", "sign-flip:krum"]
+    assert [arm.name for arm in study.arms] == [*expected, "shuffled-labels:fedavg", "shuffled-labels:krum"]
+    assert study.seeds == demo.study.training_seeds[1:] and study.command == "zk0 study robustness-confirmation"
+    first = study_named("robustness", chosen)
+    assert study.params == first.params and len(study.scenes) == demo.study.scenes > 0
+    taken = [study_named(name, chosen).scenes for name in STUDIES if name != study.name]
+    assert not any(set(study.scenes) & set(other) for other in taken)
 
 
 def test_robustness_refuses_what_cannot_be_recorded_twice(demo: Params) -> None:

@@ -180,12 +180,13 @@ def test_personalisation(
     assert all("(" in cell for cell in rows[0][1:4])
 
 
-def test_robustness(tmp_path: Path, project: StudyProject, study_params: Params, comparison_study: Study) -> None:
+@pytest.mark.parametrize("name", ["robustness", "robustness-confirmation"])
+def test_robustness(
+    name: str, tmp_path: Path, project: StudyProject, study_params: Params, comparison_study: Study
+) -> None:
     params = with_changes(study_params, {"study.robust_strategy": "fedavgm"})
     arms = (attacked("fedavg", None), attacked("fedavgm", None), attacked("fedavgm", "sign-flip"))
-    study = replace(
-        comparison_study, name="robustness", params=params, arms=arms, seeds=(1,), scenes=range(200_000, 200_002)
-    )
+    study = replace(comparison_study, name=name, params=params, arms=arms, seeds=(1,), scenes=range(200_000, 200_002))
     runner = Runner.of(tmp_path, project, study)
     runner.run(params)
     for arm, values in {"honest:fedavgm": [1, 1], "sign-flip:fedavgm": [1, 0], "honest:fedavg": [1, 1]}.items():

@@ -65,6 +65,14 @@ def robustness(
 
 
 @app.command()
+def robustness_confirmation(
+    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
+) -> None:
+    """The chosen robust strategy and FedAvg once more, on training seeds and scenes that the choice has not seen."""
+    _run("robustness-confirmation", params, quick, only, seeds)
+
+
+@app.command()
 def privacy(
     params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
 ) -> None:

@@ -34,7 +34,15 @@ _AXES: dict[str, tuple[str, Callable[[ArmResult], float]]] = {
     "optimiser steps": ("steps", lambda found: found.average(lambda piece: piece.steps)),
     "trainable parameters": ("trainable", lambda found: found.average(lambda piece: piece.trainable)),
 }
-_ORDER = ("comparison", "personalisation", "robustness", "privacy", "privacy-many", "feasibility")
+_ORDER = (
+    "comparison",
+    "personalisation",
+    "robustness",
+    "robustness-confirmation",
+    "privacy",
+    "privacy-many",
+    "feasibility",
+)
 Section = tuple[list[str], list[Path]]
 
 
@@ -74,6 +82,7 @@ def section(root: Path, result: StudyResult) -> Section:
         "comparison": _comparison,
         "personalisation": _personalisation,
         "robustness": _robustness,
+        "robustness-confirmation": _robustness,
         "privacy": _privacy,
         "privacy-many": _privacy,
         "feasibility": _feasibility,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from zk0.comparison import arms
@@ -31,6 +31,7 @@ class Study:
         seeds: Training seeds.
         scenes: Seeds of the closed-loop episodes.
         quick: Small sizes, to see it work.
+        shortened: Fewer training seeds than the study has.
     """
 
     name: str
@@ -41,13 +42,13 @@ class Study:
     seeds: tuple[int, ...]
     scenes: range
     quick: bool = False
+    shortened: bool = False
 
     @property
     def command(self) -> str:
         """Runs it, or goes on with it."""
         options = " --quick" * self.quick
-        if self.seeds != self.params.study.training_seeds and not self.name.startswith("feasibility"):
-            options += f" --seeds {len(self.seeds)}"
+        options += f" --seeds {len(self.seeds)}" * self.shortened
         return f"zk0 study {self.name.removesuffix('-quick')}{options}"
 
 
@@ -89,22 +90,29 @@ def personalisation(params: Params) -> Study:
 
 def robustness(params: Params) -> Study:
     """Eight sites, one of them malicious, under each robust strategy and plain FedAvg."""
-    params = with_changes(
-        params,
-        {
-            "data.sites": _two_each(params),
-            "federation.rounds": max(1, params.federation.rounds // 2),  # twice the sites: as many steps in all
-            "study.variants": {},
-            "privacy.mode": "off",
-        },
-    )
-    chosen = tuple(arms.attacked(strategy, attack) for attack in (None, *ATTACKS) for strategy in _robust(params))
+    params = _one_of_eight(params)
     about = (
         f"{len(params.data.sites)} sites, two with each task, one of them malicious, in half as many rounds as the "
         "comparison's, so that all sites together take as many steps. The strategy that params choose is "
         f"{params.study.robust_strategy}; it is to keep 90% of its success without an attack."
     )
+    chosen = _under_attack(_robust(params))
     return Study("robustness", "Robustness", about, params, chosen, params.study.training_seeds, _final(params))
+
+
+def robustness_confirmation(params: Params) -> Study:
+    """The chosen robust strategy and plain FedAvg where the choice has seen nothing: other seeds, other scenes."""
+    params = _one_of_eight(params)
+    chosen = params.study.robust_strategy
+    about = (
+        f"The robustness study's sites and attacks once more, for {chosen}, which the params choose, and plain FedAvg "
+        "only: with other training seeds, and on scenes that no other study uses. Whatever was looked at to choose "
+        f"{chosen} has no part in this."
+    )
+    seeds = params.study.training_seeds[1:] or params.study.training_seeds
+    scenes = range(_final(params).stop, _final(params).stop + params.study.scenes)
+    compared = _under_attack(dict.fromkeys(("fedavg", chosen)))
+    return Study("robustness-confirmation", "Robustness, confirmed", about, params, compared, seeds, scenes)
 
 
 def feasibility(params: Params) -> Study:
@@ -160,6 +168,7 @@ STUDIES: dict[str, Callable[[Params], Study]] = {
     "comparison": comparison,
     "personalisation": personalisation,
     "robustness": robustness,
+    "robustness-confirmation": robustness_confirmation,
     "privacy": privacy,
     "privacy-many": privacy_many,
     "feasibility": feasibility,
@@ -189,7 +198,8 @@ def study_named(name: str, params: Params, quick: bool = False, seeds: int | Non
             raise ParamsError(f"arm '{arm.name}': {str(error).removeprefix('changes: ')}") from error
     if quick:
         study = replace(study, name=f"{name}-quick", quick=True)
-    return replace(study, seeds=study.seeds[:seeds])
+    chosen = study.seeds[:seeds]
+    return replace(study, seeds=chosen, shortened=chosen != study.seeds)
 
 
 def _small(params: Params) -> Params:
@@ -221,6 +231,24 @@ def _development(params: Params) -> range:
 def _robust(params: Params) -> Sequence[Strategy]:
     """FedAvg, the strategies that withstand malicious sites, and the one that params chose."""
     return tuple(dict.fromkeys(("fedavg", *ROBUST, params.study.robust_strategy)))
+
+
+def _one_of_eight(params: Params) -> Params:
+    """Params of a federation of eight sites, of which arms make one malicious."""
+    return with_changes(
+        params,
+        {
+            "data.sites": _two_each(params),
+            "federation.rounds": max(1, params.federation.rounds // 2),  # twice the sites: as many steps in all
+            "study.variants": {},
+            "privacy.mode": "off",
+        },
+    )
+
+
+def _under_attack(strategies: Iterable[Strategy]) -> tuple[Arm, ...]:
+    """Each strategy among honest sites, and under each attack."""
+    return tuple(arms.attacked(strategy, attack) for attack in (None, *ATTACKS) for strategy in strategies)
 
 
 def _two_each(params: Params) -> dict[str, str]:
