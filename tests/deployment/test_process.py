@@ -13,13 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from zk0.deployment.logs import read_log
 from zk0.deployment.services.process import Services
 from zk0.errors import StageError
 
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[Services]:
-    found = Services(tmp_path / "run")
+    found = Services(tmp_path / ".run")
     yield found
     found.stop(list(found.running()), wait_s=1)
 
@@ -102,6 +103,23 @@ def test_a_killed_one_leaves_no_zombie(services: Services) -> None:
     os.kill(pid, signal.SIGKILL)
 
     assert gone(pid) and "killed" not in services.running()
+
+
+def test_a_long_log_is_emptied_under_a_service_that_goes_on_writing(services: Services) -> None:
+    code = "import time\nfor n in range(600): print(n, flush=True); time.sleep(0.05)"
+    python(services, "clock", code)
+    services.await_ready("clock", lambda: services.log("clock").stat().st_size > 20, 20)
+    path, old = services.log("clock"), services.folder / "clock.log.1"
+    following = read_log(services.folder.parent, "clock", 1, follow=True)
+    last = int(next(following))
+
+    assert services.rotate_logs(most=1_000_000) == [] and not old.exists()
+    assert services.rotate_logs(most=10) == ["clock"]
+
+    services.await_ready("clock", lambda: path.stat().st_size > 0, 20)
+    kept, written = old.read_text().split(), path.read_text().split()
+    assert kept[0] == "0" and int(written[0]) >= len(kept)
+    assert int(next(following)) > last
 
 
 def test_a_process_id_given_to_another_is_not_ours(services: Services) -> None:

@@ -39,4 +39,6 @@ def read_log(root: Path, name: str, lines: int, follow: bool = False) -> Iterato
             if line := stream.readline():
                 yield line.rstrip(os.linesep)
             else:
+                if path.stat().st_size < stream.tell():  # it was rotated, and begins anew
+                    stream.seek(0)
                 time.sleep(_POLL_S)

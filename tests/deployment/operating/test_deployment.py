@@ -204,6 +204,31 @@ def test_stopped_with_all_that_it_started(deployed: Deployed, name: str) -> None
     assert shown == {**dict.fromkeys(EVERY, True), name: False}
 
 
+def test_upgrading_brings_everything_back(deployed: Deployed) -> None:
+    """The documented commands, in their order; the new version is the old one."""
+    before, sites = pids(deployed), deployed.status()["sites"]
+    deployed.type(documented("operate.md", "zk0 backup ../before-upgrade.tar.gz"))
+
+    assert deployed.type(documented("operate.md", "zk0 stop  ")).startswith("stopped: monitor, ")
+    assert pids(deployed) == {}
+    deployed.type("zk0 deploy")
+
+    after = pids(deployed)
+    assert set(after) == set(EVERY) and not set(after.values()) & set(before.values())
+    assert deployed.status()["sites"] == sites
+    wait_until(lambda: deployed.status()["alerts"] == [], "the end of the alert that mlflow was stopped")
+
+
+def test_everything_is_started_again(deployed: Deployed) -> None:
+    before = pids(deployed)
+
+    said = deployed.type(documented("operate.md", "zk0 restart  "))
+
+    after = pids(deployed)
+    assert set(said.removeprefix("started: ").strip().split(", ")) == set(EVERY) == set(after)
+    assert not set(after.values()) & set(before.values())
+
+
 def test_a_misspelt_service_is_hinted_at(deployed: Deployed) -> None:
     done = typed_in(deployed.project, "zk0 restart gatway")
 

@@ -15,6 +15,7 @@ from zk0.deployment.monitor.alerts import AlertBook, Message, find_alerts
 from zk0.deployment.monitor.metrics import SnapshotCollector
 from zk0.deployment.monitor.snapshot import take
 from zk0.deployment.monitor.telling import as_event, payload, post, tell, webhook_address
+from zk0.deployment.services.process import Services
 from zk0.errors import StageError
 
 BOOK = RUN / "monitor" / "alerts.json"  # in a folder of its own: beside the logs, JSON files record processes
@@ -39,7 +40,9 @@ class Monitor:
         self.metrics.register(SnapshotCollector(lambda: (take(self.root, self.config), self.book.open)))
 
     def look(self) -> None:
-        """Look once: note and tell what began and what is over."""
+        """Look once: note and tell what began and what is over; keep logs from growing without end."""
+        if rotated := Services(self.root / RUN).rotate_logs():
+            tell("logs-rotated", services=rotated)
         snapshot = take(self.root, self.config)
         if snapshot.problem:
             tell("not-seen", logging.WARNING, problem=snapshot.problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import psutil
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
+
+LOG_BYTES = 20_000_000
 
 
 class Services:
@@ -53,6 +56,8 @@ class Services:
         if name in self.running():
             raise StageError(f"{name} is running already; its log is {self.log(name)}")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.rotate_logs()
+        # Appended to, so that what a service writes after a rotation is at the beginning of the emptied file.
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
                 list(command),
@@ -129,6 +134,21 @@ class Services:
                 stopped.append(name)
             self._record(name).unlink(missing_ok=True)
         return stopped
+
+    def rotate_logs(self, most: int = LOG_BYTES) -> list[str]:
+        """Empty logs that have grown too long, under services that go on writing; ``NAME.log.1`` keeps what was there.
+
+        Args:
+            most: Bytes that a log may have.
+
+        Returns:
+            Names of the services whose logs were.
+        """
+        long = [path for path in sorted(self.folder.glob("*.log")) if path.stat().st_size > most]
+        for path in long:
+            shutil.copyfile(path, path.with_suffix(".log.1"))
+            os.truncate(path, 0)
+        return [path.stem for path in long]
 
     def _record(self, name: str) -> Path:
         return self.folder / f"{name}.json"
