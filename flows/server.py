@@ -10,7 +10,6 @@ from prefect.states import Completed
 
 from tasks import serving as steps_of
 from tasks.run_context import leaves_context
-from zk0.deployment.serving import ROUND_STEPS
 from zk0.stages.server import Serving
 
 
@@ -40,7 +39,7 @@ def server(
         steps_of.run_rounds(serving, made.outcomes)
         for call in (steps_of.monitor_performance, steps_of.validate_security):
             made.run(call.name, call.name, lambda call=call: call(serving, return_state=True))  # type: ignore[misc]
-    if all(outcome.state == "Unchanged" for outcome in made.outcomes if outcome.name in ROUND_STEPS):
+    if steps_of.unchanged_rounds(made.outcomes):
         return Completed(name="Unchanged", message="the federation was complete before")
     return Completed(message=f"global model in {root / 'checkpoints'}")
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.states import Completed, State
+from prefect.states import State
 
+from tasks import rounds
 from tasks.pipeline import StageRun
 from tasks.recorded import checks_markdown, recorded
 from zk0.context import StageOutcome
@@ -110,6 +109,9 @@ class Rounds:
             return self._last
         return next(said for said in self._said() if said["event"] == over and said["round"] == number)
 
+    def finish(self) -> None:
+        """Nothing is to be waited for: what :meth:`next` finds last is said after everything is written."""
+
     def _said(self) -> Iterator[dict[str, Any]]:
         for event in self._events:
             get_run_logger().info(event["message"])
@@ -120,71 +122,41 @@ class Rounds:
 @contextmanager
 def rounds_of(serving: Serving) -> Iterator[Rounds]:
     """Rounds that are stopped, and can be taken up again, when the block does not end well."""
-    rounds = Rounds(serving)
+    made = Rounds(serving)
     try:
-        yield rounds
+        yield made
     except BaseException:
-        halt(serving.server, rounds.number)
+        halt(serving.server, made.number)
         raise
 
 
-def _of_round(rounds: Rounds, step: str, number: int) -> State[dict[str, Any]]:
-    said = rounds.wait(step, number)
-    return Completed(data=said, message=said["message"])
-
-
 @task(name="round orchestration", task_run_name="round orchestration, round {number}", cache_policy=NO_CACHE)
-def orchestrate_round(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+def orchestrate_round(made: Rounds, number: int) -> State[dict[str, Any]]:
     """The sites have got their tasks, and have trained or were left out."""
-    return _of_round(rounds, "round orchestration", number)
+    return rounds.step_of_round(made, "round orchestration", number)
 
 
 @task(name="parameter aggregation", task_run_name="parameter aggregation, round {number}", cache_policy=NO_CACHE)
-def aggregate(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+def aggregate(made: Rounds, number: int) -> State[dict[str, Any]]:
     """Their updates are combined."""
-    return _of_round(rounds, "parameter aggregation", number)
+    return rounds.step_of_round(made, "parameter aggregation", number)
 
 
 @task(name="model distribution", task_run_name="model distribution, round {number}", cache_policy=NO_CACHE)
-def distribute(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+def distribute(made: Rounds, number: int) -> State[dict[str, Any]]:
     """The sites have the new model, and have judged it."""
-    return _of_round(rounds, "model distribution", number)
+    return rounds.step_of_round(made, "model distribution", number)
 
 
 _OF_ROUND = dict(zip(ROUND_STEPS, (orchestrate_round, aggregate, distribute), strict=True))
 
 
 def run_rounds(serving: Serving, outcomes: list[StageOutcome]) -> None:
-    """Run what is left of the rounds, each step of each as a task, and note how the three steps ended.
-
-    Args:
-        serving: Whose.
-        outcomes: The flow's steps so far; one of each of the three is added, with the seconds of all rounds.
-
-    Raises:
-        StageError: The run failed, or was stopped.
-    """
-    first, *_, last = ROUND_STEPS
-    done = {step: StageOutcome(step, "Unchanged", 0.0) for step in ROUND_STEPS}
-    failed: str | None = first  # the step that is being made
+    """Run what is left of a federation's rounds; see :func:`tasks.rounds.run_rounds`."""
     total = serving.params.federation.rounds
-    artifact: Any = create_progress_artifact(progress=0.0, key="federation", description="Rounds completed")
-    try:
-        with rounds_of(serving) as rounds:
-            while (number := rounds.next()) is not None:
-                for step, make in _OF_ROUND.items():
-                    failed, began = step, time.monotonic()
-                    make(rounds, number)
-                    spent = done[step].seconds + time.monotonic() - began
-                    done[step] = replace(done[step], state="Completed", seconds=spent)
-                failed = first
-                update_progress_artifact(artifact, progress=min(100.0, 100.0 * number / total))
-        failed = None
-        update_progress_artifact(artifact, progress=100.0)
-    finally:
-        for step, outcome in done.items():
-            ended = replace(outcome, state="Failed") if step == failed else outcome
-            # The pipeline's stage is the three steps together: whichever failed, or the last.
-            outcomes.append(replace(ended, stage="federate") if step == (failed or last) else ended)
-            if step == failed:
-                break
+    rounds.run_rounds(lambda: rounds_of(serving), _OF_ROUND, total, "federation", outcomes)
+
+
+def unchanged_rounds(outcomes: list[StageOutcome]) -> bool:
+    """Whether the federation was complete before."""
+    return rounds.unchanged_rounds(outcomes, _OF_ROUND)

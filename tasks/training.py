@@ -8,17 +8,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.states import Completed, State
+from prefect.states import State
 
+from tasks import rounds
 from tasks.alone import hub_unreachable, run_alone
 from tasks.pipeline import StageRun
 from tasks.streaming import read_events, started
@@ -107,6 +107,7 @@ class Rounds:
         self._since = datetime.now(UTC).isoformat(timespec="milliseconds")  # what was said before is of earlier runs
         self._process = started(_command(training, ROUND_STEPS[0]), training.root)
         self._lines: list[str] = []
+        self._last = 0
         logger = get_run_logger()
 
         def tell() -> None:
@@ -119,14 +120,18 @@ class Rounds:
         self._reader = threading.Thread(target=tell, daemon=True)
         self._reader.start()
 
-    def next(self, after: int) -> int | None:
-        """The first round that began after another; None when there is none to come.
+    def next(self) -> int | None:
+        """The number of the next round, once it has begun; None when there is none to come.
 
         Raises:
             TrainingFailed: The process failed; the message ends with its last lines.
         """
-        said = self._wait(lambda e: e["event"] == "done" or (e["event"] == "round-start" and e["round"] > after))
-        return int(said["round"]) if said and said["event"] == "round-start" else None
+        last = self._last
+        said = self._wait(lambda e: e["event"] == "done" or (e["event"] == "round-start" and e["round"] > last))
+        if said is None or said["event"] == "done":
+            return None
+        self._last = int(said["round"])
+        return self._last
 
     def wait(self, step: str, number: int) -> dict[str, Any]:
         """What is said when a step of a round is over.
@@ -177,83 +182,46 @@ class Rounds:
 @contextmanager
 def rounds_of(training: Training) -> Iterator[Rounds]:
     """Rounds that run while the block does, and are stopped with it."""
-    rounds = Rounds(training)
+    made = Rounds(training)
     try:
-        yield rounds
+        yield made
     finally:
-        rounds.stop()
-
-
-def _of_round(rounds: Rounds, step: str, number: int) -> State[dict[str, Any]]:
-    said = rounds.wait(step, number)
-    return Completed(data=said, message=said["message"])
+        made.stop()
 
 
 @task(name="local training", task_run_name="local training, round {number}", cache_policy=NO_CACHE)
-def train_locally(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+def train_locally(made: Rounds, number: int) -> State[dict[str, Any]]:
     """A round's optimiser steps on the own data."""
-    return _of_round(rounds, "local training", number)
+    return rounds.step_of_round(made, "local training", number)
 
 
 @task(name="parameter extraction", task_run_name="parameter extraction, round {number}", cache_policy=NO_CACHE)
-def extract_parameters(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+def extract_parameters(made: Rounds, number: int) -> State[dict[str, Any]]:
     """What the round changed of the tensors that train, encoded as a message."""
-    return _of_round(rounds, "parameter extraction", number)
+    return rounds.step_of_round(made, "parameter extraction", number)
 
 
 @task(name="server communication", task_run_name="server communication, round {number}", cache_policy=NO_CACHE)
-def communicate(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+def communicate(made: Rounds, number: int) -> State[dict[str, Any]]:
     """The server has the update, and found it sound."""
-    return _of_round(rounds, "server communication", number)
+    return rounds.step_of_round(made, "server communication", number)
 
 
 @task(name="model update", task_run_name="model update, round {number}", cache_policy=NO_CACHE)
-def update_model(rounds: Rounds, number: int) -> State[dict[str, Any]]:
+def update_model(made: Rounds, number: int) -> State[dict[str, Any]]:
     """The server's new model is judged and saved."""
-    return _of_round(rounds, "model update", number)
+    return rounds.step_of_round(made, "model update", number)
 
 
 _OF_ROUND = dict(zip(ROUND_STEPS, (train_locally, extract_parameters, communicate, update_model), strict=True))
 
 
 def run_rounds(training: Training, outcomes: list[StageOutcome]) -> None:
-    """Run what is left of a training's rounds, each step of each as a task, and note how the four steps ended.
-
-    Args:
-        training: Whose.
-        outcomes: The flow's steps so far; one of each of the four is added, with the seconds of all rounds.
-
-    Raises:
-        TrainingFailed: A step failed.
-    """
-    done = {step: StageOutcome(step, "Unchanged", 0.0) for step in ROUND_STEPS}
-    failed: str | None = ROUND_STEPS[0]  # the step that is being made
+    """Run what is left of a training's rounds; see :func:`tasks.rounds.run_rounds`."""
     total = training.params.federation.rounds
-    artifact: Any = create_progress_artifact(progress=0.0, key="training", description="Rounds completed")
-    try:
-        with rounds_of(training) as rounds:
-            last = 0
-            while (number := rounds.next(last)) is not None:
-                for step, make in _OF_ROUND.items():
-                    failed, began = step, time.monotonic()
-                    make(rounds, number)
-                    spent = done[step].seconds + time.monotonic() - began
-                    done[step] = replace(done[step], state="Completed", seconds=spent)
-                failed, last = ROUND_STEPS[0], number
-                update_progress_artifact(artifact, progress=min(100.0, 100.0 * number / total))
-            failed = ROUND_STEPS[-1]
-            rounds.finish()
-        failed = None
-        update_progress_artifact(artifact, progress=100.0)
-    finally:
-        for step, outcome in done.items():
-            ended = replace(outcome, state="Failed") if step == failed else outcome
-            # The pipeline's stage is the four steps together: whichever failed, or the last.
-            outcomes.append(replace(ended, stage="federate") if step == (failed or ROUND_STEPS[-1]) else ended)
-            if step == failed:
-                break
+    rounds.run_rounds(lambda: rounds_of(training), _OF_ROUND, total, "training", outcomes)
 
 
 def unchanged_rounds(outcomes: list[StageOutcome]) -> bool:
     """Whether a training was complete before."""
-    return all(outcome.state == "Unchanged" for outcome in outcomes if outcome.name in ROUND_STEPS)
+    return rounds.unchanged_rounds(outcomes, _OF_ROUND)
