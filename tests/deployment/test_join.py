@@ -14,6 +14,8 @@ import pytest
 from docs_commands import documented, typed
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from gateway_traffic import PROTOBUF
+from hub_server import COMMIT, lay_out_cache
+from huggingface_hub import constants
 from network_services import Federation, wait_until
 
 from zk0.deployment.admission import admit_site
@@ -140,6 +142,28 @@ def test_stop_start_leave_and_join_again(joined: Membership, home: Path, monkeyp
     assert "is connected as node" in typed(line("zk0 client join cellar.json --data") + SMALL)
     again = find_membership(home)
     assert again.left is None and not again.node_demands and site_status(again).connected
+
+
+def test_data_of_the_hub_is_taken_at_its_commit(
+    federation: Federation, tmp_path: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the Hub's cache, as where it cannot be reached; the services find it there, too."""
+    monkeypatch.chdir(tmp_path)
+    lay_out_cache(tmp_path / "hub", "owner/cups", "dataset", recorded)
+    for name, value in (("HF_HUB_CACHE", str(tmp_path / "hub")), ("HF_HUB_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))  # read when the library was imported
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    path, key = invited(federation, "porch", tmp_path)
+    with federation.control() as client:
+        register_sites(federation.registry, client)
+    try:
+        said = typed(f"zk0 client join {path} --data hub:owner/cups@{COMMIT} --fps 10 --keys {key.folder}{SMALL}")
+        assert "site 'porch' is connected as node" in said
+        site = open_site(find_membership(tmp_path).folder, federation.registry.site("porch").partition, 10**9)
+        assert site.manifest.source == f"hub:owner/cups@{COMMIT}"
+    finally:
+        Services(tmp_path / "memberships" / "porch" / ".run").stop(NAMES)
 
 
 def test_what_is_wrong_is_told_and_leaves_nothing(
