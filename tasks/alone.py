@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from tasks.pipeline import StageRun
@@ -42,3 +43,12 @@ def run_alone(
 def hub_unreachable(task: Any, run: Any, state: State[Any]) -> bool:
     """Whether it may go better in a minute: only what the Hub did not give."""
     return "the Hub cannot be reached" in str(state.message)
+
+
+# Of tasks that may ask the Hub.
+FROM_THE_HUB: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": 2,
+    "retry_delay_seconds": [10, 60],
+    "retry_condition_fn": hub_unreachable,
+}

@@ -12,7 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from tasks.alone import hub_unreachable, run_alone
+from tasks.alone import FROM_THE_HUB, run_alone
 from tasks.pipeline import StageRun
 from zk0.deployment.membership import Membership
 from zk0.deployment.membership.status import site_status
@@ -32,13 +32,7 @@ def _alone(membership: Membership, step: str) -> State[StageRun]:
     return run_alone(step, command, membership.root, SiteFailed)
 
 
-@task(
-    name="dependency installation",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=hub_unreachable,
-)
+@task(name="dependency installation", **FROM_THE_HUB)
 def install_dependencies(membership: Membership) -> State[StageRun]:
     """Check this machine and its packages, and what the data and the starting policy are."""
     return _alone(membership, "dependency installation")
@@ -50,13 +44,7 @@ def initialise_client(membership: Membership) -> State[StageRun]:
     return _alone(membership, "Flower client initialization")
 
 
-@task(
-    name="dataset partitioning",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=hub_unreachable,
-)
+@task(name="dataset partitioning", **FROM_THE_HUB)
 def partition_dataset(membership: Membership) -> State[StageRun]:
     """Record or find the data, check it, keep some episodes from training."""
     state = _alone(membership, "dataset partitioning")
@@ -65,13 +53,7 @@ def partition_dataset(membership: Membership) -> State[StageRun]:
     return state
 
 
-@task(
-    name="model configuration",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=hub_unreachable,
-)
+@task(name="model configuration", **FROM_THE_HUB)
 def configure_model(membership: Membership) -> State[StageRun]:
     """Load the starting policy, hold it against the data, compute what is constant of the frames."""
     return _alone(membership, "model configuration")

@@ -19,7 +19,7 @@ from prefect.logging import get_run_logger
 from prefect.states import State
 
 from tasks import rounds
-from tasks.alone import hub_unreachable, run_alone
+from tasks.alone import FROM_THE_HUB, run_alone
 from tasks.pipeline import StageRun
 from tasks.streaming import read_events, started
 from zk0.context import StageOutcome
@@ -52,25 +52,13 @@ def set_up_environment(training: Training) -> State[StageRun]:
     return _alone(training, "environment setup")
 
 
-@task(
-    name="model loading",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=hub_unreachable,
-)
+@task(name="model loading", **FROM_THE_HUB)
 def load_model(training: Training) -> State[StageRun]:
     """Load the starting policy, from the Hub where it is there."""
     return _alone(training, "model loading")
 
 
-@task(
-    name="dataset preparation",
-    cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[10, 60],
-    retry_condition_fn=hub_unreachable,
-)
+@task(name="dataset preparation", **FROM_THE_HUB)
 def prepare_dataset(training: Training) -> State[StageRun]:
     """Record or find the data, check it, keep some episodes from training."""
     state = _alone(training, "dataset preparation")
