@@ -219,14 +219,15 @@ def test_upgrading_brings_everything_back(deployed: Deployed) -> None:
     wait_until(lambda: deployed.status()["alerts"] == [], "the end of the alert that mlflow was stopped")
 
 
-def test_everything_is_started_again(deployed: Deployed) -> None:
-    before = pids(deployed)
+def test_everything_is_started_again_and_nobody_is_alerted(deployed: Deployed) -> None:
+    before, told = pids(deployed), list(deployed.webhook.got)
 
     said = deployed.type(documented("operate.md", "zk0 restart  "))
 
     after = pids(deployed)
     assert set(said.removeprefix("started: ").strip().split(", ")) == set(EVERY) == set(after)
     assert not set(after.values()) & set(before.values())
+    assert deployed.status()["alerts"] == [] and deployed.webhook.got == told
 
 
 def test_a_misspelt_service_is_hinted_at(deployed: Deployed) -> None:

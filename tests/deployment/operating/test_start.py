@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 def config(root: Path, services: list[str], **more: Any) -> DeploymentConfig:
     ports = {name: free_port() for name in ("gateway", "superlink", "gateway_metrics", "monitor")}
     content = {"federation": "arms", "listen": "127.0.0.1", "services": services, "ports": {**ports, **more}}
-    content["prefect_url"] = None
+    content |= {"prefect_url": None, "mlflow_url": f"http://127.0.0.1:{free_port()}"}
     write_text(root / "deployment.yaml", yaml.safe_dump(content))
     return DeploymentConfig.parse(content)
 
@@ -49,8 +49,8 @@ def taken() -> Iterator[int]:
 
 
 def test_one_that_cannot_start_takes_the_others_with_it(root: Path, taken: int) -> None:
-    """The monitor comes up; the gateway finds its port taken, so SuperLink and monitor are stopped again."""
-    wanted = config(root, ["federation", "monitor"], gateway=taken)
+    """MLflow comes up; the gateway finds its port taken, so SuperLink and MLflow are stopped again."""
+    wanted = config(root, ["mlflow", "federation", "monitor"], gateway=taken)
 
     with pytest.raises(StageError, match=rf"federation: (.|\n)*cannot listen on 127\.0\.0\.1 port {taken}") as refused:
         start_groups(root, wanted, wanted.services)

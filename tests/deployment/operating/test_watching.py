@@ -164,7 +164,7 @@ def test_a_gateway_that_began_just_now_has_not_waited_yet(site: Site) -> None:
 
 def test_certificates_disk_and_services_are_alerted() -> None:
     soon = Expiry("gateway", (), datetime.now(UTC) + timedelta(days=5), 5, "")
-    down = tuple(ServiceState(name, name != "worker", None) for name in ("mlflow", "gateway", "worker"))
+    down = tuple(ServiceState(name, name != "worker", None) for name in ("mlflow", "gateway", "worker", "monitor"))
 
     found = find_alerts(snapshot(certificates=(soon,), disk_free_bytes=1, services=down), Alerts())
 

@@ -28,7 +28,7 @@ _UVICORN_LOG = local.RUN / "mlflow" / "logging.json"
 def start_groups(
     root: Path, config: DeploymentConfig, groups: Iterable[Group], more: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Start what of some groups does not run.
+    """Start what of some groups does not run; the monitor last, lest it tells of what is only just coming up.
 
     Args:
         root: Project folder.
@@ -50,9 +50,12 @@ def start_groups(
         "federation": _start_federation,
         "monitor": _start_monitor,
     }
+    watched, watching = [g for g in lacking if g != "monitor"], [g for g in lacking if g == "monitor"]
+    failures: dict[Group, BaseException] = {}
     with _environment(more or {}), ThreadPoolExecutor(max(len(lacking), 1)) as pool:
-        calls = {group: pool.submit(starters[group], root, config) for group in lacking}
-        failures = {group: error for group, call in calls.items() if (error := call.exception())}
+        for together in (watched, watching):
+            calls = {group: pool.submit(starters[group], root, config) for group in together if not failures}
+            failures |= {group: error for group, call in calls.items() if (error := call.exception())}
     started = [name for group in lacking for name in GROUPS[group] if group == "prefect" or name not in before]
     if failures:
         stop_services(root, started)
