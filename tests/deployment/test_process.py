@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -130,6 +131,9 @@ def test_a_process_id_given_to_another_is_not_ours(services: Services) -> None:
     services.stop(["ours"])
     record.write_text(text.replace('"uptime": ', '"uptime": 1'))
 
+    assert services.running() == {} and services.stop(["ours"]) == []
+    start = psutil.Process(stranger.pid).create_time() - psutil.boot_time()
+    record.write_text(json.dumps(json.loads(text) | {"uptime": start, "boot": "of yesterday"}))
     assert services.running() == {} and services.stop(["ours"]) == []
     assert stranger.poll() is None
     stranger.kill()

@@ -20,6 +20,7 @@ from zk0.errors import StageError
 from zk0.files import read_json, write_json
 
 LOG_BYTES = 20_000_000
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Services:
@@ -71,7 +72,8 @@ class Services:
         # Unless somebody waits for it, a service that ends before this process stays a zombie, and its own children,
         # which watch whether their parent lives, with it.
         threading.Thread(target=process.wait, daemon=True).start()
-        write_json(self._record(name), {"pid": process.pid, "uptime": _started(process.pid), "command": list(command)})
+        identity = {"pid": process.pid, "boot": _boot(), "uptime": _started(process.pid)}
+        write_json(self._record(name), {**identity, "command": list(command)})
         return process.pid
 
     def running(self) -> dict[str, psutil.Process]:
@@ -79,6 +81,8 @@ class Services:
         found = {}
         for path in sorted(self.folder.glob("*.json")):
             record = read_json(path)
+            if record["boot"] != _boot():
+                continue
             try:
                 process = psutil.Process(record["pid"])
                 ours = abs(_uptime_at_start(process) - record["uptime"]) < 1.0
@@ -180,6 +184,11 @@ def _started(pid: int) -> float:
         return _uptime_at_start(psutil.Process(pid))
     except psutil.NoSuchProcess:  # ended at once: no process will ever match
         return -10.0
+
+
+def _boot() -> str:
+    """Which start of the machine this is: after another, the same process id and uptime may be a stranger's."""
+    return _BOOT.read_text().strip() if _BOOT.exists() else ""
 
 
 def _uptime_at_start(process: psutil.Process) -> float:
