@@ -58,7 +58,7 @@ def rounds(network: NetworkFederation) -> dict[str, list[dict[str, Any]]]:
     number, since = network.begin(client_app="spoiling_app:app")
     rows = _Rows(network, number, since)
     lies = rows.until(lambda last: last["round"] == 1)
-    rows.begun(2)
+    rows.told("round-start", 2)
     killed.kill()
     hung.freeze()
     cut.cable.cut()
@@ -95,15 +95,15 @@ class _Rows:
         self._seen = rows[-1]["round"]
         return list(rows)
 
-    def begun(self, number: int) -> None:
-        """Wait until a round is in progress."""
+    def told(self, what: str, number: int) -> None:
+        """Wait until this run has said something of a round; rows may still be those of an earlier one."""
 
         def found() -> bool:
             self._check()
             events = [one for one in read_lines(self._results / "events.jsonl") if one["time"] >= self._since]
-            return any(event["event"] == "round-start" and event["round"] == number for event in events)
+            return any(event["event"] == what and event["round"] == number for event in events)
 
-        wait_until(found, f"round {number}", 300)
+        wait_until(found, f"{what} of round {number}", 300)
 
     def _check(self) -> None:
         (run,) = runs_of(self._network.server, self._number)
@@ -170,7 +170,7 @@ def test_a_full_disk_and_a_killed_server_cost_nothing(
     network.params(federation={"rounds": 3, "min_replies": 1.0, "timeout_s": 300.0})
     both = {"sites": "steady,hung"}
     number, since = network.begin(**both)
-    _Rows(network, number, since).begun(1)
+    _Rows(network, number, since).told("round-start", 1)
     filler = small_disk / "filler"
     _fill(filler)
     with pytest.raises(StageError, match="No space left on device"):
@@ -178,7 +178,7 @@ def test_a_full_disk_and_a_killed_server_cost_nothing(
     filler.unlink()
 
     number, since = network.begin(**both)
-    _Rows(network, number, since).until(lambda last: last["round"] == 1)
+    _Rows(network, number, since).told("save", 1)
     for name, process in network.server.services.running().items():
         if name in ("superlink", "superexec"):
             signal_family(process.pid, signal.SIGKILL)
