@@ -106,8 +106,8 @@ def robustness_confirmation(params: Params) -> Study:
     chosen = params.study.robust_strategy
     about = (
         f"The robustness study's sites and attacks once more, for {chosen}, which the params choose, and plain FedAvg "
-        "only: with other training seeds, and on scenes that no other study uses. Whatever was looked at to choose "
-        f"{chosen} has no part in this."
+        "only: with other training seeds, and on scenes that no other study uses. The recordings, and who is "
+        "malicious, are the same."
     )
     seeds = params.study.training_seeds[1:] or params.study.training_seeds
     scenes = range(_final(params).stop, _final(params).stop + params.study.scenes)
