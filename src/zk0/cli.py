@@ -5,7 +5,6 @@ Nothing heavy is imported until a command runs, so that `zk0 --help` answers at 
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Annotated
 
@@ -57,9 +56,9 @@ app.add_typer(server_app, name="server")
 def _run_stage(name: str, params_file: Path) -> None:
     """Load params, then the stage's module, and run it; a mendable error ends without traceback."""
     from zk0.params import load_params
+    from zk0.stages.running import run_stage
 
-    params = load_params(params_file)
-    importlib.import_module(f"zk0.stages.{name}").run(Path.cwd(), params)
+    run_stage(name, Path.cwd(), load_params(params_file))
 
 
 @app.command(rich_help_panel="Stages")
