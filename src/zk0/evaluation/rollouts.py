@@ -146,6 +146,18 @@ def roll_out_source(
     )
 
 
+def why_no_rollouts(source: str, rollouts: int) -> str | None:
+    """Why :func:`roll_out_source` gives none, in words; None where it gives some.
+
+    Args:
+        source: As in params.
+        rollouts: How many are asked for.
+    """
+    if Source.parse(source).kind != "sim":
+        return "real recordings have no simulated scene"
+    return None if rollouts else "evaluation.rollouts is 0"
+
+
 def _act(loaded: LoadedPolicy, runs: Sequence[_Run], look: int) -> np.ndarray:
     """Predict a chunk for every run: (B, chunk, 6) float32 in LeRobot's units."""
     images = [run.sim.images() for run in runs]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scipy.stats import binomtest
 
@@ -82,16 +82,29 @@ class Paired:
 
 @dataclass(frozen=True)
 class Success:
-    """Both models' success on the same tasks; None where nothing was measured."""
+    """Both models' success on the same tasks; None where nothing was measured.
+
+    Attributes:
+        base: The starting policy's rate.
+        trained: The global model's.
+        paired: On the scenes that both met.
+        not_driven: Tasks that do not count here, with the reason why no arm was driven on them.
+    """
 
     base: Rate | None
     trained: Rate | None
     paired: Paired | None = None
+    not_driven: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def delta(self) -> float | None:
         """Global minus base, as a difference of shares."""
         return None if self.base is None or self.trained is None else self.trained.value - self.base.value
+
+    @property
+    def why_not(self) -> str:
+        """The reasons, each once."""
+        return "; ".join(dict.fromkeys(self.not_driven.values()))
 
     @property
     def overlap(self) -> bool | None:
@@ -134,6 +147,7 @@ def pooled_success(tasks: Mapping[str, Task]) -> Success:
         base=pool([t.base for t in tasks.values()]),
         trained=pool([t.trained for t in tasks.values()]),
         paired=_paired(tasks.values()),
+        not_driven={name: t.no_rollouts or "no rollouts" for name, t in tasks.items() if not t.trained.rollouts},
     )
 
 

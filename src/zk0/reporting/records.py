@@ -165,6 +165,7 @@ class Task(Pair[TaskScore]):
     role: Literal["site", "unseen"]
     sentence: str = ""
     source: str | None = None
+    no_rollouts: str | None = None  # why, where there are none
 
 
 class Overall(_Record):
@@ -172,8 +173,8 @@ class Overall(_Record):
 
     held_out_loss: float | None = None
     action_error_deg: float | None = None
-    successes: int = 0
-    rollouts: int = 0
+    successes: int | None = None
+    rollouts: int | None = None
 
 
 class SafetyCheck(_Record):

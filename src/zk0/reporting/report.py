@@ -57,7 +57,7 @@ def render(inputs: Inputs, scenes: list[TaskScenes]) -> str:
         benchmark=inputs.benchmark,
         scenes=scenes,
         verdict=verdict,
-        tiles=view.tiles(verdict),
+        tiles=view.tiles(verdict, inputs.evaluation),
         unseen=view.unseen_sites(inputs.run, inputs.evaluation),
         task_rows=view.task_rows(inputs.evaluation),
         safety_rows=view.safety_rows(inputs.evaluation.safety),
@@ -87,11 +87,6 @@ def _plots(inputs: Inputs) -> dict[str, Plot]:
         _plot("update-norm", curves.update_norm(rounds), "Size of what each site sent, before averaging."),
         _plot("learning-rate", curves.learning_rate(rounds), "Learning rate by round."),
         _plot(
-            "success",
-            figures.success(evaluation.tasks),
-            "Closed-loop success by task. Whiskers are 95% Wilson intervals.",
-        ),
-        _plot(
             "action-error",
             figures.action_error(evaluation.tasks),
             "Mean absolute action error of the arm's joints on held-out frames. Lower is better.",
@@ -109,6 +104,9 @@ def _plots(inputs: Inputs) -> dict[str, Plot]:
             "the stack is taller than the round was long.",
         ),
     ]
+    if driven := {name: task for name, task in evaluation.tasks.items() if task.trained.rollouts}:
+        told = "Closed-loop success by task. Whiskers are 95% Wilson intervals."
+        plots.append(_plot("success", figures.success(driven), told))
     if spent := curves.epsilon(rounds):
         delta = max(one.delta or 0.0 for one in rounds)
         told = f"What one site's data may change in all that was released so far: epsilon, at delta {delta:g}."

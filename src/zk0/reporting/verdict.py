@@ -126,12 +126,14 @@ def _error_sentence(error: Change, better: int, sites: int) -> str:
 def _success_sentence(where: str, success: Success) -> str:
     """What happened to closed-loop success, and whether the intervals tell the models apart."""
     if success.base is None or success.trained is None:
-        return f"{where}, closed-loop success was not measured."
+        return f"{where}, closed-loop success was not measured{f': {success.why_not}' if success.why_not else ''}."
+    left_out = ", ".join(success.not_driven)
     judged = "overlap, so they do not tell the models apart" if success.overlap else "do not overlap"
     paired = f"; {success.paired.text()}" if success.paired else ""
     return (
         f"{where} it succeeds in {success.trained.text()}, the base in {success.base.text()}; "
         f"the intervals {judged}{paired}."
+        + (f" Success on {left_out} was not measured: {success.why_not}." if left_out else "")
     )
 
 

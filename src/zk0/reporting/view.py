@@ -48,12 +48,13 @@ class SafetyRow:
     trained: SafetyCheck | None
 
 
-def tiles(verdict: Verdict) -> list[Tile]:
-    """The four headline figures."""
+def tiles(verdict: Verdict, evaluation: Evaluation) -> list[Tile]:
+    """The headline figures; of the unseen tasks only where there are some."""
+    unseen = [_success_tile("Success, unseen tasks", verdict.unseen)] if evaluation.with_role("unseen") else []
     return [
         _value_tile("Action error, sites", verdict.error, fmt.degrees, "mean over sites, held-out frames"),
         _success_tile("Success, sites' tasks", verdict.seen),
-        _success_tile("Success, unseen tasks", verdict.unseen),
+        *unseen,
         _value_tile("Held-out loss, sites", verdict.loss, fmt.number, "each model in its own units", judged=False),
     ]
 
@@ -156,7 +157,7 @@ def _value_tile(title: str, change: Change, text: Any, note: str, judged: bool =
 def _success_tile(title: str, success: Success) -> Tile:
     """A tile of a rate; coloured only when the intervals lie apart."""
     if success.base is None or success.trained is None:
-        return Tile(title, fmt.NOTHING, "not measured", "", "neutral", "no rollouts")
+        return Tile(title, fmt.NOTHING, "not measured", "", "neutral", success.why_not or "no rollouts")
     tones: dict[int, Tone] = {1: "good", 0: "neutral", -1: "bad"}
     return Tile(
         title=title,

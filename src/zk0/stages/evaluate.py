@@ -78,7 +78,7 @@ def run(root: Path, params: Params) -> None:
     ]
     sites, unseen = read_manifests(root)
     _refuse_leakage(report, sites)
-    tasks = about_tasks([*sites, *unseen])
+    tasks = about_tasks([*sites, *unseen], params)
     safety, videos = {}, []
     shutil.rmtree(root / VIDEOS, ignore_errors=True)
     with progress_bar() as bar:
@@ -179,7 +179,7 @@ def _film(
 
 
 def _overall(tasks: dict[str, dict[str, Any]], model: str) -> dict[str, Any]:
-    """Means over the sites; success also over the unseen tasks."""
+    """Means over the sites; success also over the unseen tasks. Nulls where no arm was driven, since 0 is a result."""
     seen = [t[model] for t in tasks.values() if t["role"] == "site"]
     unseen = [t[model] for t in tasks.values() if t["role"] == "unseen"]
 
@@ -187,13 +187,14 @@ def _overall(tasks: dict[str, dict[str, Any]], model: str) -> dict[str, Any]:
         rates = [r["success_rate"] for r in results if r["success_rate"] is not None]
         return float(np.mean(rates)) if rates else None
 
+    rollouts = sum(r["rollouts"] for r in seen + unseen)
     return {
         "held_out_loss": float(np.mean([r["held_out_loss"] for r in seen])),
         "action_error_deg": float(np.mean([r["action_error_deg"] for r in seen])),
         "success_rate_seen": rate(seen),
         "success_rate_unseen": rate(unseen),
-        "successes": sum(r["successes"] for r in seen + unseen),
-        "rollouts": sum(r["rollouts"] for r in seen + unseen),
+        "successes": sum(r["successes"] for r in seen + unseen) if rollouts else None,
+        "rollouts": rollouts or None,
     }
 
 

@@ -13,7 +13,7 @@ from zk0.data.manifest import Manifest, read_manifests
 from zk0.evaluation.held_out import Excess, Limits, held_out_loss
 from zk0.evaluation.intervals import wilson
 from zk0.evaluation.judging import judge_actions
-from zk0.evaluation.rollouts import Rollout, roll_out_source
+from zk0.evaluation.rollouts import Rollout, roll_out_source, why_no_rollouts
 from zk0.evaluation.safety import rollout_excess, safety_report
 from zk0.federation.site import Site
 from zk0.federation.statistics import merge_all, moments_of
@@ -21,9 +21,21 @@ from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
 
 
-def about_tasks(manifests: list[Manifest]) -> dict[str, dict[str, Any]]:
-    """Task to what it is; with the settings it says what a rollout seed stands for (:mod:`zk0.evaluation.scores`)."""
-    return {m.site: {"role": m.role, "sentence": m.tasks[0], "source": m.source, "digest": m.digest} for m in manifests}
+def about_tasks(manifests: list[Manifest], params: Params) -> dict[str, dict[str, Any]]:
+    """Task to what it is, and why nobody drives an arm on it, or null.
+
+    With the settings it says what a rollout seed stands for (:mod:`zk0.evaluation.scores`).
+    """
+    return {
+        m.site: {
+            "role": m.role,
+            "sentence": m.tasks[0],
+            "source": m.source,
+            "digest": m.digest,
+            "no_rollouts": why_no_rollouts(m.source, params.evaluation.rollouts),
+        }
+        for m in manifests
+    }
 
 
 def settings_of(params: Params) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def judge_here(root: Path, params: Params, loaded: LoadedPolicy, digest: str, la
     manifests = [*sites, *unseen]
     opened = {m.site: Site(root, m, params.data.decoded_limit_bytes) for m in manifests}
     limits = merge_all([moments_of(opened[m.site].train_frames) for m in sites]).limits()
-    tasks, excess = about_tasks(manifests), dict[str, Excess]()
+    tasks, excess = about_tasks(manifests, params), dict[str, Excess]()
     with progress_bar() as bar:
         line = bar.add_task(f"judging {label}", total=len(manifests))
         for manifest in manifests:

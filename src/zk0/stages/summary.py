@@ -4,43 +4,62 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
-_COLUMNS = ("task", "action error (deg)", "held-out loss", "success")
+_COLUMNS = ("task", "action error (deg)", "held-out loss")
+_SUCCESS = "success"
+
+
+def not_driven(evaluation: dict[str, Any]) -> list[str]:
+    """Sentences on the tasks on which no arm was driven, and why; none where success was measured on all."""
+    tasks = evaluation["tasks"]
+    reasons: dict[str, list[str]] = {}
+    for name, task in tasks.items():
+        if not task["global"]["rollouts"]:
+            reasons.setdefault(task.get("no_rollouts") or "there were no rollouts", []).append(name)
+    everywhere = sum(map(len, reasons.values())) == len(tasks)
+    lines = [
+        f"success was not measured{'' if len(names) == len(tasks) else f' on {", ".join(names)}'}: {reason}"
+        for reason, names in reasons.items()
+    ]
+    return [*lines, "the models are compared by action error and held-out loss"] if everywhere else lines
 
 
 def _success(result: dict[str, Any]) -> str:
-    if result["success_rate"] is None:
-        return "not measured"
     return f"{result['success_rate']:.0%} ({result['success_low']:.0%}-{result['success_high']:.0%})"
 
 
-def _rows(evaluation: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for name, task in evaluation["tasks"].items():
+def _rows(evaluation: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The head and a line a task; without success where it was measured on no task."""
+    tasks = evaluation["tasks"]
+    driven = any(task["global"]["rollouts"] for task in tasks.values())
+    rows: list[tuple[str, ...]] = [(*_COLUMNS, _SUCCESS) if driven else _COLUMNS]
+    for name, task in tasks.items():
         base, new = task["base"], task["global"]
-        label = name if task["role"] == "site" else f"{name} (unseen)"
-        rows.append(
-            (
-                label,
-                f"{base['action_error_deg']:.2f} -> {new['action_error_deg']:.2f}",
-                f"{base['held_out_loss']:.3f} -> {new['held_out_loss']:.3f}",
-                f"{_success(base)} -> {_success(new)}",
-            )
+        row = (
+            name if task["role"] == "site" else f"{name} (unseen)",
+            f"{base['action_error_deg']:.2f} -> {new['action_error_deg']:.2f}",
+            f"{base['held_out_loss']:.3f} -> {new['held_out_loss']:.3f}",
         )
+        success = f"{_success(base)} -> {_success(new)}" if new["rollouts"] else "not measured"
+        rows.append((*row, success) if driven else row)
     return rows
 
 
-def comparison_table(evaluation: dict[str, Any]) -> Table:
-    """Base to global model, task by task, with 95% Wilson intervals of the success rate."""
-    table = Table(*_COLUMNS, title="base -> global model")
-    for row in _rows(evaluation):
+def comparison_table(evaluation: dict[str, Any]) -> Group:
+    """Base to global model, task by task, with 95% Wilson intervals of the success rate, or why there is none."""
+    head, *rows = _rows(evaluation)
+    table = Table(*head, title="base -> global model")
+    for row in rows:
         table.add_row(*row)
-    return table
+    return Group(table, *map(Text, not_driven(evaluation)))
 
 
 def comparison_markdown(evaluation: dict[str, Any]) -> str:
     """The same table in Markdown."""
-    lines = [f"| {' | '.join(_COLUMNS)} |", f"|{' --- |' * len(_COLUMNS)}"]
-    lines += [f"| {' | '.join(row)} |" for row in _rows(evaluation)]
-    return "\n".join(lines)
+    head, *rows = _rows(evaluation)
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, *(f"\n{line}" for line in not_driven(evaluation))])
