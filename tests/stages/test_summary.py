@@ -28,7 +28,7 @@ def shown(**tasks: dict[str, Any]) -> str:
 def test_without_rollouts_there_is_no_column_and_a_reason() -> None:
     said = shown(kitchen=task(REAL), lab=task(REAL))
 
-    assert "│ success" not in said and "not measured ->" not in said
+    assert "┃ success" not in said and "not measured ->" not in said
     assert f"success was not measured: {REAL}" in said
     assert "the models are compared by action error and held-out loss" in said
 
