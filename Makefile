@@ -18,13 +18,14 @@ $(STAMP): requirements/lock.txt pyproject.toml plugins/lerobot_env_zk0/pyproject
 demo: $(STAMP) ## the whole job on the embedded default: four sites, one policy, a few minutes
 	@$(BIN)/zk0 demo
 
-PYTEST := $(BIN)/python -m pytest -n logical --durations=10 -q --cov
+PYTEST := $(BIN)/python -m pytest --durations=10 -q --cov
 
 test: $(STAMP) ## what needs no service, with coverage of src, flows and tasks
-	@$(PYTEST) -m "not services" --cov-report=term-missing:skip-covered
+	@$(PYTEST) -m "not services" -n logical --cov-report=term-missing:skip-covered
 
+# Services are mostly waited for, so there may be more at a time than cores.
 test-services: $(STAMP) ## real servers and clients on loopback, and whole runs; adds to the coverage of `make test`
-	@$(PYTEST) -m services --cov-append --cov-report= --cov-fail-under=0
+	@$(PYTEST) -m services -n 4 --cov-append --cov-report= --cov-fail-under=0
 
 test-all: test test-services ## both, and the coverage of both together
 	@$(BIN)/coverage report --format=total --fail-under=95

@@ -39,6 +39,16 @@ TOGETHER = (
 )
 
 
+# Fixtures that start real services or make whole runs: `make test-services` has their tests.
+SERVICES = {"finished", "served", "deployed", "federation", "trainers"}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Whatever meets a service or a whole run is no quick test."""
+    if SERVICES.intersection(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.services)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest is begun first."""
     items.sort(key=lambda item: next((n for n, start in enumerate(TOGETHER) if item.nodeid.startswith(start)), 99))

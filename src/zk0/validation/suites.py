@@ -37,7 +37,8 @@ def suite_command(expression: str, junit: Path, paths: Sequence[str] = (), furth
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise TestingError(f"{', '.join(missing)} not found; the tests need the extra `dev`: `make install`")
     command = [sys.executable, "-m", "pytest", "-q", "-m", expression, f"--junitxml={junit}"]
-    command += () if paths else ("-n", "logical")  # a part is done sooner in one process
+    if not paths:  # a part is done sooner in one process; services are mostly waited for
+        command += ["-n", "4" if expression == MARKER else "logical"]
     command += ["--cov", "--cov-report=", "--cov-fail-under=0", *(["--cov-append"] if further else [])]
     return [*command, *paths]
 
