@@ -29,14 +29,23 @@ os.environ.pop("ZK0_FEATURES", None)  # a developer's fast disk is not the tests
 
 FIRST_SEED = 20  # its eight scenes have four green cubes and four red ones
 
-# Folders and files whose tests share what is dear to make: a server, a finished run. One worker has all of them, and
-# those that take longest come first, so that no worker is left with one of them at the end.
-TOGETHER = (
+# What takes longest, so that it is begun first and no worker is left with it at the end. A folder's tests share what is
+# dear to make (a server, a finished run), so one worker has all of them, but for the files named before it.
+FIRST = (
+    "tests/flows/test_testing_flow.py",
     "tests/flows/",
-    "tests/e2e/",
+    "tests/deployment/test_failures.py",
     "tests/deployment/operating/",
+    "tests/e2e/",
+    "tests/deployment/test_full_disk.py",
+    "tests/deployment/test_join.py",
     "tests/comparison/",
 )
+
+
+def _unit(file: str) -> str:
+    """What one worker gets as a whole: a file, or a folder."""
+    return next((start for start in FIRST if file.startswith(start)), file)
 
 
 # Fixtures that start real services or make whole runs: `make test-services` has their tests.
@@ -51,7 +60,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest is begun first."""
-    items.sort(key=lambda item: next((n for n, start in enumerate(TOGETHER) if item.nodeid.startswith(start)), 99))
+    rank = {start: number for number, start in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(_unit(item.nodeid.partition("::")[0]), len(rank)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -59,13 +69,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     """Deal whole files to the workers, and what belongs together as one."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFile(LoadScopeScheduling):
+    class ByUnit(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return next((start for start in TOGETHER if file.startswith(start)), file)
+            return _unit(nodeid.partition("::")[0])
 
     config.option.loadscopereorder = False  # by number of tests: the dear ones are few
-    return ByFile(config, log)
+    return ByUnit(config, log)
 
 
 @pytest.fixture(scope="session")
