@@ -36,6 +36,8 @@ FIRST = (
     "tests/flows/",
     "tests/deployment/test_failures.py",
     "tests/deployment/operating/",
+    "tests/e2e/test_sources_run.py",
+    "tests/e2e/test_profiles_run.py",
     "tests/e2e/",
     "tests/deployment/test_full_disk.py",
     "tests/deployment/test_join.py",

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from zk0.errors import StageError
+from zk0.files import write_bytes
 from zk0.sources import Source
 
 Kind = Literal["dataset", "model"]
@@ -63,13 +65,28 @@ def hub_commit(repository: str, revision: str, kind: Kind) -> str:
         return _cached_commit(repository, revision, kind, why_unreachable(error))
     if not sha:
         raise ValueError(f"{name} gave no commit for revision '{revision}'")
+    if sha != revision:
+        _remember(repository, revision, kind, str(sha))
     return str(sha)
+
+
+def _remember(repository: str, revision: str, kind: Kind, sha: str) -> None:
+    """Note in the cache what a branch stands for: what is downloaded by its commit would be unknown by the branch.
+
+    The Hub's own client notes it where it is given the branch. A cache that may only be read stays as it is.
+    """
+    with suppress(OSError):
+        write_bytes(_reference(repository, revision, kind), sha.encode())
+
+
+def _reference(repository: str, revision: str, kind: Kind) -> Path:
+    return snapshot_folder(repository, revision, kind).parents[1] / "refs" / revision
 
 
 def _cached_commit(repository: str, revision: str, kind: Kind, reason: str) -> str:
     sha = revision
     if not _COMMIT.fullmatch(revision):
-        reference = snapshot_folder(repository, revision, kind).parents[1] / "refs" / revision
+        reference = _reference(repository, revision, kind)
         sha = reference.read_text().strip() if reference.is_file() else ""
     if not sha or not snapshot_folder(repository, sha, kind).is_dir():
         raise ValueError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from hub_server import COMMIT, Hub, lay_out_cache, serve
-from huggingface_hub import constants
+from huggingface_hub import constants, snapshot_download
 from so100_recordings import as_lerobot, as_old_lerobot, files_of, motor_steps, write_v3, write_v21
 from tests_support import REPO
 
@@ -92,6 +92,19 @@ def test_what_is_in_the_cache_is_not_asked_for_again(hub: Hub) -> None:
     assert hub_commit(NAME, COMMIT, "dataset") == COMMIT
 
     assert hub.asked == []
+
+
+def test_what_was_downloaded_by_its_commit_is_known_by_its_branch_offline(
+    hub: Hub, cups: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was made with a network can be made again without one."""
+    source = f"hub:{NAME}@main"
+    locked = prepared(tmp_path, params_of(source))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    assert resolve_sources(params_of(source), tmp_path) == locked
+    found = snapshot_download(NAME, repo_type="dataset", revision="main")  # the Hub's own client finds it, too
+    assert files_of(Path(found)) == files_of(cups)
 
 
 def test_a_download_that_broke_off_goes_on(hub: Hub, cups: Path) -> None:

@@ -137,8 +137,9 @@ def compare(a: Scores, b: Scores, metric: Metric, confidence: float = CONFIDENCE
             left_out[task] = reason
     if metric == "success_rate" and not one and not other:
         raise IncomparableError(
-            f"{a.label} and {b.label} cannot be compared by {metric}: neither drove an arm, which takes simulated tasks "
-            "and evaluation.rollouts above 0. Compare them by action_error_deg, as promotion.metric in params says it"
+            f"{a.label} and {b.label} cannot be compared by {metric}: neither drove an arm, which takes simulated "
+            "tasks and evaluation.rollouts above 0. Compare by action_error_deg instead, which promotion.metric in "
+            "params should name then"
         )
     if not pairs:
         told = "; ".join(f"{task}: {reason}" for task, reason in left_out.items())
