@@ -1,10 +1,11 @@
-"""Wilson's interval at values from tables."""
+"""Wilson's interval and the sign test: at values from tables, and against scipy's."""
 
 from __future__ import annotations
 
 import pytest
+from scipy.stats import binomtest
 
-from zk0.evaluation.intervals import wilson
+from zk0.evaluation.intervals import sign_test, wilson
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,16 @@ def test_more_confidence_is_wider() -> None:
     narrow, wide = wilson(5, 10, 0.8), wilson(5, 10, 0.99)
 
     assert wide[0] < narrow[0] < 0.5 < narrow[1] < wide[1]
+
+
+def test_all_that_few_rollouts_can_give_is_as_scipy_has_it() -> None:
+    for trials in range(1, 41):
+        for successes in range(trials + 1):
+            expected = binomtest(successes, trials)
+            interval = expected.proportion_ci(0.95, method="wilson")
+            assert wilson(successes, trials) == pytest.approx((interval.low, interval.high), abs=1e-12)
+            assert sign_test(successes, trials - successes) == pytest.approx(expected.pvalue, rel=1e-12)
+
+
+def test_nothing_that_differs_tells_nothing_apart() -> None:
+    assert sign_test(0, 0) == sign_test(3, 3) == 1.0

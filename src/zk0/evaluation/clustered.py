@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,4 @@ def with_two_scenes(mean: Mean, scenes: int, tasks: int) -> Mean:
 def quantile(probability: float, dof: float) -> float:
     if not 0.5 < probability < 1:
         raise ValueError("confidence must lie between 0 and 1")
-    return float(student.ppf(probability, dof))
+    return float(stdtrit(dof, probability))

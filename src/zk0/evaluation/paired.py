@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtr
 
 from zk0.evaluation.clustered import Mean, clustered, quantile, with_two_scenes
 from zk0.evaluation.outcomes import Outcomes, UnpairedError, aligned, listed
@@ -157,7 +157,7 @@ def _tested(value: float, centre: Mean, bounded: bool, confidence: float) -> Dif
     low, high, lower, upper = (float(np.clip(end, -1, 1)) if bounded else float(end) for end in ends)
     if deviation:
         score = centre.value / deviation
-        p_better, p_worse = float(student.sf(score, centre.dof)), float(student.cdf(score, centre.dof))
+        p_better, p_worse = float(stdtr(centre.dof, -score)), float(stdtr(centre.dof, score))
     else:  # the very same difference everywhere: nothing is left to chance but a tie
         p_better, p_worse = float(centre.value <= 0), float(centre.value >= 0)
     return Difference(value, min(low, value), max(high, value), lower, upper, p_better, p_worse)

@@ -10,9 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from scipy.stats import binomtest
-
-from zk0.evaluation.intervals import wilson
+from zk0.evaluation.intervals import sign_test, wilson
 from zk0.reporting import format as fmt
 from zk0.reporting.records import Task, TaskScore
 
@@ -68,8 +66,7 @@ class Paired:
     @property
     def p_value(self) -> float:
         """Two-sided, exact: how often equal models would differ this much."""
-        differing = self.only_base + self.only_trained
-        return float(binomtest(self.only_trained, differing).pvalue) if differing else 1.0
+        return sign_test(self.only_trained, self.only_base)
 
     def text(self) -> str:
         """Such as 'in 80 shared scenes, only the global model succeeds in 26 and only the base in 2 (...)'."""
