@@ -47,18 +47,18 @@ def promote(
 ) -> None:
     """Make a version the champion, from which nightly runs start, if it is safe and better than the present one."""
     from zk0.params import load_params
-    from zk0.stages import models
+    from zk0.stages import promotion
 
-    models.promote(Path.cwd(), load_params(params), version, force)
+    promotion.promote(Path.cwd(), load_params(params), version, force)
 
 
 @app.command(rich_help_panel="Models")
 def demote(params: ParamsFile = Path("params.yaml")) -> None:
     """Give the champion's place back to the version that had it before."""
     from zk0.params import load_params
-    from zk0.stages import models
+    from zk0.stages import promotion
 
-    models.demote(Path.cwd(), load_params(params))
+    promotion.demote(Path.cwd(), load_params(params))
 
 
 @app.command(rich_help_panel="Models")

@@ -6,6 +6,7 @@ and OpenGL is tried in a process of its own, since a broken driver takes its pro
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def check_environment(params: Params, root: Path) -> dict[str, Any]:
     Returns:
         The content of ``results/environment.json``.
     """
-    this = machine(root)
+    this = {**machine(), "disk_free_bytes": shutil.disk_usage(root).free}
     checks = [
         check_python(),
         check_required_packages(root),

@@ -8,7 +8,7 @@ from pathlib import Path
 from zk0.console import console
 from zk0.files import write_json
 from zk0.params import Params
-from zk0.stages.models import tell_promotion
+from zk0.stages.promotion import tell_promotion
 from zk0.tracking.project import FlowRunInfo, track
 
 OUT = Path("results/tracking.json")
