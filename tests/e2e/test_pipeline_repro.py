@@ -103,7 +103,7 @@ def test_metrics_diff_and_plots(finished: Project) -> None:
     finished.run("dvc", "metrics", "diff")
     finished.run("dvc", "plots", "show", "-o", ".cache/plots")
 
-    assert metrics[""]["data"]["results/metrics.json"]["data"]["global"]["action_error_deg"] > 0
+    assert metrics[""]["data"]["results/metrics.json"]["data"]["error_deg"] > 0
     assert "held_out_loss" in (finished.root / ".cache/plots/index.html").read_text()
 
 

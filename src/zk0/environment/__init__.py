@@ -24,6 +24,7 @@ from zk0.environment.packages import (
     check_video,
     versions,
 )
+from zk0.environment.remote import check_remote
 from zk0.params import Params
 
 __all__ = [
@@ -59,6 +60,7 @@ def check_environment(params: Params, root: Path) -> dict[str, Any]:
         check_disk(params, root, this["disk_free_bytes"]),
         *check_graphics(params),
         check_video(),
+        *check_remote(root),
         *check_hub(params),
         *(check_port(service) for service in SERVICES),
     ]

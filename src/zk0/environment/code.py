@@ -32,7 +32,6 @@ LEFT_OUT = {
     "zk0.files": "reads and writes whole files, whatever is in them",
     "zk0.hub": "fetches what sources.lock.json names by commit",
     "zk0.params": "checks params; dvc.yaml depends on their values, and a param that is left out is off",
-    "zk0.resolve": "finds sources and the starting policy; sources.lock.json holds what it found",
     "zk0.stages.summary": "prints",
     "zk0.tracking": "holds models; sources.lock.json names the one that is started from",
 }
