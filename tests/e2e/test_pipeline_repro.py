@@ -61,7 +61,7 @@ def test_track_twice_changes_nothing(finished: Project) -> None:
 
 
 def test_model_version_leads_to_its_data(finished: Project) -> None:
-    shown = json.loads(finished.run("zk0", "model", "show", "1").stdout)
+    shown = json.loads(finished.run("zk0", "model", "show", "1", "--json").stdout)
 
     text = json.dumps(shown)
     for site in ("red", "disc"):

@@ -45,7 +45,7 @@ def smaller(params: dict[str, Any]) -> None:
     params["data"] |= {"sites": {"red": "sim:push-red-cube-left"}, "unseen": {}, "episodes": 2, "held_out": 0.5}
     params["training"] |= {"local_steps": 1, "batch": 2, "warmup_steps": 0}
     params["federation"]["rounds"] = 1
-    params["evaluation"] |= {"rollouts": 1, "max_steps": 1, "videos": 0, "loss_draws": 1}
+    params["evaluation"] |= {"rollouts": 1, "max_steps": 1, "videos": 1, "loss_draws": 1}
     params["benchmark"] |= {"steps": 1, "chunks": 1}
 
 

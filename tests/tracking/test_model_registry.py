@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from zk0.files import digest_folder
-from zk0.params import PromotionParams
+from zk0.params import PromotionParams, load_params
 from zk0.policy.checkpoint import load_checkpoint
+from zk0.stages import shown
 from zk0.tracking.experiments import Kept
 from zk0.tracking.lineage import describe_version, list_runs
 from zk0.tracking.project import FlowRunInfo, track
@@ -22,6 +23,7 @@ from zk0.tracking.promotion import promote
 from zk0.tracking.registry import champion
 from zk0.tracking.results import TrackingError
 
+REPO = Path(__file__).resolve().parents[2]
 PARAMS = PromotionParams()
 
 
@@ -163,3 +165,17 @@ def test_without_a_store_there_are_no_runs_and_no_versions(tmp_path: Path) -> No
     assert list_runs(tmp_path, "zk0") == []
     with pytest.raises(TrackingError, match=r"mlflow.db is missing; `zk0 track` makes it"):
         describe_version(tmp_path, "zk0-smolvla", 1)
+
+
+def test_the_page_fits_a_terminal(
+    tracked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    shown.run(tracked, load_params(REPO / "params.yaml"), 1, as_json=False)
+
+    page = capsys.readouterr().out
+    assert "zk0-smolvla version 1 (challenger)" in page
+    assert "red-cube-dig" in page and "sim:touch-red-cube" in page
+    assert "Not brought back: this run's data and params" in page
+    assert len(page.splitlines()) < 40

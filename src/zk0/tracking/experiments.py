@@ -89,11 +89,9 @@ def _lock(root: Path) -> dict[str, Any]:
 def _changed_since(root: Path) -> list[str]:
     """Params that dvc.lock names with other values than params.yaml."""
     now = yaml.safe_load((root / PARAMS_FILE).read_text())
-    stages = {name: stage for name, stage in _lock(root)["stages"].items() if name != _STAGE}
-    locked = {
-        key: value for stage in stages.values() for key, value in stage.get("params", {}).get(PARAMS_FILE, {}).items()
-    }
-    return sorted(key for key, value in locked.items() if _at(now, key) != value)
+    stages = [stage for name, stage in _lock(root)["stages"].items() if name != _STAGE]
+    locked = [item for stage in stages for item in stage.get("params", {}).get(str(PARAMS_FILE), {}).items()]
+    return sorted({key for key, value in locked if _at(now, key) != value})
 
 
 def _at(params: Any, dotted: str) -> Any:
