@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
+from dvc.utils.serialize import dumps_yaml, loads_yaml
 
 from zk0.environment.remote import default_remote
 from zk0.tracking.experiments import Kept, here, keep
@@ -15,7 +15,10 @@ from zk0.tracking.restoring import restoring
 LOCK = {
     "schema": "2.0",
     "stages": {
-        "federate": {"cmd": "zk0 federate", "params": {"params.yaml": {"seed": 1, "data.fps": 10}}},
+        "federate": {
+            "cmd": "zk0 federate",
+            "params": {"params.yaml": {"seed": 1, "data.fps": 10, "privacy.mode": "off"}},
+        },
         "track": {"cmd": "zk0 track", "params": {"params.yaml": {"seed": 7}}},
     },
 }
@@ -31,13 +34,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "repository" / "project"
     (root / ".dvc").mkdir(parents=True)
     (root / ".dvc" / "config").touch()
-    (root / "params.yaml").write_text("seed: 1\ndata: {fps: 10}\n")
+    (root / "params.yaml").write_text("seed: 1\ndata: {fps: 10}\nprivacy: {mode: 'off'}\n")
     (root / "code.py").write_text("committed\n")
     git(root.parent, "init", "-q")
     git(root.parent, "add", "-A")
     git(root.parent, "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "first")
     (root / "code.py").write_text("changed\n")
-    (root / "dvc.lock").write_text(yaml.safe_dump(LOCK))
+    (root / "dvc.lock").write_text(dumps_yaml(LOCK))
     monkeypatch.setenv("DVC_STAGE", "track")
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
     for nobody in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "EMAIL"):
@@ -54,8 +57,8 @@ def test_an_experiment_holds_code_params_and_lock_and_touches_nothing(root: Path
     head = git(root, "rev-parse", "HEAD")
     reference = f"refs/exps/{head[:2]}/{head[2:]}/fedavg-1"
     assert git(root, "show", f"{reference}:project/code.py") == "changed"
-    lock = yaml.safe_load(git(root, "show", f"{reference}:project/dvc.lock"))
-    assert set(lock["stages"]) == {"federate"}  # track is not over
+    lock = loads_yaml(git(root, "show", f"{reference}:project/dvc.lock"))
+    assert lock["stages"] == {"federate": LOCK["stages"]["federate"]}  # track is not over; off is no False
     assert git(root, "rev-parse", f"{reference}^") == head
     assert git(root, "status", "--porcelain") == before
     assert here(root, "fedavg-1") and not here(root, "fedavg-2")
@@ -84,7 +87,7 @@ def test_what_git_does_not_know_is_named(root: Path) -> None:
 
 
 def test_why_a_run_is_not_kept(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (root / "params.yaml").write_text("seed: 2\ndata: {fps: 30}\n")
+    (root / "params.yaml").write_text("seed: 2\ndata: {fps: 30}\nprivacy: {mode: 'off'}\n")
     assert keep(root, "fedavg-1") == Kept(None, "params have changed since it ran: data.fps, seed")
     (root / "dvc.lock").unlink()
     assert keep(root, "fedavg-1") == Kept(None, "there is no dvc.lock")

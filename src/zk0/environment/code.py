@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from zk0.environment.packages import PACKAGES, installed
 
@@ -57,6 +58,10 @@ class Installed:
     def __init__(self, root: Path | None = None) -> None:
         self._root = root or Path(__file__).resolve().parents[1]
         self._read: dict[str, _Module] = {}
+
+    def lock(self) -> dict[str, Any]:
+        """The content of ``code.lock.json``: one key, by which `dvc exp show --drop code` leaves all of it out."""
+        return {"code": self.digests()}
 
     def digests(self) -> dict[str, dict[str, str]]:
         """By stage, then by room of ``zk0``: 16 hex digits; and the versions of packages that decide numbers.

@@ -203,8 +203,8 @@ def _headline(result: dict[str, Any]) -> dict[str, Any]:
     What holds of single tasks stays in evaluation.json: three figures a task would be dozens of columns.
     """
     short = {
-        "success_seen": "success_rate_seen",
-        "success_unseen": "success_rate_unseen",
+        "success": "success_rate_seen",
+        "unseen": "success_rate_unseen",
         "error_deg": "action_error_deg",
         "loss": "held_out_loss",
     }

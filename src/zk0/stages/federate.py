@@ -62,7 +62,7 @@ def run(root: Path, params: Params, again: str = "zk0 federate") -> None:
 
 def _code(root: Path) -> str | None:
     """Which code decides the result, as `zk0 validate` found it; None where there is no pipeline to be stale."""
-    return json.dumps(read_json(root / CODE_LOCK)["federate"]) if (root / CODE_LOCK).is_file() else None
+    return json.dumps(read_json(root / CODE_LOCK)["code"]["federate"]) if (root / CODE_LOCK).is_file() else None
 
 
 def _set_aside_other(states: Path, params: Params, code: str | None) -> None:

@@ -36,7 +36,7 @@ def run(root: Path, params: Params) -> None:
     show_checks(report["checks"])
     if not _holds(root / LOCK, lock):
         write_json(root / LOCK, lock)
-    if (root / PIPELINE).is_file() and not _holds(root / CODE_LOCK, code := Installed().digests()):
+    if (root / PIPELINE).is_file() and not _holds(root / CODE_LOCK, code := Installed().lock()):
         write_json(root / CODE_LOCK, code)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from dvc.utils.serialize import dumps_yaml, loads_yaml
 
 from zk0.errors import StageError
 from zk0.params import PARAMS_FILE
@@ -81,14 +81,14 @@ def git_remote(root: Path) -> str | None:
 
 def _lock(root: Path) -> dict[str, Any]:
     try:
-        return dict(yaml.safe_load((root / LOCK).read_text()))
+        return dict(loads_yaml((root / LOCK).read_text()))
     except FileNotFoundError as error:
         raise StageError(f"there is no {LOCK}") from error
 
 
 def _changed_since(root: Path) -> list[str]:
     """Params that dvc.lock names with other values than params.yaml."""
-    now = yaml.safe_load((root / PARAMS_FILE).read_text())
+    now = loads_yaml((root / PARAMS_FILE).read_text())
     stages = [stage for name, stage in _lock(root)["stages"].items() if name != _STAGE]
     locked = [item for stage in stages for item in stage.get("params", {}).get(str(PARAMS_FILE), {}).items()]
     return sorted({key for key, value in locked if _at(now, key) != value})
@@ -145,7 +145,7 @@ class _Repository:
             self("read-tree", self._head)
             self("add", "--update", "--", ":/")
             self("add", "--force", "--", str(PARAMS_FILE))
-            blob = self("hash-object", "-w", "--stdin", given=yaml.safe_dump(lock, sort_keys=False))
+            blob = self("hash-object", "-w", "--stdin", given=dumps_yaml(lock))
             self("update-index", "--add", "--cacheinfo", f"100644,{blob},{self('rev-parse', '--show-prefix')}{LOCK}")
             tree = self("write-tree")
             del self._environment["GIT_INDEX_FILE"]
