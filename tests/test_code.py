@@ -113,3 +113,14 @@ def test_what_python_loads_for_a_stage_is_among_what_is_followed(stage: str) -> 
     by_these = set().union(*(installed.imports(module) for module in left_out))
     unknown = loaded - installed.modules(stage) - left_out
     assert {module for module in unknown if not any(f"{name}.".startswith(f"{module}.") for name in by_these)} == set()
+
+
+def test_a_lock_that_git_holds_is_of_this_pipeline() -> None:
+    """As shipped there is none: every run writes its own. Whoever commits one has it fresh."""
+    held = subprocess.run(["git", "ls-files", "dvc.lock"], cwd=REPO, capture_output=True, text=True, check=False).stdout
+    lock = yaml.safe_load((REPO / "dvc.lock").read_text())["stages"] if held.strip() else {}
+    stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
+
+    for name, stage in lock.items():
+        outs = [*stages[name].get("outs", []), *stages[name].get("metrics", [])]
+        assert {out["path"] for out in stage.get("outs", [])} == set(outs), f"dvc.lock is stale: stage {name}"
