@@ -107,33 +107,6 @@ def test_metrics_diff_and_plots(finished: Project) -> None:
     assert "held_out_loss" in (finished.root / ".cache/plots/index.html").read_text()
 
 
-def test_experiment_with_fedprox(finished: Project) -> None:
-    """The one command of the README: another strategy, compared with the present run."""
-    params = finished.root / "params.yaml"
-    before = params.read_text()
-    try:
-        finished.run(
-            "dvc",
-            "exp",
-            "run",
-            "-n",
-            "prox",
-            "-S",
-            "federation.strategy=fedprox",
-            "-S",
-            "federation.proximal_mu=0.1",
-            timeout=580,
-        )
-        listed = finished.run("dvc", "exp", "show", "--csv").stdout
-        run = read(finished, "results/federation/run.json")
-    finally:
-        params.write_text(before)
-        finished.run("dvc", "repro", timeout=580)
-
-    assert "prox" in listed
-    assert run["params"]["federation"] | {"strategy": "fedprox", "proximal_mu": 0.1} == run["params"]["federation"]
-
-
 @pytest.mark.parametrize("missing", ["results/federation/run.json"])
 def test_report_names_what_is_missing(finished: Project, missing: str) -> None:
     path = finished.root / missing

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_support import Project, make_project
+from tests_support import REPO, Project
 
 from zk0.files import digest_file, digest_folder
 
 pytestmark = pytest.mark.services
 
 RESTORED = ("data/recordings", "data/manifests", "checkpoints", "results/federation")
+# The one command of the README: another strategy, compared with the present run.
+_FEDPROX = "dvc exp run -n prox -S federation.strategy=fedprox -S federation.proximal_mu=0.1"
 _NIGHTLY = "from flows.federate import federate; federate(start='champion', save_as_experiment=True)"
+_SHOW = "dvc exp show --only-changed --drop "
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Runs:
     remote: Path
     store: Path
     left: dict[int, dict[str, str]] = field(default_factory=dict)
+    status: list[str] = field(default_factory=list)
 
     def note(self, version: int) -> None:
         self.left[version] = digests(self.project.root)
@@ -40,37 +43,25 @@ def digests(root: Path) -> dict[str, str]:
     return {name: digest_folder(root / name) for name in RESTORED} | {"params": digest_file(root / "params.yaml")}
 
 
-def smaller(params: dict[str, Any]) -> None:
-    params["policy"]["base"] = "random:nano"
-    params["data"] |= {"sites": {"red": "sim:push-red-cube-left"}, "unseen": {}, "episodes": 2, "held_out": 0.5}
-    params["training"] |= {"local_steps": 1, "batch": 2, "warmup_steps": 0}
-    params["federation"]["rounds"] = 1
-    params["evaluation"] |= {"rollouts": 1, "max_steps": 1, "videos": 1, "loss_draws": 1}
-    params["benchmark"] |= {"steps": 1, "chunks": 1}
-
-
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    base = tmp_path_factory.mktemp("restore")
-    project = make_project(base / "project", base / "prefect")
-    made = Runs(project, base / "remote.git", base / "store")
-    project.change_params(smaller)
-    project.run("git", "commit", "-qam", "smaller")
-
-    project.run("dvc", "repro")
+def runs(finished: Project, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The finished project's `dvc repro`, a `dvc exp run` and a nightly; its files are put back as they were."""
+    base = tmp_path_factory.mktemp("remotes")
+    made = Runs(finished, base / "remote.git", base / "store")
     made.note(1)
-
-    project.run("dvc", "exp", "run", "-S", "training.learning_rate=0.001")
+    finished.run(*_FEDPROX.split(), timeout=580)
     made.note(2)
-
-    project.change_params(lambda params: params["training"].update(local_steps=2))
-    project.run("python", "-c", _NIGHTLY)
+    finished.change_params(lambda params: params["training"].update(local_steps=2))
+    finished.run("python", "-c", _NIGHTLY, timeout=580)
     made.note(3)
-
-    project.run("git", "init", "-q", "--bare", str(made.remote))
-    project.run("git", "remote", "add", "origin", str(made.remote))
-    project.run("git", "push", "-q", "origin", "HEAD")
-    yield made
+    made.status = finished.run("git", "status", "--short").stdout.splitlines()
+    finished.run("git", "checkout", "params.yaml", "dvc.lock")
+    finished.run("dvc", "checkout", "--force")
+    assert digests(finished.root) == made.left[1]
+    finished.run("git", "init", "-q", "--bare", str(made.remote))
+    finished.run("git", "remote", "add", "origin", str(made.remote))
+    finished.run("git", "push", "-q", "origin", "HEAD")
+    return made
 
 
 def test_without_remotes_it_says_what_cannot_be_brought_back(runs: Runs) -> None:
@@ -83,7 +74,7 @@ def test_without_remotes_it_says_what_cannot_be_brought_back(runs: Runs) -> None
     ]
 
 
-@pytest.mark.parametrize(("version", "name"), [(1, "fedavg-"), (2, ""), (3, "nightly-")])
+@pytest.mark.parametrize(("version", "name"), [(1, "fedavg-"), (2, "prox"), (3, "nightly-")])
 def test_a_fresh_clone_has_the_run_back(runs: Runs, tmp_path: Path, version: int, name: str) -> None:
     remote = ("dvc", "remote", "add", "--force", "--local", "--default", "backup", str(runs.store))
     runs.project.run(*remote)
@@ -107,5 +98,18 @@ def test_a_fresh_clone_has_the_run_back(runs: Runs, tmp_path: Path, version: int
 
 
 def test_a_run_leaves_nothing_uncommitted_but_the_lock_and_params(runs: Runs) -> None:
-    assert runs.project.run("git", "status", "--short").stdout.splitlines() == [" M params.yaml", "?? dvc.lock"]
+    assert runs.status == [" M dvc.lock", " M params.yaml"]
     assert [runs.shown(version)["git_dirty"] for version in (1, 2, 3)] == [False, True, True]
+
+
+def test_the_documented_tables_fit_100_columns(runs: Runs) -> None:
+    (line,) = [line for line in (REPO / "README.md").read_text().splitlines() if line.startswith(_SHOW)]
+
+    shown = runs.project.run(*shlex.split(line), "--no-pager", "--rev", "HEAD~1", COLUMNS="100").stdout
+    both = runs.project.run(*shlex.split(line), "--no-pager", "-A", COLUMNS="100").stdout
+    differences = runs.project.run("dvc", "metrics", "diff", "prox", COLUMNS="100").stdout
+
+    assert "fedavg-" in shown
+    assert all(word in both for word in ("[prox]", "[nightly-", "error_deg"))
+    assert "error_deg" in differences
+    assert max(len(row) for table in (shown, both, differences) for row in table.splitlines()) <= 100
