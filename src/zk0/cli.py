@@ -5,6 +5,7 @@ Nothing heavy is imported until a command runs, so that `zk0 --help` answers at 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -52,13 +53,19 @@ app.add_typer(site_app, name="site")
 app.add_typer(client_app, name="client")
 app.add_typer(server_app, name="server")
 
+# Stages that take long and write where the others read: two of them at once would spoil each other's files.
+_ALONE = ("prepare", "federate", "evaluate", "benchmark")
+
 
 def _run_stage(name: str, params_file: Path) -> None:
     """Load params, then the stage's module, and run it; a mendable error ends without traceback."""
+    from zk0.alone import STAGE_LOCK, alone
     from zk0.params import load_params
     from zk0.stages.running import run_stage
 
-    run_stage(name, Path.cwd(), load_params(params_file))
+    params, root = load_params(params_file), Path.cwd()
+    with alone(root / STAGE_LOCK, f"zk0 {name}") if name in _ALONE else nullcontext():
+        run_stage(name, root, params)
 
 
 @app.command(rich_help_panel="Stages")
