@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from zk0.files import digest_file, read_json, write_json
+from zk0.keys import new_digest
 
 # A file written this recently may change again without its time stamp moving, so it is not cached.
 _SETTLED_NS = 2_000_000_000
+_HEX = 2 * new_digest().digest_size  # one of another length was made by an earlier zk0
 
 
 class DigestCache:
@@ -22,8 +22,10 @@ class DigestCache:
         self._path = path
         self._changed = False
         try:
-            self._known: dict[str, list[Any]] = dict(read_json(path))
-        except (OSError, ValueError, TypeError):
+            self._known: dict[str, list[Any]] = {
+                key: known for key, known in dict(read_json(path)).items() if len(known[2]) == _HEX
+            }
+        except (OSError, ValueError, TypeError, LookupError):
             self._known = {}  # only a cache: missing or spoilt, it is built anew
 
     def __enter__(self) -> DigestCache:
@@ -35,7 +37,7 @@ class DigestCache:
 
     def digest(self, folder: Path, files: list[Path]) -> str:
         """As :func:`zk0.files.digest_folder`, over ``files`` below ``folder``."""
-        whole = xxhash.xxh3_128()
+        whole = new_digest()
         for path in files:
             whole.update(f"{path.relative_to(folder).as_posix()}\0{self._file(path)}\n".encode())
         self._forget_vanished(folder, {str(path.absolute()) for path in files})

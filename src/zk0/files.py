@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import xxhash
+
+from zk0.keys import new_digest
 
 _SIDE_BY_SIDE_BYTES = 1 << 20
 
@@ -74,16 +77,13 @@ def read_json(path: Path) -> Any:
 
 
 def digest_file(path: Path) -> str:
-    """xxh3-128 of a file's bytes, in hex."""
-    digest = xxhash.xxh3_128()
+    """BLAKE2b of a file's bytes, in hex."""
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, new_digest).hexdigest()
 
 
 def digest_parts(parts: Mapping[str, Buffer]) -> str:
-    """xxh3-128 over labelled buffers, in hex; independent of the mapping's order.
+    """xxh3-128 over labelled buffers, in hex; independent of the mapping's order. Finds accidents, not forgeries.
 
     Each is hashed by itself, large ones side by side: a core alone is slower than memory.
     """
@@ -103,8 +103,8 @@ def _hashers() -> ThreadPoolExecutor:
 
 
 def digest_folder(folder: Path) -> str:
-    """xxh3-128 over the names and contents of all files below a folder, in a fixed order."""
-    digest = xxhash.xxh3_128()
+    """BLAKE2b over the names and contents of all files below a folder, in a fixed order."""
+    digest = new_digest()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{digest_file(path)}\n".encode())
     return digest.hexdigest()

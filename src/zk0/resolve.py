@@ -7,7 +7,6 @@ lock depends on the machine or the time, so that an unchanged world writes the s
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,13 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import xxhash
-
 from zk0.data.calibration import MEASURED
 from zk0.data.sim import tasks
 from zk0.digests import DigestCache
 from zk0.files import digest_file, read_json
 from zk0.hub import hub_commit
+from zk0.keys import digest_value, new_digest
 from zk0.params import Params
 from zk0.sources import Source
 
@@ -30,7 +28,7 @@ BASE_VARIABLE = "ZK0_BASE"
 RANDOM_BASES = ("random:nano", "random:full")
 _DATASET_FOLDERS = ("meta", "data", "videos")
 _CHECKPOINT_FILES = ("config.json", "model.safetensors")
-_SIM_PACKAGES = ("so101-nexus", "mujoco")
+_SIM_PACKAGES = ("so101-nexus", "mujoco", "av")  # av brings the encoder
 _MLFLOW = re.compile(r"mlflow:(?P<model>[^/@]*)(?:/(?P<version>\d+)|@(?P<alias>[\w.-]+))")
 
 
@@ -177,7 +175,7 @@ def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, Any]
     """
     task = tasks.find_task(task_name)
     folder = Path(tasks.__file__).parent
-    code = xxhash.xxh3_128()
+    code = new_digest()
     for path in [*sorted(folder.glob("*.py")), folder.parent / "joints.py", folder.parent / "recordings.py"]:
         code.update(f"{path.name}\0{digest_file(path)}\n".encode())
     detail = {
@@ -189,7 +187,7 @@ def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, Any]
         "fps": params.data.fps,
         "packages": {package: _version(package) for package in _SIM_PACKAGES},
     }
-    return _digest_of({"name": name, **detail}), detail
+    return digest_value({"name": name, **detail}), detail
 
 
 def _version(package: str) -> str:
@@ -233,7 +231,7 @@ def _policy(base: str, params: Params, root: Path, cache: DigestCache) -> dict[s
 
 def random_digest(base: str, seed: int) -> str:
     """The digest of a policy that is drawn and not read; a run of another seed has another."""
-    return _digest_of([base, seed])
+    return digest_value([base, seed])
 
 
 def checkpoint_digest(folder: Path, base: str, cache: DigestCache) -> str:
@@ -259,7 +257,3 @@ def checkpoint_digest(folder: Path, base: str, cache: DigestCache) -> str:
 
 def _below(root: Path, text: str) -> Path:
     return root / Path(text).expanduser()
-
-
-def _digest_of(value: object) -> str:
-    return xxhash.xxh3_128(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -68,7 +68,7 @@ def test_without_outcomes_errors_are_compared_and_less_is_better(
 ) -> None:
     from zk0.stages.study import prepared
 
-    params = with_changes(small_params, {"data.held_out": 0.5})  # two held-out episodes a site, or no interval
+    params = with_changes(small_params, {"data.held_out": 0.67})  # two held-out episodes a site, or no interval
     project = prepared(tmp_path, params)
     study = replace(comparison_study, params=params, arms=(federated(), alone("cubes-0")), seeds=(1,), scenes=range(0))
     runner = Runner.of(tmp_path, project, study)

@@ -15,6 +15,7 @@ from zk0.comparison.project import StudyProject
 from zk0.comparison.runner import Job, Runner, jobs_of
 from zk0.comparison.studies import Study
 from zk0.errors import StageError
+from zk0.keys import RESULTS_VERSION
 from zk0.params import Params
 
 
@@ -73,6 +74,30 @@ def test_pieces_are_not_made_twice(
     Runner.of(study_root, project, comparison_study).run(study_params)
 
     assert files(compared) == before
+
+
+def test_pieces_of_an_earlier_state_stay_and_do_not_count(
+    tmp_path: Path,
+    project: StudyProject,
+    comparison_study: Study,
+    study_params: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runner = Runner.of(tmp_path, project, some(comparison_study, base()))
+    with monkeypatch.context() as patched:
+        patched.setattr("zk0.keys.RESULTS_VERSION", 1)
+        patched.setattr(runner_module, "RESULTS_VERSION", 1)
+        runner.run(study_params)
+    old = files(runner.folder)
+
+    runner.run(study_params)
+
+    assert "the 1 pieces that study.json named until now are of results version 1" in capsys.readouterr().out
+    assert files(runner.folder).items() > old.items()
+    (now,) = runner.folder.record().arms[0].files.values()
+    assert now not in old and runner.folder.record().results_version == RESULTS_VERSION
+    assert json.loads((runner.folder.folder / "study-results-1.json").read_text())["results_version"] == 1
 
 
 def test_a_stop_costs_one_piece(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from manifests import anew
 
 from zk0.data.dataset import open_dataset
 from zk0.data.frames import ACTION, STATE, Frames, from_episodes
@@ -121,7 +122,7 @@ def test_clips_are_the_episodes(prepared: Path, manifest: Manifest) -> None:
 
 
 def test_clip_with_other_times_is_another(tmp_path: Path, recorded: Path, manifest: Manifest) -> None:
-    """Numbers and video may be the same while other pictures belong to the frames."""
+    """Numbers and video may be the same while other pictures belong to the frames; `zk0 prepare` takes it anew."""
     shutil.copytree(recorded, tmp_path / "cubes")
     moved = manifest.model_copy(update={"root": "cubes"})
     before = load_frames(moved, tmp_path, moved.train_episodes, 0).clips()
@@ -133,7 +134,9 @@ def test_clip_with_other_times_is_another(tmp_path: Path, recorded: Path, manife
     column = pa.array(times, type=table.schema.field("timestamp").type)
     pq.write_table(table.set_column(table.column_names.index("timestamp"), "timestamp", column), path)
 
-    after = load_frames(moved, tmp_path, moved.train_episodes, 0).clips()
+    with pytest.raises(DataError, match=f"episode {before[1].episode} of .* has changed since `zk0 prepare`"):
+        load_frames(moved, tmp_path, moved.train_episodes, 0)
+    after = load_frames(anew(moved, tmp_path), tmp_path, moved.train_episodes, 0).clips()
 
     assert after[0] == before[0] and after[1].digests[TOP] != before[1].digests[TOP]
 
@@ -147,7 +150,7 @@ def test_limit_counts_the_bytes_of_all_images(prepared: Path, manifest: Manifest
 
 
 def test_cameras_go_by_the_policys_names(prepared: Path, manifest: Manifest) -> None:
-    renamed = manifest.model_copy(update={"camera_sources": {"observation.images.camera1": WRIST}})
+    renamed = anew(manifest.model_copy(update={"camera_sources": {"observation.images.camera1": WRIST}}), prepared)
     episode = manifest.held_out_episodes
     own = load_frames(manifest, prepared, episode, PLENTY).images.read(WRIST, np.array([2]))
 

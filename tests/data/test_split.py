@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +37,17 @@ def test_same_seed_same_parts(scheme: str) -> None:
 
 
 def test_equal_parts_differ_by_one_episode_at_most() -> None:
-    assert [len(part) for part in split("equal", sites=3)] == [14, 13, 13]
+    assert sorted(len(part) for part in split("equal", sites=3)) == [13, 13, 14]
+
+
+def test_equal_parts_go_on_where_they_were_when_a_dataset_grows() -> None:
+    params = PartitionParams(scheme="equal", sites=3)
+
+    def dealt(count: int) -> dict[int, int]:
+        parts = partition(EPISODES[:count], TASKS[:count], params, np.random.default_rng(1))
+        return {episode: site for site, part in enumerate(parts) for episode in part}
+
+    assert all(dealt(count).items() <= dealt(40).items() for count in range(6, 40))
 
 
 def test_sizes_grow_apart_as_alpha_falls() -> None:
@@ -79,7 +88,7 @@ def test_each_task_goes_to_one_site() -> None:
     ("scheme", "sites", "said"),
     [
         ("by-task", 5, "partition 4 would get 0 of 40 episodes and needs two; lower data.partition.sites"),
-        ("equal", 30, "partition 10 would get 1 of 40 episodes and needs two"),
+        ("equal", 30, r"partition \d+ would get 1 of 40 episodes and needs two"),
         ("sizes", 20, r"would get [01] of 40 episodes"),
     ],
 )
@@ -88,27 +97,70 @@ def test_site_without_two_episodes_is_refused(scheme: str, sites: int, said: str
         split(scheme, sites=sites, alpha=0.2)
 
 
-@pytest.mark.parametrize(
-    ("count", "share", "held_out"), [(10, 0.2, 2), (10, 0.01, 1), (10, 0.99, 9), (2, 0.5, 1), (2, 0.9, 1), (7, 0.25, 2)]
-)
-def test_share_is_held_out_but_at_least_one_stays_on_each_side(count: int, share: float, held_out: int) -> None:
-    episodes = EPISODES[:count]
-
-    train, kept = hold_out(episodes, share, np.random.default_rng(1))
-
-    assert len(kept) == held_out
-    assert sorted(train + kept) == episodes
-    assert train == sorted(train) and kept == sorted(kept)
+def motions(count: int, of: int = 0) -> dict[int, str]:
+    return {number: f"dataset {of}, episode {number}" for number in range(count)}
 
 
-def test_held_out_episodes_are_drawn_by_the_seed() -> None:
-    def draw(seed: int) -> Any:
-        return hold_out(EPISODES, 0.2, np.random.default_rng(seed))
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])
+def test_share_is_held_out_on_average_and_no_side_is_empty(share: float) -> None:
+    counts = []
+    for of in range(200):
+        for count in (2, 3, 30):
+            train, held_out = hold_out(motions(count, of), share, seed=1)
+            assert train and held_out and sorted(train + held_out) == list(range(count))
+            assert train == sorted(train) and held_out == sorted(held_out)
+        counts.append(len(held_out))
 
-    assert draw(1) == draw(1)
-    assert draw(1) != draw(2)
+    assert np.mean(counts) == pytest.approx(max(1.0, 29 * share), abs=0.7)
 
 
-def test_single_episode_cannot_be_split() -> None:
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.9])
+def test_nothing_trained_on_is_ever_held_out_while_a_dataset_grows(share: float) -> None:
+    for of in range(60):
+        trained: set[int] = set()
+        for count in range(2, 40):
+            train, held_out = hold_out(motions(count, of), share, seed=1)
+            assert trained.isdisjoint(held_out)
+            trained |= set(train)
+
+
+def test_what_is_left_out_or_deleted_moves_no_other() -> None:
+    """Deleted ones also give their numbers to those that follow."""
+    train, held_out = hold_out(motions(40), 0.2, seed=1)
+    gone = {train[3], held_out[0]}
+    rest = [motion for number, motion in motions(40).items() if number not in gone]
+    sides = {motion: number in held_out for number, motion in motions(40).items()}
+
+    left = hold_out(motions(40), 0.2, seed=1, left_out=gone)
+    _, deleted = hold_out(dict(enumerate(rest)), 0.2, seed=1)
+
+    assert left == ([e for e in train if e not in gone], [e for e in held_out if e not in gone])
+    assert {motion: number in deleted for number, motion in enumerate(rest)}.items() <= sides.items()
+
+
+def test_side_that_is_left_out_as_a_whole_is_named() -> None:
+    train, held_out = hold_out(motions(10), 0.2, seed=1)
+
+    with pytest.raises(DataError, match=r"leaves no held-out episode of \[.*\]; keep one of them, or record more"):
+        hold_out(motions(10), 0.2, seed=1, left_out=held_out)
+    with pytest.raises(DataError, match=r"leaves no training episode of"):
+        hold_out(motions(10), 0.2, seed=1, left_out=train)
+
+
+def test_copies_of_an_episode_lie_on_one_side() -> None:
+    for of in range(40):
+        twice = {number: f"{of}, {number % 5}" for number in range(10)}
+        train, held_out = hold_out(twice, 0.3, seed=1)
+        assert {number % 5 for number in train}.isdisjoint(number % 5 for number in held_out)
+
+
+def test_another_seed_holds_out_others() -> None:
+    assert hold_out(motions(40), 0.2, seed=1) == hold_out(motions(40), 0.2, seed=1)
+    assert hold_out(motions(40), 0.2, seed=1) != hold_out(motions(40), 0.2, seed=2)
+
+
+def test_what_cannot_be_split() -> None:
     with pytest.raises(DataError, match=r"1 episode cannot be split .* record at least two"):
-        hold_out([5], 0.5, np.random.default_rng(1))
+        hold_out({5: "a"}, 0.5, seed=1)
+    with pytest.raises(DataError, match=r"all 2 episodes are the same one"):
+        hold_out({0: "a", 1: "a"}, 0.5, seed=1)

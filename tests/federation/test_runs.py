@@ -32,6 +32,7 @@ from zk0.federation.site import forget, open_site, warm_policy
 from zk0.federation.state import RoundState
 from zk0.files import read_json, write_json
 from zk0.params import Params
+from zk0.params.training import TrainingParams
 from zk0.policy.checkpoint import Stats, load_checkpoint
 from zk0.policy.trainable import digest_tensors, trainable_tensors
 
@@ -166,7 +167,7 @@ def test_cameras_the_policy_does_not_know_are_refused(project: Path, quick: Para
     ("change", "same"),
     [
         ({"seed": 2}, False),
-        ({"threads": 1}, False),
+        ({"threads": 2}, False),
         ({"training": {"batch": 3}}, False),
         ({"federation": {"rounds": 3}}, False),
         ({"federation": {"fraction": 0.5}}, False),
@@ -189,6 +190,26 @@ def test_run_is_another_when_its_model_would_be(small_params: Params, change: di
     assert (config_digest(Params.model_validate(content), "base", manifests) == before) is same
     assert config_digest(small_params, "other", manifests) != before
     assert config_digest(small_params, "base", manifests[::-1]) != before
+
+
+def test_key_counts_the_state_of_zk0_and_no_param_that_is_off(
+    small_params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A section with one more param, at its default and not, and another number of the results' version."""
+
+    class Later(TrainingParams):
+        swing: float = 0.0
+
+    def later(**more: Any) -> str:
+        training = Later(**small_params.training.model_dump(), **more)
+        return config_digest(small_params.model_copy(update={"training": training}), "base", [])
+
+    now = config_digest(small_params, "base", [])
+    assert later() == later(swing=0.0) == now != later(swing=0.1)
+    monkeypatch.setattr("zk0.__version__", "9.9.9")
+    assert config_digest(small_params, "base", []) == now
+    monkeypatch.setattr("zk0.keys.RESULTS_VERSION", 99)
+    assert config_digest(small_params, "base", []) != now
 
 
 def test_sites_data_is_loaded_once(prepared: Path) -> None:

@@ -124,7 +124,7 @@ def test_features_may_lie_on_another_disk(
     monkeypatch.setenv("ZK0_FEATURES", str(tmp_path / "fast"))
     zk0("features", "build")
 
-    assert usage(tmp_path / "fast") and not (project / ".cache").exists()
+    assert usage(tmp_path / "fast") and not (project / ".cache" / "features").exists()
 
 
 def test_build_refuses_when_features_are_off(project: Path, params_content: dict[str, Any]) -> None:

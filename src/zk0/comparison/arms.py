@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from zk0.names import nearest_hint
@@ -73,16 +73,11 @@ class Arm:
         return with_changes(params, self.changes) if self.changes else params
 
     def key(self) -> dict[str, Any]:
-        """All that decides the model, for a digest; not what it is called."""
-        return {
-            "kind": self.kind,
-            "site": self.site,
-            "budget": self.budget,
-            "changes": dict(self.changes),
-            "share": self.share,
-            "attack": self.attack,
-            "own_task_only": self.own_task_only,
-        }
+        """All that decides the model, for a digest, as far as it is not the default; not what it is called."""
+        named = ("name", "about")
+        plain = Arm("", self.kind, "")
+        told = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in named}
+        return {name: value for name, value in told.items() if name == "kind" or value != getattr(plain, name)}
 
 
 def site_names(data: DataParams) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from zk0.comparison.project import StudyProject
+from zk0.data.clips import motion_of
 from zk0.data.manifest import Manifest
 from zk0.errors import StageError
 from zk0.evaluation.held_out import episode_errors, held_out_loss, mean_error
@@ -20,9 +21,9 @@ _SIDE_BY_SIDE = 25
 
 
 def refuse_leakage(trained: Sequence[tuple[Manifest, Sequence[int]]], judged: Sequence[Manifest]) -> None:
-    """Refuse to judge a model on an episode that it was trained on, by the episodes' digests.
+    """Refuse to judge a model on an episode that it was trained on, by the digests of the episodes' motion.
 
-    So also a copy under another name or in another dataset is found.
+    So also a copy under another name, in another dataset or with other videos is found.
 
     Args:
         trained: Manifests, and which of their episodes were trained on.
@@ -31,10 +32,12 @@ def refuse_leakage(trained: Sequence[tuple[Manifest, Sequence[int]]], judged: Se
     Raises:
         StageError: Names both sites and episodes.
     """
-    seen = {manifest.episode_digests[e]: (manifest.site, e) for manifest, episodes in trained for e in episodes}
+    seen = {
+        motion_of(manifest.episode_digests[e]): (manifest.site, e) for manifest, episodes in trained for e in episodes
+    }
     for manifest in judged:
         for episode in manifest.held_out_episodes:
-            if (found := seen.get(manifest.episode_digests[episode])) is not None:
+            if (found := seen.get(motion_of(manifest.episode_digests[episode]))) is not None:
                 raise StageError(
                     f"leakage: held-out episode {episode} of '{manifest.site}' is the same as episode {found[1]} of "
                     f"'{found[0]}', which was trained on; remove the copy from one of the two sources"

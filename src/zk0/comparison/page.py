@@ -13,6 +13,7 @@ from zk0.comparison.verdicts import MARGIN, comparison_verdicts, robustness_verd
 from zk0.errors import StageError
 from zk0.evaluation.paired import Difference
 from zk0.files import write_text
+from zk0.keys import RESULTS_VERSION
 from zk0.reporting.format import machine
 
 PAGE = Path("docs/RESULTS.md")
@@ -63,7 +64,7 @@ def write_page(root: Path) -> list[Path]:
     results = [result for result in results if result.arms and not result.record.quick]
     if not results:
         raise StageError(f"{root / STUDIES} holds no piece of any study; `zk0 study comparison` makes them")
-    parts, written = [_HEAD], list[Path]()
+    parts, written = [_HEAD, *_state(results)], list[Path]()
     for result in sorted(results, key=_place):
         text, files = section(root, result)
         parts += text
@@ -74,6 +75,20 @@ def write_page(root: Path) -> list[Path]:
         stale.unlink()
     write_text(root / PAGE, "\n\n".join(parts))
     return [*written, root / PAGE]
+
+
+def _state(results: list[StudyResult]) -> list[str]:
+    """Which figures are of an earlier state of zk0."""
+    versions = sorted({result.record.results_version for result in results})
+    if versions == [RESULTS_VERSION]:
+        return []
+    old = [f"{n}" for n in versions if n != RESULTS_VERSION]
+    told = [f"`{r.record.name}`" for r in sorted(results, key=_place) if r.record.results_version != RESULTS_VERSION]
+    return [
+        f"**Figures of an earlier state.** {', '.join(told)}: results version {' and '.join(old)}, before the changes "
+        f"that made it {RESULTS_VERSION} ([comparison.md](comparison.md#pieces) says which). They stand as they were "
+        "measured; run again they would differ."
+    ]
 
 
 def section(root: Path, result: StudyResult) -> Section:

@@ -1,7 +1,7 @@
 """Pieces of a study on disk: one arm, one training seed, one JSON file that is there as a whole or not at all.
 
 ``results/studies/NAME/study.json`` says which arms, seeds and scenes belong together and which file is whose;
-files of other params may lie beside them and do not count.
+files of other params, or of an earlier state of zk0, may lie beside them and do not count.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ class StudyRecord(_Stored):
         scenes: First scene seed and number of scenes.
         arms: In the order in which they are shown.
         params: The params that all arms share; paths as they were written.
+        results_version: The state of zk0 that its pieces are of, see :data:`zk0.keys.RESULTS_VERSION`.
     """
 
     name: str
@@ -114,6 +115,7 @@ class StudyRecord(_Stored):
     scenes: tuple[int, int]
     arms: tuple[ArmRecord, ...]
     params: dict[str, Any]
+    results_version: int = 1
 
 
 @dataclass(frozen=True)
@@ -153,9 +155,19 @@ class StudyFolder:
         """Keep a piece."""
         write_json(self.folder / "pieces" / file, piece.model_dump(mode="json"))
 
-    def describe(self, record: StudyRecord) -> None:
-        """Say what belongs together."""
+    def describe(self, record: StudyRecord) -> StudyRecord | None:
+        """Say what belongs together.
+
+        Returns:
+            What did so before, where that is of another state of zk0: it is kept beside, and its pieces stay.
+        """
+        before = self.record() if (self.folder / RECORD).exists() else None
+        if before is not None and before.results_version != record.results_version:
+            (self.folder / RECORD).rename(self.folder / f"study-results-{before.results_version}.json")
+        else:
+            before = None
         write_json(self.folder / RECORD, record.model_dump(mode="json"))
+        return before
 
     def record(self) -> StudyRecord:
         """What belongs together.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,22 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
-from zk0 import __version__
 from zk0.comparison.arms import FEDERATED, Arm, arm_named
 from zk0.comparison.evaluate import judge, refuse_leakage
 from zk0.comparison.federated import federate
-from zk0.comparison.pieces import STUDIES, ArmRecord, Piece, StudyFolder, StudyRecord
+from zk0.comparison.pieces import RECORD, STUDIES, ArmRecord, Piece, StudyFolder, StudyRecord
 from zk0.comparison.pooled import plan_of, train_in_one_place
 from zk0.comparison.project import StudyProject, first_episodes
 from zk0.comparison.studies import Study
 from zk0.comparison.trained import Cost, Trained
-from zk0.console import progress_bar
+from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest
 from zk0.environment import machine, versions
 from zk0.errors import StageError
 from zk0.federation.run import config_digest
+from zk0.keys import RESULTS_VERSION, counted, key_of
 from zk0.params import Params
 
 _MODELS = "models"
@@ -98,7 +95,13 @@ class Runner:
             StageError: Leakage, an arm that fails, or Ctrl-C; what is complete is kept.
         """
         jobs = jobs_of(self.study, only)
-        self.folder.describe(self._record(params_as_written))
+        if (before := self.folder.describe(self._record(params_as_written))) is not None:
+            console.print(
+                f"the {sum(len(arm.files) for arm in before.arms)} pieces that {RECORD} named until now are of results "
+                f"version {before.results_version}, and this is {RESULTS_VERSION}: they stay where they are and no "
+                "longer count",
+                markup=False,
+            )
         pieces: list[Piece] = []
         with progress_bar() as bar:
             line = bar.add_task(self.study.name, total=len(jobs))
@@ -162,7 +165,7 @@ class Runner:
             {
                 "arm": job.arm.name,
                 "seed": job.seed,
-                "digest": _digest(self._piece_key(job)),
+                "digest": key_of(self._piece_key(job)),
                 "steps": trained.cost.steps,
                 "samples": trained.cost.samples,
                 "train_s": trained.cost.seconds,
@@ -204,15 +207,14 @@ class Runner:
         """All that decides a model."""
         params = self._params(job)
         if job.arm.kind == "base":
-            return {"version": __version__, "threads": params.threads, "base": self.project.base[1]}
+            return {"threads": params.threads, "base": self.project.base[1]}
         manifests = [manifest.summary() for manifest in self.project.sites]
         more: dict[str, Any] = {}
         if params.privacy.mode != "off":  # its budget decides when a federation ends
-            more["privacy"] = params.privacy.model_dump()
+            more["privacy"] = counted(params.privacy)
         if job.arm.starts_from:
             more |= {"start": self._model_key(self._before(job)), "personal_steps": params.study.personal_steps}
         return {
-            "version": __version__,
             "config": config_digest(params, self.project.base[1], manifests),
             "arm": job.arm.key(),
             **more,
@@ -232,7 +234,7 @@ class Runner:
         }
 
     def _stem(self, job: Job, key: dict[str, Any]) -> str:
-        return f"{job.arm.slug}-seed{job.seed}-{_digest(key)[:8]}"
+        return f"{job.arm.slug}-seed{job.seed}-{key_of(key)[:8]}"
 
     def _file(self, job: Job) -> str:
         return f"{self._stem(job, self._piece_key(job))}.json"
@@ -249,6 +251,7 @@ class Runner:
             arms.append(ArmRecord(**told, files={seed: self._file(Job(arm, seed)) for seed in seeds}))
         return StudyRecord(
             name=study.name,
+            results_version=RESULTS_VERSION,
             title=study.title,
             about=study.about,
             command=study.command,
@@ -258,7 +261,3 @@ class Runner:
             arms=tuple(arms),
             params=params.model_dump(mode="json"),
         )
-
-
-def _digest(key: dict[str, Any]) -> str:
-    return xxhash.xxh3_64_hexdigest(json.dumps(key, sort_keys=True).encode())

@@ -1,14 +1,16 @@
-"""What identifies an episode's pictures: a digest of its encoded video packets.
+"""What identifies an episode: a digest of its numbers and words, and one of its encoded video packets.
 
 LeRobot v3 keeps many episodes in one video file and appends new ones by stream copy, so a file's
-digest changes whenever a dataset grows. An episode's own packets stay the same bytes: what was
-computed from its pictures is still good then, and is not once they were recorded again. (Only the
-first episode of an H.264 file changes once, when the second is appended: the container's parameter
-sets are then repeated among the packets.) Packets are read but not decoded.
+digest changes whenever a dataset grows. An episode's own packets show the same bytes, apart from the
+parameter sets that a stream copy repeats among them (:mod:`zk0.data.parameter_sets`): what was found
+out about an episode is still good when others were recorded, and is not once it was recorded again.
+Packets are read but not decoded.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import av
@@ -16,12 +18,42 @@ import numpy as np
 import xxhash
 
 from zk0.data.dataset import DatasetFolder
+from zk0.data.parameter_sets import ParameterSets
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
+from zk0.keys import new_digest
+
+CLIPS = Path(".cache/clips")  # below a project's folder: what is known of the videos that its sites train on
+_FORM = "2"  # raise it when a clip's digest is made in another way
+
+
+def identity(dataset: DatasetFolder, episode: int, cameras: Iterable[str], memo: Path | None = None) -> str:
+    """``MOTION.PICTURES``: BLAKE2b of an episode's states, actions and words, and of what it shows when.
+
+    Args:
+        dataset: The recording.
+        episode: Index.
+        cameras: Those that count, by the dataset's own names.
+        memo: As for :func:`clip_digest`.
+
+    Raises:
+        DataError: As :func:`clip_digest`.
+    """
+    start, stop = dataset.rows.bounds[episode]
+    shown = np.rint(dataset.rows.timestamps[start:stop] * float(dataset.info["fps"])).astype("<i8")
+    pictures = new_digest(shown.tobytes())
+    for camera in sorted(cameras):
+        pictures.update(f"\0{camera}\0{clip_digest(dataset, episode, camera, memo)}".encode())
+    return f"{dataset.episode_digest(episode)}.{pictures.hexdigest()}"
+
+
+def motion_of(identity: str) -> str:
+    """The first half: equal in copies that were encoded anew, or whose cameras have other names."""
+    return identity.partition(".")[0]
 
 
 def clip_digest(dataset: DatasetFolder, episode: int, camera: str, memo: Path | None = None) -> str:
-    """xxh3-128 over the encoded packets of one episode and camera, in hex.
+    """BLAKE2b over the encoded packets of one episode and camera, in hex.
 
     One pass over a video file gives the digests of all its episodes. They are kept in the process,
     and in ``memo`` under the file's path, size, time and inode: a file that has not changed since
@@ -49,12 +81,13 @@ def _known(
 ) -> dict[int, str]:
     """The digests of a file's episodes: from the memo, or read and put there."""
     spans = dataset.files[camera, path]
-    note = memo / f"{xxhash.xxh3_128_hexdigest(repr((seen, spans)).encode())}.json" if memo else None
+    note = memo / f"{xxhash.xxh3_128_hexdigest(repr((_FORM, seen, spans)).encode())}.json" if memo else None
     if note is not None and note.exists():
         return {int(episode): str(digest) for episode, digest in read_json(note).items()}
     digests = _read(path, spans, 0.5 / float(dataset.info["fps"]))
     if note is not None:
-        write_json(note, {str(episode): digest for episode, digest in digests.items()})
+        with suppress(OSError):  # only a memo: where nothing can be written, the file is read again
+            write_json(note, {str(episode): digest for episode, digest in digests.items()})
     return digests
 
 
@@ -62,26 +95,29 @@ def _read(path: Path, spans: list[tuple[int, float, float]], margin_s: float) ->
     """Episode to the digest of its packets; empty where it has none. Episodes may show the same stretch."""
     stretches = sorted({(start, end) for _, start, end in spans})
     starts = np.array([start for start, _ in stretches]) - margin_s
-    digests = [xxhash.xxh3_128() for _ in stretches]
-    counts = [0] * len(stretches)
+    digests = [new_digest() for _ in stretches]
+    told: list[bytes | None] = [None] * len(stretches)
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             codec = stream.codec_context
+            sets = ParameterSets(codec.name, codec.extradata)
             for digest in digests:
                 digest.update(f"{codec.name} {codec.width} {codec.height} {codec.pix_fmt}\0".encode())
             for packet in container.demux(stream):
                 if packet.pts is None or packet.size == 0:
                     continue
-                time_s = packet.pts * float(stream.time_base or 0)
+                time_s, pictures = packet.pts * float(stream.time_base or 0), sets.pictures(bytes(packet))
                 index = int(np.searchsorted(starts, time_s, side="right")) - 1
                 if index >= 0 and time_s < stretches[index][1] - margin_s:
-                    digests[index].update(memoryview(packet))  # type: ignore[arg-type]
-                    counts[index] += 1
+                    if sets.in_force != told[index]:
+                        told[index] = sets.in_force
+                        digests[index].update(sets.in_force)
+                    digests[index].update(pictures)
     except (av.error.FFmpegError, IndexError) as error:
         raise DataError(f"{path}: video is unreadable: {error}") from error
     found = {
-        stretch: digest.hexdigest() if count else ""
-        for stretch, digest, count in zip(stretches, digests, counts, strict=True)
+        stretch: "" if began is None else digest.hexdigest()
+        for stretch, digest, began in zip(stretches, digests, told, strict=True)
     }
     return {episode: found[start, end] for episode, start, end in spans}

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
-import xxhash
 from lerobot.datasets.io_utils import load_tasks
 from lerobot.datasets.video_utils import decode_video_frames
 
 from zk0.data.formats import read_info
 from zk0.data.frames import ACTION, IMAGES, STATE
 from zk0.errors import DataError
+from zk0.keys import new_digest
 
 _COLUMNS = [STATE, ACTION, "episode_index", "frame_index", "task_index", "timestamp"]
 _CHANNELS_LAST, _CHANNELS_FIRST = ("height", "width", "channels"), ("channels", "height", "width")
@@ -158,9 +158,9 @@ class DatasetFolder:
         return {STATE: self.rows.states, ACTION: self.rows.actions}[feature]
 
     def episode_digest(self, episode: int) -> str:
-        """xxh3 over an episode's states, actions and task sentences."""
+        """BLAKE2b over an episode's states, actions and task sentences."""
         start, stop = self.rows.bounds[episode]
-        digest = xxhash.xxh3_128()
+        digest = new_digest()
         for values in (self.rows.states, self.rows.actions):
             digest.update(np.ascontiguousarray(values[start:stop]).tobytes())
         digest.update("\n".join(self.task_names[int(i)] for i in self.rows.tasks[start:stop]).encode())

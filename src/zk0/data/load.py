@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xxhash
 
-from zk0.data.clips import clip_digest
+from zk0.data.clips import CLIPS, clip_digest, identity
 from zk0.data.dataset import DatasetFolder, open_dataset
 from zk0.data.frames import Frames
 from zk0.data.manifest import Manifest
@@ -105,9 +105,10 @@ def load_frames(manifest: Manifest, root: Path, episodes: Sequence[int], decoded
     """
     dataset = dataset_of(manifest, root)
     rows = dataset.rows
-    wanted = sorted(set(episodes))
+    wanted, cameras = sorted(set(episodes)), manifest.camera_sources.values()
     for episode in wanted:
-        if episode not in rows.bounds or dataset.episode_digest(episode) != manifest.episode_digests[episode]:
+        known = manifest.episode_digests[episode]
+        if episode not in rows.bounds or identity(dataset, episode, cameras, root / CLIPS) != known:
             raise DataError(
                 f"partition '{manifest.site}': episode {episode} of {dataset.root} is missing or has changed since "
                 "`zk0 prepare`; run it again"

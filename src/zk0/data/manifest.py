@@ -28,7 +28,8 @@ class Manifest(BaseModel):
         repo_id: The dataset's name for LeRobot.
         cameras: Image features as the policy names them.
         camera_sources: Those names to the dataset's own.
-        episode_digests: Episode index to a digest of its states, actions and task, as recorded.
+        episode_digests: Episode index to what identifies it: states, actions and words as recorded, and the pictures of
+            the cameras that are used; see :func:`zk0.data.clips.identity`.
         fps: Frames per second of what is taken: the recording's, divided by ``every``.
         every: One frame in so many is taken.
         convention: How the recording's joint values are written.

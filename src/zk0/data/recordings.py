@@ -31,8 +31,10 @@ from zk0.seeding import derive_seed
 
 IMAGE_SIZE = 96
 # H.264 decodes fastest of the common codecs, and a key frame every two frames makes random
-# access cheap; at this size neither costs much disk.
-_ENCODER = {"vcodec": "h264", "g": 2, "crf": 18}
+# access cheap; at this size neither costs much disk. x264's macroblock tree reads memory that it
+# has not written, so with it the pictures of one seed depend on what the process did before; over
+# two frames there is nothing for it to look ahead to.
+ENCODER: dict[str, Any] = {"vcodec": "h264", "g": 2, "crf": 18, "extra_options": {"mbtree": 0}}
 
 
 def features(image_size: int) -> dict[str, dict[str, Any]]:
@@ -66,7 +68,7 @@ def record_dataset(
         folder: Replaced as a whole once everything is written.
         repo_id: Name noted in the dataset.
         episodes: Successful demonstrations to keep.
-        seed: First scene seed; the same seed records the same states and actions.
+        seed: First scene seed; the same seed records the same states, actions and pictures.
         noise: Disturbance while recording, as a share of the expert's largest step.
         image_size: Pixels of both cameras.
         progress: Called after each episode.
@@ -83,8 +85,9 @@ def record_dataset(
             robot_type=ROBOT_TYPE,
             use_videos=True,
             video_backend="pyav",
-            rgb_encoder=RGBEncoderConfig(**_ENCODER),
+            rgb_encoder=RGBEncoderConfig(**ENCODER),
             streaming_encoding=True,
+            encoder_queue_maxsize=0,  # no limit: a full queue drops frames, and an episode comes all at once
             encoder_threads=1,
         )
         try:

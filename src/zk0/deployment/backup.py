@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from zk0 import __version__
 from zk0.deployment.config import CONFIG
 from zk0.deployment.local import RUN
@@ -27,7 +29,7 @@ from zk0.params import PARAMS_FILE
 from zk0.tracking import ARTIFACTS, DATABASE
 
 _CONTENTS = "backup.json"
-_FORMAT = 1
+_FORMAT = 2  # 1 had xxh3 for digests; its backups are still read
 _FOLDERS = (SECURITY, Path("state"), ARTIFACTS)
 _FILES = (PARAMS_FILE, CONFIG, GATEWAY_FILE, Path("sources.lock.json"), Path("dvc.lock"))
 # Waiting replies and locks are of no use later; a credential store is made anew from the token.
@@ -149,12 +151,17 @@ def _check(file: Path, staged: Path) -> None:
         contents = read_json(staged / _CONTENTS)
     except (FileNotFoundError, ValueError) as error:
         raise StageError(f"{file} is no backup of `zk0 backup`: it holds no readable {_CONTENTS}") from error
-    if contents.get("format") != _FORMAT:
-        raise StageError(f"{file} is of backup format {contents.get('format')}, and this zk0 reads {_FORMAT}")
+    if contents.get("format") not in (1, _FORMAT):
+        raise StageError(f"{file} is of backup format {contents.get('format')}, and this zk0 reads 1 and {_FORMAT}")
+    digest = digest_file if contents["format"] == _FORMAT else _digest_of_format_1
     (staged / _CONTENTS).unlink()
-    found = {str(path.relative_to(staged)): digest_file(path) for path in _files(staged)}
+    found = {str(path.relative_to(staged)): digest(path) for path in _files(staged)}
     if changed := sorted(name for name in found | contents["files"] if found.get(name) != contents["files"].get(name)):
         raise StageError(f"{file} is damaged: {', '.join(changed[:5])} are not what was backed up; use another copy")
+
+
+def _digest_of_format_1(path: Path) -> str:
+    return xxhash.xxh3_128_hexdigest(path.read_bytes())
 
 
 def _moves(staged: Path) -> list[Path]:

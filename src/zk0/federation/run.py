@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from flwr.serverapp import Grid
 
-from zk0 import __version__
 from zk0.environment import machine, versions
 from zk0.environment.revision import revision
 from zk0.federation.fit import check_alike, check_cameras
@@ -27,28 +25,27 @@ from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.strategy import check_enough, cost
 from zk0.files import digest_folder, read_json, write_json, write_text
+from zk0.keys import counted, key_of
 from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
 
 
 def config_digest(params: Params, base_digest: str, manifests: list[dict[str, Any]]) -> str:
     """16 hex digits that change when anything that decides the global model changes."""
-    federation = params.federation.model_dump(exclude={"timeout_s", "min_replies"})
     content = {
-        "version": __version__,
         "seed": params.seed,
         "threads": params.threads,
-        "policy": params.policy.model_dump(exclude={"base"}),
+        "policy": counted(params.policy, {"base"}),
         "base": base_digest,
-        "features": params.features.model_dump(exclude={"ahead"}),
-        "training": params.training.model_dump(),
-        "federation": federation,
+        "features": counted(params.features, {"ahead"}),
+        "training": counted(params.training),
+        "federation": counted(params.federation, {"timeout_s", "min_replies"}),
         "evaluation": {"loss_draws": params.evaluation.loss_draws},
         "data": [manifest["digest"] for manifest in manifests],
     }
     if params.privacy.mode != "off":  # a larger budget goes on with the same run, and with what it spent
-        content["privacy"] = params.privacy.model_dump(exclude={"target_epsilon", "delta"})
-    return xxhash.xxh3_64_hexdigest(json.dumps(content, sort_keys=True).encode())
+        content["privacy"] = counted(params.privacy, {"target_epsilon", "delta"})
+    return key_of(content)
 
 
 def run_federation(

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import xxhash
-
 from zk0.console import console
 from zk0.data.cameras import check_alike
+from zk0.data.clips import CLIPS, identity
 from zk0.data.dataset import DatasetFolder
 from zk0.data.hub import fetch_dataset
 from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, write_manifest
@@ -20,6 +19,7 @@ from zk0.data.split import hold_out, partition
 from zk0.data.survey import Survey, check_robots, survey
 from zk0.errors import DataError
 from zk0.files import read_json, write_json, write_text
+from zk0.keys import digest_value
 from zk0.params import Params
 from zk0.seeding import numpy_rng
 from zk0.sources import Source
@@ -121,7 +121,11 @@ def _site_manifests(root: Path, params: Params, surveys: Mapping[str, Survey]) -
         dealt = partition(surveys[name].episodes, tasks, params.data.partition, rng)
         parts = [(f"{name}-{number}", name, part) for number, part in enumerate(dealt)]
     for number, (site, name, episodes) in enumerate(parts):
-        train, held_out = hold_out(episodes, params.data.held_out, numpy_rng(params.seed, "held-out", site))
+        motions = {episode: surveys[name].dataset.episode_digest(episode) for episode in episodes}
+        try:
+            train, held_out = hold_out(motions, params.data.held_out, params.seed)
+        except DataError as error:
+            raise DataError(f"site '{site}': {error}") from error
         manifests.append(_manifest(root, surveys[name], site, number, "site", train, held_out))
     return manifests
 
@@ -137,14 +141,13 @@ def _manifest(
 ) -> Manifest:
     dataset, cameras, every = source.dataset, dict(source.cameras.sources), source.every
     bounds = {episode: dataset.rows.bounds[episode] for episode in [*train, *held_out]}
-    digests = {episode: dataset.episode_digest(episode) for episode in bounds}
+    digests = {episode: identity(dataset, episode, cameras.values(), root / CLIPS) for episode in bounds}
     tasks = Counter(
         dataset.task_names[int(t)] for start, stop in bounds.values() for t in dataset.rows.tasks[start:stop]
     )
-    content: tuple[Any, ...] = (site, role, sorted(digests.items()), train, held_out, sorted(cameras.items()))
+    content: list[Any] = [site, role, sorted(digests.items()), train, held_out, sorted(cameras.items())]
     if every > 1 or source.joints.map is not None:
-        content += (every, source.joints.map)
-    whole = xxhash.xxh3_128(repr(content).encode()).hexdigest()
+        content += [every, source.joints.map and source.joints.map.model_dump(mode="json")]
     inside = dataset.root.is_relative_to(root)
 
     def frames(episodes: list[int]) -> int:
@@ -170,7 +173,7 @@ def _manifest(
         train_frames=frames(train),
         held_out_frames=frames(held_out),
         episode_digests=digests,
-        digest=whole,
+        digest=digest_value(content),
         every=every,
         convention=source.joints.convention,
         joint_map=source.joints.map,

@@ -11,10 +11,11 @@ from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import register_dataset_source
 from mlflow.entities import Dataset, DatasetInput, InputTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 
 from zk0.tracking.results import Results, TrackingError
 
-_SOURCE_KEYS = ("source", "revision", "root")
+_SOURCE_KEYS = ("source", "revision", "root", "digest")  # the digest as a whole: MLflow keeps 36 characters of it
 _PROFILE_KEYS = ("role", "robot_type", "fps", "cameras", "tasks", "train_frames", "held_out_frames")
 
 
@@ -74,7 +75,7 @@ def _input(name: str, manifest: Mapping[str, Any], context: str) -> DatasetInput
         profile[part] = len(manifest.get(part, []))
     dataset = Dataset(
         name=name,
-        digest=manifest["digest"],
+        digest=manifest["digest"][:MAX_DATASET_DIGEST_SIZE],
         source_type=RecordingsSource._get_source_type(),
         source=RecordingsSource({key: manifest.get(key) for key in _SOURCE_KEYS}).to_json(),
         profile=json.dumps(profile),

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import xxhash
 from docs_commands import documented, typed
 
 from zk0.deployment.backup import back_up, restore
@@ -17,7 +18,7 @@ from zk0.deployment.security.setup import set_up_security
 from zk0.deployment.services.process import Services, own_environment
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
-from zk0.files import digest_folder, write_text
+from zk0.files import digest_folder, read_json, write_json, write_text
 from zk0.tracking.store import opened
 
 
@@ -45,6 +46,27 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file(kept: Path, tmp_path: Path) -> Path:
     back_up(kept, tmp_path / "zk0.tar.gz")
     return tmp_path / "zk0.tar.gz"
+
+
+def test_backup_of_an_earlier_format_is_read(file: Path, kept: Path, tmp_path: Path) -> None:
+    """Its digests were xxh3."""
+    staged = tmp_path / "staged"
+    with tarfile.open(file) as archive:
+        archive.extractall(staged, filter="data")
+    contents = read_json(staged / "backup.json")
+    old = {name: xxhash.xxh3_128_hexdigest((staged / name).read_bytes()) for name in contents["files"]}
+    write_json(staged / "backup.json", contents | {"format": 1, "files": old})
+    with tarfile.open(file, "w:gz") as archive:
+        archive.add(staged, arcname=".")
+
+    restore(file, tmp_path / "back")
+
+    assert digest_folder(tmp_path / "back" / "security") == digest_folder(kept / "security")
+    write_json(staged / "backup.json", contents | {"format": 1})
+    with tarfile.open(file, "w:gz") as archive:
+        archive.add(staged, arcname=".")
+    with pytest.raises(StageError, match="is damaged"):
+        restore(file, tmp_path / "other")
 
 
 def test_a_restored_project_is_the_one_that_was_backed_up(
