@@ -189,6 +189,7 @@ def test_deployments_are_what_prefect_knows() -> None:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
+@pytest.mark.services
 def test_failed_run_leaves_context(tmp_path: Path) -> None:
     """A flow whose stage refuses ends as failed, and context.json says at which step and why."""
     project = make_project(tmp_path / "project", tmp_path / "prefect")
