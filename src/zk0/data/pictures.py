@@ -95,6 +95,7 @@ def _wanted(dataset: DatasetFolder, camera: str, path: Path) -> list[tuple[float
 def _opened(root: Path, path: Path, first: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A video file whose decoder hides nothing."""
     path = require_file(root, path.relative_to(root))
+    av.logging.set_libav_level(av.logging.PANIC)  # what it would print is in the error
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
