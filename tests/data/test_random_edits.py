@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 from random_edits import ACTION, IMAGES, STATE, Read, edit_randomly, read_v3, read_v21
 from so100_recordings import as_lerobot, motor_steps, write_v3, write_v21
@@ -28,6 +28,7 @@ from zk0.stages import prepare
 
 HANG_S = 60
 MOST_KB = 2 << 20
+PHASES = (Phase.generate, Phase.shrink)
 FEW, MANY = (40, 20), (200, 100)  # edits of v3 and of v2.1
 
 
@@ -111,7 +112,9 @@ def check_v21(recordings: Path, data: st.DataObject) -> None:
 
 def edits(count: int) -> settings:
     quiet = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=count, derandomize=True, deadline=None, database=None, suppress_health_check=quiet)
+    return settings(
+        max_examples=count, derandomize=True, deadline=None, database=None, phases=PHASES, suppress_health_check=quiet
+    )
 
 
 def test_the_recordings_as_they_are(recordings: Path, tmp_path: Path) -> None:

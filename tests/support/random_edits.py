@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 STATE, ACTION, IMAGES = "observation.state", "action", "observation.images."
 _ODD: list[Any] = [None, float("nan"), float("inf"), -1, 0, 1, 2, 0.5, 30, 10**12, -(2**63), "", "x", "../../x", True]
+_ROWS = [STATE, ACTION, "episode_index", "frame_index", "task_index"]
 _ABSURD = "{chunk_index:0999999d}"
 _ODDER: list[Any] = [*_ODD, [], {}, [None], ["x"] * 6, [[1]], {"axes": None}, _ABSURD, 10**400, "\0"]
 
@@ -123,9 +124,9 @@ Read = dict[int, dict[str, Any]]  # episode to states, actions, words and each c
 def read_v3(root: Path) -> Read:
     """What a v3 folder holds, read by pandas and PyAV alone."""
     info = json.loads((root / "meta/info.json").read_text())
-    rows = pd.concat([pd.read_parquet(path) for path in sorted((root / "data").rglob("*.parquet"))])
+    rows = pd.concat([pd.read_parquet(path, columns=_ROWS) for path in sorted((root / "data").rglob("*.parquet"))])
     rows = rows.sort_values(["episode_index", "frame_index"])
-    known = pd.concat([pd.read_parquet(path) for path in sorted((root / "meta/episodes").rglob("*.parquet"))])
+    known = pd.concat([_places(path) for path in sorted((root / "meta/episodes").rglob("*.parquet"))])
     tasks = pd.read_parquet(root / "meta/tasks.parquet")
     sentences = tasks.get("task", tasks.index)
     words = dict(zip(tasks["task_index"].tolist(), sentences, strict=True))
@@ -152,12 +153,18 @@ def read_v21(root: Path) -> Read:
     read: Read = {}
     for episode in range(info["total_episodes"]):
         place = {"episode_chunk": episode // (info.get("chunks_size") or 1000), "episode_index": episode}
-        part = pd.read_parquet(root / info["data_path"].format(**place))
+        part = pd.read_parquet(root / info["data_path"].format(**place), columns=_ROWS)
         read[episode] = _numbers(part, words)
         for camera in (name for name in info["features"] if name.startswith(IMAGES)):
             shown = decoded(root / info["video_path"].format(**place, video_key=camera))
             read[episode][camera] = [_nearest(shown, n / info["fps"]) for n in range(len(part))]
     return read
+
+
+def _places(path: Path) -> pd.DataFrame:
+    """Where episodes are; statistics, which nobody trains on, may be damaged."""
+    columns = [name for name in pq.read_schema(path).names if name == "episode_index" or name.startswith("videos/")]
+    return pd.read_parquet(path, columns=columns)
 
 
 def _numbers(part: pd.DataFrame, words: dict[int, str]) -> dict[str, Any]:
