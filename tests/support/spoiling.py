@@ -139,6 +139,7 @@ _info(
     "pictures of .*top are 32x32 .* says 32x64",
     lambda info: _feature(info, TOP, shape=[32, 64, 3]),
 )
+_info("camera_of_no_kind", "video or image was expected", lambda info: _feature(info, TOP, dtype=""))
 _info("camera_flat", "height, width and channels were expected", lambda info: _feature(info, TOP, shape=[32, 32]))
 _info(
     "camera_lost",
@@ -233,6 +234,18 @@ def video_cut_off(root: Path) -> None:
     (root / VIDEO).write_bytes(content[: 3 * len(content) // 4])
 
 
+@refused("is in a codec that cannot be decoded")
+def video_of_unknown_codec(root: Path) -> None:
+    (root / VIDEO).write_bytes((root / VIDEO).read_bytes().replace(b"avc1", bytes(4)))
+
+
+@refused("cannot be read as a video, from episode 0, frame 0 on")
+def video_with_words_that_are_no_text(root: Path) -> None:
+    content = bytearray((root / VIDEO).read_bytes())
+    content[8] = 0x80  # the first letter of the file's brand
+    (root / VIDEO).write_bytes(content)
+
+
 # Episodes and frames
 
 
@@ -264,6 +277,12 @@ def episode_without_frames(root: Path) -> None:
 @refused("episode 1 is there twice")
 def episode_doubled(root: Path) -> None:
     edit_table(root / EPISODES, lambda rows: pd.concat([rows, rows[1:2]]))
+
+
+@refused("episode 0 is there twice")
+def metadata_doubled(root: Path) -> None:
+    """Under another name, which LeRobot reads as well."""
+    shutil.copy(root / EPISODES, root / EPISODES.with_name("copy.parquet"))
 
 
 @refused("length of row 2 is null|length holds double")

@@ -95,6 +95,8 @@ class Info(BaseModel):
                 raise ValueError(
                     f"{name[:60]!r} is no name of a feature: letters, digits, '_', '-' and '.' were expected"
                 )
+            if name.startswith(f"{IMAGES}.") and feature.dtype not in ("video", "image"):
+                raise ValueError(f"{name} has dtype {feature.dtype!r}; video or image was expected of a camera")
             if name.startswith(f"{IMAGES}.") and len(feature.shape) != 3:
                 raise ValueError(f"{name} has shape {feature.shape}; height, width and channels were expected")
         return features

@@ -108,10 +108,9 @@ def _opened(root: Path, path: Path, first: str) -> Iterator[tuple[InputContainer
             stream.codec_context.options = _STRICT
             stream.thread_type = "AUTO"
             yield container, stream
-    except (av.error.FFmpegError, OSError) as error:
-        raise DataError(
-            f"{path}: cannot be read as a video, from {first} on: {error.strerror or error}; {_MEND}"
-        ) from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:  # ValueError: words in it that are no text
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read as a video, from {first} on: {reason}; {_MEND}") from error
 
 
 def _picture_times(path: Path, container: InputContainer, stream: VideoStream) -> list[tuple[float, int]]:

@@ -81,7 +81,7 @@ def _check_counts(name: str, kind: _Values) -> None:
     whole = np.array_equal(kind.values, np.rint(kind.values))
     what = "raw counts of the motors" if whole and kind.arm.min() >= -4096 else "no angles of this arm"
     raise DataError(
-        f"'{name}': {kind.what} reach {kind.reach:.0f} ({kind.joint}), and no joint turns beyond 360 degrees: these "
+        f"'{name}': {kind.what} reach {kind.reach:.0f} ({kind.joint}), and no joint of this arm turns that far: these "
         f"are {what}; degrees or normalised values (-100 to 100) were expected, whatever data.conventions says. Record "
         "with a calibrated arm, or convert the values by its calibration file into a new dataset"
     )
