@@ -58,7 +58,7 @@ def read_suite(path: Path) -> Suite:
     suite = root if root.tag == "testsuite" else root.find("testsuite")
     if suite is None:
         raise TestingError(f"{path} holds <{root.tag}>, expected JUnit's <testsuites>; let pytest write it")
-    cases = [_case(element) for element in suite.iter("testcase")]
+    cases = sorted(map(_case, suite.iter("testcase")), key=lambda case: case.name)  # as they ended, by several workers
     return Suite(
         passed=sum(case.outcome == "passed" for case in cases),
         seconds=float(suite.get("time", 0)),
