@@ -29,7 +29,7 @@ from lerobot.datasets.video_utils import decode_video_frames
 from zk0.console import progress_bar
 from zk0.data.dataset import DatasetFolder
 from zk0.data.formats import V21_TABLES, missing_files, read_info, require_v3, version_of
-from zk0.data.frames import ACTION, STATE
+from zk0.data.keys import ACTION, STATE
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
 

@@ -5,23 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import torch
 import xxhash
-from lerobot.datasets.io_utils import load_tasks
-from lerobot.datasets.video_utils import decode_video_frames
 
+from zk0.data.episodes import Episodes, Span, read_episodes, read_tasks
 from zk0.data.formats import read_info
-from zk0.data.frames import ACTION, IMAGES, STATE
+from zk0.data.keys import ACTION, IMAGES, STATE
+from zk0.data.layout import read_table, real_numbers, whole_numbers
 from zk0.errors import DataError
 
-_COLUMNS = [STATE, ACTION, "episode_index", "frame_index", "task_index", "timestamp"]
+if TYPE_CHECKING:
+    import torch
+
+TOLERANCE_S = 1e-2  # between a frame's time and its picture's
+_INDICES = ["episode_index", "frame_index", "task_index"]
+_COLUMNS = [STATE, ACTION, *_INDICES, "timestamp"]
+_LISTS = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+_NUMBERS = (pa.types.is_floating, pa.types.is_integer)
 _CHANNELS_LAST, _CHANNELS_FIRST = ("height", "width", "channels"), ("channels", "height", "width")
 
 
@@ -35,6 +40,7 @@ class Rows:
         episodes: (N,) episode index.
         tasks: (N,) task index.
         timestamps: (N,) seconds since the episode's beginning.
+        places: (N,) frame index in the episode.
         bounds: Episode index to its first row and the row after its last.
     """
 
@@ -43,16 +49,8 @@ class Rows:
     episodes: np.ndarray
     tasks: np.ndarray
     timestamps: np.ndarray
+    places: np.ndarray
     bounds: dict[int, tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where an episode's pictures of one camera lie: a stretch of a video file, in seconds."""
-
-    path: Path
-    start_s: float
-    end_s: float
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,18 @@ class DatasetFolder:
 
     @cached_property
     def info(self) -> dict[str, Any]:
-        """``meta/info.json``."""
+        """``meta/info.json``, as :mod:`zk0.data.info` has checked it."""
         return read_info(self.root)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second of the recording."""
+        return float(self.info["fps"])
+
+    @property
+    def tolerance_s(self) -> float:
+        """How far a frame's time may be from its picture's: never as far as its neighbour's."""
+        return min(TOLERANCE_S, 0.5 / self.fps)
 
     @property
     def robot_type(self) -> str:
@@ -89,30 +97,58 @@ class DatasetFolder:
         feature = self.info["features"][camera]
         shape = feature["shape"]
         names = feature.get("names") or (_CHANNELS_LAST if shape[-1] in (1, 3) else _CHANNELS_FIRST)
-        size = dict(zip(names, shape, strict=True))
+        size = dict(zip(names, shape, strict=False))
+        if len(names) != len(shape) or not {"height", "width"} <= set(size):
+            raise DataError(
+                f"{self.root}: names of {camera} in meta/info.json are {', '.join(names)}; height, width and channels "
+                "were expected, in the order of its shape"
+            )
         return int(size.get("channels") or size.get("channel") or 3), int(size["height"]), int(size["width"])
 
     def written_names(self, feature: str) -> tuple[str, ...]:
         """The names in a vector feature, as its recorder wrote them."""
-        names = self.info["features"][feature].get("names") or []
-        names = names.get("motors", list(names)) if isinstance(names, dict) else names
-        return tuple(str(name) for name in names)
+        return tuple(self.info["features"][feature]["names"] or ())
 
     def joint_names(self, feature: str) -> tuple[str, ...]:
         """Joints of a vector feature, without the decoration that recorders of different years add."""
         names = self.written_names(feature)
         return tuple(name.removeprefix("main_").removesuffix(".pos") for name in names)
 
+    @cached_property
+    def known(self) -> Episodes:
+        """What ``meta/episodes`` says of every episode.
+
+        Raises:
+            DataError: It is missing, or lacks something.
+        """
+        return read_episodes(self.root, self.info, self._video_cameras)
+
+    @property
+    def _video_cameras(self) -> list[str]:
+        return [camera for camera in self.cameras if self.info["features"][camera]["dtype"] == "video"]
+
     def _read(self) -> pa.Table:
-        files = sorted((self.root / "data").glob("chunk-*/file-*.parquet"))
-        if not files:
+        if not any((self.root / "data").rglob("*.parquet")):
             raise DataError(f"{self.root}: no data files below data/; the recording was not finished")
-        return pa.concat_tables([pq.read_table(file, columns=_COLUMNS) for file in files], promote_options="permissive")
+        files = sorted(set(self.known.tables.values()))
+        try:
+            tables = [read_table(self.root, file, _COLUMNS) for file in files]
+            table = pa.concat_tables(tables, promote_options="permissive")
+        except pa.ArrowException as error:
+            raise DataError(f"{self.root}: the tables below data/ do not fit together: {error}") from error
+        for feature in (STATE, ACTION):
+            kind = table.column(feature).type
+            if not any(one(kind) for one in _LISTS) or not any(one(kind.value_type) for one in _NUMBERS):
+                raise DataError(f"{self.root}/data: {feature} holds {kind}; a list of numbers was expected")
+        return table
 
     @property
     def table(self) -> pd.DataFrame:
         """Every frame's numbers as they were written, in order; for checks, and therefore not kept."""
-        return self._read().to_pandas().sort_values(["episode_index", "frame_index"], ignore_index=True)
+        table = self._read()
+        for name in _INDICES:
+            whole_numbers(table, name, f"{self.root}/data")
+        return table.to_pandas().sort_values(["episode_index", "frame_index"], ignore_index=True)
 
     @cached_property
     def rows(self) -> Rows:
@@ -122,7 +158,9 @@ class DatasetFolder:
             DataError: No data files, or vectors of different sizes.
         """
         table = self._read()
-        numbers = {name: table.column(name).to_numpy() for name in _COLUMNS[2:]}
+        where = f"{self.root}/data"
+        numbers = {name: whole_numbers(table, name, where) for name in _INDICES}
+        numbers["timestamp"] = real_numbers(table, "timestamp", where)
         order = np.lexsort((numbers["frame_index"], numbers["episode_index"]))
         episodes = numbers["episode_index"][order]
         starts = np.flatnonzero(np.append(True, episodes[1:] != episodes[:-1]))
@@ -132,7 +170,8 @@ class DatasetFolder:
             actions=self._matrix(table, ACTION)[order],
             episodes=episodes,
             tasks=numbers["task_index"][order],
-            timestamps=numbers["timestamp"][order].astype(np.float64),
+            timestamps=numbers["timestamp"][order],
+            places=numbers["frame_index"][order],
             bounds={int(episodes[a]): (int(a), int(b)) for a, b in zip(starts, stops, strict=True)},
         )
 
@@ -142,16 +181,17 @@ class DatasetFolder:
         sizes = pc.unique(pc.list_value_length(column)).to_pylist()
         if len(sizes) != 1 or sizes[0] is None:
             raise DataError(f"{self.root}: {feature} holds vectors of sizes {sizes}; `zk0 prepare` says where")
-        return pc.list_flatten(column).to_numpy().astype(np.float32).reshape(len(table), sizes[0])
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+            return pc.list_flatten(column).to_numpy().astype(np.float32).reshape(len(table), sizes[0])
 
     @cached_property
     def task_names(self) -> dict[int, str]:
-        """Task index to sentence."""
-        try:
-            tasks = load_tasks(self.root)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"{self.root}: meta/tasks.parquet cannot be read: {error}") from error
-        return {int(index): str(task) for task, index in tasks["task_index"].items()}
+        """Task index to sentence.
+
+        Raises:
+            DataError: ``meta/tasks.parquet`` is missing, or holds something else.
+        """
+        return read_tasks(self.root)
 
     def numbers(self, feature: str) -> np.ndarray:
         """All values of ``observation.state`` or ``action``: (N, D) float32."""
@@ -171,30 +211,9 @@ class DatasetFolder:
         """Camera to episode to its stretch of video.
 
         Raises:
-            DataError: ``meta/episodes`` is missing, or lacks a camera's columns.
+            DataError: See :attr:`known`.
         """
-        files = sorted((self.root / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
-        if not files:
-            raise DataError(f"{self.root}: no files below meta/episodes/; the recording was not finished")
-        names = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-        cameras = [c for c in self.cameras if self.info["features"][c]["dtype"] == "video"]
-        columns = ["episode_index", *(f"videos/{camera}/{name}" for camera in cameras for name in names)]
-        try:
-            table = pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
-            content = {name: table.column(name).to_pylist() for name in columns}
-        except (KeyError, pa.ArrowInvalid) as error:
-            raise DataError(f"{self.root}: meta/episodes does not say where the videos are: {error}") from error
-        spans: dict[str, dict[int, Span]] = {}
-        for camera in cameras:
-            chunk, file, start, end = (content[f"videos/{camera}/{name}"] for name in names)
-            spans[camera] = {
-                episode: Span(self._video(camera, chunk[i], file[i]), float(start[i]), float(end[i]))
-                for i, episode in enumerate(content["episode_index"])
-            }
-        return spans
-
-    def _video(self, camera: str, chunk: int, file: int) -> Path:
-        return self.root / self.info["video_path"].format(video_key=camera, chunk_index=chunk, file_index=file)
+        return self.known.spans
 
     @cached_property
     def files(self) -> dict[tuple[str, Path], list[tuple[int, float, float]]]:
@@ -222,10 +241,12 @@ class DatasetFolder:
         Raises:
             DataError: The video is missing or cannot be read; names file and episode.
         """
+        from lerobot.datasets.video_utils import decode_video_frames  # seconds: only what trains waits for it
+
         span = self.span(episode, camera)
         times = [span.start_s + t for t in timestamps]
         try:
-            frames = decode_video_frames(span.path, times, 1e-2, "pyav", return_uint8=True)
+            frames = decode_video_frames(span.path, times, TOLERANCE_S, "pyav", return_uint8=True)
         except Exception as error:  # whatever the decoder raises, the cause is this file
             raise DataError(f"{span.path}: video of episode {episode} is unreadable: {error}") from error
         return frames

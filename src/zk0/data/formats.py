@@ -10,13 +10,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from zk0.data.info import INFO as INFO
+from zk0.data.info import read_info as read_info
+from zk0.data.layout import read_table
 from zk0.errors import DataError
-from zk0.files import read_json
 
-INFO = Path("meta/info.json")
 V21_TABLES = tuple(Path("meta") / name for name in ("tasks.jsonl", "episodes.jsonl", "episodes_stats.jsonl"))
 # LeRobot 0.3.3 was the last to carry the converter from 2.0; it works on a repository of one's own on the Hub.
 _OLDER = (
@@ -24,26 +22,6 @@ _OLDER = (
     "`python -m lerobot.datasets.v21.convert_dataset_v20_to_v21 --repo-id=OWNER/NAME`; then `zk0 data convert "
     "hub:OWNER/NAME@main FOLDER`"
 )
-
-
-def read_info(root: Path) -> dict[str, Any]:
-    """``meta/info.json`` of a dataset.
-
-    Raises:
-        DataError: It is missing, no mapping, or lacks what every LeRobot dataset says of itself.
-    """
-    path = root / INFO
-    try:
-        info = read_json(path)
-    except FileNotFoundError as error:
-        if (root / "meta_data" / "info.json").is_file():
-            raise DataError(f"{root} has a LeRobot format of 1.x; v3.0 is needed. Record it anew") from error
-        raise DataError(f"{root} is no LeRobot dataset: {path} not found") from error
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    if not isinstance(info, dict) or not isinstance(info.get("features"), dict) or "fps" not in info:
-        raise DataError(f"{path} does not describe a LeRobot dataset: a mapping with fps and features was expected")
-    return info
 
 
 def version_of(info: Mapping[str, Any]) -> str:
@@ -92,13 +70,7 @@ def missing_files(root: Path, info: Mapping[str, Any]) -> list[str]:
         named = _v3_files(root, info)
     else:
         return []
-    try:
-        return [path.as_posix() for path in dict.fromkeys(named) if not (root / path).is_file()]
-    except (KeyError, IndexError, AttributeError) as error:
-        raise DataError(
-            f"{root / INFO}: data_path or video_path is not a pattern of LeRobot {version} ({error}); the dataset was "
-            "written by something else"
-        ) from error
+    return [path.as_posix() for path in dict.fromkeys(named) if not (root / path).is_file()]
 
 
 def _videos(info: Mapping[str, Any]) -> list[str]:
@@ -117,19 +89,20 @@ def _v21_files(root: Path, info: Mapping[str, Any]) -> Iterator[Path]:
 
 def _v3_files(root: Path, info: Mapping[str, Any]) -> Iterator[Path]:
     yield Path("meta/tasks.parquet")
-    tables = sorted((root / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
+    tables = episode_tables(root)
     if not tables:
         yield Path("meta/episodes/chunk-000/file-000.parquet")
-    kinds = {"data": info.get("data_path"), **{f"videos/{camera}": info.get("video_path") for camera in _videos(info)}}
+    kinds = {"data": info["data_path"], **{f"videos/{camera}": info["video_path"] for camera in _videos(info)}}
     for table in tables:
         for kind, pattern in kinds.items():
             columns = [f"{kind}/chunk_index", f"{kind}/file_index"]
-            try:
-                rows = pq.read_table(table, columns=columns)
-            except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-                raise DataError(f"{table}: cannot be read: {error}") from error
-            if rows.column_names != columns or not pattern:
-                continue  # the check of the dataset says which column is missing
+            rows = read_table(root, table, columns)
             for chunk, file in dict.fromkeys(zip(*(rows.column(name).to_pylist() for name in columns), strict=True)):
-                camera = kind.removeprefix("videos/")
-                yield Path(str(pattern).format(chunk_index=chunk, file_index=file, video_key=camera))
+                if isinstance(chunk, int) and isinstance(file, int):  # the check of the dataset says if they are not
+                    camera = kind.removeprefix("videos/")
+                    yield Path(str(pattern).format(chunk_index=chunk, file_index=file, video_key=camera))
+
+
+def episode_tables(root: Path) -> list[Path]:
+    """The tables below ``meta/episodes`` of a v3 dataset, relative to its folder, in order."""
+    return sorted(path.relative_to(root) for path in (root / "meta" / "episodes").glob("chunk-*/file-*.parquet"))

@@ -18,9 +18,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from zk0.data.dataset import DatasetFolder
+from zk0.data.layout import require_file
 from zk0.errors import DataError
 
-TOLERANCE_S = 1e-2  # between a frame's time and its picture's: what training allows
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
 Frame = tuple[int, int]  # episode, and the frame's place in it
@@ -43,11 +43,11 @@ def pictures(dataset: DatasetFolder, camera: str, path: Path) -> Iterator[tuple[
     """
     wanted = _wanted(dataset, camera, path)
     first_episode, first_frame = wanted[0][1]
-    with _opened(path, f"episode {first_episode}, frame {first_frame}") as (container, stream):
+    with _opened(dataset.root, path, f"episode {first_episode}, frame {first_frame}") as (container, stream):
         _check_size(dataset, camera, path, (stream.height, stream.width), wanted[0][1])
-        shown = _shown(path, wanted, _picture_times(path, container, stream), _tolerance(dataset))
+        shown = _shown(path, wanted, _picture_times(path, container, stream), dataset.tolerance_s)
     left = dict(shown)
-    with _opened(path, f"episode {first_episode}, frame {first_frame}") as (container, stream):
+    with _opened(dataset.root, path, f"episode {first_episode}, frame {first_frame}") as (container, stream):
         for pts, picture in _decoded(path, container, stream, left):
             for episode, frame in left.pop(pts):
                 _check_size(dataset, camera, path, picture.shape[:2], (episode, frame))
@@ -58,10 +58,6 @@ def pictures(dataset: DatasetFolder, camera: str, path: Path) -> Iterator[tuple[
 
 
 _MEND = "restore the file from the robot's disk or a backup, or record that episode again"
-
-
-def _tolerance(dataset: DatasetFolder) -> float:
-    return min(TOLERANCE_S, 0.5 / float(dataset.info["fps"]))
 
 
 def _wanted(dataset: DatasetFolder, camera: str, path: Path) -> list[tuple[float, Frame]]:
@@ -79,8 +75,9 @@ def _wanted(dataset: DatasetFolder, camera: str, path: Path) -> list[tuple[float
 
 
 @contextmanager
-def _opened(path: Path, first: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def _opened(root: Path, path: Path, first: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A video file whose decoder hides nothing."""
+    path = require_file(root, path.relative_to(root))
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -90,7 +87,9 @@ def _opened(path: Path, first: str) -> Iterator[tuple[InputContainer, VideoStrea
             stream.thread_type = "AUTO"
             yield container, stream
     except (av.error.FFmpegError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as a video, from {first} on: {error}; {_MEND}") from error
+        raise DataError(
+            f"{path}: cannot be read as a video, from {first} on: {error.strerror or error}; {_MEND}"
+        ) from error
 
 
 def _picture_times(path: Path, container: InputContainer, stream: VideoStream) -> list[tuple[float, int]]:
@@ -134,7 +133,8 @@ def _decoded(
                 raise DataError(f"{path}: {_next_of({frame.pts: left[frame.pts]})} is damaged; {_MEND}")
             yield frame.pts, frame.to_ndarray(format="rgb24")
     except (av.error.FFmpegError, ValueError) as error:
-        raise DataError(f"{path}: {_next_of(left)} cannot be decoded: {error}; {_MEND}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: {_next_of(left)} cannot be decoded: {reason}; {_MEND}") from error
 
 
 def _next_of(left: dict[int, list[Frame]]) -> str:

@@ -7,14 +7,14 @@ from typing import Any
 
 from zk0.data.dataset import DatasetFolder
 from zk0.data.formats import version_of
-from zk0.data.frames import IMAGES
+from zk0.data.keys import IMAGES
 from zk0.data.survey import Survey
 
 
 def report_of(survey: Survey) -> dict[str, Any]:
     """A source's entry in the report."""
     dataset, joints = survey.dataset, survey.joints
-    rate = float(dataset.info["fps"])
+    rate = dataset.fps
     return {
         "name": survey.name,
         "source": survey.source,

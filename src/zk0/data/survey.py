@@ -10,9 +10,11 @@ from zk0.data.cameras import Cameras, rename_cameras
 from zk0.data.check import check_dataset
 from zk0.data.conventions import Joints, Recording, settle
 from zk0.data.dataset import DatasetFolder
+from zk0.data.decoded import check_pictures
 from zk0.data.formats import require_v3
-from zk0.data.frames import STATE
 from zk0.data.joints import embodiment
+from zk0.data.keys import STATE
+from zk0.data.units import check_units
 from zk0.errors import DataError
 from zk0.params import DataParams
 
@@ -70,8 +72,11 @@ def survey(name: str, source: str, revision: str, dataset: DatasetFolder, params
     cameras = rename_cameras(name, dataset, params)
     every = params.every.get(name, 1)
     check_dataset(dataset, params.fps, every, name, cameras.sources.values())
+    check_units(name, dataset.rows.states, dataset.rows.actions)
     said, calibration = params.conventions.get(name), params.calibrations.get(name)
     joints = settle(name, said, calibration, recording_of(dataset), root)
+    if not source.startswith("sim:"):  # those were encoded here a moment ago
+        check_pictures(dataset, cameras.sources.values(), root)
     return Survey(name, source, revision, dataset, cameras, every, joints)
 
 

@@ -1,0 +1,158 @@
+"""Joint values that no convention writes, and states and actions that are not written alike.
+
+:mod:`zk0.data.conventions` settles how the states are written. Here is what no word in params can
+make right: raw counts of the motors, radians, shares of one, an arm that never moved, and actions
+in other units than the states that they lead to. What a healthy recording might show is left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zk0.data.joints import ARM_JOINTS, JOINTS
+from zk0.data.readings import read_steps
+from zk0.errors import DataError
+
+_FARTHEST = 400.0  # degrees: a joint's whole turn, and what an old zero set by hand may add
+_RADIANS_END = 3.3
+_SHARE_END = 1.0001
+_MOVED = 0.05  # of a unit: less than a motor's step in degrees, normalised or raw
+_GRIPPER_STEP = 100 / 4096  # a gripper's values lie no closer, if a motor wrote them as 0 to 100
+_GRIPPER_MOVED = 0.2
+_LAG = 10  # frames that a state may come after its action
+_ALIKE = 0.97  # correlation from which a joint's states and actions are one movement
+_SCALES = (0.7, 1.43)  # of actions in states; a leader's range may differ from its follower's
+_WITNESSES = 2
+
+
+@dataclass(frozen=True)
+class _Values:
+    what: str
+    values: np.ndarray
+
+    @property
+    def arm(self) -> np.ndarray:
+        return self.values[:, : len(ARM_JOINTS)]
+
+    @property
+    def reach(self) -> float:
+        return float(np.abs(self.arm).max())
+
+    @property
+    def joint(self) -> str:
+        return ARM_JOINTS[int(np.abs(self.arm).max(axis=0).argmax())]
+
+    @property
+    def moved(self) -> bool:
+        return bool((np.ptp(self.arm, axis=0) > _MOVED).any())
+
+
+def check_units(name: str, states: np.ndarray, actions: np.ndarray) -> None:
+    """Refuse joint values of a recording that cannot be what any convention says.
+
+    Args:
+        name: The source's, in params.
+        states: (N, 6) as recorded, finite.
+        actions: (N, 6) as recorded, finite.
+
+    Raises:
+        DataError: Says which feature and joint, what was found and what to do.
+    """
+    kinds = (_Values("states", states), _Values("actions", actions))
+    for kind in kinds:
+        _check_counts(name, kind)
+    for kind in kinds:
+        if not kind.moved and len(states) > 1:
+            raise DataError(
+                f"'{name}': the arm's {kind.what} never change in {len(states)} frames, so there is nothing to learn; "
+                "was the arm connected and its leader moved? Record again"
+            )
+    for kind in kinds:
+        _check_small(name, kind)
+        _check_gripper(name, kind)
+    _check_alike(name, *kinds)
+
+
+def _check_counts(name: str, kind: _Values) -> None:
+    if kind.reach <= _FARTHEST:
+        return
+    whole = np.array_equal(kind.values, np.rint(kind.values))
+    what = "raw counts of the motors" if whole and kind.arm.min() >= -4096 else "no angles of this arm"
+    raise DataError(
+        f"'{name}': {kind.what} reach {kind.reach:.0f} ({kind.joint}), and no joint turns beyond 360 degrees: these "
+        f"are {what}; degrees or normalised values (-100 to 100) were expected, whatever data.conventions says. Record "
+        "with a calibrated arm, or convert the values by its calibration file into a new dataset"
+    )
+
+
+def _check_small(name: str, kind: _Values) -> None:
+    if kind.reach > _RADIANS_END or read_steps(kind.values).convention is not None:
+        return
+    what = "shares from 0 to 1" if kind.reach <= _SHARE_END else "radians"
+    raise DataError(
+        f"'{name}': {kind.what} of the arm stay within {kind.reach:.2f} of zero ({kind.joint}), as {what} do; degrees "
+        "or normalised values (-100 to 100) were expected, whatever data.conventions says. Convert them into a new "
+        "dataset (radians times 57.29578), or record again"
+    )
+
+
+def _check_gripper(name: str, kind: _Values) -> None:
+    values = np.unique(kind.values[:, -1].astype(np.float64))
+    low, high = float(values[0]), float(values[-1])
+    if high > _RADIANS_END or low < -_RADIANS_END or high - low < _GRIPPER_MOVED:
+        return
+    finer = float(np.median(np.diff(values))) < 0.75 * _GRIPPER_STEP
+    switched = len(values) == 2 and (low, high) in {(0.0, 1.0), (-1.0, 1.0)}
+    if finer or switched:
+        raise DataError(
+            f"'{name}': the gripper's {kind.what} run from {low:.2f} to {high:.2f}"
+            f"{' in steps finer than its motor has' if finer else ''}; 0 (closed) to 100 (open) was expected, whatever "
+            "data.conventions says. Multiply shares of 1 by 100 in a new dataset, or record again"
+        )
+
+
+def _check_alike(name: str, states: _Values, actions: _Values) -> None:
+    found = [read_steps(kind.values).convention for kind in (states, actions)]
+    if None not in found and found[0] != found[1]:
+        raise DataError(
+            f"'{name}': by the motors' steps in them its states are {found[0]} and its actions {found[1]}; both must "
+            "be written alike: give leader and follower the same use_degrees and record again, or convert the actions"
+        )
+    scales = {
+        joint: scale
+        for column, joint in enumerate(ARM_JOINTS)
+        if (scale := _scale(states.values[:, column], actions.values[:, column])) is not None
+    }
+    off = {joint: scale for joint, scale in scales.items() if not _SCALES[0] <= scale <= _SCALES[1]}
+    if len(off) >= _WITNESSES:
+        said = ", ".join(f"{joint} {scale:.2f}" for joint, scale in off.items())
+        raise DataError(
+            f"'{name}': actions and states of a joint follow each other in other units (a state's change in its "
+            f"action's: {said}; about 1 was expected): both must be written alike; record again, or convert the actions"
+        )
+    gripper = len(JOINTS) - 1
+    spans = [float(np.ptp(kind.values[:, gripper])) for kind in (states, actions)]
+    scale = _scale(states.values[:, gripper], actions.values[:, gripper])
+    if scale is not None and min(spans) > 0 and not 1 / 20 <= scale <= 20:
+        raise DataError(
+            f"'{name}': the gripper's states span {spans[0]:.2f} and its actions {spans[1]:.2f}, one movement in two "
+            "units; 0 (closed) to 100 (open) was expected of both: convert one, or record again"
+        )
+
+
+def _scale(state: np.ndarray, action: np.ndarray) -> float | None:
+    """How much an action changes where its state changes by one; None where they are not one movement."""
+    if len(state) < 3 * _LAG or np.ptp(state) < _MOVED or np.ptp(action) < _MOVED / 100:
+        return None
+    best, scale = _ALIKE, None
+    for lag in range(_LAG):
+        later, earlier = state[lag:].astype(np.float64), action[: len(action) - lag].astype(np.float64)
+        spread = float(later.std()), float(earlier.std())
+        if not min(spread):
+            continue
+        alike = float(np.mean((later - later.mean()) * (earlier - earlier.mean()))) / (spread[0] * spread[1])
+        if alike > best:
+            best, scale = alike, spread[1] / spread[0]
+    return scale
