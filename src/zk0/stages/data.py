@@ -10,14 +10,19 @@ from rich.table import Table
 from zk0.console import console
 from zk0.data.dataset import DatasetFolder
 from zk0.data.hub import fetch_dataset
+from zk0.data.quality.judge import Judgement, judge
+from zk0.data.quality.remarks import Remark
+from zk0.data.quality.watch import Watch, numbers_of
 from zk0.data.report import facts_of, lines_of, report_of
 from zk0.data.survey import survey
 from zk0.errors import DataError
 from zk0.hub import hub_commit
 from zk0.params import DataParams
+from zk0.reporting.recordings import write_recording_page
 from zk0.sources import Source
 
 UNNAMED = "mine"
+WIDTH, MOST_LINES = 80, 18  # of the remarks in a terminal
 
 
 def check(root: Path, params: DataParams | None, text: str | None) -> None:
@@ -54,12 +59,45 @@ def _show(root: Path, name: str, text: str, params: DataParams | None) -> None:
     revision, dataset = open_source(root, parse_source(text), any_format=True)
     if params is None or name == UNNAMED:
         params = DataParams(sites={name: text}, fps=int(dataset.info["fps"]))
+    watch = Watch(dataset)
     try:
-        lines = lines_of(report_of(survey(name, text, revision, dataset, params, root)))
+        found = survey(name, text, revision, dataset, params, root, watch.see)
     except DataError:
         _print(name, facts_of(dataset))
         raise
-    _print(name, lines)
+    _print(name, lines_of(report_of(found)))
+    numbers, pictures = numbers_of(dataset, found.joints), watch.sketches.cameras
+    judgement = judge(numbers, pictures)
+    page = write_recording_page(root, name, text, numbers, pictures, judgement)
+    _print_remarks(judgement, len(numbers.states), page)
+
+
+def _print_remarks(judgement: Judgement, episodes: int, page: Path) -> None:
+    """The gravest in a few lines; the page has them all."""
+    if judgement.remarks:
+        about: dict[int | None, list[Remark]] = {}
+        for remark in judgement.remarks:
+            about.setdefault(remark.episode, []).append(remark)
+        order = sorted(about, key=lambda e: (e is not None, e not in judgement.grave, e or 0))
+        table = Table(title="remarks", title_justify="left", show_header=False, box=None, width=WIDTH)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="ellipsis", no_wrap=True)
+        for episode in order[:MOST_LINES]:
+            first, *others = about[episode]
+            more = f"; {', '.join(dict.fromkeys(one.kind for one in others))}" if others else ""
+            table.add_row("all" if episode is None else str(episode), escape(_cut(first.text, more)))
+        console.print(table)
+    left = max(0, len({remark.episode for remark in judgement.remarks}) - MOST_LINES)
+    count = len(judgement.episodes)
+    said = f"remarks on {count} of {episodes} episodes" if judgement.remarks else f"no remark on {episodes} episodes"
+    said += f", {left} of them not shown here" if left else ""
+    console.print(f"{said}; look at them all: {page}", markup=False)
+
+
+def _cut(text: str, more: str) -> str:
+    """A remark and the kinds of others, in a line."""
+    room = WIDTH - 10 - len(more)
+    return (text if len(text) <= room else f"{text[: room - 3]}...") + more
 
 
 def _print(name: str, lines: list[tuple[str, str]]) -> None:

@@ -116,7 +116,7 @@ def _site_manifests(root: Path, params: Params, surveys: Mapping[str, Survey]) -
     else:
         (name,) = params.data.sites
         rows = surveys[name].dataset.rows
-        tasks = [int(rows.tasks[start]) for start, _ in rows.bounds.values()]
+        tasks = [int(rows.tasks[rows.bounds[episode][0]]) for episode in surveys[name].episodes]
         rng = numpy_rng(params.seed, "partition")
         dealt = partition(surveys[name].episodes, tasks, params.data.partition, rng)
         parts = [(f"{name}-{number}", name, part) for number, part in enumerate(dealt)]

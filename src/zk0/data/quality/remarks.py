@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,14 +110,3 @@ def longest_run(flags: np.ndarray) -> tuple[int, int]:
         return 0, 0
     best = int(np.argmax(stops - starts))
     return int(starts[best]), int(stops[best])
-
-
-def stretches(episodes: Iterable[int]) -> str:
-    """Episode numbers in words: 0 to 3, 7, 9 to 12."""
-    parts: list[list[int]] = []
-    for episode in sorted(episodes):
-        if parts and parts[-1][-1] == episode - 1:
-            parts[-1].append(episode)
-        else:
-            parts.append([episode])
-    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in parts)

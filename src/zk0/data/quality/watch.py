@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 
 import numpy as np
 
 from zk0.data.conventions import Joints
 from zk0.data.dataset import DatasetFolder
-from zk0.data.frames import IMAGES
+from zk0.data.keys import IMAGES
 from zk0.data.quality.remarks import Numbers
 from zk0.data.quality.sketch import Sketches
 
@@ -28,7 +29,7 @@ def numbers_of(dataset: DatasetFolder, joints: Joints) -> Numbers:
         ends = np.sort(to_degrees.apply(np.array([[-100.0] * 5 + [0.0], [100.0] * 6])), axis=0)
     most = {e: Counter(rows.tasks[start:stop].tolist()).most_common(1)[0][0] for e, (start, stop) in bounds}
     return Numbers(
-        fps=float(dataset.info["fps"]),
+        fps=dataset.fps,
         states={e: states[start:stop] for e, (start, stop) in bounds},
         actions={e: actions[start:stop] for e, (start, stop) in bounds},
         sentences={e: dataset.task_names[int(task)] for e, task in most.items()},
@@ -36,12 +37,18 @@ def numbers_of(dataset: DatasetFolder, joints: Joints) -> Numbers:
     )
 
 
-def sketches_for(dataset: DatasetFolder) -> Sketches:
-    """An empty sketch of a dataset's pictures, to be shown them all."""
-    lengths = {episode: stop - start for episode, (start, stop) in dataset.rows.bounds.items()}
-    return Sketches(lengths, float(dataset.info["fps"]))
+class Watch:
+    """Sketches a dataset's pictures while its check decodes them."""
 
+    def __init__(self, dataset: DatasetFolder) -> None:
+        self._dataset = dataset
 
-def short(camera: str) -> str:
-    """A camera's name without the prefix that all have."""
-    return camera.removeprefix(f"{IMAGES}.")
+    @cached_property
+    def sketches(self) -> Sketches:
+        """What was kept; empty before the first picture."""
+        lengths = {episode: stop - start for episode, (start, stop) in self._dataset.rows.bounds.items()}
+        return Sketches(lengths, self._dataset.fps)
+
+    def see(self, camera: str, episode: int, frame: int, picture: np.ndarray) -> None:
+        """See :data:`zk0.data.decoded.See`."""
+        self.sketches.see(camera.removeprefix(f"{IMAGES}."), episode, frame, picture)

@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 
 from zk0.data.joints import ARM_JOINTS
-from zk0.data.quality.remarks import Numbers, Remark, stretches
+from zk0.data.quality.remarks import Numbers, Remark
+from zk0.names import stretches
 
 FEWEST = 4  # episodes on either side, fewer are exceptions
 POINTS = 12  # of an episode that are compared, evenly spread over its time
