@@ -44,7 +44,7 @@ ADVICE: Mapping[Kind, str] = {
     "frozen": "Leave it out: what is seen does not belong to what is done. Look at the camera's cable and USB hub.",
     "cut": "A picture of something else stands among the others. Look at it, and leave the episode out.",
     "blurred": "Look at it, focus or clean the lens, and leave it out if you cannot see what the arm does.",
-    "moved camera": "Put the camera back, or record enough on both sides of the move: a few centimetres cost successes.",
+    "moved camera": "Put the camera back, or record enough on both sides: a few centimetres cost successes.",
     "doubled": "Keep one of them. Held-out episodes that are trained on under another number prove nothing.",
     "words": "Say what is done, in one wording for one task and another for another: lerobot-edit-dataset changes it.",
 }
