@@ -101,9 +101,10 @@ def take(rng: np.random.Generator, place: tuple[float, float], fps: int = FPS, p
     """One episode with the object at an angle and a reach of 0 to 1."""
     angle, reach = place
     over = np.array([angle, -40 + 55 * reach, 60 - 45 * reach, 40.0, rng.uniform(-15, 15), 45.0])
-    down = over + [0, 14, -6, 10, 0, 0]
+    down = over + np.array([0, 14, -6, 10, 0, 0])
     bowl = np.array([60.0, -20.0, 35.0, 50.0, 0.0, 8.0]) + np.append(rng.normal(0, 3, 5), 0)
-    open_, closed = bowl + [0, 0, 0, 0, 0, 40], down + [0, 0, 0, 0, 0, -37]
+    open_, closed = bowl.copy(), down.copy()
+    open_[5], closed[5] = 48.0, 8.0
     rest = REST + np.append(rng.normal(0, 1.5, 5), 0)
     ways = [rest, rest, over, down, closed, closed, over * [1, 1, 1, 1, 1, 0] + [0, 0, 0, 0, 0, 8], bowl, open_]
     ways += [rest, rest]
@@ -134,7 +135,7 @@ def follow(told: np.ndarray, fps: int, late_s: float = 0.12) -> np.ndarray:
     done = late.copy()
     for row in range(1, len(done)):
         done[row] = done[row - 1] + 0.7 * (late[row] - done[row - 1])
-    return done + [0, 1.8, -1.2, 0.4, 0, 0]
+    return done + np.array([0, 1.8, -1.2, 0.4, 0, 0])
 
 
 def draw(states: np.ndarray, place: tuple[float, float], rng: np.random.Generator) -> np.ndarray:

@@ -48,7 +48,7 @@ def _wrong(sizes: np.ndarray, fps: float, factor: float) -> np.ndarray:
     beside = np.stack([around[shift : shift + len(sizes)] for shift in (0, 1, 3, 4)])
     # A wrong reading makes two steps, there and back: the largest of the steps around is therefore not looked at.
     calm = np.sort(beside, axis=0)[2]
-    sudden = sizes > factor * np.maximum(max(SUDDEN_DEG, SUDDEN_DEG_S / fps), SUDDEN_RATIO * calm)
+    sudden = sizes > np.maximum(factor * max(SUDDEN_DEG, SUDDEN_DEG_S / fps), SUDDEN_RATIO * calm)
     sudden[:, len(ARM_JOINTS) :] = False  # a gripper snaps shut
     return np.asarray(too_fast | sudden)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +17,6 @@ CLEAR = 4.0  # times the spread of either side
 LEAST_DEG = 0.5  # spread below which none is believed: six steps of the motor
 ALONG = 0.5  # rest, end and average pose must move by at least this share of each other
 CAMERA_LEVELS = 6.0  # of 255, over the whole picture: what a moved tripod or the lamp at night changes
-PLACES = 100  # where a move is looked for first; a thousand episodes then take seconds
 CAMERA_CLEAR = 3.0  # times what two halves of one side differ by
 
 
@@ -88,23 +88,30 @@ def _apart(left: np.ndarray, right: np.ndarray) -> float:
     return float(np.abs(np.median(left, axis=0) - np.median(right, axis=0)).mean())
 
 
-def _runs(values: np.ndarray, apart: Callable[[np.ndarray, np.ndarray], float]) -> Sequence[range]:
-    """Stretches of episodes between which something moved, by halving where the sides differ most."""
+def _runs(values: np.ndarray, apart: Callable[[np.ndarray, np.ndarray], float]) -> list[range]:
+    """Stretches of episodes between which something moved.
 
-    def divide(start: int, stop: int) -> list[range]:
-        every = max(1, (stop - start) // PLACES)
-        places = range(start + RUN, stop - RUN + 1, every)
-        scores = [apart(values[start:place], values[place:stop]) for place in places]
-        if not scores or max(scores) == 0.0:
-            return [range(start, stop)]
-        # Medians hardly change beside the move; the place with the tightest sides is the move itself.
-        best = [place for place, score in zip(places, scores, strict=True) if score >= 0.9 * max(scores)]
-        near = range(max(start + RUN, best[0] - every), min(stop - RUN, best[-1] + every) + 1)
-        place = min(near, key=lambda p: _looseness(values[start:p]) + _looseness(values[p:stop]))
-        return [*divide(start, place), *divide(place, stop)]
+    A move is looked for among the few episodes on either side, so that one that is taken back is seen as well; then
+    each must hold between the whole stretches that it divides.
+    """
+    places = range(RUN, len(values) - RUN + 1)
+    scores = {p: apart(values[p - RUN : p], values[p : p + RUN]) for p in places}
+    cuts: list[int] = []
+    for place in sorted((p for p in places if scores[p] > 0), key=lambda p: _looseness(values, p)):
+        if all(abs(place - cut) >= RUN for cut in cuts):
+            cuts.append(place)
+    while True:
+        edges = [0, *sorted(cuts), len(values)]
+        runs = [range(start, stop) for start, stop in pairwise(edges)]
+        between = [
+            apart(values[left.start : left.stop], values[right.start : right.stop]) for left, right in pairwise(runs)
+        ]
+        if not between or min(between) > 0:
+            return runs
+        cuts.remove(runs[int(np.argmin(between))].stop)
 
-    return divide(0, len(values))
 
-
-def _looseness(side: np.ndarray) -> float:
-    return float(np.abs(side - np.median(side, axis=0)).sum())
+def _looseness(values: np.ndarray, place: int) -> float:
+    """How unlike each other the episodes on each side of a place are."""
+    sides = values[place - RUN : place], values[place : place + RUN]
+    return sum(float(np.abs(side - np.median(side, axis=0)).sum()) for side in sides)

@@ -6,16 +6,17 @@ from itertools import combinations
 
 import numpy as np
 
-from zk0.data.joints import ARM_JOINTS
 from zk0.data.quality.remarks import Numbers, Remark
 from zk0.names import stretches
 
 FEWEST = 4  # episodes on either side, fewer are exceptions
-POINTS = 12  # of an episode that are compared, evenly spread over its time
-APART_DEG = 25.0  # between the two kinds of movement, over all joints and all the time: another place, another way
+POINTS = 12  # of an episode that are compared, evenly spread over its way
+APART_DEG = (
+    18.0  # between the two kinds of movement, over all joints and the whole way; one task anywhere varies by half
+)
 SILHOUETTE = 0.65  # well separated: objects laid anywhere on a table give 0.3 to 0.5
 ALIKE_DEG = 5.0  # what a person repeats a movement by
-ALIKE_RATIO = 1.1  # no further from each other than the episodes of one instruction are
+ALIKE_RATIO = 1.5  # and hardly further from each other than the episodes of one instruction are: chance alone makes 1.3
 LITTLE = 2  # words that can say what is done with what
 
 
@@ -42,9 +43,10 @@ def words(numbers: Numbers) -> list[Remark]:
 
 
 def _path(arm: np.ndarray) -> np.ndarray:
-    """(12 * 5,) where the joints are at evenly spread moments."""
-    chosen = np.linspace(0, len(arm) - 1, POINTS).round().astype(int)
-    return np.asarray(arm[chosen, : len(ARM_JOINTS)], dtype=np.float64).ravel()
+    """(12 * 5,) where the joints are at evenly spread places of their way, however fast they went it."""
+    way = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(arm.astype(np.float64), axis=0), axis=1)))
+    chosen = np.linspace(0.0, way[-1], POINTS)
+    return np.stack([np.interp(chosen, way, joint) for joint in arm.T]).ravel()
 
 
 def _plain(sentence: str) -> str:
@@ -84,7 +86,7 @@ def _one_for_many(sentence: str, episodes: list[int], paths: dict[int, np.ndarra
     if apart < APART_DEG or _silhouette(points, second) < SILHOUETTE:
         return []
     one, other = (stretches(np.array(episodes)[side].tolist()) for side in (~second, second))
-    text = f"'{sentence}' is said of two movements {apart:.0f} degrees apart: {one}; and {other}"
+    text = f"'{sentence}' is said of two kinds of movement, {apart:.0f} degrees apart: {one}; and {other}"
     return [Remark("words", None, text)]
 
 
