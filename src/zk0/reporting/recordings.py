@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,13 @@ _MANY = 100  # episodes above which a page must save bytes
 
 
 def write_recording_page(
-    root: Path, name: str, source: str, numbers: Numbers, sketches: Mapping[str, Sketch], judgement: Judgement
+    root: Path,
+    name: str,
+    source: str,
+    numbers: Numbers,
+    sketches: Mapping[str, Sketch],
+    judgement: Judgement,
+    left_out: Sequence[int] = (),
 ) -> Path:
     """Write ``results/data-check/NAME.html``, one file that loads nothing.
 
@@ -31,6 +37,7 @@ def write_recording_page(
         numbers: Of the recording.
         sketches: Camera's name to its pictures.
         judgement: The remarks on them.
+        left_out: Episodes that params leave out already.
 
     Returns:
         The page's path, relative to the project.
@@ -54,6 +61,8 @@ def write_recording_page(
         "source": source,
         "rows": rows,
         "judgement": judgement,
+        "ticked": sorted({*judgement.grave, *left_out}),
+        "left_out": left_out,
         "kinds": sorted({remark.kind for remark in judgement.remarks}, key=list(ADVICE).index),
         "advice": ADVICE,
         "joints": [joint.replace("_", " ") for joint in JOINTS],

@@ -68,7 +68,7 @@ def _show(root: Path, name: str, text: str, params: DataParams | None) -> None:
     _print(name, lines_of(report_of(found)))
     numbers, pictures = numbers_of(dataset, found.joints), watch.sketches.cameras
     judgement = judge(numbers, pictures)
-    page = write_recording_page(root, name, text, numbers, pictures, judgement)
+    page = write_recording_page(root, name, text, numbers, pictures, judgement, found.left_out)
     _print_remarks(judgement, len(numbers.states), page)
 
 
