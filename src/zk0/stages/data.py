@@ -11,12 +11,12 @@ from zk0.console import console
 from zk0.data.dataset import DatasetFolder
 from zk0.data.hub import fetch_dataset
 from zk0.data.quality.judge import Judgement, judge
-from zk0.data.quality.remarks import Remark
 from zk0.data.quality.watch import Watch, numbers_of
 from zk0.data.report import facts_of, lines_of, report_of
 from zk0.data.survey import survey
 from zk0.errors import DataError
 from zk0.hub import hub_commit
+from zk0.names import stretches
 from zk0.params import DataParams
 from zk0.reporting.recordings import write_recording_page
 from zk0.sources import Source
@@ -74,30 +74,34 @@ def _show(root: Path, name: str, text: str, params: DataParams | None) -> None:
 
 def _print_remarks(judgement: Judgement, episodes: int, page: Path) -> None:
     """The gravest in a few lines; the page has them all."""
+    left = 0
     if judgement.remarks:
-        about: dict[int | None, list[Remark]] = {}
-        for remark in judgement.remarks:
-            about.setdefault(remark.episode, []).append(remark)
-        order = sorted(about, key=lambda e: (e is not None, e not in judgement.grave, e or 0))
+        lines = _remark_lines(judgement)
         table = Table(title="remarks", title_justify="left", show_header=False, box=None, width=WIDTH)
-        table.add_column(style="bold", no_wrap=True)
+        table.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=18)
         table.add_column(overflow="ellipsis", no_wrap=True)
-        for episode in order[:MOST_LINES]:
-            first, *others = about[episode]
-            more = f"; {', '.join(dict.fromkeys(one.kind for one in others))}" if others else ""
-            table.add_row("all" if episode is None else str(episode), escape(_cut(first.text, more)))
+        for who, said in lines[:MOST_LINES]:
+            table.add_row(who, escape(said))
         console.print(table)
-    left = max(0, len({remark.episode for remark in judgement.remarks}) - MOST_LINES)
+        left = max(0, len(lines) - MOST_LINES)
     count = len(judgement.episodes)
     said = f"remarks on {count} of {episodes} episodes" if judgement.remarks else f"no remark on {episodes} episodes"
-    said += f", {left} of them not shown here" if left else ""
+    said += f", {left} lines not shown here" if left else ""
     console.print(f"{said}; look at them all: {page}", markup=False)
 
 
-def _cut(text: str, more: str) -> str:
-    """A remark and the kinds of others, in a line."""
-    room = WIDTH - 10 - len(more)
-    return (text if len(text) <= room else f"{text[: room - 3]}...") + more
+def _remark_lines(judgement: Judgement) -> list[tuple[str, str]]:
+    """Which episodes and what of them, a line each: of the whole recording, grave, others; what is alike together."""
+    together: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
+    for episode in judgement.episodes:
+        texts = tuple(remark.text for remark in judgement.on(episode))
+        together.setdefault((episode not in judgement.grave, texts), []).append(episode)
+    whole = [("all", remark.text) for remark in judgement.whole]
+    return whole + [(stretches(who), "; ".join(texts)) for (_, texts), who in sorted(together.items(), key=_gravest)]
+
+
+def _gravest(line: tuple[tuple[bool, tuple[str, ...]], list[int]]) -> tuple[bool, int]:
+    return line[0][0], line[1][0]
 
 
 def _print(name: str, lines: list[tuple[str, str]]) -> None:

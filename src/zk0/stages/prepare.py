@@ -55,8 +55,11 @@ def run(root: Path, params: Params) -> None:
     write_json(root / REPORT, {"sources": entries, "partitions": [m.summary() for m in sites + unseen]})
     write_text(root / REPORT_FOR_PEOPLE, markdown_of(entries))
     frames = sum(m.train_frames for m in sites)
+    real = any(source.kind != "sim" for source in kinds.values())
     console.print(
         f"{len(sites)} sites with {frames} training frames, {len(unseen)} unseen tasks; see {REPORT_FOR_PEOPLE}"
+        + ("; are they good recordings? `zk0 data check` says" if real else ""),
+        markup=False,
     )
 
 

@@ -34,7 +34,7 @@ def words(numbers: Numbers) -> list[Remark]:
         found += _one_for_many(sentence, episodes, paths)
     for (one, first), (other, second) in combinations(by_sentence.items(), 2):
         if _plain(one) == _plain(other):
-            text = f"'{one}' and '{other}' are one instruction, spelled in two ways ({stretches(second)} the second)"
+            text = f"'{one}' and '{other}' are one instruction, spelled in two ways (the second in {stretches(second)})"
             found.append(Remark("words", None, text))
         elif _alike(np.stack([paths[e] for e in first]), np.stack([paths[e] for e in second])):
             text = f"'{one}' and '{other}' go with the same movement"
