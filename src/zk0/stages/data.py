@@ -22,7 +22,7 @@ from zk0.reporting.recordings import write_recording_page
 from zk0.sources import Source
 
 UNNAMED = "mine"
-WIDTH, MOST_LINES = 80, 18  # of the remarks in a terminal
+WIDTH, MOST_LINES, MOST_WIDE = 80, 18, 20  # of the remarks in a terminal, and of the episodes before them
 
 
 def check(root: Path, params: DataParams | None, text: str | None) -> None:
@@ -78,7 +78,8 @@ def _print_remarks(judgement: Judgement, episodes: int, page: Path) -> None:
     if judgement.remarks:
         lines = _remark_lines(judgement)
         table = Table(title="remarks", title_justify="left", show_header=False, box=None, width=WIDTH)
-        table.add_column(style="bold", no_wrap=True, overflow="ellipsis", max_width=18)
+        widest = min(MOST_WIDE, max(len(who) for who, _ in lines))
+        table.add_column(style="bold", no_wrap=True, overflow="ellipsis", width=widest)
         table.add_column(overflow="ellipsis", no_wrap=True)
         for who, said in lines[:MOST_LINES]:
             table.add_row(who, escape(said))

@@ -43,7 +43,7 @@ def calibration(numbers: Numbers) -> list[Remark]:
             if run is home or min(np.sign(shifts[0]) * np.array(shifts)) < max(MOVED_DEG / 2, ALONG * abs(shifts[0])):
                 continue
             text = (
-                f"{name} starts, ends and moves {shifts[0]:+.1f} degrees away from the other episodes, all through "
+                f"{name} starts, ends and moves {shifts[0]:+.1f} degrees from the other episodes, all through "
                 f"{stretches(episodes[i] for i in run)}"
             )
             found += [Remark("calibration", episodes[i], text, grave=True) for i in run]

@@ -94,7 +94,7 @@ def _halves(points: np.ndarray) -> np.ndarray:
     """(N,) which of two clusters a movement belongs to: k-means from the two that are furthest apart."""
     far = _distances(points, points)
     centres = points[list(np.unravel_index(int(far.argmax()), far.shape))]
-    side = np.zeros(len(points), dtype=bool)
+    side: np.ndarray = np.zeros(len(points), dtype=bool)
     for _ in range(20):
         to = _distances(points, centres)
         new = to[:, 1] < to[:, 0]
