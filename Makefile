@@ -18,11 +18,17 @@ $(STAMP): requirements/lock.txt pyproject.toml plugins/lerobot_env_zk0/pyproject
 demo: $(STAMP) ## the whole job on the embedded default: four sites, one policy, a few minutes
 	@$(BIN)/zk0 demo
 
-test: $(STAMP) ## all tests, with coverage of src, flows and tasks
-	@$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --durations=10 -q
+PYTEST := $(BIN)/python -m pytest --durations=10 -q --cov
 
-test-services: $(STAMP) ## the tests with real servers and clients on loopback
-	@$(BIN)/python -m pytest -m services --durations=10 -q
+test: $(STAMP) ## what needs no service, with coverage of src, flows and tasks
+	@$(PYTEST) -m "not services" -n logical --cov-report=term-missing:skip-covered
+
+# Services are mostly waited for, so there may be more at a time than cores.
+test-services: $(STAMP) ## real servers and clients on loopback, and whole runs; adds to the coverage of `make test`
+	@$(PYTEST) -m services -n 4 --cov-append --cov-report= --cov-fail-under=0
+
+test-all: test test-services ## both, and the coverage of both together
+	@$(BIN)/coverage report --format=total --fail-under=95
 
 lint: $(STAMP) ## style and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -48,4 +54,4 @@ down: ## stop them
 lock: ## resolve anew and write requirements/lock.txt
 	@scripts/lock
 
-.PHONY: help install demo test test-services lint bench bench-quick ui up down lock
+.PHONY: help install demo test test-services test-all lint bench bench-quick ui up down lock

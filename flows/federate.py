@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from tasks import stages
-from tasks.experiments import find_champion, save_experiment
+from tasks.champion import find_champion
 from tasks.run_context import leaves_context
 from zk0.params import load_params
 
@@ -37,15 +37,14 @@ def federate(
 
     Args:
         start: Start from params' ``policy.base``, or from MLflow's champion when there is one.
-        save_as_experiment: Save a finished run as a DVC experiment.
+        save_as_experiment: Keep a finished run as a DVC experiment named by its time, not by its strategy and digest.
         priority: For the task context.
     """
     root = Path.cwd()
     rounds = load_params(root / "params.yaml").federation.rounds
-    name = f"nightly-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     environment = {"ZK0_FLOW_RUN_ID": str(runtime.flow_run.id), "ZK0_FLOW_RUN_NAME": str(runtime.flow_run.name)}
     if save_as_experiment:
-        environment["ZK0_DVC_EXPERIMENT"] = name
+        environment["ZK0_DVC_EXPERIMENT"] = f"nightly-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     mode = "scheduled" if runtime.deployment.id else "manual"
     with leaves_context(root, "federate", mode, priority) as steps:
         if start == "champion" and (champion := find_champion(root)):
@@ -66,8 +65,6 @@ def federate(
         ):
             steps.run(step, stage, lambda call=call: call(root, environment, return_state=True))  # type: ignore[misc]
         unchanged = steps.all_unchanged
-        if save_as_experiment and not unchanged:
-            save_experiment(root, name)
     get_run_logger().info("report: %s   compare runs: make ui", root / "results" / "report.html")
     if unchanged:
         return Completed(name="Unchanged", message="nothing was new")

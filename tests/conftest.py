@@ -6,7 +6,6 @@ Everything heavy is imported inside the fixtures, so that tests which need none 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,25 +13,68 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from xdist.scheduler import LoadScopeScheduling
+
     from zk0.data.frames import Frames
     from zk0.data.sim.tasks import SimTask
     from zk0.params import Params
     from zk0.policy.checkpoint import LoadedPolicy
     from zk0.policy.trainable import Tensors
 
-# Before torch is imported: threads that wait would otherwise spin, and on a busy machine for several times as long
-# as the work itself takes.
+# Before torch is imported. Tests run side by side, one on each core, so each has one thread (results depend on it in
+# the last bit); and threads that wait would otherwise spin, for several times as long as the work itself takes.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.pop("ZK0_FEATURES", None)  # a developer's fast disk is not the tests' business
 
 FIRST_SEED = 20  # its eight scenes have four green cubes and four red ones
 
+# What takes longest, so that it is begun first and no worker is left with it at the end. A folder's tests share what is
+# dear to make (a server, a finished run), so one worker has all of them, but for the files named before it.
+FIRST = (
+    "tests/flows/test_testing_flow.py",
+    "tests/flows/",
+    "tests/deployment/test_failures.py",
+    "tests/deployment/operating/",
+    "tests/e2e/",
+    "tests/deployment/test_full_disk.py",
+    "tests/deployment/test_join.py",
+    "tests/comparison/",
+)
 
-@pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    """As many as params give by default; results depend on it in the last bit."""
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(2)
+
+def _unit(file: str) -> str:
+    """What one worker gets as a whole: a file, or a folder."""
+    return next((start for start in FIRST if file.startswith(start)), file)
+
+
+# Fixtures that start real services or make whole runs: `make test-services` has their tests.
+SERVICES = {"finished", "served", "deployed", "federation", "trainers"}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Whatever meets a service or a whole run is no quick test."""
+    if SERVICES.intersection(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.services)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest is begun first."""
+    rank = {start: number for number, start in enumerate(FIRST)}
+    items.sort(key=lambda item: rank.get(_unit(item.nodeid.partition("::")[0]), len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Deal whole files to the workers, and what belongs together as one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByUnit(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _unit(nodeid.partition("::")[0])
+
+    config.option.loadscopereorder = False  # by number of tests: the dear ones are few
+    return ByUnit(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +106,7 @@ def params_content(recorded: Path) -> dict[str, Any]:
     """A params mapping: the recording dealt to two sites, one round of two steps."""
     return {
         "seed": 1,
+        "threads": 1,
         "policy": {"base": "random:nano"},
         "data": {
             "sites": {"cubes": f"local:{recorded}"},

@@ -183,9 +183,9 @@ def test_gpus_are_read_from_the_drivers_tool(root: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PATH", str(root))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
-    assert machine(root)["gpus"] == [{"name": "NVIDIA H200", "memory_bytes": 143771 << 20, "driver": "570.86.10"}]
+    assert machine()["gpus"] == [{"name": "NVIDIA H200", "memory_bytes": 143771 << 20, "driver": "570.86.10"}]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert machine(root)["gpus"] == []
+    assert machine()["gpus"] == []
 
 
 def test_broken_gpu_tool_means_no_gpu(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_broken_gpu_tool_means_no_gpu(root: Path, monkeypatch: pytest.MonkeyPatc
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(root))
 
-    assert machine(root)["gpus"] == []
+    assert machine()["gpus"] == []
 
 
 def test_graphics_are_needed_for_simulated_sources_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,3 +27,23 @@ def test_commit_and_what_is_not_in_it(tmp_path: Path) -> None:
     assert (clean.dirty, clean.told) == (False, clean.commit)
     (tmp_path / "b").write_text("b")
     assert revision(tmp_path).told == f"{clean.commit}, with uncommitted changes"
+
+
+def test_what_dvc_writes_is_no_change_of_the_code(tmp_path: Path) -> None:
+    _git(tmp_path, "init", "-q")
+    project = tmp_path / "project"
+    (project / ".dvc").mkdir(parents=True)
+    for name in ("params.yaml", "dvc.lock", ".dvc/config"):
+        (project / name).write_text("a")
+    _git(tmp_path, "add", "project/params.yaml", "project/.dvc/config")
+    _git(tmp_path, "commit", "-qm", "first")
+    (project / ".dvc/config").write_text("b")
+    assert not revision(project).dirty  # a new dvc.lock, and another remote
+
+    _git(tmp_path, "add", "-A")
+    _git(tmp_path, "commit", "-qm", "second")
+    (project / "dvc.lock").write_text("b")
+    assert not revision(project).dirty
+
+    (tmp_path / "beside.py").write_text("a")
+    assert revision(project).dirty

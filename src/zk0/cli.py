@@ -6,6 +6,7 @@ Nothing heavy is imported until a command runs, so that `zk0 --help` answers at 
 from __future__ import annotations
 
 import importlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -53,13 +54,18 @@ app.add_typer(site_app, name="site")
 app.add_typer(client_app, name="client")
 app.add_typer(server_app, name="server")
 
+# Stages that take long and write where the others read: two of them at once would spoil each other's files.
+_ALONE = ("prepare", "federate", "evaluate", "benchmark")
+
 
 def _run_stage(name: str, params_file: Path) -> None:
     """Load params, then the stage's module, and run it; a mendable error ends without traceback."""
+    from zk0.alone import STAGE_LOCK, alone
     from zk0.params import load_params
 
-    params = load_params(params_file)
-    importlib.import_module(f"zk0.stages.{name}").run(Path.cwd(), params)
+    params, root = load_params(params_file), Path.cwd()
+    with alone(root / STAGE_LOCK, f"zk0 {name}") if name in _ALONE else nullcontext():
+        importlib.import_module(f"zk0.stages.{name}").run(root, params)
 
 
 @app.command(rich_help_panel="Stages")

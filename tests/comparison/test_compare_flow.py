@@ -10,6 +10,8 @@ from prefect.testing.utilities import prefect_test_harness
 
 from flows import compare as module
 
+pytestmark = pytest.mark.services
+
 
 @pytest.fixture(scope="module")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -19,12 +19,6 @@ from zk0.deployment.security.keys import NodeKey
 from zk0.deployment.security.places import initialise
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Whatever meets the real SuperLink and gateway is an integration test."""
-    if "federation" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.services)
-
-
 @pytest.fixture(scope="session")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     """SuperLink and gateway, with small limits; tests admit sites of their own."""

@@ -5,29 +5,16 @@ One run of four sites meets all of it; each test looks at one thing that happene
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import signal
-import subprocess
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from federated_sites import copy_project
-from network_federation import Cable, NetworkFederation, network_federation, signal_family
+from network_federation import Cable, NetworkFederation, RunRows, network_federation
 from network_services import wait_until
-from safetensors.torch import load_file
 
-from zk0.deployment.serving.runs import halt, runs_of, watch
-from zk0.errors import StageError
-from zk0.federation.client_app import app as client_app
-from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.journal import read_lines
-from zk0.federation.run import locked_base, run_federation
-from zk0.params import load_params
-from zk0.policy.trainable import digest_tensors
+from zk0.deployment.serving.runs import halt, runs_of
 
 # Two minutes on two quiet cores; on busy ones every message waits for a process that Flower starts.
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
@@ -56,7 +43,7 @@ def rounds(network: NetworkFederation) -> dict[str, list[dict[str, Any]]]:
     _, hung, killed, cut = network.sites
     assert cut.cable is not None
     number, since = network.begin(client_app="spoiling_app:app")
-    rows = _Rows(network, number, since)
+    rows = RunRows(network, number, since)
     lies = rows.until(lambda last: last["round"] == 1)
     rows.told("round-start", 2)
     killed.kill()
@@ -72,42 +59,6 @@ def rounds(network: NetworkFederation) -> dict[str, list[dict[str, Any]]]:
     halt(network.server, number)
     wait_until(lambda: runs_of(network.server, number)[0].finished, "the run's end")
     return {"lies": lies, "without": without, "back": back, "revoked": revoked}
-
-
-class _Rows:
-    """The rows of a run in progress."""
-
-    def __init__(self, network: NetworkFederation, number: int, since: datetime) -> None:
-        self._network, self._number, self._seen = network, number, 0
-        self._since = since.isoformat(timespec="milliseconds")  # what was said before is of an earlier run
-        self._results = network.root / "results" / "federation"
-
-    def until(self, enough: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """The rows since the last call, up to the first with which it is enough."""
-
-        def found() -> list[dict[str, Any]] | None:
-            rows = [row for row in read_lines(self._results / "rounds.jsonl") if row["round"] > self._seen]
-            end = next((place for place, row in enumerate(rows, 1) if enough(row)), None)
-            self._check()
-            return rows[:end] if end else None
-
-        rows = wait_until(found, f"a round after {self._seen}", 900)
-        self._seen = rows[-1]["round"]
-        return list(rows)
-
-    def told(self, what: str, number: int) -> None:
-        """Wait until this run has said something of a round; rows may still be those of an earlier one."""
-
-        def found() -> bool:
-            self._check()
-            events = [one for one in read_lines(self._results / "events.jsonl") if one["time"] >= self._since]
-            return any(event["event"] == what and event["round"] == number for event in events)
-
-        wait_until(found, f"{what} of round {number}", 300)
-
-    def _check(self) -> None:
-        (run,) = runs_of(self._network.server, self._number)
-        assert not run.finished, run.details
 
 
 def reasons(rows: list[dict[str, Any]], site: str) -> set[str]:
@@ -145,63 +96,3 @@ def test_a_revoked_key_is_refused_within_a_round(rounds: dict[str, list[dict[str
 def test_nothing_of_it_needs_mlflow_or_prefect(rounds: dict[str, list[dict[str, Any]]]) -> None:
     """Both are asked for in the environment of every service, and away."""
     assert len([row for part in rounds.values() for row in part]) >= 6
-
-
-@pytest.fixture
-def small_disk(network: NetworkFederation) -> Iterator[Path]:
-    """The server's folder for states, on a disk of its own of 64 MB."""
-    state = network.root / "state"
-    state.mkdir(exist_ok=True)
-    words = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(state)]
-    try:
-        subprocess.run(words, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"file systems may not be mounted here: {error}")
-    try:
-        yield state
-    finally:
-        subprocess.run(["umount", str(state)], check=True)
-
-
-def test_a_full_disk_and_a_killed_server_cost_nothing(
-    network: NetworkFederation, prepared: Path, small_disk: Path, tmp_path: Path
-) -> None:
-    """The run ends loudly, goes on twice from its last complete round, and ends at the undisturbed run's model."""
-    network.params(federation={"rounds": 3, "min_replies": 1.0, "timeout_s": 300.0})
-    both = {"sites": "steady,hung"}
-    number, since = network.begin(**both)
-    _Rows(network, number, since).told("round-start", 1)
-    filler = small_disk / "filler"
-    _fill(filler)
-    with pytest.raises(StageError, match="No space left on device"):
-        list(watch(network.server, number, since))
-    filler.unlink()
-
-    number, since = network.begin(**both)
-    _Rows(network, number, since).told("save", 1)
-    for name, process in network.server.services.running().items():
-        if name in ("superlink", "superexec"):
-            signal_family(process.pid, signal.SIGKILL)
-    wait_until(lambda: not {"superlink", "superexec"} & network.server.services.running().keys(), "the server's end")
-    assert network.server.start() == ["superlink", "superexec"]
-    network.run(**both)
-
-    report = network.report()
-    assert report["rounds"] == 3 and report["resumed_at_rounds"] == [0, 1]
-    root = copy_project(prepared, tmp_path / "undisturbed")
-    params = load_params(network.root / "params.yaml")
-    grid = InProcessGrid(client_app, root, 2, params.data.decoded_limit_bytes)
-    undisturbed = run_federation(grid, root, params, locked_base(network.root))
-    assert report["last_held_out_loss"] == undisturbed["last_held_out_loss"]
-    assert _model(network.root, report) == _model(root, undisturbed)
-
-
-def _fill(file: Path) -> None:
-    with contextlib.suppress(OSError), file.open("wb", buffering=0) as stream:
-        while True:
-            stream.write(bytes(1 << 16))
-
-
-def _model(root: Path, report: dict[str, Any]) -> str:
-    folder = root / "state" / report["run"] / f"round-{report['rounds']:04d}"
-    return digest_tensors(load_file(folder / "trainable.safetensors"))

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import av
+import pytest
 
 from zk0.files import read_json
 
+pytestmark = pytest.mark.services
 REPO = Path(__file__).resolve().parents[2]
 
 

@@ -61,7 +61,7 @@ def test_track_twice_changes_nothing(finished: Project) -> None:
 
 
 def test_model_version_leads_to_its_data(finished: Project) -> None:
-    shown = json.loads(finished.run("zk0", "model", "show", "1").stdout)
+    shown = json.loads(finished.run("zk0", "model", "show", "1", "--json").stdout)
 
     text = json.dumps(shown)
     for site in ("red", "disc"):
@@ -103,35 +103,8 @@ def test_metrics_diff_and_plots(finished: Project) -> None:
     finished.run("dvc", "metrics", "diff")
     finished.run("dvc", "plots", "show", "-o", ".cache/plots")
 
-    assert metrics[""]["data"]["results/metrics.json"]["data"]["global"]["action_error_deg"] > 0
+    assert metrics[""]["data"]["results/metrics.json"]["data"]["error_deg"] > 0
     assert "held_out_loss" in (finished.root / ".cache/plots/index.html").read_text()
-
-
-def test_experiment_with_fedprox(finished: Project) -> None:
-    """The one command of the README: another strategy, compared with the present run."""
-    params = finished.root / "params.yaml"
-    before = params.read_text()
-    try:
-        finished.run(
-            "dvc",
-            "exp",
-            "run",
-            "-n",
-            "prox",
-            "-S",
-            "federation.strategy=fedprox",
-            "-S",
-            "federation.proximal_mu=0.1",
-            timeout=580,
-        )
-        listed = finished.run("dvc", "exp", "show", "--csv").stdout
-        run = read(finished, "results/federation/run.json")
-    finally:
-        params.write_text(before)
-        finished.run("dvc", "repro", timeout=580)
-
-    assert "prox" in listed
-    assert run["params"]["federation"] | {"strategy": "fedprox", "proximal_mu": 0.1} == run["params"]["federation"]
 
 
 @pytest.mark.parametrize("missing", ["results/federation/run.json"])

@@ -37,7 +37,7 @@ def test_nightly_completes_then_is_unchanged(served: Any) -> None:
     assert first["task_information"]["task_id"] != second["task_information"]["task_id"]
     experiments = project.run("dvc", "exp", "list", "--name-only").stdout.split()
     assert any(name.startswith("nightly-") for name in experiments)
-    shown = json.loads(project.run("zk0", "model", "show", "1").stdout)
+    shown = json.loads(project.run("zk0", "model", "show", "1", "--json").stdout)
     assert any(name in json.dumps(shown) for name in experiments if name.startswith("nightly-"))
 
 
@@ -142,7 +142,7 @@ def test_train_once_shows_the_nine_documented_steps(served: Any) -> None:
     assert context["task_information"]["task_id"]["value"] == flow["id"]
     told = context["technical_context"]["current_state"]["value"]
     assert [line.partition(":")[0] for line in told["steps"]] == list(_STEPS)
-    shown = project.run("zk0", "model", "show", "1", "--params", "trainings/cups/params.yaml").stdout
+    shown = project.run("zk0", "model", "show", "1", "--json", "--params", "trainings/cups/params.yaml").stdout
     assert json.loads(shown)["flow_run"] == flow["id"]
 
 
@@ -189,6 +189,7 @@ def test_deployments_are_what_prefect_knows() -> None:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
+@pytest.mark.services
 def test_failed_run_leaves_context(tmp_path: Path) -> None:
     """A flow whose stage refuses ends as failed, and context.json says at which step and why."""
     project = make_project(tmp_path / "project", tmp_path / "prefect")

@@ -22,6 +22,7 @@ from zk0.validation.records import (
     read_record,
 )
 
+pytestmark = pytest.mark.services
 _FLOW = "from flows.testing import testing; testing(tests={tests}, benchmarks={benchmarks})"
 
 

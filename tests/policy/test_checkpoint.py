@@ -31,7 +31,7 @@ import zk0.policy
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 folder, batch, out = sys.argv[1:]
 policy = SmolVLAPolicy.from_pretrained(folder).eval()
 before, after = make_pre_post_processors(policy.config, pretrained_path=folder)

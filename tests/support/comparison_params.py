@@ -6,6 +6,7 @@ from typing import Any
 
 SMALL: dict[str, Any] = {
     "seed": 1,
+    "threads": 1,
     "policy": {"base": "random:nano"},
     "data": {
         "sites": {"red": "sim:push-red-cube-left", "disc": "sim:press-magenta-disc"},

@@ -23,7 +23,7 @@ class Hub:
         url: The server's.
         folders: ``datasets/owner/name`` or ``models/owner/name`` to a folder.
         asked: Paths that were asked for.
-        broken: Endings of paths that are answered with an error.
+        broken: Endings of paths that are answered with an error, of a kind that the Hub's client does not try again.
     """
 
     url: str
@@ -47,7 +47,7 @@ def serve(folders: dict[str, Path]) -> Iterator[Hub]:
         def _answer(self, with_body: bool) -> None:
             path = unquote(urlsplit(self.path).path).strip("/")
             hub.asked.append(path)
-            status, headers, body = (500, {}, b"") if path.endswith(hub.broken or ("\0",)) else _reply(hub, path)
+            status, headers, body = (410, {}, b"") if path.endswith(hub.broken or ("\0",)) else _reply(hub, path)
             self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **headers}.items():
                 self.send_header(name, value)

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,12 +21,13 @@ from site_trainers import answers, lay_out_site
 
 from zk0.deployment.security.keys import NodeKey
 from zk0.deployment.security.places import initialise
-from zk0.deployment.serving.runs import submit, watch
+from zk0.deployment.serving.runs import runs_of, submit, watch
 from zk0.deployment.serving.services import FederationServer
 from zk0.deployment.serving.session import prepare
 from zk0.deployment.serving.status import present_nodes
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
+from zk0.federation.journal import read_lines
 from zk0.files import read_json, write_json
 
 
@@ -208,6 +209,42 @@ class NetworkFederation:
     def report(self) -> dict[str, Any]:
         """The last run's run.json."""
         return dict(read_json(self.root / "results/federation/run.json"))
+
+
+class RunRows:
+    """The rows of a run in progress."""
+
+    def __init__(self, network: NetworkFederation, number: int, since: datetime) -> None:
+        self._network, self._number, self._seen = network, number, 0
+        self._since = since.isoformat(timespec="milliseconds")  # what was said before is of an earlier run
+        self._results = network.root / "results" / "federation"
+
+    def until(self, enough: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+        """The rows since the last call, up to the first with which it is enough."""
+
+        def found() -> list[dict[str, Any]] | None:
+            rows = [row for row in read_lines(self._results / "rounds.jsonl") if row["round"] > self._seen]
+            end = next((place for place, row in enumerate(rows, 1) if enough(row)), None)
+            self._check()
+            return rows[:end] if end else None
+
+        rows = wait_until(found, f"a round after {self._seen}", 900)
+        self._seen = rows[-1]["round"]
+        return list(rows)
+
+    def told(self, what: str, number: int) -> None:
+        """Wait until this run has said something of a round; rows may still be those of an earlier one."""
+
+        def found() -> bool:
+            self._check()
+            events = [one for one in read_lines(self._results / "events.jsonl") if one["time"] >= self._since]
+            return any(event["event"] == what and event["round"] == number for event in events)
+
+        wait_until(found, f"{what} of round {number}", 300)
+
+    def _check(self) -> None:
+        (run,) = runs_of(self._network.server, self._number)
+        assert not run.finished, run.details
 
 
 @contextmanager

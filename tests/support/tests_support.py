@@ -43,7 +43,8 @@ class Project:
 
 
 def small(params: dict) -> None:  # type: ignore[type-arg]
-    """Two sites, two rounds, a few steps."""
+    """Two sites, two rounds, a few steps, one thread."""
+    params["threads"] = 1
     params["data"]["sites"] = {"red": "sim:push-red-cube-left", "disc": "sim:press-magenta-disc"}
     params["data"]["unseen"] = {"purple": "sim:push-purple-cylinder-left"}
     params["data"]["episodes"] = 3

@@ -13,14 +13,17 @@ import pytest
 import torch
 
 from zk0.files import digest_folder
-from zk0.params import PromotionParams
+from zk0.params import PromotionParams, load_params
 from zk0.policy.checkpoint import load_checkpoint
-from zk0.tracking.lineage import describe_version, list_runs, way_back
+from zk0.stages import shown
+from zk0.tracking.experiments import Kept
+from zk0.tracking.lineage import describe_version, list_runs
 from zk0.tracking.project import FlowRunInfo, track
 from zk0.tracking.promotion import promote
 from zk0.tracking.registry import champion
 from zk0.tracking.results import TrackingError
 
+REPO = Path(__file__).resolve().parents[2]
 PARAMS = PromotionParams()
 
 
@@ -113,7 +116,7 @@ def test_files_that_are_gone_are_copied_again(tracked: Path) -> None:
 
 
 def test_a_version_leads_back_to_what_made_it(tracked: Path) -> None:
-    track(tracked, "zk0", "zk0-smolvla", FlowRunInfo("flow-1"), "nightly-1")
+    track(tracked, "zk0", "zk0-smolvla", FlowRunInfo("flow-1"), Kept("nightly-1"))
     digest = digest_folder(tracked / "checkpoints/best")
 
     found = describe_version(tracked, "zk0-smolvla", 1)
@@ -121,7 +124,10 @@ def test_a_version_leads_back_to_what_made_it(tracked: Path) -> None:
     assert (found["run"], found["round"], found["digest"]) == ("0123456789abcdef", 2, digest)
     assert (found["git_revision"], found["git_dirty"], found["flow_run"]) == ("4f2a91c", False, "flow-1")
     assert found["aliases"] == ["challenger"]
-    assert found["commands"] == ["git checkout 4f2a91c", "dvc exp apply nightly-1"]
+    assert found["commands"] == []
+    assert found["cannot"] == [
+        "the experiment nightly-1 is not in this clone: `dvc exp pull origin nightly-1`, if it was pushed"
+    ]
     assert found["params"]["federation.strategy"] == "fedavg"
     roles = {name: (given["digest"], given["role"]) for name, given in found["datasets"].items()}
     assert roles == {
@@ -132,18 +138,11 @@ def test_a_version_leads_back_to_what_made_it(tracked: Path) -> None:
     assert digest_folder(tracked / found["checkpoint"]) == digest
 
 
-@pytest.mark.parametrize(
-    ("revision", "dvc_experiment", "commands"),
-    [
-        ("4f2a91c", None, ["git checkout 4f2a91c", "dvc checkout"]),
-        (None, "nightly-1", ["dvc exp apply nightly-1"]),
-        (None, None, []),
-    ],
-)
-def test_the_way_back_is_as_long_as_what_was_recorded(
-    revision: str | None, dvc_experiment: str | None, commands: list[str]
-) -> None:
-    assert way_back(revision, dvc_experiment) == commands
+def test_a_run_that_was_not_kept_says_so(tracked: Path) -> None:
+    found = describe_version(tracked, "zk0-smolvla", 1)
+
+    assert found["commands"] == found["here"] == []
+    assert "it was not kept as a DVC experiment" in found["cannot"][0]
 
 
 def test_runs_are_listed_newest_first(tracked: Path, files: Any) -> None:
@@ -166,3 +165,17 @@ def test_without_a_store_there_are_no_runs_and_no_versions(tmp_path: Path) -> No
     assert list_runs(tmp_path, "zk0") == []
     with pytest.raises(TrackingError, match=r"mlflow.db is missing; `zk0 track` makes it"):
         describe_version(tmp_path, "zk0-smolvla", 1)
+
+
+def test_the_page_fits_a_terminal(
+    tracked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    shown.run(tracked, load_params(REPO / "params.yaml"), 1, as_json=False)
+
+    page = capsys.readouterr().out
+    assert "zk0-smolvla version 1 (challenger)" in page
+    assert "red-cube-dig" in page and "sim:touch-red-cube" in page
+    assert "Not brought back: this run's data and params" in page
+    assert len(page.splitlines()) < 40

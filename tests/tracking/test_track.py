@@ -12,6 +12,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from zk0.tracking.experiments import Kept
 from zk0.tracking.project import FlowRunInfo, track
 from zk0.tracking.results import TrackingError
 
@@ -33,7 +34,7 @@ def parents(root: Path) -> list[Any]:
 def test_a_run_is_projected_whole(trained: Path, files: Any) -> None:
     files.later(trained)
 
-    result = track(trained, "zk0", "zk0-smolvla", FlowRunInfo("flow-1", "bold-otter"), "nightly-1")
+    result = track(trained, "zk0", "zk0-smolvla", FlowRunInfo("flow-1", "bold-otter"), Kept("nightly-1"))
 
     assert (result.created, result.model_version, result.skipped) == (True, 1, ())
     store = client(trained)
@@ -112,10 +113,10 @@ def test_the_last_model_is_kept_once_when_it_is_the_best(trained: Path, files: A
 
 def test_again_changes_nothing(tracked: Path, files: Any, content: Content) -> None:
     files.later(tracked)
-    first = track(tracked, "zk0", "zk0-smolvla", FlowRunInfo("flow-1"), "nightly-1")
+    first = track(tracked, "zk0", "zk0-smolvla", FlowRunInfo("flow-1"), Kept("nightly-1"))
     before = content(tracked)
 
-    again = track(tracked, "zk0", "zk0-smolvla", FlowRunInfo("flow-2"), "nightly-1")
+    again = track(tracked, "zk0", "zk0-smolvla", FlowRunInfo("flow-2"), Kept("nightly-1"))
 
     assert (again.run_id, again.model_version, again.created, again.added) == (first.run_id, 1, False, ())
     assert content(tracked) == before

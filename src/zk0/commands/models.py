@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from zk0.commands.options import ParamsFile
-from zk0.console import console
 
 app = typer.Typer()
 model_app = typer.Typer(no_args_is_help=True, help="Where a federated model comes from.")
@@ -47,18 +46,18 @@ def promote(
 ) -> None:
     """Make a version the champion, from which nightly runs start, if it is safe and better than the present one."""
     from zk0.params import load_params
-    from zk0.stages import models
+    from zk0.stages import promotion
 
-    models.promote(Path.cwd(), load_params(params), version, force)
+    promotion.promote(Path.cwd(), load_params(params), version, force)
 
 
 @app.command(rich_help_panel="Models")
 def demote(params: ParamsFile = Path("params.yaml")) -> None:
     """Give the champion's place back to the version that had it before."""
     from zk0.params import load_params
-    from zk0.stages import models
+    from zk0.stages import promotion
 
-    models.demote(Path.cwd(), load_params(params))
+    promotion.demote(Path.cwd(), load_params(params))
 
 
 @app.command(rich_help_panel="Models")
@@ -76,12 +75,13 @@ def publish(
 
 
 @model_app.command("show")
-def model_show(version: int, params: ParamsFile = Path("params.yaml")) -> None:
+def model_show(
+    version: int,
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known of it, for programs.")] = False,
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
     """From a model version to its data, params and code, and the commands that bring them back."""
-    import json
-
     from zk0.params import load_params
-    from zk0.tracking.lineage import describe_version
+    from zk0.stages import shown
 
-    name = load_params(params).tracking.model
-    console.print_json(json.dumps(describe_version(Path.cwd(), name, version), default=str))
+    shown.run(Path.cwd(), load_params(params), version, as_json)

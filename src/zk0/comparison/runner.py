@@ -175,7 +175,7 @@ class Runner:
                 "episodes": sum(len(episodes) for _, episodes in self._trained_on(job.arm)),
                 "tasks": tasks,
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "machine": {key: value for key, value in machine().items() if key != "disk_free_bytes"},
+                "machine": machine(),
                 "versions": {name: str(version) for name, version in versions().items()},
             }
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,10 +100,10 @@ def allocate(root: Path, params: Params, resources: Resources, starting: tuple[G
     Raises:
         StageError: Something does not fit; gives the figures and what to do.
     """
-    this = machine(root)
+    this = machine()
     needs = [
         _memory(root, params, resources, starting, this["memory_bytes"]),
-        _disk(root, params, resources, max(sites, 2), this["disk_free_bytes"]),
+        _disk(root, params, resources, max(sites, 2), shutil.disk_usage(root).free),
     ]
     if params.policy.device == "cuda" or (params.policy.device == "auto" and this["gpus"]):
         needs.append(_gpu(root, params, resources, this["gpus"]))

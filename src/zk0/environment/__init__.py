@@ -6,6 +6,7 @@ and OpenGL is tried in a process of its own, since a broken driver takes its pro
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from zk0.environment.packages import (
     check_video,
     versions,
 )
+from zk0.environment.remote import check_remote
 from zk0.params import Params
 
 __all__ = [
@@ -47,7 +49,7 @@ def check_environment(params: Params, root: Path) -> dict[str, Any]:
     Returns:
         The content of ``results/environment.json``.
     """
-    this = machine(root)
+    this = {**machine(), "disk_free_bytes": shutil.disk_usage(root).free}
     checks = [
         check_python(),
         check_required_packages(root),
@@ -58,6 +60,7 @@ def check_environment(params: Params, root: Path) -> dict[str, Any]:
         check_disk(params, root, this["disk_free_bytes"]),
         *check_graphics(params),
         check_video(),
+        *check_remote(root),
         *check_hub(params),
         *(check_port(service) for service in SERVICES),
     ]

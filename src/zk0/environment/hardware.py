@@ -14,14 +14,13 @@ import psutil
 GIB = 1 << 30
 
 
-def machine(root: Path = Path()) -> dict[str, Any]:
-    """The machine, as run.json and benchmark.json note it: sizes in bytes, GPUs with name, memory and driver."""
+def machine() -> dict[str, Any]:
+    """The machine, as run.json and benchmark.json note it: memory in bytes, GPUs with name, memory and driver."""
     return {
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "memory_bytes": _memory_limit(),
-        "disk_free_bytes": shutil.disk_usage(root).free,
         "gpus": _gpus(),
         "python": platform.python_version(),
     }

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+_NOT_CODE = (":(exclude)dvc.lock", ":(exclude).dvc")
+
 
 @dataclass(frozen=True)
 class Revision:
@@ -13,7 +15,8 @@ class Revision:
 
     Attributes:
         commit: Its hash; None outside a repository, before its first commit, or without git.
-        dirty: Whether something in the folder is not committed, new files included.
+        dirty: Whether code or params are not committed, new files included. DVC's own files are neither:
+            ``dvc.lock`` is written by every run, and ``.dvc`` says where data is kept.
     """
 
     commit: str | None
@@ -35,4 +38,4 @@ def revision(root: Path) -> Revision:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    return Revision(git("rev-parse", "HEAD"), bool(git("status", "--porcelain")))
+    return Revision(git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ":/", *_NOT_CODE)))

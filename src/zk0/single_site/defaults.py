@@ -85,7 +85,7 @@ def data_content(root: Path, request: Request, source: Source, name: str) -> dic
 
 def default_threads(root: Path) -> int:
     """As many as there are cores, up to eight."""
-    return min(int(machine(root)["cores"]), _MOST_THREADS)
+    return min(int(machine()["cores"]), _MOST_THREADS)
 
 
 def default_device() -> str:

@@ -115,7 +115,7 @@ def run(root: Path, params: Params) -> None:
         "videos": videos,
     }
     write_json(root / OUT, result)
-    write_json(root / METRICS, _flat_metrics(result) | {"federation": _cost(root, report)})
+    write_json(root / METRICS, _headline(result) | {"cost": _cost(root, report)})
     console.print(comparison_table(result))
 
 
@@ -197,17 +197,23 @@ def _overall(tasks: dict[str, dict[str, Any]], model: str) -> dict[str, Any]:
     }
 
 
-def _flat_metrics(result: dict[str, Any]) -> dict[str, Any]:
-    """What `dvc metrics diff` compares."""
-    flat: dict[str, Any] = {}
+def _headline(result: dict[str, Any]) -> dict[str, Any]:
+    """What `dvc exp show` and `dvc metrics diff` compare: the global model's first, under names that fit columns.
+
+    What holds of single tasks stays in evaluation.json: three figures a task would be dozens of columns.
+    """
+    short = {
+        "success": "success_rate_seen",
+        "unseen": "success_rate_unseen",
+        "error_deg": "action_error_deg",
+        "loss": "held_out_loss",
+    }
+    found: dict[str, dict[str, Any]] = {}
     for model, overall in result["overall"].items():
-        flat[model] = {name: value for name, value in overall.items() if value is not None}
-        flat[model]["safe"] = int(result["safety"][model]["passed"])
-        for name, task in result["tasks"].items():
-            wanted = ("action_error_deg", "held_out_loss", "success_rate")
-            flat[model][name] = {key: task[model][key] for key in wanted if task[model][key] is not None}
-    flat["gain"] = {name: {"value": gain.value, "at_least": gain.lower_bound} for name, gain in gains(result).items()}
-    return flat
+        found[model] = {name: overall[key] for name, key in short.items() if overall[key] is not None}
+        found[model]["safe"] = int(result["safety"][model]["passed"])
+    gain = {name: {"value": gain.value, "at_least": gain.lower_bound} for name, gain in gains(result).items()}
+    return {**found["global"], "base": found["base"], "gain": gain}
 
 
 def _cost(root: Path, report: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands about federated models: compare two, promote one, take it back, list the runs, publish one."""
+"""Commands about federated models: compare two, list the runs, publish one."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ from zk0.params import Params
 from zk0.tracking.comparing import read_checkpoint, read_scores
 from zk0.tracking.gate import in_words
 from zk0.tracking.lineage import list_runs
-from zk0.tracking.promotion import REFUSED, Promotion
-from zk0.tracking.promotion import demote as demote_champion
-from zk0.tracking.promotion import promote as promote_version
 
 _WIDE = 140
 _ROLES = {"site": "sites' tasks", "unseen": "unseen tasks"}
@@ -105,39 +102,6 @@ def _value(metric: Metric, value: float) -> str:
 def _gain(metric: Metric, gain: Difference) -> tuple[str, str, str]:
     low, high = (in_words(metric, end).split(" ")[0] for end in (gain.low, gain.high))
     return f"{in_words(metric, gain.value)} ({low} to {high})", f"{gain.p_better:.2g}", f"{gain.p_worse:.2g}"
-
-
-def promote(root: Path, params: Params, version: int, force: bool) -> None:
-    """Make a version the champion if the gate lets it pass, or by force.
-
-    Raises:
-        StageError: The gate refused; every reason is told and recorded.
-    """
-    result = promote_version(root, params.tracking.model, version, params.promotion, force)
-    tell_promotion(params.tracking.model, result)
-    if result.outcome == REFUSED:
-        raise StageError(f"version {version} was not promoted; `zk0 promote {version} --force` does it all the same")
-
-
-def tell_promotion(model_name: str, result: Promotion) -> None:
-    """Say what was decided, and why."""
-    before = f"; before it was version {result.before}" if result.before else ""
-    said = {
-        "promoted": f"{model_name} version {result.version} is the champion{before}",
-        "forced": f"{model_name} version {result.version} is the champion, by force{before}",
-        REFUSED: f"{model_name} version {result.version} does not become the champion",
-    }
-    console.print(said[result.outcome], markup=False)
-    console.print(f"  compared with {result.decision.against}", markup=False)
-    for reason in result.decision.reasons:
-        console.print(f"  {reason}", style="yellow", markup=False)
-
-
-def demote(root: Path, params: Params) -> None:
-    """Give the champion's place back to the version that had it before."""
-    was, now = demote_champion(root, params.tracking.model)
-    told = f"version {now} is again" if now else "there is no champion now: nightly runs start from the base"
-    console.print(f"version {was} is no longer the champion; {told}", markup=False)
 
 
 def runs(root: Path, params: Params) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from zk0.console import console
 from zk0.files import write_json
 from zk0.params import Params
-from zk0.stages.models import tell_promotion
+from zk0.stages.promotion import tell_promotion
+from zk0.tracking.experiments import Kept, keep
 from zk0.tracking.project import FlowRunInfo, track
+from zk0.tracking.results import read_results
 
 OUT = Path("results/tracking.json")
 
@@ -23,12 +25,13 @@ def run(root: Path, params: Params, results: Path | None = None) -> None:
         results: Folder whose results and checkpoints these are; None is the root.
     """
     flow_run = os.environ.get("ZK0_FLOW_RUN_ID")
+    kept = _kept(root) if results is None else None
     result = track(
         root,
         params.tracking.experiment,
         params.tracking.model,
         flow_run=FlowRunInfo(flow_run, os.environ.get("ZK0_FLOW_RUN_NAME")) if flow_run else None,
-        dvc_experiment=os.environ.get("ZK0_DVC_EXPERIMENT"),
+        kept=kept,
         promotion=params.promotion if params.promotion.automatic else None,
         place=results,
     )
@@ -40,5 +43,15 @@ def run(root: Path, params: Params, results: Path | None = None) -> None:
     for reason in result.skipped:
         console.print(f"left out of MLflow: {reason}", style="yellow", markup=False)
     console.print(f"{what} MLflow run {result.run_id}, {params.tracking.model} version {result.model_version}")
+    if kept is not None:
+        told = f"kept as DVC experiment {kept.name}" if kept.name else f"not kept as a DVC experiment: {kept.why}"
+        console.print(told, style=None if kept.name else "yellow", markup=False)
     if result.promotion is not None:
         tell_promotion(params.tracking.model, result.promotion)
+
+
+def _kept(root: Path) -> Kept:
+    """Keep the run as a DVC experiment, by the name that a flow gave it or by its own."""
+    results = read_results(root)
+    name = f"{results.run['params']['federation']['strategy']}-{results.run['run'][:8]}-{results.digest[:4]}"
+    return keep(root, os.environ.get("ZK0_DVC_EXPERIMENT") or name)

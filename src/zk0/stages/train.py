@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
+from zk0.alone import STAGE_LOCK, alone
 from zk0.console import console
 from zk0.errors import StageError
 from zk0.files import digest_folder, read_json
@@ -18,7 +17,6 @@ from zk0.single_site import ROUND_STEPS, STEPS, Training, removed_if_refused
 if TYPE_CHECKING:
     from zk0.federation.site import Warm
 
-_LOCK = ".lock"
 _OPTIONS = {
     "data.cameras": "--camera top=POLICY'S (or --camera top= to leave it out)",
     "data.conventions": "--convention",
@@ -111,14 +109,11 @@ def train(training: Training) -> None:
     """
     from zk0.stages import federate
 
-    try:
-        with FileLock(training.folder / _LOCK, timeout=0):
-            if is_trained(training):
-                console.print(f"complete before: {training.folder / 'checkpoints'}", markup=False)
-                return
-            federate.run(training.folder, training.params, again=training.again)
-    except Timeout as error:
-        raise StageError(f"another process trains in {training.folder}; wait for it, or stop it first") from error
+    with alone(training.folder / STAGE_LOCK, training.again):
+        if is_trained(training):
+            console.print(f"complete before: {training.folder / 'checkpoints'}", markup=False)
+            return
+        federate.run(training.folder, training.params, again=training.again)
 
 
 def validate_model(training: Training) -> None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from zk0.console import console
 from zk0.environment import Check, check_environment
+from zk0.environment.code import CODE_LOCK, Installed
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.hub import moving
@@ -18,10 +19,11 @@ from zk0.resolve import resolve_sources, starting_policy
 
 REPORT = Path("results/environment.json")
 LOCK = Path("sources.lock.json")
+PIPELINE = Path("dvc.yaml")
 
 
 def run(root: Path, params: Params) -> None:
-    """Write ``results/environment.json`` and, when nothing is wrong, ``sources.lock.json``.
+    """Write ``results/environment.json`` and, when nothing is wrong, ``sources.lock.json`` and ``code.lock.json``.
 
     Raises:
         StageError: A check failed; lists each with what to do. The report is written all the same.
@@ -34,6 +36,8 @@ def run(root: Path, params: Params) -> None:
     show_checks(report["checks"])
     if not _holds(root / LOCK, lock):
         write_json(root / LOCK, lock)
+    if (root / PIPELINE).is_file() and not _holds(root / CODE_LOCK, code := Installed().lock()):
+        write_json(root / CODE_LOCK, code)
 
 
 def _sources(root: Path, params: Params) -> tuple[dict[str, Any], Check]:

@@ -5,3 +5,6 @@ from pathlib import Path
 # The store's two places, below a project's root.
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlruns")
+
+# Of a run's artifacts, the folder with the files that stages wrote.
+FILES = "results"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from zk0.tracking import DATABASE, names
+from zk0.files import read_json
+from zk0.tracking import DATABASE, FILES, names
 from zk0.tracking.promotion import REFUSED
 from zk0.tracking.registry import aliases, find_version, version_checkpoint
+from zk0.tracking.restoring import restoring
+from zk0.tracking.results import RUN_FILE
 from zk0.tracking.store import opened, runs, versions
 
 _TABLE_METRICS = {
@@ -34,10 +39,10 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
 
     Returns:
         ``model``, ``version``, ``aliases``, ``description``, ``run_id``, ``run`` (the params'
-        digest), ``round``, ``digest`` and ``checkpoint`` (of the weights), ``base_digest``,
+        digest), ``round``, ``digest`` and ``checkpoint`` (of the weights), ``base_source``, ``base_digest``,
         ``strategy``, ``git_revision``, ``git_dirty``, ``dvc_experiment``, ``flow_run``, ``params``
-        (dotted), ``datasets`` (name to digest, role and source), ``metrics`` and ``commands``, which
-        bring code, params and data back. What was not recorded is None.
+        (dotted), ``datasets`` (name to digest, role and source), ``metrics``, and ``push``, ``commands``,
+        ``here`` and ``cannot``, see :class:`zk0.tracking.restoring.Restoring`. What was not recorded is None.
 
     Raises:
         TrackingError: There is no such version, or no store.
@@ -49,6 +54,8 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
         checkpoint = version_checkpoint(client, root, found)
     tags = {**run.data.tags, **found.tags}
     revision, dvc_experiment = tags.get(names.GIT_REVISION) or None, tags.get(names.DVC_EXPERIMENT)
+    datasets = _datasets(run)
+    sources = [str(json.loads(given["source"]).get("source")) for given in datasets.values()]
     return {
         "model": model_name,
         "version": version,
@@ -59,6 +66,7 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
         "round": int(tags[names.ROUND]),
         "digest": tags[names.DIGEST],
         "checkpoint": checkpoint.relative_to(root).as_posix(),
+        "base_source": read_json(root / run.info.artifact_uri / FILES / RUN_FILE.name)["base"]["source"],
         "base_digest": tags[names.BASE_DIGEST],
         "strategy": tags[names.STRATEGY],
         "git_revision": revision,
@@ -66,22 +74,10 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
         "dvc_experiment": dvc_experiment,
         "flow_run": tags.get("prefect.flow_run_id"),
         "params": dict(run.data.params),
-        "datasets": _datasets(run),
+        "datasets": datasets,
         "metrics": dict(run.data.metrics),
-        "commands": way_back(revision, dvc_experiment),
+        **asdict(restoring(root, revision, dvc_experiment, tags.get(names.NOT_KEPT, ""), sources)),
     }
-
-
-def way_back(revision: str | None, dvc_experiment: str | None) -> list[str]:
-    """Commands that restore code, params and data; fewer the less was recorded.
-
-    >>> way_back("4f2a91c", "nightly-0312")
-    ['git checkout 4f2a91c', 'dvc exp apply nightly-0312']
-    """
-    commands = [f"git checkout {revision}"] if revision else []
-    if dvc_experiment:
-        return [*commands, f"dvc exp apply {dvc_experiment}"]
-    return [*commands, "dvc checkout"] if commands else []
 
 
 def _datasets(run: Run) -> dict[str, dict[str, str]]:

@@ -12,9 +12,10 @@ from mlflow.entities.model_registry import ModelVersion
 
 from zk0.files import digest_file, write_text
 from zk0.params import PromotionParams
-from zk0.tracking import names
+from zk0.tracking import FILES, names
 from zk0.tracking.card import NAME as CARD
 from zk0.tracking.card import render_card
+from zk0.tracking.experiments import Kept
 from zk0.tracking.models import BEST, ensure_models, kept_checkpoints
 from zk0.tracking.plot import ensure_plot
 from zk0.tracking.promotion import Promotion, settle_challenger
@@ -32,7 +33,6 @@ from zk0.tracking.rounds import FINISHED, add_rounds, create_run, log_metrics
 from zk0.tracking.store import experiment_id, opened, runs
 from zk0.tracking.transaction import transaction
 
-_FILES_FOLDER = "results"
 _FLOW_RUN = "prefect.flow_run_id"
 
 
@@ -76,7 +76,7 @@ def track(
     experiment: str,
     model_name: str,
     flow_run: FlowRunInfo | None = None,
-    dvc_experiment: str | None = None,
+    kept: Kept | None = None,
     promotion: PromotionParams | None = None,
     place: Path | None = None,
 ) -> TrackResult:
@@ -92,7 +92,7 @@ def track(
         experiment: MLflow experiment; made if there is none.
         model_name: Registered model; made if there is none.
         flow_run: Remembered with the run, unless a flow run is already.
-        dvc_experiment: Name of the DVC experiment that holds the run's data and params.
+        kept: The DVC experiment that holds the run's data and params, or why there is none.
         promotion: Decide by these whether a newly evaluated challenger becomes the champion, in one
             transaction with its registration; None leaves the champion alone.
         place: Folder with ``results/`` and ``checkpoints/``, where it is not the root: a training's.
@@ -125,7 +125,7 @@ def track(
                 decided = settle_challenger(changes, root, version, results.evaluation, promotion)
         if registered:
             added.append(f"{model_name} version {version.version}")
-        added += _add_links(client, run, version, flow_run, dvc_experiment)
+        added += _add_links(client, run, version, flow_run, kept)
         added += _add_card(client, root, version, models[BEST])
     return TrackResult(run_id, int(version.version), found is None, tuple(added), results.skipped, decided)
 
@@ -152,11 +152,11 @@ def _add_final_metrics(client: MlflowClient, results: Results, run: Run, best: L
 
 def _add_files(client: MlflowClient, results: Results, run: Run) -> list[str]:
     """The result files themselves, and the report."""
-    kept: list[tuple[Path, str | None]] = [(RUN_FILE, _FILES_FOLDER), (ROUNDS_FILE, _FILES_FOLDER)]
+    kept: list[tuple[Path, str | None]] = [(RUN_FILE, FILES), (ROUNDS_FILE, FILES)]
     if results.evaluation is not None:
-        kept.append((EVALUATION_FILE, _FILES_FOLDER))
+        kept.append((EVALUATION_FILE, FILES))
     if results.benchmark is not None:
-        kept.append((BENCHMARK_FILE, _FILES_FOLDER))
+        kept.append((BENCHMARK_FILE, FILES))
     if results.report is not None:
         kept.append((REPORT_FILE, None))
     added = []
@@ -179,16 +179,17 @@ def _add_card(client: MlflowClient, root: Path, version: ModelVersion, best: Log
 
 
 def _add_links(
-    client: MlflowClient, run: Run, version: ModelVersion, flow_run: FlowRunInfo | None, dvc_experiment: str | None
+    client: MlflowClient, run: Run, version: ModelVersion, flow_run: FlowRunInfo | None, kept: Kept | None
 ) -> list[str]:
     """Name the flow run that made the run, and the DVC experiment that holds it now."""
     wanted: dict[str, str] = {}
     if flow_run and _FLOW_RUN not in run.data.tags:
         wanted |= flow_run.tags()
-    if dvc_experiment and run.data.tags.get(names.DVC_EXPERIMENT) != dvc_experiment:
-        wanted[names.DVC_EXPERIMENT] = dvc_experiment
+    if kept and kept.name:
+        wanted |= {names.DVC_EXPERIMENT: kept.name, names.NOT_KEPT: ", ".join(kept.without)}
+    wanted = {name: value for name, value in wanted.items() if run.data.tags.get(name, "") != value}
     if wanted:
         client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in wanted.items()])
-    if dvc_experiment and version.tags.get(names.DVC_EXPERIMENT) != dvc_experiment:
-        client.set_model_version_tag(version.name, version.version, names.DVC_EXPERIMENT, dvc_experiment)
+    if kept and kept.name and version.tags.get(names.DVC_EXPERIMENT) != kept.name:
+        client.set_model_version_tag(version.name, version.version, names.DVC_EXPERIMENT, kept.name)
     return list(wanted)

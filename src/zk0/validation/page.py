@@ -58,7 +58,7 @@ def collect(root: Path, created: str, steps: Sequence[Step]) -> Validation:
         coverage=_left(lambda: read_coverage(root / COVERAGE_JSON, read_gate(root))),
         simulation=_left(lambda: read_record(root / SIMULATION_FOLDER / RESULT, Simulation)),
         benchmarks=_benchmarks(root, steps),
-        machine=machine(root),
+        machine=machine(),
         packages={"zk0": __version__, **versions(), **tools},
         revision=revision(root).told,
     )

@@ -14,7 +14,7 @@ from zk0.validation.records import Case, Suite, TestingError, last_lines
 MARKER = "services"
 _SLOWEST = 10
 _NO_TEST = 5  # pytest.ExitCode.NO_TESTS_COLLECTED
-_NEEDED = ("pytest", "pytest_cov", "pytest_timeout")
+_NEEDED = ("pytest", "pytest_cov", "pytest_timeout", "xdist")
 # A test decides for itself what it is told: neither the flow that runs the tests, nor pytest or coverage around
 # that flow, may speak to it through variables that it would not find in a shell.
 NOT_FOR_TESTS = ("PREFECT_", "ZK0_", "COVERAGE_", "COV_CORE_", "PYTEST_CURRENT_TEST")
@@ -37,6 +37,8 @@ def suite_command(expression: str, junit: Path, paths: Sequence[str] = (), furth
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise TestingError(f"{', '.join(missing)} not found; the tests need the extra `dev`: `make install`")
     command = [sys.executable, "-m", "pytest", "-q", "-m", expression, f"--junitxml={junit}"]
+    if not paths:  # a part is done sooner in one process; services are mostly waited for
+        command += ["-n", "4" if expression == MARKER else "logical"]
     command += ["--cov", "--cov-report=", "--cov-fail-under=0", *(["--cov-append"] if further else [])]
     return [*command, *paths]
 
@@ -56,7 +58,7 @@ def read_suite(path: Path) -> Suite:
     suite = root if root.tag == "testsuite" else root.find("testsuite")
     if suite is None:
         raise TestingError(f"{path} holds <{root.tag}>, expected JUnit's <testsuites>; let pytest write it")
-    cases = [_case(element) for element in suite.iter("testcase")]
+    cases = sorted(map(_case, suite.iter("testcase")), key=lambda case: case.name)  # as they ended, by several workers
     return Suite(
         passed=sum(case.outcome == "passed" for case in cases),
         seconds=float(suite.get("time", 0)),

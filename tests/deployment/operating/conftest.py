@@ -11,12 +11,6 @@ from tests_support import make_project
 from webhook_receiver import receiving
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Whatever meets the running deployment is an integration test."""
-    if "deployed" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.services)
-
-
 @pytest.fixture(scope="package")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     """MLflow, Prefect, SuperLink, gateway and monitor, in a project of their own."""
