@@ -16,12 +16,15 @@ import pytest
 
 from zk0.data.check import check_dataset
 from zk0.data.dataset import DatasetFolder
-from zk0.data.frames import ACTION, STATE
+from zk0.data.decoded import check_pictures
 from zk0.data.joints import JOINTS
+from zk0.data.keys import ACTION, STATE
 from zk0.errors import DataError
 
 NAME = "zk0/cubes"
 TOP = "observation.images.top"
+V21_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
+V21_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def test_metadata_that_is_not_json(folder: Path) -> None:
 
 
 def test_old_format_comes_with_the_command(folder: Path) -> None:
-    edit_info(folder, lambda info: info.update(codebase_version="v2.1"))
+    edit_info(folder, lambda info: info.update(codebase_version="v2.1", data_path=V21_DATA, video_path=V21_VIDEO))
 
     message = refusal(folder)
 
@@ -178,29 +181,33 @@ def test_values_that_are_not_finite(folder: Path, feature: str, value: float | N
     )
 
 
-def test_video_that_was_cut_off(folder: Path) -> None:
-    """Its beginning can still be read; the episode named is the first that cannot."""
+def test_video_that_was_cut_off(folder: Path, tmp_path: Path) -> None:
+    """Its beginning can still be read; the picture named is the first that cannot."""
     (video,) = (folder / "videos" / TOP).rglob("*.mp4")
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    dataset = DatasetFolder(folder, NAME)
 
-    found = re.fullmatch(rf"{re.escape(str(video))}: video of episode (\d) is unreadable: .+", refusal(folder))
+    with pytest.raises(DataError) as refused:
+        check_pictures(dataset, [TOP], tmp_path)
 
+    found = re.match(rf"{re.escape(str(video))}: has no picture for episode (\d), frame \d+, at ", str(refused.value))
     assert found and 0 < int(found[1]) < 8
-    assert DatasetFolder(folder, NAME).decode(int(found[1]) - 1, TOP, [0.0, 0.1]).shape == (2, 3, 96, 96)
+    assert dataset.decode(int(found[1]) - 1, TOP, [0.0, 0.1]).shape == (2, 3, 96, 96)
 
 
-def test_video_of_which_little_is_left(folder: Path) -> None:
+def test_video_of_which_little_is_left(folder: Path, tmp_path: Path) -> None:
     (video,) = (folder / "videos" / TOP).rglob("*.mp4")
     video.write_bytes(video.read_bytes()[:100])
 
-    assert refusal(folder).startswith(f"{video}: video of episode 0 is unreadable: ")
+    with pytest.raises(DataError, match=r"holds no video, so episode 0, frame 0 has no picture"):
+        check_pictures(DatasetFolder(folder, NAME), [TOP], tmp_path)
 
 
 def test_video_that_is_missing(folder: Path) -> None:
     (video,) = (folder / "videos" / TOP).rglob("*.mp4")
     video.unlink()
 
-    assert refusal(folder).startswith(f"{video}: video of episode 0 is unreadable: ")
+    assert refusal(folder).startswith(f"{video} not found, though the dataset's metadata names it")
 
 
 def test_rows_are_those_of_the_table(recorded: Path) -> None:
@@ -246,7 +253,7 @@ def test_metadata_that_does_not_say_where_a_video_is(folder: Path) -> None:
     table = pq.read_table(path)
     pq.write_table(table.drop_columns([f"videos/{TOP}/file_index"]), path)
 
-    with pytest.raises(DataError, match="meta/episodes does not say where the videos are"):
+    with pytest.raises(DataError, match=r"column videos/observation\.images\.top/file_index is not in it"):
         DatasetFolder(folder, NAME).decode(0, TOP, [0.0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,11 @@ def test_files_of_a_v3_dataset_are_known_by_its_metadata(tmp_path: Path) -> None
 
 
 def test_patterns_that_are_not_lerobots(old: Path) -> None:
-    info = read_info(old) | {"data_path": "data/{number}.parquet"}
+    path = old / "meta" / "info.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_path": "data/{number}.parquet"}))
 
-    with pytest.raises(DataError, match=r"data_path or video_path is not a pattern of LeRobot v2\.1"):
-        missing_files(old, info)
+    with pytest.raises(DataError, match=r"info\.json: data_path: a pattern below data/ with \{episode_chunk\}"):
+        read_info(old)
 
 
 def test_the_refusal_of_v21_names_the_command(old: Path) -> None:

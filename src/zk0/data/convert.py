@@ -8,7 +8,6 @@ the first and last picture of every episode, which a wrong offset in a joined vi
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import shutil
@@ -28,8 +27,9 @@ from lerobot.datasets.video_utils import decode_video_frames
 
 from zk0.console import progress_bar
 from zk0.data.dataset import DatasetFolder
-from zk0.data.formats import V21_TABLES, missing_files, read_info, require_v3, version_of
+from zk0.data.formats import INFO, V21_TABLES, missing_files, read_info, require_v3, version_of
 from zk0.data.keys import ACTION, STATE
+from zk0.data.v21 import check_v21, place_of, read_sentences
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
 
@@ -95,7 +95,7 @@ def _check_source(source: Path) -> dict[str, Any]:
         raise DataError(f"{source} has LeRobot format {version} already; name it as local:{source} as it is")
     if version != "v2.1":
         require_v3(info, str(source), f"local:{source}")
-    if not info.get("total_episodes"):
+    if not info["total_episodes"]:
         raise DataError(f"{source} is empty: it has no episodes")
     if missing := missing_files(source, info):
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -103,6 +103,7 @@ def _check_source(source: Path) -> dict[str, Any]:
             f"{source} is not a whole v2.1 dataset: {', '.join(missing[:3])}{more} not found, though meta/info.json "
             f"counts {info['total_episodes']} episodes; restore what is missing, or record again"
         )
+    check_v21(source, info)
     return info
 
 
@@ -193,7 +194,7 @@ def _convert(source: Path, info: dict[str, Any], work: Path) -> Path:
     for table in V21_TABLES:
         shutil.copy(source / table, copy / table)
     # The converter drops these counts and fails where a recorder did not write them.
-    write_json(copy / "meta" / "info.json", {"total_chunks": 0, "total_videos": 0, **info})
+    write_json(copy / "meta" / "info.json", {"total_chunks": 0, "total_videos": 0, **read_json(source / INFO)})
     for path in (p for part in _LINKED for p in (source / part).rglob("*") if p.is_file()):
         link = copy / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)
@@ -211,16 +212,15 @@ def _compare(source: Path, info: dict[str, Any], dataset: DatasetFolder) -> None
     Raises:
         DataError: Names the episode and what differs.
     """
-    size = int(info.get("chunks_size") or 1000)
     rows = dataset.rows
     count = int(info["total_episodes"])
     if sorted(rows.bounds) != list(range(count)):
         raise DataError(f"{source}: of {count} episodes {len(rows.bounds)} were converted; nothing was kept")
-    tasks = _sentences(source)
+    tasks = read_sentences(source)
     with progress_bar() as bar:
         line = bar.add_task("comparing with the source", total=count)
         for episode, (start, stop) in rows.bounds.items():
-            place = {"episode_chunk": episode // size, "episode_index": episode}
+            place = place_of(info, episode)
             table = pq.read_table(source / info["data_path"].format(**place), columns=_COMPARED)
             wrong = _different_numbers(table, rows.states[start:stop], rows.actions[start:stop])
             found = [dataset.task_names[int(task)] for task in rows.tasks[start:stop]]
@@ -234,12 +234,6 @@ def _compare(source: Path, info: dict[str, Any], dataset: DatasetFolder) -> None
             if wrong:
                 raise DataError(f"{source}: {wrong} of episode {episode} differ after conversion; nothing was kept")
             bar.advance(line)
-
-
-def _sentences(source: Path) -> dict[int, str]:
-    """Task index to sentence, by ``meta/tasks.jsonl``."""
-    lines = (source / "meta" / "tasks.jsonl").read_text().splitlines()
-    return {int(entry["task_index"]): str(entry["task"]) for entry in map(json.loads, filter(str.strip, lines))}
 
 
 def _different_numbers(table: pa.Table, states: np.ndarray, actions: np.ndarray) -> str | None:

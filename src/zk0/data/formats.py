@@ -7,6 +7,7 @@ gigabytes are downloaded or decoded.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from zk0.data.layout import read_table
 from zk0.errors import DataError
 
 V21_TABLES = tuple(Path("meta") / name for name in ("tasks.jsonl", "episodes.jsonl", "episodes_stats.jsonl"))
+_MOST_MISSING = 1000  # that are counted
 # LeRobot 0.3.3 was the last to carry the converter from 2.0; it works on a repository of one's own on the Hub.
 _OLDER = (
     "LeRobot 0.3.3 converts it to v2.1 in an environment of its own, on the Hub: `pip install lerobot==0.3.3` and "
@@ -70,7 +72,8 @@ def missing_files(root: Path, info: Mapping[str, Any]) -> list[str]:
         named = _v3_files(root, info)
     else:
         return []
-    return [path.as_posix() for path in dict.fromkeys(named) if not (root / path).is_file()]
+    missing = (path.as_posix() for path in named if not (root / path).is_file())
+    return list(dict.fromkeys(islice(missing, _MOST_MISSING)))
 
 
 def _videos(info: Mapping[str, Any]) -> list[str]:
@@ -79,8 +82,8 @@ def _videos(info: Mapping[str, Any]) -> list[str]:
 
 def _v21_files(root: Path, info: Mapping[str, Any]) -> Iterator[Path]:
     yield from V21_TABLES
-    size = int(info.get("chunks_size") or 1000)
-    for episode in range(int(info.get("total_episodes") or 0)):
+    size = int(info["chunks_size"] or 1000)
+    for episode in range(int(info["total_episodes"] or 0)):
         place = {"episode_chunk": episode // size, "episode_index": episode}
         yield Path(info["data_path"].format(**place))
         for camera in _videos(info):

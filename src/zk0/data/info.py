@@ -81,7 +81,7 @@ class Info(BaseModel):
     robot_type: _Name | None = None
     fps: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)]
     features: Annotated[dict[str, Feature], Field(max_length=256)]
-    total_episodes: _Count | None = None
+    total_episodes: Annotated[int, Field(ge=0, le=10**6)] | None = None
     total_frames: _Count | None = None
     chunks_size: Annotated[int, Field(ge=1, le=10**9)] | None = None
     data_path: Annotated[str, Field(max_length=256)] | None = None

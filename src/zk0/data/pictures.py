@@ -8,7 +8,7 @@ passes can be decoded anywhere.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from zk0.errors import DataError
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
 Frame = tuple[int, int]  # episode, and the frame's place in it
+Wanted = Sequence[tuple[float, Frame]]
 
 
 def pictures(dataset: DatasetFolder, camera: str, path: Path) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -42,12 +43,12 @@ def pictures(dataset: DatasetFolder, camera: str, path: Path) -> Iterator[tuple[
             or one of its pictures cannot be decoded. Names file, episode and frame.
     """
     wanted = _wanted(dataset, camera, path)
-    first_episode, first_frame = wanted[0][1]
-    with _opened(dataset.root, path, f"episode {first_episode}, frame {first_frame}") as (container, stream):
+    first = _words(wanted[0][1])
+    with _opened(dataset.root, path, first) as (container, stream):
         _check_size(dataset, camera, path, (stream.height, stream.width), wanted[0][1])
         shown = _shown(path, wanted, _picture_times(path, container, stream), dataset.tolerance_s)
     left = dict(shown)
-    with _opened(dataset.root, path, f"episode {first_episode}, frame {first_frame}") as (container, stream):
+    with _opened(dataset.root, path, first) as (container, stream):
         for pts, picture in _decoded(path, container, stream, left):
             for episode, frame in left.pop(pts):
                 _check_size(dataset, camera, path, picture.shape[:2], (episode, frame))
@@ -55,6 +56,22 @@ def pictures(dataset: DatasetFolder, camera: str, path: Path) -> Iterator[tuple[
             if not left:
                 return
     raise DataError(f"{path}: {_next_of(left)} cannot be decoded: the decoder left it out; {_MEND}")
+
+
+def require_pictures(root: Path, path: Path, wanted: Wanted, tolerance_s: float) -> None:
+    """Refuse a video that lacks a picture; nothing is decoded.
+
+    Args:
+        root: The dataset's folder.
+        path: The file.
+        wanted: Seconds in the file and the frame whose picture should lie there.
+        tolerance_s: How far a picture may be from that.
+
+    Raises:
+        DataError: The file cannot be opened, or ends too early. Names file, episode and frame.
+    """
+    with _opened(root, path, _words(wanted[0][1])) as (container, stream):
+        _shown(path, wanted, _picture_times(path, container, stream), tolerance_s)
 
 
 _MEND = "restore the file from the robot's disk or a backup, or record that episode again"
@@ -103,9 +120,7 @@ def _picture_times(path: Path, container: InputContainer, stream: VideoStream) -
     return sorted(times)
 
 
-def _shown(
-    path: Path, wanted: list[tuple[float, Frame]], times: list[tuple[float, int]], tolerance_s: float
-) -> dict[int, list[Frame]]:
+def _shown(path: Path, wanted: Wanted, times: list[tuple[float, int]], tolerance_s: float) -> dict[int, list[Frame]]:
     """Time stamp of each picture to the frames that it belongs to: the nearest, as training takes it."""
     seconds = [time_s for time_s, _ in times]
     shown: dict[int, list[Frame]] = {}
@@ -135,6 +150,10 @@ def _decoded(
     except (av.error.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: {_next_of(left)} cannot be decoded: {reason}; {_MEND}") from error
+
+
+def _words(frame: Frame) -> str:
+    return f"episode {frame[0]}, frame {frame[1]}"
 
 
 def _next_of(left: dict[int, list[Frame]]) -> str:
