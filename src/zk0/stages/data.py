@@ -79,7 +79,7 @@ def _print_remarks(judgement: Judgement, episodes: int, page: Path) -> None:
         lines = _remark_lines(judgement)
         table = Table(title="remarks", title_justify="left", show_header=False, box=None, width=WIDTH)
         widest = min(MOST_WIDE, max(len(who) for who, _ in lines))
-        table.add_column(style="bold", no_wrap=True, overflow="ellipsis", width=widest)
+        table.add_column(style="bold", no_wrap=True, overflow="ellipsis", min_width=widest, max_width=widest)
         table.add_column(overflow="ellipsis", no_wrap=True)
         for who, said in lines[:MOST_LINES]:
             table.add_row(who, escape(said))
