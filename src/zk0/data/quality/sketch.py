@@ -59,6 +59,8 @@ class Sketches:
 
 def _detail(grey: np.ndarray) -> float:
     """How much of the differences over four pixels is there over one: a blur leaves slopes, a quarter each."""
+    if min(grey.shape) <= _FAR:
+        return 1.0
     near = np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=0)).mean()
     far = np.abs(grey[:, _FAR:] - grey[:, :-_FAR]).mean() + np.abs(grey[_FAR:] - grey[:-_FAR]).mean()
     return float(near / far) if far > 0.5 else 1.0  # a black picture is not blurred
