@@ -18,6 +18,7 @@ FROZEN_S = 1.0  # a hiccup of the USB bus is shorter, and seldom seen by a polic
 FROZEN_DEG = 15.0  # of pan, lift and elbow together: that moves an arm by its own width
 CUT_LEVELS = 25.0  # mean over the picture; half of what black after a lit room makes
 CUT_RATIO = 6.0  # times the changes around it: a wrist camera that sweeps changes all the time
+CUT_USUAL = 3.0  # times what nine of ten changes of the episode stay below: near a coloured thing a wrist camera leaps
 PEERS = 5  # fewer episodes have no usual sharpness
 BLUR_SHARE = 0.75  # of the camera's usual detail
 _CARRIES = 3  # joints whose movement carries the arm along: pan, lift, elbow
@@ -65,7 +66,8 @@ def _cut(camera: str, episode: int, grey: np.ndarray) -> list[Remark]:
     around = np.pad(changes, 2)
     beside = np.stack([around[shift : shift + len(changes)] for shift in (0, 1, 3, 4)])
     calm = np.sort(beside, axis=0)[2]  # a single wrong picture changes it twice: one such neighbour is not looked at
-    wrong = changes > np.maximum(CUT_LEVELS, CUT_RATIO * calm)
+    least = max(CUT_LEVELS, CUT_USUAL * float(np.quantile(changes, 0.9)))
+    wrong = changes > np.maximum(least, CUT_RATIO * calm)
     if not wrong.any():
         return []
     frame = int(np.argmax(changes * wrong)) + 1
