@@ -34,9 +34,10 @@ FIRST_SEED = 20  # its eight scenes have four green cubes and four red ones
 FIRST = (
     "tests/flows/test_testing_flow.py",
     "tests/flows/",
+    "tests/e2e/",
+    "tests/deployment/test_walk_through.py",
     "tests/deployment/test_failures.py",
     "tests/deployment/operating/",
-    "tests/e2e/",
     "tests/deployment/test_full_disk.py",
     "tests/deployment/test_join.py",
     "tests/comparison/",
