@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -53,6 +54,28 @@ class Rows:
     bounds: dict[int, tuple[int, int]]
 
 
+def image_shape(root: Path, camera: str, feature: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, H, W) of a camera.
+
+    Args:
+        root: The dataset's folder, for messages.
+        camera: Its name, likewise.
+        feature: What info says of it.
+
+    Raises:
+        DataError: It is not said which side is which.
+    """
+    shape = feature["shape"]
+    names = feature["names"] or (_CHANNELS_LAST if shape[-1] in (1, 3) else _CHANNELS_FIRST)
+    size = dict(zip(names, shape, strict=False))
+    if len(names) != len(shape) or not {"height", "width"} <= set(size):
+        raise DataError(
+            f"{root}: names of {camera} in meta/info.json are {', '.join(names)}; height, width and channels were "
+            "expected, in the order of its shape"
+        )
+    return int(size.get("channels") or size.get("channel") or 3), int(size["height"]), int(size["width"])
+
+
 @dataclass(frozen=True)
 class DatasetFolder:
     """A dataset as it lies on disk; everything is read when first asked for, once.
@@ -94,16 +117,7 @@ class DatasetFolder:
 
     def image_shape(self, camera: str) -> tuple[int, int, int]:
         """(C, H, W) of a camera."""
-        feature = self.info["features"][camera]
-        shape = feature["shape"]
-        names = feature.get("names") or (_CHANNELS_LAST if shape[-1] in (1, 3) else _CHANNELS_FIRST)
-        size = dict(zip(names, shape, strict=False))
-        if len(names) != len(shape) or not {"height", "width"} <= set(size):
-            raise DataError(
-                f"{self.root}: names of {camera} in meta/info.json are {', '.join(names)}; height, width and channels "
-                "were expected, in the order of its shape"
-            )
-        return int(size.get("channels") or size.get("channel") or 3), int(size["height"]), int(size["width"])
+        return image_shape(self.root, camera, self.info["features"][camera])
 
     def written_names(self, feature: str) -> tuple[str, ...]:
         """The names in a vector feature, as its recorder wrote them."""

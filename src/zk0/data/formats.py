@@ -107,5 +107,5 @@ def _v3_files(root: Path, info: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def episode_tables(root: Path) -> list[Path]:
-    """The tables below ``meta/episodes`` of a v3 dataset, relative to its folder, in order."""
-    return sorted(path.relative_to(root) for path in (root / "meta" / "episodes").glob("chunk-*/file-*.parquet"))
+    """The tables below ``meta/episodes`` of a v3 dataset, relative to its folder, in order: all that LeRobot reads."""
+    return sorted(path.relative_to(root) for path in (root / "meta" / "episodes").glob("*/*.parquet"))

@@ -43,35 +43,37 @@ def pictures(dataset: DatasetFolder, camera: str, path: Path) -> Iterator[tuple[
             or one of its pictures cannot be decoded. Names file, episode and frame.
     """
     wanted = _wanted(dataset, camera, path)
-    first = _words(wanted[0][1])
-    with _opened(dataset.root, path, first) as (container, stream):
-        _check_size(dataset, camera, path, (stream.height, stream.width), wanted[0][1])
-        shown = _shown(path, wanted, _picture_times(path, container, stream), dataset.tolerance_s)
-    left = dict(shown)
-    with _opened(dataset.root, path, first) as (container, stream):
-        for pts, picture in _decoded(path, container, stream, left):
-            for episode, frame in left.pop(pts):
-                _check_size(dataset, camera, path, picture.shape[:2], (episode, frame))
-                yield episode, frame, picture
-            if not left:
-                return
-    raise DataError(f"{path}: {_next_of(left)} cannot be decoded: the decoder left it out; {_MEND}")
+    yield from decode_strictly(dataset.root, path, camera, dataset.image_shape(camera)[1:], wanted, dataset.tolerance_s)
 
 
-def require_pictures(root: Path, path: Path, wanted: Wanted, tolerance_s: float) -> None:
-    """Refuse a video that lacks a picture; nothing is decoded.
+def decode_strictly(
+    root: Path, path: Path, camera: str, size: tuple[int, int], wanted: Wanted, tolerance_s: float
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """As :func:`pictures`, of a video of which is known where its frames lie.
 
     Args:
         root: The dataset's folder.
         path: The file.
-        wanted: Seconds in the file and the frame whose picture should lie there.
+        camera: For messages.
+        size: (H, W) that was stated.
+        wanted: Seconds in the file, ascending, and the frame whose picture should lie there.
         tolerance_s: How far a picture may be from that.
 
     Raises:
-        DataError: The file cannot be opened, or ends too early. Names file, episode and frame.
+        DataError: See :func:`pictures`.
     """
-    with _opened(root, path, _words(wanted[0][1])) as (container, stream):
-        _shown(path, wanted, _picture_times(path, container, stream), tolerance_s)
+    first = _words(wanted[0][1])
+    with _opened(root, path, first) as (container, stream):
+        _check_size(size, camera, path, (stream.height, stream.width), wanted[0][1])
+        left = _shown(path, wanted, _picture_times(path, container, stream), tolerance_s)
+    with _opened(root, path, first) as (container, stream):
+        for pts, picture in _decoded(path, container, stream, left):
+            for episode, frame in left.pop(pts):
+                _check_size(size, camera, path, picture.shape[:2], (episode, frame))
+                yield episode, frame, picture
+            if not left:
+                return
+    raise DataError(f"{path}: {_next_of(left)} cannot be decoded: the decoder left it out; {_MEND}")
 
 
 _MEND = "restore the file from the robot's disk or a backup, or record that episode again"
@@ -95,11 +97,14 @@ def _wanted(dataset: DatasetFolder, camera: str, path: Path) -> list[tuple[float
 def _opened(root: Path, path: Path, first: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """A video file whose decoder hides nothing."""
     path = require_file(root, path.relative_to(root))
+    av.logging.set_libav_level(av.logging.PANIC)  # what it would print is in the error
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DataError(f"{path}: holds no video, so {first} has no picture; {_MEND}")
             stream = container.streams.video[0]
+            if stream.codec_context is None or not stream.time_base:
+                raise DataError(f"{path}: is in a codec that cannot be decoded, so {first} has no picture; {_MEND}")
             stream.codec_context.options = _STRICT
             stream.thread_type = "AUTO"
             yield container, stream
@@ -162,8 +167,7 @@ def _next_of(left: dict[int, list[Frame]]) -> str:
     return f"the picture of episode {episode}, frame {frame},"
 
 
-def _check_size(dataset: DatasetFolder, camera: str, path: Path, size: tuple[int, ...], frame: Frame) -> None:
-    expected = dataset.image_shape(camera)[1:]
+def _check_size(expected: tuple[int, ...], camera: str, path: Path, size: tuple[int, ...], frame: Frame) -> None:
     if tuple(size) != expected:
         raise DataError(
             f"{path}: pictures of {camera} are {size[0]}x{size[1]} (height x width) at episode {frame[0]}, frame "

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from zk0.data.dataset import TOLERANCE_S
+from zk0.console import progress_bar
+from zk0.data.dataset import TOLERANCE_S, image_shape
 from zk0.data.keys import ACTION, STATE
 from zk0.data.layout import read_table, real_numbers, require_file, whole_numbers
-from zk0.data.pictures import require_pictures
+from zk0.data.pictures import decode_strictly
 from zk0.errors import DataError
 
 TASKS, EPISODES, STATS = (Path("meta") / f"{name}.jsonl" for name in ("tasks", "episodes", "episodes_stats"))
@@ -42,8 +43,11 @@ def check_v21(source: Path, info: Mapping[str, Any]) -> None:
             f"{source}: meta/info.json says total_frames {total}, and {EPISODES} counts {sum(lengths.values())}; "
             "restore what is missing, or correct it"
         )
-    for episode, length in lengths.items():
-        _check_episode(source, info, tasks, episode, length)
+    with progress_bar() as bar:
+        line = bar.add_task("decoding every picture of the source", total=len(lengths))
+        for episode, length in lengths.items():
+            _check_episode(source, info, tasks, episode, length)
+            bar.advance(line)
 
 
 def place_of(info: Mapping[str, Any], episode: int) -> dict[str, int]:
@@ -156,4 +160,6 @@ def _check_episode(source: Path, info: Mapping[str, Any], tasks: Mapping[int, st
         if feature["dtype"] == "video":
             video = source / info["video_path"].format(**place, video_key=camera)
             wanted = [(float(time_s), (episode, frame)) for frame, time_s in enumerate(times)]
-            require_pictures(source, video, wanted, min(TOLERANCE_S, 0.5 / rate))
+            size = image_shape(source, camera, feature)[1:]
+            for _ in decode_strictly(source, video, camera, size, wanted, min(TOLERANCE_S, 0.5 / rate)):
+                pass
