@@ -43,6 +43,7 @@ def client(
     cameras: dict[str, str | None] | None = None,
     convention: Literal["degrees", "normalised", "so100-old"] | None = None,
     calibration: str | None = None,
+    leave_out: list[int] | None = None,
     demands: dict[str, float] | None = None,
     priority: Literal["High", "Medium", "Low"] = "Medium",
 ) -> Any:
@@ -63,6 +64,7 @@ def client(
         cameras: Camera of the data to its name for the policy.
         convention: How the joints' values are written.
         calibration: LeRobot's calibration file, for normalised joints.
+        leave_out: Episodes that neither train nor judge.
         demands: What the owner demands of privacy: ``clip_norm``, ``noise_multiplier``, ``target_epsilon``.
         priority: For the task context.
     """
@@ -78,6 +80,7 @@ def client(
             cameras=cameras or {},
             convention=convention,
             calibration=calibration,
+            leave_out=tuple(leave_out or ()),
         )
         joining = Joining(Path(invitation), request, Path(keys), name, authority, threads, demands or {})
         membership = open_membership(root, joining)

@@ -39,6 +39,7 @@ def train(
     cameras: dict[str, str | None] | None = None,
     convention: Literal["degrees", "normalised", "so100-old"] | None = None,
     calibration: str | None = None,
+    leave_out: list[int] | None = None,
     priority: Literal["High", "Medium", "Low"] = "Medium",
 ) -> Any:
     """Fine-tune on one dataset, or go on with a training that was stopped. See docs/train.md.
@@ -56,13 +57,26 @@ def train(
         cameras: Camera of the data to its name for the policy.
         convention: How the joints' values are written.
         calibration: LeRobot's calibration file, for normalised joints.
+        leave_out: Episodes that neither train nor judge.
         priority: For the task context.
     """
     root = Path.cwd()
     training = open_training(
         root,
         Request(
-            data, name, base, steps, batch, saves, learning_rate, device, fps, cameras or {}, convention, calibration
+            data,
+            name,
+            base,
+            steps,
+            batch,
+            saves,
+            learning_rate,
+            device,
+            fps,
+            cameras or {},
+            convention,
+            calibration,
+            tuple(leave_out or ()),
         ),
     )
     environment = {"ZK0_FLOW_RUN_ID": str(runtime.flow_run.id), "ZK0_FLOW_RUN_NAME": str(runtime.flow_run.name)}

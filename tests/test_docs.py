@@ -69,3 +69,11 @@ def test_every_page_is_reached_from_the_readme() -> None:
     linked = set(re.findall(r"\(docs/([^)#]+\.md)", (REPO / "README.md").read_text()))
 
     assert {page.name for page in PAGES[1:]} <= linked
+
+
+def test_every_remark_on_a_recording_is_explained() -> None:
+    from zk0.data.quality.remarks import ADVICE
+
+    rows = re.findall(r"^\| ([\w ]+?)(?: \(grave[^)]*\))? \|", (REPO / "docs/data.md").read_text(), re.MULTILINE)
+
+    assert set(ADVICE) <= set(rows)

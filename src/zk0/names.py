@@ -26,3 +26,18 @@ def check_site_name(name: str) -> str:
     if not name or not all(character.isalnum() or character in "-_" for character in name):
         raise ValueError(f"site name '{name}' may hold letters, digits, '-' and '_' only")
     return name
+
+
+def stretches(episodes: Iterable[int]) -> str:
+    """Numbers of episodes in words.
+
+    >>> stretches([0, 1, 2, 7])
+    "0 to 2, 7"
+    """
+    parts: list[list[int]] = []
+    for episode in sorted(episodes):
+        if parts and parts[-1][-1] == episode - 1:
+            parts[-1].append(episode)
+        else:
+            parts.append([episode])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in parts)

@@ -54,6 +54,10 @@ def train(
         str | None, typer.Option(help="How joints are written: degrees, normalised or so100-old; see docs/data.md.")
     ] = None,
     calibration: Annotated[str | None, typer.Option(help="LeRobot's calibration file, for normalised joints.")] = None,
+    leave_out: Annotated[
+        list[int] | None,
+        typer.Option(metavar="EPISODE", help="An episode that neither trains nor judges; again for each."),
+    ] = None,
     only: Annotated[str | None, typer.Option(metavar="STEP", help="One step, as 'dataset preparation'.")] = None,
 ) -> None:
     """Fine-tune SmolVLA on your own data, alone; or go on where a training was stopped. See docs/train.md."""
@@ -80,6 +84,7 @@ def train(
             cameras=camera_names(camera or []),
             convention=convention,
             calibration=calibration,
+            leave_out=tuple(leave_out or ()),
         ),
     )
     from zk0.stages import train as stage

@@ -6,8 +6,10 @@ and by what is taken from it: a second time costs a look at the file system.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import numpy as np
 
 from zk0.console import progress_bar
 from zk0.data.dataset import DatasetFolder
@@ -17,14 +19,17 @@ from zk0.files import digest_parts, write_json
 
 MEMO = Path(".cache/decoded")
 
+See = Callable[[str, int, int, np.ndarray], None]  # camera, episode, frame, and the picture, (H, W, 3) uint8
 
-def check_pictures(dataset: DatasetFolder, cameras: Iterable[str], root: Path) -> None:
-    """Decode every picture of some cameras that was not decoded before.
+
+def check_pictures(dataset: DatasetFolder, cameras: Iterable[str], root: Path, see: See | None = None) -> None:
+    """Decode every picture of some cameras that was not decoded before; for an onlooker, every one.
 
     Args:
         dataset: The folder; its metadata and tables have been checked.
         cameras: The dataset's own that are used.
         root: Project folder, which holds the cache.
+        see: Is shown each picture as it passes by.
 
     Raises:
         DataError: See :func:`zk0.data.pictures.pictures`.
@@ -33,7 +38,7 @@ def check_pictures(dataset: DatasetFolder, cameras: Iterable[str], root: Path) -
     notes = {
         (camera, path): root / MEMO / _key(dataset, camera, path) for camera, path in dataset.files if camera in wanted
     }
-    todo = {place: note for place, note in notes.items() if not note.exists()}
+    todo = {place: note for place, note in notes.items() if see or not note.exists()}
     if not todo:
         return
     counts = {place: _frames(dataset, *place) for place in todo}
@@ -41,8 +46,10 @@ def check_pictures(dataset: DatasetFolder, cameras: Iterable[str], root: Path) -
         line = bar.add_task(f"decoding every picture of {dataset.repo_id}", total=sum(counts.values()))
         for (camera, path), note in todo.items():
             seen = set()
-            for episode, frame, _ in pictures(dataset, camera, path):
+            for episode, frame, picture in pictures(dataset, camera, path):
                 seen.add((episode, frame))
+                if see:
+                    see(camera, episode, frame, picture)
                 bar.advance(line)
             if len(seen) != counts[camera, path]:
                 raise DataError(f"{path}: {counts[camera, path]} pictures were expected, and {len(seen)} are there")

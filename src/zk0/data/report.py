@@ -9,6 +9,7 @@ from zk0.data.dataset import DatasetFolder
 from zk0.data.formats import version_of
 from zk0.data.keys import IMAGES
 from zk0.data.survey import Survey
+from zk0.names import stretches
 
 
 def report_of(survey: Survey) -> dict[str, Any]:
@@ -22,7 +23,8 @@ def report_of(survey: Survey) -> dict[str, Any]:
         "format": version_of(dataset.info),
         "robot_type": dataset.robot_type,
         "episodes": len(survey.episodes),
-        "frames": len(dataset.rows.states),
+        "frames": sum(stop - start for e, (start, stop) in dataset.rows.bounds.items() if e not in survey.left_out),
+        "episodes_left_out": list(survey.left_out),
         "tasks": list(survey.tasks),
         "fps": {"recorded": rate, "every": survey.every, "taken": rate / survey.every},
         "cameras": {
@@ -69,6 +71,8 @@ def lines_of(entry: dict[str, Any], known: Sequence[str] = ()) -> list[tuple[str
         ("recorded", f"{entry['episodes']} episodes, {entry['frames']} frames; {', '.join(entry['tasks'])}"),
         ("frames", taken),
     ]
+    if entry["episodes_left_out"]:
+        lines.insert(3, ("", f"without episodes {stretches(entry['episodes_left_out'])}, as params say"))
     lines += [("camera", _camera(name, one)) for name, one in entry["cameras"].items()]
     lines += [("camera", f"{_short(own)} is left out, as params say") for own in entry["left_out"]]
     lines += [

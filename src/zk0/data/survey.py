@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from zk0.data.cameras import Cameras, rename_cameras
 from zk0.data.check import check_dataset
 from zk0.data.conventions import Joints, Recording, settle
 from zk0.data.dataset import DatasetFolder
-from zk0.data.decoded import check_pictures
+from zk0.data.decoded import See, check_pictures
 from zk0.data.formats import require_v3
 from zk0.data.joints import embodiment
 from zk0.data.keys import STATE
 from zk0.data.units import check_units
 from zk0.errors import DataError
+from zk0.names import stretches
 from zk0.params import DataParams
 
 
@@ -31,6 +35,7 @@ class Survey:
         cameras: What becomes of its cameras.
         every: One frame in so many is taken.
         joints: What its joint values are taken for.
+        left_out: Episodes that params leave out.
     """
 
     name: str
@@ -40,21 +45,31 @@ class Survey:
     cameras: Cameras
     every: int
     joints: Joints
+    left_out: tuple[int, ...] = ()
 
     @property
     def episodes(self) -> list[int]:
-        """All episode indices."""
-        return list(self.dataset.rows.bounds)
+        """The episodes that are taken."""
+        return [episode for episode in self.dataset.rows.bounds if episode not in self.left_out]
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Its instructions, the most frequent first."""
         rows = self.dataset.rows
-        counted = Counter(self.dataset.task_names[int(task)] for task in rows.tasks)
+        taken = ~np.isin(rows.episodes, self.left_out)
+        counted = Counter(self.dataset.task_names[int(task)] for task in rows.tasks[taken])
         return tuple(task for task, _ in counted.most_common())
 
 
-def survey(name: str, source: str, revision: str, dataset: DatasetFolder, params: DataParams, root: Path) -> Survey:
+def survey(
+    name: str,
+    source: str,
+    revision: str,
+    dataset: DatasetFolder,
+    params: DataParams,
+    root: Path,
+    see: See | None = None,
+) -> Survey:
     """Check a source and settle what it is taken for.
 
     Args:
@@ -64,6 +79,7 @@ def survey(name: str, source: str, revision: str, dataset: DatasetFolder, params
         dataset: Its folder.
         params: What params say of it.
         root: Project folder.
+        see: Is shown each picture as it is decoded.
 
     Raises:
         DataError: A site must not train on it, or params must say more about it.
@@ -76,8 +92,26 @@ def survey(name: str, source: str, revision: str, dataset: DatasetFolder, params
     said, calibration = params.conventions.get(name), params.calibrations.get(name)
     joints = settle(name, said, calibration, recording_of(dataset), root)
     if not source.startswith("sim:"):  # those were encoded here a moment ago
-        check_pictures(dataset, cameras.sources.values(), root)
-    return Survey(name, source, revision, dataset, cameras, every, joints)
+        check_pictures(dataset, cameras.sources.values(), root, see)
+    left_out = _left_out(name, dataset, params.leave_out.get(name, ()))
+    return Survey(name, source, revision, dataset, cameras, every, joints, left_out)
+
+
+def _left_out(name: str, dataset: DatasetFolder, episodes: Sequence[int]) -> tuple[int, ...]:
+    """The episodes that params leave out, if there are such and enough others."""
+    known = dataset.rows.bounds
+    if strange := sorted(set(episodes) - set(known)):
+        raise DataError(
+            f"data.leave_out of '{name}' names episode {strange[0]}, but {dataset.repo_id} has episodes "
+            f"{stretches(known)}"
+        )
+    if episodes and len(known) - len(episodes) < 2:
+        raise DataError(
+            f"data.leave_out leaves {len(known) - len(episodes)} of {len(known)} episodes of '{name}' "
+            f"({dataset.repo_id}), and two are needed, one to train on and one to judge by; leave out fewer, or record "
+            "more"
+        )
+    return tuple(sorted(episodes))
 
 
 def recording_of(dataset: DatasetFolder) -> Recording:

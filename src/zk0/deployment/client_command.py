@@ -60,6 +60,10 @@ def join(
         str | None, typer.Option(help="How joints are written: degrees, normalised or so100-old; see docs/data.md.")
     ] = None,
     calibration: Annotated[str | None, typer.Option(help="LeRobot's calibration file, for normalised joints.")] = None,
+    leave_out: Annotated[
+        list[int] | None,
+        typer.Option(metavar="EPISODE", help="An episode that neither trains nor judges; again for each."),
+    ] = None,
     clip: Annotated[
         float | None, typer.Option(help="No update of this site is longer than this; see docs/privacy.md.")
     ] = None,
@@ -82,6 +86,7 @@ def join(
         cameras=camera_names(camera or []),
         convention=convention,
         calibration=calibration,
+        leave_out=tuple(leave_out or ()),
     )
     demands = {"clip_norm": clip, "noise_multiplier": noise, "target_epsilon": budget}
     asked = {setting: value for setting, value in demands.items() if value is not None}

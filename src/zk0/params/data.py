@@ -34,6 +34,7 @@ class DataParams(Section):
     every: dict[str, int] = Field(default_factory=dict)
     conventions: dict[str, Convention] = Field(default_factory=dict)
     calibrations: dict[str, str | dict[str, float]] = Field(default_factory=dict)
+    leave_out: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     partition: PartitionParams = PartitionParams()
     held_out: float = Field(0.2, gt=0, lt=1)
     episodes: int = Field(30, ge=2)
@@ -56,6 +57,14 @@ class DataParams(Section):
             if count < 1:
                 raise ValueError(f"every '{name}' is {count}; it takes every n-th frame, so it must be 1 or more")
         return every
+
+    @field_validator("leave_out")
+    @classmethod
+    def _episodes_are_numbers(cls, given: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        for name, episodes in given.items():
+            if wrong := [episode for episode in episodes if episode < 0]:
+                raise ValueError(f"leave_out '{name}' names episode {wrong[0]}; episodes are numbered from 0")
+        return {name: tuple(sorted(set(episodes))) for name, episodes in given.items()}
 
     @field_validator("calibrations")
     @classmethod
@@ -82,6 +91,7 @@ class DataParams(Section):
             "every": self.every,
             "conventions": self.conventions,
             "calibrations": self.calibrations,
+            "leave_out": self.leave_out,
         }
         for setting, of_source in settings.items():
             if strange := sorted(set(of_source) - set(known)):

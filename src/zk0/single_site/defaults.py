@@ -78,6 +78,8 @@ def data_content(root: Path, request: Request, source: Source, name: str) -> dic
     if request.calibration:
         file = _absolute(root, request.calibration)
         data["calibrations"] = {name: str(file) if file.is_file() else request.calibration}
+    if request.leave_out:
+        data["leave_out"] = {name: list(request.leave_out)}
     return data
 
 

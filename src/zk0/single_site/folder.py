@@ -107,7 +107,9 @@ def _existing(root: Path, request: Request) -> Training:
     if request.name not in known:
         hint = nearest_hint(request.name, known) if known else ""
         raise StageError(f"there is no training '{request.name}' to go on with{hint}; --data starts one")
-    if given := [f.name for f in fields(request) if f.name != "name" and getattr(request, f.name) not in (None, {})]:
+    if given := [
+        f.name for f in fields(request) if f.name != "name" and getattr(request, f.name) not in (None, {}, ())
+    ]:
         raise StageError(
             f"--{given[0].replace('_', '-')} is for a new training, with --data; '{request.name}' follows "
             f"{TRAININGS / request.name / PARAMS_FILE}: change it there"

@@ -25,6 +25,7 @@ class Request:
         cameras: Camera of the data to its name for the policy; None drops one.
         convention: How the joints' values are written, as ``data.conventions``.
         calibration: As ``data.calibrations``, for normalised values.
+        leave_out: Episodes that neither train nor judge.
     """
 
     data: str | None = None
@@ -39,6 +40,7 @@ class Request:
     cameras: Mapping[str, str | None] = field(default_factory=dict)
     convention: str | None = None
     calibration: str | None = None
+    leave_out: Sequence[int] = ()
 
 
 def camera_names(pairs: Sequence[str]) -> dict[str, str | None]:

@@ -10,14 +10,19 @@ from rich.table import Table
 from zk0.console import console
 from zk0.data.dataset import DatasetFolder
 from zk0.data.hub import fetch_dataset
+from zk0.data.quality.judge import Judgement, judge
+from zk0.data.quality.watch import Watch, numbers_of
 from zk0.data.report import facts_of, lines_of, report_of
 from zk0.data.survey import survey
 from zk0.errors import DataError
 from zk0.hub import hub_commit
+from zk0.names import stretches
 from zk0.params import DataParams
+from zk0.reporting.recordings import write_recording_page
 from zk0.sources import Source
 
 UNNAMED = "mine"
+WIDTH, MOST_LINES, MOST_WIDE = 80, 18, 20  # of the remarks in a terminal, and of the episodes before them
 
 
 def check(root: Path, params: DataParams | None, text: str | None) -> None:
@@ -54,12 +59,50 @@ def _show(root: Path, name: str, text: str, params: DataParams | None) -> None:
     revision, dataset = open_source(root, parse_source(text), any_format=True)
     if params is None or name == UNNAMED:
         params = DataParams(sites={name: text}, fps=int(dataset.info["fps"]))
+    watch = Watch(dataset)
     try:
-        lines = lines_of(report_of(survey(name, text, revision, dataset, params, root)))
+        found = survey(name, text, revision, dataset, params, root, watch.see)
     except DataError:
         _print(name, facts_of(dataset))
         raise
-    _print(name, lines)
+    _print(name, lines_of(report_of(found)))
+    numbers, pictures = numbers_of(dataset, found.joints), watch.sketches.cameras
+    judgement = judge(numbers, pictures)
+    page = write_recording_page(root, name, text, numbers, pictures, judgement, found.left_out)
+    _print_remarks(judgement, len(numbers.states), page)
+
+
+def _print_remarks(judgement: Judgement, episodes: int, page: Path) -> None:
+    """The gravest in a few lines; the page has them all."""
+    left = 0
+    if judgement.remarks:
+        lines = _remark_lines(judgement)
+        table = Table(title="remarks", title_justify="left", show_header=False, box=None, width=WIDTH)
+        widest = min(MOST_WIDE, max(len(who) for who, _ in lines))
+        table.add_column(style="bold", no_wrap=True, overflow="ellipsis", min_width=widest, max_width=widest)
+        table.add_column(overflow="ellipsis", no_wrap=True)
+        for who, said in lines[:MOST_LINES]:
+            table.add_row(who, escape(said))
+        console.print(table)
+        left = max(0, len(lines) - MOST_LINES)
+    count = len(judgement.episodes)
+    said = f"remarks on {count} of {episodes} episodes" if judgement.remarks else f"no remark on {episodes} episodes"
+    said += f", {left} lines not shown here" if left else ""
+    console.print(f"{said}; look at them all: {page}", markup=False)
+
+
+def _remark_lines(judgement: Judgement) -> list[tuple[str, str]]:
+    """Which episodes and what of them, a line each: of the whole recording, grave, others; what is alike together."""
+    together: dict[tuple[bool, tuple[str, ...]], list[int]] = {}
+    for episode in judgement.episodes:
+        texts = tuple(remark.text for remark in judgement.on(episode))
+        together.setdefault((episode not in judgement.grave, texts), []).append(episode)
+    whole = [("all", remark.text) for remark in judgement.whole]
+    return whole + [(stretches(who), "; ".join(texts)) for (_, texts), who in sorted(together.items(), key=_gravest)]
+
+
+def _gravest(line: tuple[tuple[bool, tuple[str, ...]], list[int]]) -> tuple[bool, int]:
+    return line[0][0], line[1][0]
 
 
 def _print(name: str, lines: list[tuple[str, str]]) -> None:

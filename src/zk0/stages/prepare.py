@@ -55,8 +55,11 @@ def run(root: Path, params: Params) -> None:
     write_json(root / REPORT, {"sources": entries, "partitions": [m.summary() for m in sites + unseen]})
     write_text(root / REPORT_FOR_PEOPLE, markdown_of(entries))
     frames = sum(m.train_frames for m in sites)
+    real = any(source.kind != "sim" for source in kinds.values())
     console.print(
         f"{len(sites)} sites with {frames} training frames, {len(unseen)} unseen tasks; see {REPORT_FOR_PEOPLE}"
+        + ("; are they good recordings? `zk0 data check` says" if real else ""),
+        markup=False,
     )
 
 
@@ -112,18 +115,18 @@ def _site_manifests(root: Path, params: Params, surveys: Mapping[str, Survey]) -
     """One manifest per source, or many from one source."""
     manifests = []
     if params.data.partition.scheme == "none":
-        parts = [(name, name, surveys[name].episodes) for name in params.data.sites]
+        parts = [(name, name, list(surveys[name].dataset.rows.bounds)) for name in params.data.sites]
     else:
         (name,) = params.data.sites
         rows = surveys[name].dataset.rows
         tasks = [int(rows.tasks[start]) for start, _ in rows.bounds.values()]
         rng = numpy_rng(params.seed, "partition")
-        dealt = partition(surveys[name].episodes, tasks, params.data.partition, rng)
+        dealt = partition(list(rows.bounds), tasks, params.data.partition, rng)
         parts = [(f"{name}-{number}", name, part) for number, part in enumerate(dealt)]
     for number, (site, name, episodes) in enumerate(parts):
         motions = {episode: surveys[name].dataset.episode_digest(episode) for episode in episodes}
         try:
-            train, held_out = hold_out(motions, params.data.held_out, params.seed)
+            train, held_out = hold_out(motions, params.data.held_out, params.seed, surveys[name].left_out)
         except DataError as error:
             raise DataError(f"site '{site}': {error}") from error
         manifests.append(_manifest(root, surveys[name], site, number, "site", train, held_out))

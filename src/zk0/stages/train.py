@@ -22,6 +22,7 @@ _OPTIONS = {
     "data.conventions": "--convention",
     "data.calibrations": "--calibration FILE",
     "data.fps": "--fps",
+    "data.leave_out": "--leave-out EPISODE",
 }
 
 
