@@ -45,7 +45,7 @@ def test_what_is_left_out_is_dealt_to_no_site(run: Prepare, tmp_path: Path) -> N
     run({"lab": "four"}, partition={"scheme": "equal", "sites": 2})
     assert taken(tmp_path) == {0, 1, 2, 3}
 
-    with pytest.raises(DataError, match="of 3 episodes and needs two"):
+    with pytest.raises(DataError, match=r"data.leave_out leaves no training episode of \[0\]"):
         run({"lab": "four"}, leave_out={"lab": [0]}, partition={"scheme": "equal", "sites": 2})
 
 
