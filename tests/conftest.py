@@ -6,6 +6,7 @@ Everything heavy is imported inside the fixtures, so that tests which need none 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
     config.option.loadscopereorder = False  # by number of tests: the dear ones are few
     return ByUnit(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """A stage sets the threads of the whole process, and results depend on them in the last bit."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
