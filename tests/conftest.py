@@ -33,13 +33,13 @@ FIRST_SEED = 20  # its eight scenes have four green cubes and four red ones
 # What takes longest, so that it is begun first and no worker is left with it at the end. A folder's tests share what is
 # dear to make (a server, a finished run), so one worker has all of them, but for the files named before it.
 FIRST = (
-    "tests/flows/test_testing_flow.py",
-    "tests/flows/",
     "tests/e2e/test_sources_run.py",
-    "tests/e2e/test_profiles_run.py",
-    "tests/e2e/",
     "tests/deployment/test_walk_through.py",
     "tests/deployment/test_failures.py",
+    "tests/e2e/test_profiles_run.py",
+    "tests/e2e/",
+    "tests/flows/test_testing_flow.py",
+    "tests/flows/",
     "tests/deployment/operating/",
     "tests/deployment/test_full_disk.py",
     "tests/deployment/test_join.py",
