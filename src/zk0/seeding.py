@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 import xxhash
+
+if TYPE_CHECKING:  # data is prepared without it
+    import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -34,12 +37,16 @@ def numpy_rng(seed: int, *purpose: str | int) -> np.random.Generator:
 
 def torch_rng(seed: int, *purpose: str | int) -> torch.Generator:
     """A CPU torch generator for one purpose."""
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Run a block with torch's global generator seeded, and restore it afterwards."""
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import queue
-import shutil
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,6 @@ import numpy as np
 from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from zk0.console import progress_bar
 from zk0.data.conventions import CONVENTION_KEY
 from zk0.data.frames import ACTION, IMAGES, STATE
 from zk0.data.joints import FEATURE_NAMES
@@ -105,47 +100,16 @@ def record_dataset(
         root.rmdir()
 
 
-def record_all(folder: Path, params: Params, tasks: Mapping[str, str]) -> None:
-    """Record several tasks, each into ``folder/NAME``, as many at a time as params allow threads.
+def record_source(folder: Path, params: Params, name: str, task: str, progress: Callable[[], None]) -> None:
+    """Record a source of params into ``folder/name``.
 
     Args:
-        folder: Where the recordings go; those of other names are removed.
+        folder: Where the recordings go.
         params: Episodes, noise and seed.
-        tasks: Name of the recording to name of the simulated task.
+        name: The source's, which decides its scenes.
+        task: Name of the simulated task.
+        progress: Called after each episode.
     """
-    for stale in folder.glob("*"):
-        if stale.name not in tasks:
-            shutil.rmtree(stale)
-    if not tasks:
-        return
-    context = multiprocessing.get_context("spawn")  # a forked child would share this one's GL and threads
-    done: Any = context.Queue()
-    with (
-        progress_bar() as bar,
-        ProcessPoolExecutor(params.threads, context, initializer=_report_to, initargs=(done,)) as pool,
-    ):
-        lines = {name: bar.add_task(f"recording {name}", total=params.data.episodes) for name in tasks}
-        jobs = {pool.submit(_record_one, folder, params, name, find_task(task).name) for name, task in tasks.items()}
-        while jobs:
-            try:
-                bar.advance(lines[done.get(timeout=0.2)])
-            except queue.Empty:
-                finished = {job for job in jobs if job.done()}
-                for job in finished:
-                    job.result()
-                jobs -= finished
-
-
-_done: Any = None
-
-
-def _report_to(done: Any) -> None:
-    """In a recording process: where to tell that an episode is finished."""
-    global _done
-    _done = done
-
-
-def _record_one(folder: Path, params: Params, name: str, task: str) -> None:
     record_dataset(
         find_task(task),
         folder / name,
@@ -154,5 +118,5 @@ def _record_one(folder: Path, params: Params, name: str, task: str) -> None:
         seed=recording_seed(params.seed, name),
         noise=params.data.noise,
         image_size=IMAGE_SIZE,
-        progress=lambda: _done.put(name),
+        progress=progress,
     )

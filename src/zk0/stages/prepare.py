@@ -13,7 +13,7 @@ from zk0.data.clips import CLIPS, identity
 from zk0.data.dataset import DatasetFolder
 from zk0.data.hub import fetch_dataset
 from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, write_manifest
-from zk0.data.recordings import record_all
+from zk0.data.recorders import record_all
 from zk0.data.report import markdown_of, report_of
 from zk0.data.split import hold_out, partition
 from zk0.data.survey import Survey, check_robots, survey

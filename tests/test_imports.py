@@ -1,4 +1,4 @@
-"""What an operator types often, and what runs all the time, needs no policy: torch and lerobot stay unloaded."""
+"""What is typed often, and what runs all the time, needs no policy: torch and lerobot stay unloaded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 @pytest.mark.parametrize(
     "module",
     [
+        "zk0.stages.prepare",
         "zk0.deployment.overview",
         "zk0.deployment.monitor.service",
         "zk0.deployment.serving.session",
