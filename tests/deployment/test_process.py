@@ -60,6 +60,14 @@ def test_a_service_still_runs_after_the_clock_was_set(services: Services, monkey
     assert services.running()["clock"].create_time() == before + 3600
 
 
+def test_a_record_that_another_removes_after_listing_is_passed_over(services: Services) -> None:
+    """As when two groups are stopped at once. A link to nothing is listed, and gone when it is read."""
+    pid = python(services, "clock", "import time; time.sleep(60)")
+    (services.folder / "gone.json").symlink_to(services.folder / "nowhere")
+
+    assert {name: process.pid for name, process in services.running().items()} == {"clock": pid}
+
+
 def test_one_that_runs_is_not_started_twice(services: Services) -> None:
     pid = python(services, "clock", "import time; time.sleep(60)")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -111,5 +113,6 @@ def _vlm(shape: nano.VlmShape) -> Path:
     from zk0.policy.pretrain import corpus
 
     folder = Path(tempfile.mkdtemp(prefix="zk0-vlm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     nano.write_vlm(folder, corpus(), shape)
     return folder

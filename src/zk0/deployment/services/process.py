@@ -80,7 +80,10 @@ class Services:
         """The services that are alive, by name. A process id that was given to another is not ours."""
         found = {}
         for path in sorted(self.folder.glob("*.json")):
-            record = read_json(path)
+            try:
+                record = read_json(path)
+            except FileNotFoundError:  # stopped by another since the folder was listed
+                continue
             if record["boot"] != _boot():
                 continue
             try:
