@@ -19,7 +19,9 @@ from zk0.data.dataset import DatasetFolder
 from zk0.data.decoded import check_pictures
 from zk0.data.joints import JOINTS
 from zk0.data.keys import ACTION, STATE
+from zk0.data.survey import survey
 from zk0.errors import DataError
+from zk0.params import DataParams
 
 NAME = "zk0/cubes"
 TOP = "observation.images.top"
@@ -145,6 +147,16 @@ def test_other_size(folder: Path) -> None:
     edit_info(folder, lambda info: info["features"][STATE].update(shape=[7]))
 
     assert refusal(folder) == f"{NAME}: observation.state has 7 values, an SO-100 has 6"
+
+
+def test_two_arms_are_told_before_a_conversion_that_could_not_help(folder: Path) -> None:
+    both = {"shape": [12], "names": [f"arm{arm}_j{joint}" for arm in (1, 2) for joint in range(1, 7)]}
+    edit_info(folder, lambda info: info["features"][STATE].update(both))
+    edit_info(folder, lambda info: info.update(codebase_version="v2.1"))
+    params = DataParams(sites={"mine": f"local:{folder}"}, fps=10)
+
+    with pytest.raises(DataError, match="has 12 values, an SO-100 has 6; record each arm as a site of its own"):
+        survey("mine", f"local:{folder}", "", DatasetFolder(folder, NAME), params, folder.parent)
 
 
 def test_no_episodes(folder: Path) -> None:

@@ -33,18 +33,27 @@ def check_dataset(
             and what to do.
     """
     info, repo_id = dataset.info, dataset.repo_id
+    check_joints(dataset)
     require_v3(info, repo_id, str(dataset.root))
     _check_rate(dataset, fps, every, name)
     if not dataset.cameras:
         raise DataError(f"{repo_id} has no camera; features named {IMAGES}.NAME were expected")
-    for feature in (STATE, ACTION):
-        _check_vector(dataset, feature)
     if info["total_episodes"] == 0:
         raise DataError(f"{repo_id} is empty: it has no episodes")
     table = dataset.table  # with what is missing or of another size, to say where
     for feature in (STATE, ACTION):
         _check_numbers(dataset, table, feature)
     check_agreement(dataset, dataset.cameras if cameras is None else cameras)
+
+
+def check_joints(dataset: DatasetFolder) -> None:
+    """Refuse another robot, of whatever format: nothing that its owner repairs or converts would change that.
+
+    Raises:
+        DataError: States or actions are not a vector of the SO-100's six joints by LeRobot's names.
+    """
+    for feature in (STATE, ACTION):
+        _check_vector(dataset, feature)
 
 
 def _check_rate(dataset: DatasetFolder, fps: int, every: int, name: str) -> None:
@@ -67,7 +76,6 @@ def _check_rate(dataset: DatasetFolder, fps: int, every: int, name: str) -> None
 
 
 def _check_vector(dataset: DatasetFolder, feature: str) -> None:
-    """The feature must be a vector of the SO-100's six joints by LeRobot's names."""
     found = dataset.info["features"].get(feature)
     if found is None:
         raise DataError(f"{dataset.repo_id} has no {feature}")
@@ -75,7 +83,8 @@ def _check_vector(dataset: DatasetFolder, feature: str) -> None:
         raise DataError(f"{dataset.repo_id}: {feature} has shape {found['shape']}; [{len(JOINTS)}] was expected")
     size = found["shape"][0]
     if size != len(JOINTS):
-        raise DataError(f"{dataset.repo_id}: {feature} has {size} values, an SO-100 has {len(JOINTS)}")
+        arms = "; record each arm as a site of its own" if size == 2 * len(JOINTS) else ""
+        raise DataError(f"{dataset.repo_id}: {feature} has {size} values, an SO-100 has {len(JOINTS)}{arms}")
     names = dataset.joint_names(feature)
     if names != JOINTS:
         raise DataError(f"{dataset.repo_id}: {feature} is named {', '.join(names)}; expected {', '.join(JOINTS)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from zk0.data.cameras import Cameras, rename_cameras
-from zk0.data.check import check_dataset
+from zk0.data.check import check_dataset, check_joints
 from zk0.data.conventions import Joints, Recording, settle
 from zk0.data.dataset import DatasetFolder
 from zk0.data.decoded import See, check_pictures
@@ -84,6 +84,7 @@ def survey(
     Raises:
         DataError: A site must not train on it, or params must say more about it.
     """
+    check_joints(dataset)  # before a conversion is asked for that could not help
     require_v3(dataset.info, dataset.repo_id, source)
     cameras = rename_cameras(name, dataset, params)
     every = params.every.get(name, 1)
