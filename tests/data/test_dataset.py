@@ -152,7 +152,7 @@ def test_other_size(folder: Path) -> None:
 def test_two_arms_are_told_before_a_conversion_that_could_not_help(folder: Path) -> None:
     both = {"shape": [12], "names": [f"arm{arm}_j{joint}" for arm in (1, 2) for joint in range(1, 7)]}
     edit_info(folder, lambda info: info["features"][STATE].update(both))
-    edit_info(folder, lambda info: info.update(codebase_version="v2.1"))
+    edit_info(folder, lambda info: info.update(codebase_version="v2.1", data_path=V21_DATA, video_path=V21_VIDEO))
     params = DataParams(sites={"mine": f"local:{folder}"}, fps=10)
 
     with pytest.raises(DataError, match="has 12 values, an SO-100 has 6; record each arm as a site of its own"):
