@@ -56,6 +56,7 @@ def load_start(
 
     Raises:
         FileNotFoundError: No checkpoint there; says what is missing.
+        CheckpointError: It holds something else than a SmolVLA's data.
         ValueError: ``random:`` with something unknown behind it, or a rank that does not fit.
     """
     device = resolve_device(device)
