@@ -24,6 +24,7 @@ from zk0.errors import DataError
 from zk0.files import read_json, write_json
 from zk0.hub import HubError, fetch_policy, hub_commit
 from zk0.params import Params, parse_params
+from zk0.policy.build import FULL_VLM
 from zk0.policy.start import load_start
 from zk0.resolve import resolve_sources
 from zk0.stages import prepare, validate
@@ -289,9 +290,10 @@ def test_a_repository_that_is_no_policy(hub: Hub, tmp_path: Path) -> None:
 def test_a_language_model_that_is_absent_and_offline_is_named(cache: Path, tmp_path: Path) -> None:
     base = Path(shutil.copytree(REPO / "models" / "nano-base", tmp_path / "base"))
     shutil.rmtree(base / "vlm")
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config | {"vlm_model_name": "owner/vlm"}))
+    for file in base.glob("*.json"):
+        file.write_text(file.read_text().replace('"vlm"', json.dumps(FULL_VLM)))
     lay_out_cache(cache, "owner/base", "model", base)
 
-    with pytest.raises(HubError, match=r"needs owner/vlm, which is not in the local Hub cache.*`hf download owner/vlm"):
+    said = rf"needs {FULL_VLM}, which is not in the local Hub cache.*`hf download {FULL_VLM}"
+    with pytest.raises(HubError, match=said):
         load_start(tmp_path, f"hub:owner/base@{COMMIT}", "cpu")

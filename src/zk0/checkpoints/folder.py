@@ -17,7 +17,7 @@ from zk0.errors import StageError
 JSON_BYTES = 1 << 20
 _ENTRIES = 20_000
 _SHOWN = 100
-_ADVICE = "a checkpoint is read as data and nothing of it is run; use another, or have it saved anew by LeRobot"
+_ADVICE = "A checkpoint is read as data and nothing of it is run: use another, or save this one anew with LeRobot"
 
 
 class CheckpointError(StageError):
@@ -119,7 +119,7 @@ class Folder:
             if isinstance(error, RecursionError):
                 raise self.refused(where, "nested too deep", "settings as LeRobot writes them") from error
             first = error.errors(include_url=False)[0]
-            place = ".".join(shown(str(part)) for part in first["loc"]) or "the whole"
+            place = ".".join(shown(str(part), quoted=False) for part in first["loc"]) or "the whole"
             if first["type"] == "extra_forbidden":
                 known = ", ".join(sorted(model.model_fields)) if len(first["loc"]) == 1 else "settings it has"
                 raise self.refused(where, f"'{place}' is not known", f"only {known}") from error

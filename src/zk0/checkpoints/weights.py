@@ -22,6 +22,7 @@ from zk0.checkpoints.vlm import VlmSettings
 Shapes = dict[str, tuple[int, ...]]
 _HEADER_BYTES = 16 << 20
 _STATE_BYTES = 16 << 20
+_TENSORS, _NAME = 5000, 200  # LeRobot prints the names that it does not know
 _UNUSED = 8  # so many times the layers that are used may a language model have
 _EXPERT = "model.vlm_with_expert.lm_expert.layers."
 _VLM = "model.vlm_with_expert.vlm.model."
@@ -48,6 +49,9 @@ def shapes_of(folder: Folder, name: str) -> Shapes:
             found = {tensor: (view.get_dtype(), tuple(view.get_shape())) for tensor, view in views.items()}
     except (SafetensorError, OSError) as error:
         raise folder.refused(name, f"no safetensors file ({shown(str(error), quoted=False)})", _FORMAT) from error
+    if len(found) > _TENSORS or any(len(tensor) > _NAME for tensor in found):
+        told = f"{len(found)} tensors, or a name of more than {_NAME} characters"
+        raise folder.refused(name, told, f"at most {_TENSORS} tensors with short names")
     for tensor, (dtype, _) in found.items():
         if dtype not in _NUMBERS:
             raise folder.refused(f"{name}, {shown(tensor)}", f"numbers of type {shown(dtype)}", ", ".join(_NUMBERS))
@@ -71,10 +75,8 @@ def check_weights(folder: Folder, name: str, settings: Settings, vlm: VlmSetting
 def _expected(folder: Folder, name: str, shapes: Shapes, settings: Settings, vlm: VlmSettings | None) -> Shapes:
     """One tensor for every size that the settings name, of every layer."""
     layers = _layers(shapes, _TEXT)
-    if settings.num_vlm_layers > 0 or vlm is None:
-        wanted = settings.num_vlm_layers if settings.num_vlm_layers > 0 else layers
-    else:
-        wanted = vlm.text_config.num_hidden_layers
+    there = vlm.text_config.num_hidden_layers if vlm else layers
+    wanted = min(settings.num_vlm_layers, there) if settings.num_vlm_layers > 0 else there
     experts = settings.num_expert_layers if settings.num_expert_layers > 0 else layers
     counted = [("language model", layers, wanted), ("expert", _layers(shapes, _EXPERT), experts)]
     if vlm is not None:

@@ -25,9 +25,12 @@ from lerobot.processor.converters import (
 from safetensors.torch import load_file, save_file
 
 from zk0.checkpoints import Checkpoint, CheckpointError, Pipeline, read_checkpoint
+from zk0.checkpoints.folder import shown
 from zk0.console import lerobot_quiet
 from zk0.files import replaced_folder
+from zk0.hub import HubError, how_to_fetch, why_unreachable
 from zk0.policy import portable
+from zk0.policy.build import FULL_VLM
 from zk0.policy.lora import merged
 
 Stats = Mapping[str, Mapping[str, np.ndarray]]
@@ -113,21 +116,32 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> LoadedPolicy:
         FileNotFoundError: There is no such folder, or it lacks settings or weights; says which.
         CheckpointError: See :func:`zk0.checkpoints.read_checkpoint`; or LeRobot cannot build a policy of it, or
             weights are not finite.
+        HubError: It names a vision-language model of the Hub, which cannot be had.
     """
     found = read_checkpoint(Path(path))
     try:
         with lerobot_quiet():
             policy = SmolVLAPolicy.from_pretrained(found.folder, config=_config(found, device))
             preprocess, postprocess = _pipelines(found, device)
-    except (OSError, httpx.HTTPError, torch.OutOfMemoryError):  # the Hub's or the machine's fault
+    except torch.OutOfMemoryError:
         raise
     except Exception as error:  # what of a stranger's settings no check foresaw, LeRobot meets in its own ways
-        reason = (str(error).strip() or "no reason given").splitlines()[0][:200]
+        if found.vlm is None and isinstance(error, (OSError, httpx.HTTPError)):
+            raise _absent_vlm(path, found, error) from error
+        reason = shown((str(error).strip() or "no reason given").splitlines()[0], quoted=False)
         raise CheckpointError(
-            f"{path} is refused: LeRobot makes no policy of it ({type(error).__name__}: {reason}); use another"
+            f"{path} is refused: LeRobot makes no policy of it ({type(error).__name__}: {reason}). Use another"
         ) from error
     _check_finite(path, policy)
     return LoadedPolicy(policy.to(device), preprocess, postprocess)
+
+
+def _absent_vlm(path: str | Path, found: Checkpoint, error: Exception) -> HubError:
+    named = found.settings.get("vlm_model_name", FULL_VLM)
+    return HubError(
+        f"{path} needs {named}, which is not in the local Hub cache, and {why_unreachable(error)}. "
+        f"{how_to_fetch(named, 'model', 'main')}"
+    )
 
 
 def _config(found: Checkpoint, device: str) -> SmolVLAConfig:
