@@ -124,7 +124,8 @@ class Folder:
                 known = ", ".join(sorted(model.model_fields)) if len(first["loc"]) == 1 else "settings it has"
                 raise self.refused(where, f"'{place}' is not known", f"only {known}") from error
             found = f"'{place}' is {shown(first['input'])}" if first["type"] != "missing" else f"'{place}' is missing"
-            raise self.refused(where, found, _expected(first["msg"])) from error
+            expected = "it to be there" if first["type"] == "missing" else _expected(first["msg"])
+            raise self.refused(where, found, expected) from error
 
     def _real(self, path: Path) -> Path:
         place = self._place(path)

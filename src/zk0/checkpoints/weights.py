@@ -81,12 +81,12 @@ def _expected(folder: Folder, name: str, shapes: Shapes, settings: Settings, vlm
     counted = [("language model", layers, wanted), ("expert", _layers(shapes, _EXPERT), experts)]
     if vlm is not None:
         counted.append(("vision encoder", _layers(shapes, _VISION), vlm.vision_config.num_hidden_layers))
-        if vlm.text_config.num_hidden_layers > _UNUSED * layers:  # built whole before it is cut
-            found = f"{vlm.text_config.num_hidden_layers} layers for the {layers} that are used"
-            raise folder.refused("vlm/config.json", found, f"at most {_UNUSED} times as many")
     for kind, found, asked in counted:
         if found != asked:
             raise folder.refused(name, f"{found} layers of the {kind}", f"{asked} by the checkpoint's settings")
+    if there > _UNUSED * layers:  # built whole before it is cut
+        told = f"{there} layers for the {layers} that are used"
+        raise folder.refused("vlm/config.json", told, f"at most {_UNUSED} times as many")
     width = vlm.text_config.hidden_size if vlm else (shapes.get("model.state_proj.weight") or (0,))[0]
     expert = int(width * settings.expert_width_multiplier)
     own: Shapes = {
