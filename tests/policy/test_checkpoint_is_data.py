@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.policies.act.configuration_act import ACTConfig
@@ -144,7 +144,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     ),
     "a step that is no mapping": (edit(BEFORE, lambda c: c["steps"].append("x")), "step 6: 'the whole' is 'x'; expec"),
     "no step for words": (edit(BEFORE, lambda c: c["steps"].pop(3)), "no step tokenizer_processor; expected the step"),
-    "ten thousand steps": (edit(BEFORE, lambda c: c.update(steps=c["steps"] * 2000)), "'steps' is .*expected"),
+    "ten thousand steps": (edit(BEFORE, lambda c: c.update(steps=c["steps"][:2] * 5000)), "'steps' is .*at most 32 items"),
     # paths
     "a tokenizer at a path": (step(3, tokenizer_name="/etc/tokenizer"), "'tokenizer_name' is '/etc/tokenizer'; expec"),
     "a tokenizer above": (step(3, tokenizer_name="../other"), "'tokenizer_name' is '../other'; expected 'vlm'"),
@@ -192,7 +192,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "a number of 400 digits": (put(CONFIG, num_steps=10**400), "'num_steps' is a number of 1329 bits"),
     "not a number": (write(CONFIG, '{"type": NaN}'), r"config.json: not valid JSON \(NaN is no number of JSON\)"),
     "an endless number": (put(CONFIG, max_period=float("inf")), r"config.json: not valid JSON \(Infinity is no number"),
-    "a number beyond floats": (write(VLM, '{"scale_factor": 1e999}'), "'scale_factor' is inf"),
+    "a number beyond floats": (write(CONFIG, (BASE / CONFIG).read_text().replace("4.0", "1e999")), "'max_period' is inf"),
     "a key twice": (write(CONFIG, '{"type": "act", "type": "smolvla"}'), r"\(a key stands there twice\)"),
     "endless nesting": (write(CONFIG, "[" * 100_000), "config.json: not valid JSON"),
     "two megabytes": (write(CONFIG, " " * 2_000_000), "config.json: more than 1048576 bytes; expected at most 1048576"),
@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "words for a terminal": (put(CONFIG, type="a\n\x1b[31mall is well"), r"'type' is 'a\\n\\x1b\[31mall is well'"),
     "no camera": (edit(CONFIG, lambda c: c["input_features"].pop("observation.images.top") and c["input_features"].pop(
         "observation.images.wrist")), "at least one camera of shape"),
-    "no state": (edit(CONFIG, lambda c: c["input_features"].pop("observation.state")), "observation.state of type STAT"),
+    "no state": (edit(CONFIG, lambda c: c["input_features"].pop("observation.state")), "observation.state of type ST"),
     "an older format": (lambda folder: (folder / BEFORE).unlink(), "missing, as in checkpoints before LeRobot 0.4"),
     # weights and statistics
     "a header of 2**60 bytes": (header("{}", 2**60), "model.safetensors: a header of 1152921504606846976 bytes"),
@@ -210,12 +210,12 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "no weights at all": (header("{}"), "model.safetensors: 0 layers of the language model; expected 4"),
     "something pickled": (lambda f: torch.save({}, f / "model.safetensors"), "model.safetensors: a header of"),
     "fewer layers than settings say": (put(CONFIG, num_vlm_layers=2), "4 layers of the language model; expected 2 by"),
-    "a wider expert": (put(CONFIG, expert_width_multiplier=4.0), r"action_in_proj.weight: of shape \[96, 6\]; expected"),
+    "a wider expert": (put(CONFIG, expert_width_multiplier=4.0), r"action_in_proj.weight: of shape \[96, 6\]; expec"),
     "a wider state": (put(CONFIG, max_state_dim=1000), r"model.state_proj.weight: of shape \[128, 6\]; expected shap"),
     "a wider language model": (nested(VLM, "text_config", intermediate_size=65_536), "text_model.layers.0.mlp.gate_pr"),
     "more words": (nested(VLM, "text_config", vocab_size=1_000_000), r"embed_tokens.weight: of shape \[349, 128\]"),
     "larger pictures": (nested(VLM, "vision_config", image_size=4092), "position_embedding.weight: of shape"),
-    "layers that are cut away": (nested(VLM, "text_config", num_hidden_layers=128), "128 layers for the 4 that are use"),
+    "layers that are cut away": (nested(VLM, "text_config", num_hidden_layers=128), "128 layers for the 4 that are"),
     "statistics that are no numbers": (
         tensors(STATS, lambda t: t["action.mean"].__setitem__(0, np.nan)),
         f"{STATS}, 'action.mean': numbers that are not finite",
@@ -307,7 +307,7 @@ class TestEveryWayIn:
     def test_by_lerobots_own_commands(self, folder: Path) -> None:
         with pytest.raises(CheckpointError, match="step 6"):
             PreTrainedConfig.from_pretrained(folder)
-        with pytest.raises(CheckpointError, match="step 6, is refused: the class 'subprocess.Popen'"):
+        with pytest.raises(CheckpointError, match="step 6, is refused: the class 'subproc"):
             PolicyProcessorPipeline.from_pretrained(folder, config_filename="policy_preprocessor.json")
 
     def test_by_lerobots_own_commands_of_another_policy(self, folder: Path) -> None:
@@ -361,17 +361,14 @@ def test_steps_and_settings_are_those_of_this_lerobot() -> None:
 def test_what_the_hub_has_as_smolvla_base_is_sound(tmp_path: Path) -> None:
     """Its processors, with statistics under names that no feature has; settings of the size that it has."""
     published = smolvla_base(tmp_path)["models/lerobot/smolvla_base"]
-    image = {"type": "VISUAL", "shape": [3, 256, 256]}
     sizes = {"chunk_size": 50, "n_action_steps": 50, "max_state_dim": 32, "max_action_dim": 32, "num_vlm_layers": 16}
     older = {"prefix_length": 0, "num_expert_layers": 0, "pad_language_to": "max_length", "load_vlm_weights": True}
-    put(CONFIG, device="cuda", resize_imgs_with_padding=[512, 512], tokenizer_max_length=48, **sizes, **older)(
-        published
-    )
-    edit(CONFIG, lambda c: c["input_features"].update({f"observation.images.camera{n}": image for n in (1, 2, 3)}))(
-        published
-    )
-    for name in ("repo_id", "private", "tags", "license", "pretrained_path", "pretrained_revision", "rtc_config"):
-        edit(CONFIG, lambda content, name=name: content.pop(name))(published)
+    images = {f"observation.images.camera{n}": {"type": "VISUAL", "shape": [3, 256, 256]} for n in (1, 2, 3)}
+    put(CONFIG, device="cuda", tokenizer_max_length=48, resize_imgs_with_padding=[512, 512])(published)
+    put(CONFIG, **sizes, **older)(published)
+    nested(CONFIG, "input_features", **images)(published)
+    added_later = ("repo_id", "private", "tags", "license", "pretrained_path", "pretrained_revision", "rtc_config")
+    edit(CONFIG, lambda content: [content.pop(name) for name in added_later])(published)
     statistics = {
         f"so100{kind}.buffer.action.{s}": np.ones(6, np.float32) for kind in ("", "-red") for s in ("mean", "std")
     }
@@ -381,7 +378,7 @@ def test_what_the_hub_has_as_smolvla_base_is_sound(tmp_path: Path) -> None:
     found = read_checkpoint(published, weights=False)
 
     assert found.vlm is None and found.settings["vlm_model_name"] == FULL_VLM
-    assert list(found.preprocessor.state[STATS.removesuffix(".safetensors")]) == sorted(statistics)
+    assert set(found.preprocessor.state[STATS.removesuffix(".safetensors")]) == set(statistics)
 
 
 def test_the_published_language_model_may_travel_with_a_checkpoint(folder: Path) -> None:
@@ -465,15 +462,13 @@ def _tried(folder: Path, file: str, text: str, read: Callable[[Path], object]) -
     return True
 
 
-@settings(
-    derandomize=True, max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(derandomize=True, max_examples=300, deadline=None)
 @given(file=st.sampled_from(sorted(FILES)), seed=st.integers(0, 2**32))
 def test_edits_anywhere_are_read_or_refused(edited: Path, file: str, seed: int) -> None:
     _tried(edited, file, _spoil(file, seed), read_checkpoint)
 
 
-@settings(derandomize=True, max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(derandomize=True, max_examples=40, deadline=None)
 @given(file=st.sampled_from(sorted(FILES)), seed=st.integers(0, 2**32))
 def test_edits_that_are_read_are_loaded_or_refused(edited: Path, file: str, seed: int) -> None:
     text = _spoil(file, seed)
