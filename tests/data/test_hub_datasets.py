@@ -17,6 +17,7 @@ from huggingface_hub import constants, snapshot_download
 from so100_recordings import as_lerobot, as_old_lerobot, files_of, motor_steps, write_v3, write_v21
 from tests_support import REPO
 
+from zk0.checkpoints import CheckpointError
 from zk0.data import hub as dataset_hub
 from zk0.data.hub import cached_dataset, fetch_dataset
 from zk0.data.manifest import read_manifests
@@ -284,6 +285,41 @@ def test_a_repository_that_is_no_policy(hub: Hub, tmp_path: Path) -> None:
 
     with pytest.raises(HubError, match=r"is no policy checkpoint: model\.safetensors not found in it"):
         load_start(tmp_path, f"hub:owner/notes@{COMMIT}", "cpu")
+
+
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    """The embedded base with a step that starts a process."""
+    base = Path(shutil.copytree(REPO / "models" / "nano-base", tmp_path / "spoilt"))
+    file = base / "policy_preprocessor.json"
+    content = json.loads(file.read_text())
+    content["steps"].append({"class": "subprocess.Popen", "config": {"args": ["touch", str(tmp_path / "it-ran")]}})
+    file.write_text(json.dumps(content))
+    return base
+
+
+def test_a_policy_that_would_run_something_is_refused_before_its_weights_are_fetched(
+    hub: Hub, spoilt: Path, tmp_path: Path
+) -> None:
+    hub.folders["models/owner/spoilt"] = spoilt
+    content = {"policy": {"base": "hub:owner/spoilt"}, "data": {"sites": {"a": "sim:pull-blue-bar"}}}
+
+    with pytest.raises(ValueError, match=r"policy.base: .*policy_preprocessor.json, step 6: the class 'subprocess.Pop"):
+        resolve_sources(parse_params(content), tmp_path)
+    assert not any(path.endswith("model.safetensors") for path in hub.asked)
+    with pytest.raises(CheckpointError, match="step 6: the class 'subprocess"):
+        load_start(tmp_path, f"hub:owner/spoilt@{COMMIT}", "cpu")
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.usefixtures("offline")
+def test_links_of_the_cache_lead_to_its_own_blobs_only(cache: Path, tmp_path: Path) -> None:
+    snapshot = lay_out_cache(cache, "owner/base", "model", REPO / "models" / "nano-base")
+    assert load_start(tmp_path, f"hub:owner/base@{COMMIT}", "cpu").chunk == 8
+    (snapshot / "vlm" / "README.md").symlink_to("/etc/passwd")
+
+    with pytest.raises(CheckpointError, match=r"vlm/README.md: a link to /etc/passwd, outside the checkpoint"):
+        load_start(tmp_path, f"hub:owner/base@{COMMIT}", "cpu")
 
 
 @pytest.mark.usefixtures("offline")

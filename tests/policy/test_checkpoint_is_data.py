@@ -36,6 +36,7 @@ from zk0.policy.start import load_start
 from zk0.resolve import resolve_sources
 
 BASE = REPO / "models" / "nano-base"
+FILES = {file.relative_to(BASE).as_posix(): file.read_text() for file in sorted(BASE.rglob("*.json"))}
 FULL_VLM = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
 STATS = "policy_preprocessor_step_5_normalizer_processor.safetensors"
 Edit = Callable[[Path], object]
@@ -144,7 +145,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     ),
     "a step that is no mapping": (edit(BEFORE, lambda c: c["steps"].append("x")), "step 6: 'the whole' is 'x'; expec"),
     "no step for words": (edit(BEFORE, lambda c: c["steps"].pop(3)), "no step tokenizer_processor; expected the step"),
-    "ten thousand steps": (edit(BEFORE, lambda c: c.update(steps=c["steps"][:2] * 5000)), "'steps' is .*at most 32 items"),
+    "ten thousand steps": (edit(BEFORE, lambda c: c.update(steps=c["steps"][:2] * 5000)), "'steps' is .*at most 32"),
     # paths
     "a tokenizer at a path": (step(3, tokenizer_name="/etc/tokenizer"), "'tokenizer_name' is '/etc/tokenizer'; expec"),
     "a tokenizer above": (step(3, tokenizer_name="../other"), "'tokenizer_name' is '../other'; expected 'vlm'"),
@@ -192,7 +193,7 @@ REFUSED: dict[str, tuple[Edit, str]] = {
     "a number of 400 digits": (put(CONFIG, num_steps=10**400), "'num_steps' is a number of 1329 bits"),
     "not a number": (write(CONFIG, '{"type": NaN}'), r"config.json: not valid JSON \(NaN is no number of JSON\)"),
     "an endless number": (put(CONFIG, max_period=float("inf")), r"config.json: not valid JSON \(Infinity is no number"),
-    "a number beyond floats": (write(CONFIG, (BASE / CONFIG).read_text().replace("4.0", "1e999")), "'max_period' is inf"),
+    "a number beyond floats": (write(CONFIG, FILES[CONFIG].replace("4.0", "1e999")), "'max_period' is inf"),
     "a key twice": (write(CONFIG, '{"type": "act", "type": "smolvla"}'), r"\(a key stands there twice\)"),
     "endless nesting": (write(CONFIG, "[" * 100_000), "config.json: not valid JSON"),
     "two megabytes": (write(CONFIG, " " * 2_000_000), "config.json: more than 1048576 bytes; expected at most 1048576"),
@@ -417,7 +418,6 @@ POOL: list[Any] = [
     {"Regex": "(a+)+$"}, {"trust_remote_code": True}, {"AutoConfig": "x.Y"}, "cuda:7", "meta",
 ]  # fmt: skip
 KEYS = ["auto_map", "trust_remote_code", "class", "_attn_implementation", "vocab_file", "num_labels", "state_file", "x"]
-FILES = {file.relative_to(BASE).as_posix(): file.read_text() for file in sorted(BASE.rglob("*.json"))}
 
 
 def _spoil(file: str, seed: int) -> str:
