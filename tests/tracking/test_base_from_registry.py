@@ -86,25 +86,24 @@ def test_files_that_are_gone(tracked: Path) -> None:
 
 def test_a_version_whose_files_would_run_something_is_refused(tracked: Path, tmp_path: Path) -> None:
     """Neither the code beside its checkpoint is run nor what the checkpoint names."""
-    (described,) = tracked.glob("mlruns/**/MLmodel")
-    (file,) = described.parent.rglob("policy_preprocessor.json")
-    content = json.loads(file.read_text())
-    content["steps"].append({"class": "subprocess.Popen", "config": {"args": ["touch", str(tmp_path / "it-ran")]}})
-    file.write_text(json.dumps(content))
-    for code in described.parent.glob("*.py"):
+    runs = {"class": "subprocess.Popen", "config": {"args": ["touch", str(tmp_path / "it-ran")]}}
+    for file in tracked.glob("mlruns/**/policy_preprocessor.json"):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(content | {"steps": [*content["steps"], runs]}))
+    for code in tracked.glob("mlruns/**/serving.py"):
         code.write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
 
     with pytest.raises(ValueError, match=r"policy.base: .*step 6: the class 'subprocess.Popen'"):
         resolve_sources(params_of("mlflow:zk0-smolvla/1"), tracked)
     with pytest.raises(CheckpointError, match="step 6"):
         publish_version(tracked, "zk0-smolvla", 1, f"local:{tmp_path / 'published'}")
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["tracked"]
 
 
 @pytest.mark.parametrize("place", ["../../../..", "/etc"])
 def test_a_version_that_names_files_elsewhere(tracked: Path, place: str) -> None:
-    (described,) = tracked.glob("mlruns/**/MLmodel")
-    described.write_text(re.sub(r"(\n +path: ).*", rf"\g<1>{place}", described.read_text()))
+    for described in tracked.glob("mlruns/**/MLmodel"):
+        described.write_text(re.sub(r"(\n +path: ).*", rf"\g<1>{place}", described.read_text()))
 
     with pytest.raises(ValueError, match="which is not among the model's own files"):
         resolve_sources(params_of("mlflow:zk0-smolvla/1"), tracked)

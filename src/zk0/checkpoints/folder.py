@@ -48,14 +48,21 @@ class Folder:
     @cached_property
     def _homes(self) -> tuple[Path, ...]:
         """Where its files may lie: in it, or, of a snapshot in the Hub's cache, among its repository's blobs."""
-        storage = self.path.parent.parent
-        cached = self.path.parent.name == "snapshots" and storage.name.startswith("models--")
-        blobs = storage / "blobs"
-        return (self.path, blobs) if cached and not blobs.is_symlink() else (self.path,)
+        blobs = self.path.parent.parent / "blobs"
+        return (self.path, blobs) if self._cached and not blobs.is_symlink() else (self.path,)
+
+    @property
+    def _cached(self) -> bool:
+        """Whether it is a snapshot in the Hub's cache."""
+        return self.path.parent.name == "snapshots" and self.path.parent.parent.name.startswith("models--")
 
     def refused(self, where: str, found: str, expected: str, advice: str = _ADVICE) -> CheckpointError:
         """The error for something in it, as one line."""
-        return CheckpointError(f"{self.named} is refused: {where}: {found}; expected {expected}. {advice}")
+        named = str(self.named)
+        if self._cached:
+            repository = self.path.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
+            named = f"hub:{repository}@{self.path.name[:12]}"
+        return CheckpointError(f"{named} is refused: {where}: {found}; expected {expected}. {advice}")
 
     def check_files(self) -> None:
         """Refuse links that lead out of it, and what is neither file nor folder.
