@@ -9,12 +9,6 @@ from pydantic import Field, model_validator
 from zk0.checkpoints.folder import Strict
 
 VLM_FOLDER = "vlm"
-# A vision-language model that does not travel with the checkpoint is one of these; LeRobot's default is the second.
-KNOWN_VLMS = (
-    "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
-    "HuggingFaceTB/SmolVLM2-500M-Video-Instruct",
-    "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
-)
 STATE, ACTION = "observation.state", "action"
 
 Side = Annotated[int, Field(ge=1, le=4096)]
@@ -24,6 +18,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Steps = Annotated[int, Field(ge=0, le=10**9)]
 FeatureName = Annotated[str, Field(pattern=r"^[\w.-]{1,200}$")]
 Text = Annotated[str, Field(max_length=300)]
+# Its own, in VLM_FOLDER, or by name one of the Hub's, of which LeRobot's default is the 500M.
 Vlm = Literal[
     "vlm",
     "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
