@@ -24,7 +24,7 @@ from zk0.federation.server import FederationError, Server
 from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.strategy import check_enough, cost
-from zk0.files import digest_folder, write_json, write_text
+from zk0.files import digest_folder, read_mapping, write_json, write_text
 from zk0.keys import counted, key_of
 from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
