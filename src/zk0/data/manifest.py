@@ -63,7 +63,7 @@ class Manifest(BaseModel):
     train_frames: int = Field(ge=0, le=10**9)
     held_out_frames: int = Field(ge=1, le=10**9)
     episode_digests: dict[int, str]
-    digest: str
+    digest: str = Field(pattern=r"^[\w-]{1,100}$")
     every: int = Field(1, ge=1, le=1000)
     convention: Convention = "degrees"
     joint_map: JointMap | None = None
