@@ -1,0 +1,461 @@
+"""What a site may say that is not so: a table, one row a lie; see :class:`lying_federation.Lie`.
+
+Fields beyond their bounds are not here: ``test_lies_of_fields.py`` draws those from the schema. These are the lies that a
+person would think of, and those that were seen to do harm.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from lying_federation import Lie, Tell, array_of
+
+from zk0.federation import protocol, wire
+from zk0.federation.failed import ERROR_CODE
+from zk0.policy.trainable import Tensors
+
+LIES: dict[str, Lie] = {}
+
+DEEP = "[" * 100_000
+DIGITS = "9" * 401
+ESCAPES = "\x1b[2K\x1b[1Aeverything is well\r\n\n12:00:00 round 3 of 3, held-out loss 0.0001\u202e\x00\x07"
+SURROGATE = "\ud800 lone"
+LONG = "x" * (8 << 20)
+HUGE_BYTES = 3 << 29  # 1.5 GB
+
+
+def _content(change: Callable[[RecordDict], Any]) -> Tell:
+    """The honest reply with its content changed."""
+
+    def tell(reply: Message) -> Message:
+        change(reply.content)
+        return reply
+
+    return tell
+
+
+# What a header says
+
+
+def raw(text: Any) -> Tell:
+    """The header's JSON is something else."""
+    return _content(lambda content: content.update({protocol.HEADER: ConfigRecord({"json": text})}))
+
+
+def fields(change: Callable[[dict[str, Any]], Any]) -> Tell:
+    """The header's JSON, changed as a mapping that has its values in ``values``."""
+
+    def spoil(content: RecordDict) -> None:
+        found = json.loads(str(content[protocol.HEADER]["json"]))
+        made = change(found)
+        text = json.dumps(found if made is None else made)
+        content[protocol.HEADER] = ConfigRecord({"json": text})
+
+    return _content(spoil)
+
+
+def values(**changes: Any) -> Tell:
+    """Some of the values are others."""
+    return fields(lambda found: found["values"].update(changes))
+
+
+def without(name: str) -> Tell:
+    """One of the values is missing."""
+    return fields(lambda found: found["values"].pop(name))
+
+
+def digits(name: str, text: str) -> Tell:
+    """One of the values is written as JSON that Python would not write."""
+
+    def spoil(content: RecordDict) -> None:
+        found = json.loads(str(content[protocol.HEADER]["json"]))
+        found["values"][name] = "HERE"
+        content[protocol.HEADER] = ConfigRecord({"json": json.dumps(found).replace('"HERE"', text)})
+
+    return _content(spoil)
+
+
+def header(**changes: Any) -> Tell:
+    """Another run, round or site."""
+    return fields(lambda found: found.update(changes))
+
+
+def manifest(change: Callable[[dict[str, Any]], Any]) -> Tell:
+    """The summary's manifest, changed."""
+    return fields(lambda found: change(found["values"]["manifest"]))
+
+
+def record(name: str, value: Any) -> Tell:
+    """A record of the content is another, or is there besides."""
+    return _content(lambda content: content.update({name: value}))
+
+
+def lost(name: str) -> Tell:
+    """A record of the content is missing."""
+    return _content(lambda content: content.pop(name))
+
+
+# What tensors say
+
+
+def tensors(name: str, change: Callable[[Tensors], Any]) -> Tell:
+    """The tensors of a record, changed; their digest is that of what is sent, for the site lies well."""
+
+    def spoil(content: RecordDict) -> None:
+        found = {key: tensor.clone() for key, tensor in wire.unpack(content, name).items()}
+        wire.put(content, name, wire.encode(change(found) or found))
+
+    return _content(spoil)
+
+
+def moments(**changes: Any) -> Tell:
+    """Statistics with other figures: a number fills the whole of a tensor."""
+
+    def change(found: Tensors) -> None:
+        for name, value in changes.items():
+            found[name] = torch.full_like(found[name], value) if isinstance(value, float) else value(found[name])
+
+    return tensors(protocol.MOMENTS, change)
+
+
+def array(name: str, **changes: Any) -> Tell:
+    """The first array of a record declares another dtype or shape, or holds other bytes."""
+
+    def spoil(content: RecordDict) -> None:
+        found = content[name]
+        key = next(iter(found))
+        one = found[key]
+        said = {"dtype": one.dtype, "shape": one.shape, "data": one.data} | changes
+        found[key] = array_of(said["dtype"], said["shape"], said["data"])
+        wire.put(content, name, found)
+
+    return _content(spoil)
+
+
+def _huge() -> Any:
+    """1.5 GB that take no memory until somebody reads them."""
+    return memoryview(mmap.mmap(-1, HUGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def huge(name: str) -> Tell:
+    """One array more than there is, of 1.5 GB."""
+
+    def spoil(content: RecordDict) -> None:
+        content[name]["more"] = array_of("fp32", (HUGE_BYTES // 4,), _huge())
+
+    return _content(spoil)
+
+
+def huge_in_place(name: str) -> Tell:
+    """One of the arrays is 1.5 GB long, as it declares."""
+
+    def spoil(content: RecordDict) -> None:
+        key = next(iter(content[name]))
+        content[name][key] = array_of(content[name][key].dtype, (HUGE_BYTES // 4,), _huge())
+
+    return _content(spoil)
+
+
+def _huge_record(content: RecordDict) -> None:
+    """A record of arrays that nobody asked for."""
+    content["more"] = ArrayRecord()
+    content["more"]["more"] = array_of("fp32", (HUGE_BYTES // 4,), _huge())
+
+
+def many(name: str) -> Tell:
+    """A hundred thousand arrays without a value."""
+
+    def spoil(content: RecordDict) -> None:
+        for number in range(100_000):
+            content[name][f"more{number}"] = array_of("fp32", (0,), b"")
+        wire.put(content, name, content[name])
+
+    return _content(spoil)
+
+
+def failed(text: str, code: int = ERROR_CODE) -> Tell:
+    """An error, in words of the site's own."""
+    return lambda reply: Message(Error(code, text), reply_to=asked(reply))
+
+
+def asked(reply: Message) -> Message:
+    """A message to whose sender the reply goes; a reply's own cannot be had."""
+    asked = Message(RecordDict(), reply.metadata.src_node_id, reply.metadata.message_type)
+    vars(asked.metadata).update(
+        _message_id=reply.metadata.reply_to_message_id, _group_id=reply.metadata.group_id
+    )
+    return asked
+
+
+# The table
+
+
+def _add(kind: str, reason: str | None, **lies: Tell) -> None:
+    short = {
+        protocol.SUMMARY: "summary",
+        protocol.STATISTICS: "statistics",
+        protocol.TRAIN: "train",
+        protocol.EVALUATE: "evaluate",
+    }[kind]
+    for name, tell in lies.items():
+        LIES[f"{short}-{name.replace('_', '-')}"] = Lie(kind, tell, reason)
+
+
+RECORDS = {protocol.STATISTICS: protocol.MOMENTS, protocol.TRAIN: protocol.DELTA}
+
+for _kind in (protocol.SUMMARY, protocol.STATISTICS, protocol.TRAIN, protocol.EVALUATE):
+    _add(_kind, "no header", no_header=lost(protocol.HEADER))
+    _add(
+        _kind,
+        "header",
+        header_deep=raw(DEEP),
+        header_deep_objects=raw('{"a":' * 100_000),
+        header_long=raw(json.dumps({"run": LONG})),
+        header_a_list=raw("[]"),
+        header_null=raw("null"),
+        header_text=raw('"run"'),
+        header_no_json=raw("run: 1"),
+        header_empty=raw(""),
+        header_bytes=raw(b"\xff\xfe"),
+        header_number=raw(7),
+        header_texts=raw(["{}"]),
+        header_of_metrics=record(protocol.HEADER, MetricRecord({"json": 1.0})),
+        header_of_arrays=record(protocol.HEADER, ArrayRecord()),
+        header_more=header(admin=True),
+        values_a_list=fields(lambda found: found.update(values=[1, 2])),
+        values_null=fields(lambda found: found.update(values=None)),
+        values_missing=fields(lambda found: found.pop("values")),
+        round_in_401_digits=fields(lambda found: found.update(round=10**400)),
+        round_a_text=header(round="1"),
+        round_null=header(round=None),
+        round_true=header(round=True),
+        partition_a_list=header(partition=[0]),
+        run_surrogate=header(run=SURROGATE),
+    )
+    _add(_kind, "other|expected|is for", partition_of_another=header(partition=1), other_round=header(round=7))
+    _add(
+        _kind,
+        "the site failed|cannot take part",
+        error_long=failed(LONG),
+        error_escapes=failed(ESCAPES),
+        error_surrogate=failed(SURROGATE),
+        error_empty=failed(""),
+        error_braces=failed("{0} %s [bold red]{name}[/] ${HOME}"),
+        error_code=failed("mine", 2**31 - 1),
+    )
+    _add(_kind, "", more_values=values(admin={"deep": [[[1]]]}), more_long=values(note=LONG))
+    _add(_kind, "", records_more=record("more", ConfigRecord({"a": "b"})))
+
+for _kind in (protocol.STATISTICS, protocol.TRAIN):
+    _record = RECORDS[_kind]
+    _add(
+        _kind,
+        _record,
+        no_tensors=lost(_record),
+        tensors_of_text=record(_record, ConfigRecord({"a": "b"})),
+        digest_missing=lost(f"{_record}.digest"),
+        digest_of_arrays=record(f"{_record}.digest", ArrayRecord()),
+        digest_false=record(f"{_record}.digest", ConfigRecord({"digest": "0" * 32})),
+        digest_long=record(f"{_record}.digest", ConfigRecord({"digest": LONG})),
+        digest_escapes=record(f"{_record}.digest", ConfigRecord({"digest": ESCAPES})),
+        digest_bytes=record(f"{_record}.digest", ConfigRecord({"digest": b"\xff"})),
+    )
+    _add(
+        _kind,
+        "",
+        shape_endless=array(_record, shape=(float("inf"),)),
+        shape_of_nothing=array(_record, shape=(0, 10**30)),
+        shape_vast=array(_record, shape=(10**30,)),
+        shape_negative=array(_record, shape=(-1, 6)),
+        shape_deep=array(_record, shape=(1,) * 10_000),
+        shape_of_text=array(_record, shape=("6",)),
+        shape_not_a_number=array(_record, shape=(float("nan"),)),
+        shape_none=array(_record, shape=None),
+        dtype_unknown=array(_record, dtype="complex64"),
+        dtype_long=array(_record, dtype=LONG),
+        dtype_escapes=array(_record, dtype=ESCAPES),
+        dtype_bf16=array(_record, dtype="torch.bfloat16"),
+        dtype_object=array(_record, dtype="object"),
+        dtype_none=array(_record, dtype=None),
+        data_short=array(_record, data=b"\0"),
+        data_empty=array(_record, data=b""),
+        name_escapes=tensors(_record, lambda found: {f"{ESCAPES}{key}": value for key, value in found.items()}),
+        name_long=tensors(_record, lambda found: found | {LONG: torch.zeros(1)}),
+        name_surrogate=_content(
+            lambda content, name=_record: content[name].update({SURROGATE: array_of("fp32", (1,), bytes(4))})
+        ),
+        tensor_more=tensors(_record, lambda found: found | {"more": torch.zeros(1)}),
+        tensor_less=tensors(_record, lambda found: dict(list(found.items())[1:])),
+        tensors_many=many(_record),
+        tensor_huge=huge(_record),
+        tensor_huge_in_place=huge_in_place(_record),
+        record_huge=_content(_huge_record),
+    )
+
+# Summaries
+
+_add(
+    protocol.SUMMARY,
+    "summary is malformed",
+    fps_in_401_digits=manifest(lambda found: found.update(fps=10**400)),
+    fps_0=manifest(lambda found: found.update(fps=0)),
+    fps_negative=manifest(lambda found: found.update(fps=-30)),
+    manifest_a_list=values(manifest=[]),
+    manifest_null=values(manifest=None),
+    manifest_missing=without("manifest"),
+    manifest_a_text=values(manifest="lab"),
+    field_missing=manifest(lambda found: found.pop("cameras")),
+    field_more=manifest(lambda found: found.update(admin=True)),
+    no_frames=manifest(lambda found: found.update(train_frames=0)),
+    frames_negative=manifest(lambda found: found.update(train_frames=-1)),
+    frames_1e12=manifest(lambda found: found.update(train_frames=10**12)),
+    held_out_1e12=manifest(lambda found: found.update(held_out_frames=10**12)),
+    frames_infinite=manifest(lambda found: found.update(train_frames=float("inf"))),
+    episodes_overlap=manifest(lambda found: found.update(held_out_episodes=found["train_episodes"])),
+    episodes_many=manifest(lambda found: found.update(train_episodes=list(range(10, 1_000_000)))),
+    episodes_negative=manifest(lambda found: found.update(train_episodes=[-1])),
+    no_episodes=manifest(lambda found: found.update(train_episodes=[])),
+    joints_3=manifest(lambda found: found.update(joints=found["joints"][:3])),
+    joints_many=manifest(lambda found: found.update(joints=[f"joint{n}.pos" for n in range(100_000)])),
+    tasks_long=manifest(lambda found: found.update(tasks=[LONG])),
+    tasks_many=manifest(lambda found: found.update(tasks=[f"task {n}" for n in range(100_000)])),
+    source_surrogate=manifest(lambda found: found.update(source=SURROGATE)),
+    digest_long=manifest(lambda found: found.update(digest=LONG)),
+    camera_shape=manifest(lambda found: found.update(image_shapes={c: [3, 10**30, 1] for c in found["cameras"]})),
+    camera_many=manifest(lambda found: found.update(cameras=[f"observation.images.c{n}" for n in range(100_000)])),
+    every_0=manifest(lambda found: found.update(every=0)),
+    convention_unknown=manifest(lambda found: found.update(convention="radians")),
+    joint_map_wild=manifest(lambda found: found.update(joint_map={"a": 1e308})),
+)
+# One site's word on what a robot is must not keep the others from training.
+_add(
+    protocol.SUMMARY,
+    "",
+    other_robot=manifest(lambda found: found.update(robot_type="panda")),
+    other_rate=manifest(lambda found: found.update(fps=50)),
+    other_joints=manifest(lambda found: found.update(joints=[f"{name}x" for name in found["joints"]])),
+    strange_camera=manifest(
+        lambda found: found.update(
+            cameras=["observation.images.side"],
+            camera_sources={"observation.images.side": "observation.images.side"},
+            image_shapes={"observation.images.side": [3, 96, 96]},
+        )
+    ),
+    camera_missing=manifest(lambda found: found.update(cameras=found["cameras"][:1])),
+    other_camera_size=manifest(lambda found: found.update(image_shapes={c: [3, 9, 9] for c in found["cameras"]})),
+)
+
+# Statistics
+
+_add(
+    protocol.STATISTICS,
+    "statistics",
+    low_wild=moments(low=-1e9),
+    high_wild=moments(high=1e9),
+    step_wild=moments(step=1e9),
+    change_wild=moments(change=1e9),
+    limits_wild=moments(low=-1e9, high=1e9, step=1e9, change=1e9),
+    count_1e9=moments(count=1e9),
+    count_0=moments(count=0.0),
+    count_negative=moments(count=-5.0),
+    count_nan=moments(count=float("nan")),
+    count_infinite=moments(count=float("inf")),
+    count_half=moments(count=lambda count: count + 0.5),
+    count_another=moments(count=lambda count: count + 1),
+    m2_1e20=moments(m2_state=1e20, m2_action=1e20),
+    m2_negative=moments(m2_state=-1.0),
+    m2_infinite=moments(m2_action=float("inf")),
+    mean_outside=moments(mean_state=lambda mean: mean + 500),
+    mean_nan=moments(mean_action=float("nan")),
+    low_over_high=moments(low=lambda low: low + 400),
+    step_negative=moments(step=-1.0),
+    step_over_range=moments(step=300.0),
+    change_negative=moments(change=-1.0),
+    joints_3=tensors(protocol.MOMENTS, lambda found: {k: t[:3] if t.ndim else t for k, t in found.items()}),
+    joints_7=tensors(
+        protocol.MOMENTS, lambda found: {k: torch.cat([t, t[:1]]) if t.ndim else t for k, t in found.items()}
+    ),
+    joints_differ=tensors(protocol.MOMENTS, lambda found: found | {"m2_state": found["m2_state"][:5]}),
+    matrices=tensors(protocol.MOMENTS, lambda found: {k: t.reshape(1, -1) for k, t in found.items()}),
+    scalars=tensors(protocol.MOMENTS, lambda found: {k: t.reshape(-1)[0] for k, t in found.items()}),
+    no_joints=tensors(protocol.MOMENTS, lambda found: {k: t[:0] if t.ndim else t for k, t in found.items()}),
+    in_bf16=tensors(protocol.MOMENTS, lambda found: {k: t.to(torch.bfloat16) for k, t in found.items()}),
+    in_int64=tensors(protocol.MOMENTS, lambda found: {k: t.to(torch.int64) for k, t in found.items()}),
+    in_bool=tensors(protocol.MOMENTS, lambda found: {k: t.to(torch.bool) for k, t in found.items()}),
+    in_fp32=tensors(protocol.MOMENTS, lambda found: {k: t.to(torch.float32) for k, t in found.items()}),
+)
+
+# Training
+
+_NOT_FINITE = {"nan": "NaN", "infinite": "Infinity", "minus_infinite": "-Infinity", "1e999": "1e999"}
+_NUMBERS = {
+    protocol.TRAIN: ("examples", "train_loss", "train_s", "learning_rate"),
+    protocol.EVALUATE: ("frames", "held_out_loss", "evaluate_s"),
+}
+for _kind, _names in _NUMBERS.items():
+    for _name in _names:
+        _add(_kind, _name, **{f"{_name}_{how}": digits(_name, text) for how, text in _NOT_FINITE.items()})
+        _add(
+            _kind,
+            _name,
+            **{
+                f"{_name}_missing": without(_name),
+                f"{_name}_null": values(**{_name: None}),
+                f"{_name}_true": values(**{_name: True}),
+                f"{_name}_text": values(**{_name: "1"}),
+                f"{_name}_list": values(**{_name: [1.0]}),
+                f"{_name}_surrogate": values(**{_name: SURROGATE}),
+                f"{_name}_negative": values(**{_name: -1e6}),
+                f"{_name}_1e308": values(**{_name: 1e308}),
+            },
+        )
+        _add(_kind, "", **{f"{_name}_401_digits": digits(_name, DIGITS)})
+    _add(_kind, "epsilon", epsilon_negative=values(epsilon=-1.0), epsilon_nan=digits("epsilon", "NaN"))
+
+_add(
+    protocol.TRAIN,
+    "examples",
+    no_examples=values(examples=0),
+    examples_1e12=values(examples=10**12),
+    examples_half=values(examples=0.5),
+)
+
+
+def _first(change: Callable[[torch.Tensor], Any]) -> Tell:
+    return tensors(protocol.DELTA, lambda found: change(next(iter(found.values()))) and None)
+
+
+_add(
+    protocol.TRAIN,
+    "tensor",
+    delta_nan=_first(lambda tensor: tensor.view(-1)[:2].fill_(float("nan"))),
+    delta_infinite=_first(lambda tensor: tensor.view(-1)[:1].fill_(float("inf"))),
+    delta_all_3e38=tensors(protocol.DELTA, lambda found: {k: torch.full_like(t, 3e38) for k, t in found.items()}),
+    delta_1e30=tensors(protocol.DELTA, lambda found: {k: torch.full_like(t, 1e30) for k, t in found.items()}),
+    delta_turned=tensors(
+        protocol.DELTA, lambda found: {k: t.transpose(0, 1) if t.ndim == 2 else t for k, t in found.items()}
+    ),
+    delta_flat=tensors(protocol.DELTA, lambda found: {k: t.reshape(-1) for k, t in found.items()}),
+    delta_double=tensors(protocol.DELTA, lambda found: {k: t.double() for k, t in found.items()}),
+    delta_in_int8=_content(
+        lambda c: wire.put(c, protocol.DELTA, wire.encode(wire.unpack(c, protocol.DELTA), "int8"))
+    ),
+)
+_add(protocol.TRAIN, "model", lacks_for_ever=values(lacks="abc"))
+_add(protocol.EVALUATE, "model", lacks_for_ever=values(lacks="abc"), lacks_long=values(lacks=LONG))
+_add(protocol.TRAIN, "", lacks_escapes=values(lacks=ESCAPES), lacks_a_list=values(lacks=[1]))
+
+# Evaluation
+
+_add(
+    protocol.EVALUATE,
+    "frames",
+    frames_0=values(frames=0),
+    frames_1e12=values(frames=10**12),
+    frames_half=values(frames=0.5),
+)
