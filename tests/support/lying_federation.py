@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from federated_sites import BASE, LIMIT
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from zk0.deployment.roll_call import RollCall, members_of
@@ -27,7 +29,7 @@ from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
 from zk0.federation.failed import ERROR_CODE
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.journal import read_lines
+from zk0.federation.progress import print_event
 from zk0.federation.run import run_federation
 from zk0.federation.state import RoundState, StateFolder
 from zk0.files import digest_parts
@@ -40,6 +42,8 @@ AWAY = "its node is away"
 
 Tell = Callable[[Message], Message]
 
+_LEFT_OUT = re.compile(r"\w+ (?:is left out|cannot take part): (?P<reason>.*)", re.DOTALL)
+
 
 @dataclass(frozen=True)
 class Lie:
@@ -48,8 +52,9 @@ class Lie:
     Attributes:
         kind: Of the message that it answers so.
         tell: Makes of the honest reply what it says.
-        reason: What must be in the reason for which it is left out; None where it says nothing that is invalid.
-        round: The first in which it lies.
+        reason: A pattern of the reason for which it is left out; None where what it says counts for nothing, so that
+            the model is that of an honest run.
+        round: The first in which it lies; what is asked before round 1 is round 0's.
     """
 
     kind: str
@@ -57,21 +62,17 @@ class Lie:
     reason: str | None
     round: int = 1
 
-    @property
-    def first_round(self) -> int:
-        """Summaries and statistics are asked for before round 1."""
-        return 0 if self.kind in (protocol.SUMMARY, protocol.STATISTICS) else self.round
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run with a lie in it left behind.
+    """What a run left behind.
 
     Attributes:
         rows: ``rounds.jsonl``.
         events: ``events.jsonl``.
         report: ``run.json``.
         state: As it is read back.
+        shown: What the operator's terminal got.
         peak_bytes: Most memory that the process, server and all sites, had at once.
     """
 
@@ -79,16 +80,20 @@ class Outcome:
     events: list[dict[str, Any]]
     report: dict[str, Any]
     state: RoundState
+    shown: str
     peak_bytes: int
+
+    @property
+    def digests(self) -> list[str]:
+        """Of the global model, by round."""
+        return [row["digest"] for row in self.rows]
 
     def reasons(self) -> dict[str, list[str]]:
         """Site to the reasons for which it was left out, or could not take part; in order."""
         told: dict[str, list[str]] = {}
         for event in self.events:
-            if event["event"] == "site-left-out":
-                told.setdefault(event["site"], []).append(event["message"])
-            elif event["event"] == "roll-call" and not event["message"].endswith(" is there"):
-                told.setdefault(event["site"], []).append(event["message"])
+            if found := _LEFT_OUT.fullmatch(event["message"]):
+                told.setdefault(event["site"], []).append(found["reason"])
         return told
 
 
@@ -122,8 +127,8 @@ class Liar(ClientApp):
         if self._lie is None or context.node_config["partition-id"] != SITES.index(LIAR):
             return self._honest(message, context)
         if self._told and self._lie.reason is not None:
-            return away(message)
-        due = message.metadata.message_type == self._lie.kind and _round(message) >= self._lie.first_round
+            return Message(Error(ERROR_CODE, AWAY), reply_to=message)
+        due = message.metadata.message_type == self._lie.kind and _round(message) >= self._lie.round
         reply = self._honest(message, context)
         if not due or protocol.LACKS in str(reply.content[protocol.HEADER]):
             return reply
@@ -146,33 +151,47 @@ class LyingFederation:
         root: The server's project, made anew by each run.
         prepared: The sites'.
         params: The run's.
+        members: The sites, as the registry has them.
+        answers: The real ClientApp.
     """
 
     root: Path
     prepared: Path
     params: Params
     members: list[Site]
-    honest: ClientApp = field(default_factory=Remembered)
+    answers: ClientApp = field(default_factory=Remembered)
+    _without: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+
+    @cached_property
+    def honest(self) -> Outcome:
+        """The run in which nobody lies; the second one, when everything is warm and what is answered is known."""
+        self.run(None)
+        return self.run(None)
+
+    def without(self, kind: str, number: int) -> Outcome:
+        """The run in which the site was away from that message on."""
+        if (kind, number) not in self._without:
+            self._without[kind, number] = self.run(Lie(kind, away, AWAY, number))
+        return self._without[kind, number]
 
     def run(self, lie: Lie | None, **federation: Any) -> Outcome:
-        """A whole run, from the roll call to the report."""
+        """A whole run, from the roll call to the report; its files are read as any other program would."""
         for name in ("state", "results", "checkpoints"):
             shutil.rmtree(self.root / name, ignore_errors=True)
-        params = self.params.model_copy(
-            update={"federation": self.params.federation.model_copy(update=federation)} if federation else {}
-        )
-        grid = Present(Liar(self.honest, lie), self.prepared, len(SITES), LIMIT)
+        params = self.params.model_copy(update={"federation": self.params.federation.model_copy(update=federation)})
+        grid = Present(Liar(self.answers, lie), self.prepared, len(SITES), LIMIT)
         roll = RollCall(self.root, params, BASE[1], self.members, grid, 0.0, least=len(SITES) - 1)
         forget_peak()
-        report = run_federation(grid, self.root, params, BASE, gather=roll)
+        with redirect_stdout(StringIO()) as shown:
+            run_federation(grid, self.root, params, BASE, print_event, gather=roll)
         peak, results = peak_bytes(), self.root / "results" / "federation"
-        assert strict(results / "run.json")[0]["run"] == report["run"]
-        last = max(self.root.glob("state/*/round-*/state.json"))
-        strict(last)
-        state = StateFolder(last.parents[1]).load_last()
+        files = sorted(self.root.glob("state/*/round-*/state.json"))
+        for file in files:
+            strict(file)
+        state = StateFolder(files[-1].parents[1]).load_last()
         assert state is not None
-        strict(results / "events.jsonl")
-        return Outcome(strict(results / "rounds.jsonl"), read_lines(results / "events.jsonl"), report, state, peak)
+        rows, events = strict(results / "rounds.jsonl"), strict(results / "events.jsonl")
+        return Outcome(rows, events, strict(results / "run.json")[0], state, shown.getvalue(), peak)
 
 
 def strict(path: Path) -> list[Any]:
@@ -199,19 +218,29 @@ def peak_bytes() -> int:
     return 1024 * int(kilobytes)
 
 
-@contextmanager
-def lying_federation(prepared: Path, root: Path, params: Params) -> Iterator[LyingFederation]:
+def lying_federation(prepared: Path, root: Path, params: Params) -> LyingFederation:
     """Four sites of a prepared project that has their manifests."""
     registry = SiteRegistry.create(root / "sites.json", "arms")
     for node, name in enumerate(SITES, 1):
         registry.admit(name, NodeKey.create(root / "keys" / name).public)
         registry.registered(name, node)
-    yield LyingFederation(root, prepared, params, members_of(registry.sites(), []))
+    return LyingFederation(root, prepared, params, members_of(registry.sites(), []))
 
 
-def away(message: Message) -> Message:
+def away(reply: Message) -> Message:
     """The SuperLink's answer in the stead of a node that is gone."""
-    return Message(Error(ERROR_CODE, AWAY), reply_to=message)
+    return failed(AWAY)(reply)
+
+
+def failed(text: str, code: int = ERROR_CODE) -> Tell:
+    """An error in place of a reply."""
+
+    def tell(reply: Message) -> Message:
+        asked = Message(RecordDict(), reply.metadata.src_node_id, reply.metadata.message_type)
+        vars(asked.metadata)["_message_id"] = reply.metadata.reply_to_message_id
+        return Message(Error(code, text), reply_to=asked)
+
+    return tell
 
 
 def copied(content: RecordDict) -> RecordDict:
