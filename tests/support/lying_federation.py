@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +17,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from federated_sites import BASE, LIMIT
+from federated_sites import BASE, LIMIT, app_of
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -29,8 +29,11 @@ from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
 from zk0.federation.failed import ERROR_CODE
 from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.journal import Journal
+from zk0.federation.meeting import meet
 from zk0.federation.progress import print_event
 from zk0.federation.run import run_federation
+from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder
 from zk0.files import digest_parts
 from zk0.params import Params
@@ -212,9 +215,9 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_bytes() -> int:
-    """Most memory that this process had since :func:`forget_peak`."""
-    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+def peak_bytes(pid: int | str = "self") -> int:
+    """Most memory that a process had, since :func:`forget_peak` where that was called in it."""
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     return 1024 * int(kilobytes)
 
 
@@ -225,6 +228,29 @@ def lying_federation(prepared: Path, root: Path, params: Params) -> LyingFederat
         registry.admit(name, NodeKey.create(root / "keys" / name).public)
         registry.registered(name, node)
     return LyingFederation(root, prepared, params, members_of(registry.sites(), []))
+
+
+def beside(params: Params, folders: dict[int, Path], silent: Set[tuple[str, int, int]], workspace: Path) -> Server:
+    """A server in this process that has met sites whose data is in these folders, by partition.
+
+    Args:
+        params: The run's.
+        folders: The sites'.
+        silent: Kind, round and partition of messages that get no reply.
+        workspace: An empty folder.
+    """
+
+    def answer(message: Message, context: Context) -> Message:
+        kind, partition = message.metadata.message_type, int(context.node_config["partition-id"])
+        reply = client_app(message, context)
+        return away(reply) if (kind, _round(message), partition) in silent else reply
+
+    grid = InProcessGrid(app_of(answer), workspace, len(folders), LIMIT)
+    for partition, folder in folders.items():
+        grid._contexts[partition + 1].node_config["project"] = str(folder)
+    server = Server(grid, params, "beside", BASE, Journal(workspace / "events.jsonl"), workspace)
+    meet(server)
+    return server
 
 
 def away(reply: Message) -> Message:
