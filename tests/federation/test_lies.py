@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from lies import LIES
-from lying_federation import LIAR, LONGEST_REASON, LyingFederation, Outcome, lying_federation
+from lying_federation import LIAR, LONGEST_REASON, LyingFederation, Outcome
 
 from zk0.federation import protocol
-from zk0.files import write_json
-from zk0.params import parse_params
-from zk0.resolve import resolve_sources
-from zk0.stages import prepare
-
-
-@pytest.fixture(scope="module")
-def lying(params_content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[LyingFederation]:
-    content = copy.deepcopy(params_content)
-    content["data"]["partition"]["sites"] = 4
-    content["training"] |= {"local_steps": 1, "batch": 2}
-    content["federation"] |= {"rounds": 1, "min_replies": 0.75}
-    params, prepared = parse_params(content), tmp_path_factory.mktemp("four")
-    write_json(prepared / "sources.lock.json", resolve_sources(params, prepared))
-    prepare.run(prepared, params)
-    yield lying_federation(prepared, tmp_path_factory.mktemp("lying"), params)
 
 
 def fit_to_be_shown(text: str) -> bool:

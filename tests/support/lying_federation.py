@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from federated_sites import BASE, LIMIT, app_of
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
@@ -32,7 +32,8 @@ from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal
 from zk0.federation.meeting import meet
 from zk0.federation.progress import print_event
-from zk0.federation.run import run_federation
+from zk0.federation.rounds import first_state, moments_in, run_round
+from zk0.federation.run import run_federation, warm_start
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder
 from zk0.files import digest_parts
@@ -92,12 +93,36 @@ class Outcome:
         return [row["digest"] for row in self.rows]
 
     def reasons(self) -> dict[str, list[str]]:
-        """Site to the reasons for which it was left out, or could not take part; in order."""
-        told: dict[str, list[str]] = {}
-        for event in self.events:
-            if found := _LEFT_OUT.fullmatch(event["message"]):
-                told.setdefault(event["site"], []).append(found["reason"])
-        return told
+        """As :func:`reasons_in` its events."""
+        return reasons_in(self.events)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What the server knows after it asked its sites for one thing.
+
+    Attributes:
+        told: In plain values, without what differs from time to time.
+        liar: What of it is the liar's own.
+        events: What was said of it.
+    """
+
+    told: dict[str, Any]
+    liar: dict[str, Any]
+    events: list[dict[str, Any]]
+
+    def reasons(self) -> dict[str, list[str]]:
+        """As :func:`reasons_in` its events."""
+        return reasons_in(self.events)
+
+
+def reasons_in(events: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """Site to the reasons for which it was left out, or could not take part; in order."""
+    told: dict[str, list[str]] = {}
+    for event in events:
+        if found := _LEFT_OUT.fullmatch(event["message"]):
+            told.setdefault(event["site"], []).append(found["reason"])
+    return told
 
 
 class Remembered(ClientApp):
@@ -195,6 +220,45 @@ class LyingFederation:
         assert state is not None
         rows, events = strict(results / "rounds.jsonl"), strict(results / "events.jsonl")
         return Outcome(rows, events, strict(results / "run.json")[0], state, shown.getvalue(), peak)
+
+    def exchange(self, lie: Lie | None, kind: str) -> Exchange:
+        """One thing that is asked of all sites, of which one lies: summaries, statistics, or a round."""
+        events: list[dict[str, Any]] = []
+        server = self._server(lie, events)
+        if kind == protocol.SUMMARY:
+            found = {one["site"]: one for one in self._roll(server)(server)}
+            return Exchange(found, found.get(LIAR, {}), events)
+        server.serve(self._served)
+        server.begin_round()
+        if kind == protocol.STATISTICS:
+            merged = server.merged_moments().to_tensors()
+            return Exchange({name: tensor.tolist() for name, tensor in merged.items()}, {}, events)
+        server.held = dict.fromkeys(server.sites, self._first.digest)
+        row = run_round(server, self._first, moments_in(self._first).normalisation()).rows[-1]
+        untimed = {key: value for key, value in row.items() if key not in ("round_s", "aggregate_s", "left_out")}
+        return Exchange(untimed, row["sites"][LIAR], events)
+
+    @cached_property
+    def _served(self) -> dict[int, tuple[int, dict[str, Any]]]:
+        server = self._server(None, [])
+        return {place: (place + 1, one) for place, one in enumerate(self._roll(server)(server))}
+
+    @cached_property
+    def _first(self) -> RoundState:
+        server = self._server(None, [])
+        server.serve(self._served)
+        return first_state(server, warm_start(self.root, self.params, BASE[0]).first)
+
+    def _server(self, lie: Lie | None, events: list[dict[str, Any]]) -> Server:
+        grid = Present(Liar(self.answers, lie), self.prepared, len(SITES), LIMIT)
+        (self.root / "exchanges.jsonl").unlink(missing_ok=True)
+        journal = Journal(self.root / "exchanges.jsonl", events.append)
+        return Server(grid, self.params, "exchange", BASE, journal, self.root / "waiting")
+
+    def _roll(self, server: Server) -> RollCall:
+        (self.root / "state" / "network.json").unlink(missing_ok=True)
+        present = cast(Present, server.grid)
+        return RollCall(self.root, self.params, BASE[1], self.members, present, 0.0, least=len(SITES) - 1)
 
 
 def strict(path: Path) -> list[Any]:
