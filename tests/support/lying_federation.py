@@ -37,6 +37,7 @@ from zk0.federation.run import run_federation, warm_start
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder
 from zk0.files import digest_parts
+from zk0.measuring.timing import peak_bytes, reset_peak
 from zk0.params import Params
 
 SITES = ("lab", "kitchen", "garage", "attic")
@@ -209,7 +210,7 @@ class LyingFederation:
         params = self.params.model_copy(update={"federation": self.params.federation.model_copy(update=federation)})
         grid = Present(Liar(self.answers, lie), self.prepared, len(SITES), LIMIT)
         roll = RollCall(self.root, params, BASE[1], self.members, grid, 0.0, least=len(SITES) - 1)
-        forget_peak()
+        reset_peak()
         with redirect_stdout(StringIO()) as shown:
             run_federation(grid, self.root, params, BASE, print_event, gather=roll)
         peak, results = peak_bytes(), self.root / "results" / "federation"
@@ -272,17 +273,6 @@ def strict(path: Path) -> list[Any]:
     values = [json.loads(line, parse_constant=refuse) for line in lines]
     json.dumps(values, ensure_ascii=False).encode("utf-8")
     return values
-
-
-def forget_peak() -> None:
-    """Count this process's most memory anew."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_bytes(pid: int | str = "self") -> int:
-    """Most memory that a process had, since :func:`forget_peak` where that was called in it."""
-    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return 1024 * int(kilobytes)
 
 
 def lying_federation(prepared: Path, root: Path, params: Params) -> LyingFederation:
