@@ -16,6 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from lying_federation import Lie, Tell, array_of, failed
 
 from zk0.federation import protocol, wire
+from zk0.federation.header import HEADER
 from zk0.policy.trainable import Tensors
 
 LIES: dict[str, Lie] = {}
@@ -43,17 +44,17 @@ def _content(change: Callable[[RecordDict], Any]) -> Tell:
 
 def raw(text: Any) -> Tell:
     """The header's JSON is something else."""
-    return _content(lambda content: content.update({protocol.HEADER: ConfigRecord({"json": text})}))
+    return _content(lambda content: content.update({HEADER: ConfigRecord({"json": text})}))
 
 
 def fields(change: Callable[[dict[str, Any]], Any]) -> Tell:
     """The header's JSON, changed as a mapping that has its values in ``values``."""
 
     def spoil(content: RecordDict) -> None:
-        found = json.loads(str(content[protocol.HEADER]["json"]))
+        found = json.loads(str(content[HEADER]["json"]))
         made = change(found)
         text = json.dumps(found if made is None else made)
-        content[protocol.HEADER] = ConfigRecord({"json": text})
+        content[HEADER] = ConfigRecord({"json": text})
 
     return _content(spoil)
 
@@ -72,9 +73,9 @@ def digits(name: str, text: str) -> Tell:
     """One of the values is written as JSON that Python would not write."""
 
     def spoil(content: RecordDict) -> None:
-        found = json.loads(str(content[protocol.HEADER]["json"]))
+        found = json.loads(str(content[HEADER]["json"]))
         found["values"][name] = "HERE"
-        content[protocol.HEADER] = ConfigRecord({"json": json.dumps(found).replace('"HERE"', text)})
+        content[HEADER] = ConfigRecord({"json": json.dumps(found).replace('"HERE"', text)})
 
     return _content(spoil)
 
@@ -205,7 +206,7 @@ def _harmless(kind: str, **lies: Tell) -> None:
 # Every kind of reply is read in one place, so most of what is wrong with a header or an array is tried on one of them.
 
 for _kind in _SHORT:
-    _refused(_kind, "header", header_deep=raw(DEEP), header_null=raw("null"), no_header=lost(protocol.HEADER))
+    _refused(_kind, "header", header_deep=raw(DEEP), header_null=raw("null"), no_header=lost(HEADER))
     _refused(_kind, "values", values_a_list=fields(lambda found: found.update(values=[1, 2])))
     _refused(_kind, "partition", partition_of_another=header(partition=1))
     _refused(_kind, "the site failed", error_long=failed(LONG), error_escapes=failed(ESCAPES))
@@ -224,8 +225,8 @@ _refused(
     header_bytes=raw(b"\xff\xfe"),
     header_number=raw(7),
     header_texts=raw(["{}"]),
-    header_of_metrics=record(protocol.HEADER, MetricRecord({"json": 1.0})),
-    header_of_arrays=record(protocol.HEADER, ArrayRecord()),
+    header_of_metrics=record(HEADER, MetricRecord({"json": 1.0})),
+    header_of_arrays=record(HEADER, ArrayRecord()),
 )
 _refused(protocol.TRAIN, "admin", header_more=header(admin=True))
 _refused(

@@ -28,6 +28,7 @@ from zk0.deployment.sites import SiteRegistry
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
 from zk0.federation.failed import ERROR_CODE
+from zk0.federation.header import HEADER
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal
 from zk0.federation.meeting import meet
@@ -159,7 +160,7 @@ class Liar(ClientApp):
             return Message(Error(ERROR_CODE, AWAY), reply_to=message)
         due = message.metadata.message_type == self._lie.kind and _round(message) >= self._lie.round
         reply = self._honest(message, context)
-        if not due or protocol.LACKS in str(reply.content[protocol.HEADER]):
+        if not due or protocol.LACKS in str(reply.content[HEADER]):
             return reply
         self._told = True
         return self._lie.tell(reply)
@@ -345,7 +346,7 @@ def array_of(dtype: Any, shape: Any, data: Any) -> Array:
 
 
 def _round(message: Message) -> int:
-    return int(json.loads(str(message.content[protocol.HEADER]["json"]))["round"])
+    return int(json.loads(str(message.content[HEADER]["json"]))["round"])
 
 
 def _digest(content: RecordDict) -> str:
