@@ -186,6 +186,7 @@ _SHORT = {
     protocol.TRAIN: "train",
     protocol.EVALUATE: "evaluate",
 }
+_FIRST = {protocol.SUMMARY: 0, protocol.STATISTICS: 0, protocol.TRAIN: 1, protocol.EVALUATE: 1}
 _RECORDS = {protocol.STATISTICS: protocol.MOMENTS, protocol.TRAIN: protocol.DELTA}
 _NUMBERS = {
     protocol.TRAIN: ("examples", "train_loss", "train_s", "learning_rate"),
@@ -195,12 +196,12 @@ _NUMBERS = {
 
 def _refused(kind: str, reason: str, **lies: Tell) -> None:
     for name, tell in lies.items():
-        LIES[f"{_SHORT[kind]}-{name.replace('_', '-')}"] = Lie(kind, tell, reason)
+        LIES[f"{_SHORT[kind]}-{name.replace('_', '-')}"] = Lie(kind, tell, reason, _FIRST[kind])
 
 
 def _harmless(kind: str, **lies: Tell) -> None:
     for name, tell in lies.items():
-        LIES[f"{_SHORT[kind]}-{name.replace('_', '-')}"] = Lie(kind, tell, None)
+        LIES[f"{_SHORT[kind]}-{name.replace('_', '-')}"] = Lie(kind, tell, None, _FIRST[kind])
 
 
 # Every kind of reply is read in one place, so most of what is wrong with a header or an array is tried on one of them.
@@ -211,7 +212,7 @@ for _kind in _SHORT:
     _refused(_kind, "partition", partition_of_another=header(partition=1))
     _refused(_kind, "the site failed", error_long=failed(LONG), error_escapes=failed(ESCAPES))
     _refused(_kind, "'more'", records_more=record("more", ConfigRecord({"a": "b"})))
-    _harmless(_kind, values_more=values(admin={"deep": [[[1]]]}, **{ESCAPES: SURROGATE}))
+    _harmless(_kind, values_more=values(admin={"deep": [[[1]]]}, **{ESCAPES: ESCAPES}))
 
 _refused(
     protocol.TRAIN,
@@ -246,7 +247,8 @@ _refused(
     round_missing=fields(lambda found: found.pop("round")),
 )
 _refused(protocol.TRAIN, "partition", partition_a_list=header(partition=[0]))
-_refused(protocol.TRAIN, "run", run_surrogate=header(run=SURROGATE), other_run=header(run="0" * 16))
+_refused(protocol.TRAIN, "header", run_surrogate=header(run=SURROGATE))
+_refused(protocol.TRAIN, "run", other_run=header(run="0" * 16))
 _refused(
     protocol.TRAIN,
     "the site failed",
@@ -289,12 +291,12 @@ _refused(
     shape_deep=array(protocol.DELTA, shape=(1,) * 10_000),
     shape_of_text=array(protocol.DELTA, shape=("6",)),
     shape_not_a_number=array(protocol.DELTA, shape=(float("nan"),)),
-    shape_none=array(protocol.DELTA, shape=None),
+    shape_of_null=array(protocol.DELTA, shape=(None,)),
     shape_of_lists=array(protocol.DELTA, shape=([6],)),
     dtype_unknown=array(protocol.DELTA, dtype="complex64"),
     dtype_long=array(protocol.DELTA, dtype=LONG),
     dtype_escapes=array(protocol.DELTA, dtype=ESCAPES),
-    dtype_none=array(protocol.DELTA, dtype=None),
+    dtype_a_list=array(protocol.DELTA, dtype=["fp32"]),
     data_empty=array(protocol.DELTA, data=b""),
     name_escapes=tensors(protocol.DELTA, lambda found: {f"{ESCAPES}{key}": value for key, value in found.items()}),
     name_long=tensors(protocol.DELTA, lambda found: found | {LONG: torch.zeros(1)}),
@@ -339,11 +341,11 @@ for _kind, _names in _NUMBERS.items():
                 f"{_name}_401_digits": digits(_name, DIGITS),
                 f"{_name}_missing": without(_name),
                 f"{_name}_true": values(**{_name: True}),
-                f"{_name}_surrogate": values(**{_name: SURROGATE}),
                 f"{_name}_negative": values(**{_name: -1e6}),
                 f"{_name}_1e308": values(**{_name: 1e308}),
             },
         )
+    _refused(_kind, "header", value_surrogate=values(**{_names[1]: SURROGATE}))
 _refused(protocol.TRAIN, "examples", no_examples=values(examples=0), examples_half=values(examples=0.5))
 _refused(protocol.TRAIN, "epsilon", epsilon_negative=values(epsilon=-1.0), epsilon_nan=digits("epsilon", "NaN"))
 _refused(
