@@ -25,7 +25,7 @@ KINDS = (protocol.SUMMARY, protocol.STATISTICS, protocol.TRAIN, protocol.EVALUAT
 PLACES = [
     *((kind, (), Header) for kind in KINDS),
     (protocol.SUMMARY, ("values", "manifest"), Manifest),
-    *((kind, ("values",), answers.ANSWERS[kind]) for kind in KINDS),
+    *((kind, ("values",), answers._ANSWERS[kind]) for kind in KINDS),
 ]
 CASES = [(kind, path, model, name) for kind, path, model in PLACES for name in Fields(model).names]
 WEIGHTS = {"examples"}  # what a site may say of them moves the model; how far is another test's

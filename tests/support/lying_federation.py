@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Set
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,8 @@ from zk0.deployment.site_list import Site
 from zk0.deployment.sites import SiteRegistry
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
-from zk0.federation.failed import ERROR_CODE
+from zk0.federation.failed import ERROR_CODE, GRID_CODE
+from zk0.federation.fit import misfits
 from zk0.federation.header import HEADER
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal
@@ -151,18 +152,19 @@ class Liar(ClientApp):
 
     def __init__(self, honest: ClientApp, lie: Lie | None) -> None:
         super().__init__()
-        self._honest, self._lie, self._told = honest, lie, False
+        self._honest, self._lie = honest, lie
+        self._told: tuple[str, int] | None = None
 
     def __call__(self, message: Message, context: Context) -> Message:
         if self._lie is None or context.node_config["partition-id"] != SITES.index(LIAR):
             return self._honest(message, context)
-        if self._told and self._lie.reason is not None:
-            return Message(Error(ERROR_CODE, AWAY), reply_to=message)
         due = message.metadata.message_type == self._lie.kind and _round(message) >= self._lie.round
+        if self._lie.reason is not None and self._told not in (None, (message.metadata.message_type, _round(message))):
+            return Message(Error(GRID_CODE, AWAY), reply_to=message)
         reply = self._honest(message, context)
         if not due or protocol.LACKS in str(reply.content[HEADER]):
             return reply
-        self._told = True
+        self._told = (message.metadata.message_type, _round(message))
         return self._lie.tell(reply)
 
 
@@ -210,7 +212,7 @@ class LyingFederation:
             shutil.rmtree(self.root / name, ignore_errors=True)
         params = self.params.model_copy(update={"federation": self.params.federation.model_copy(update=federation)})
         grid = Present(Liar(self.answers, lie), self.prepared, len(SITES), LIMIT)
-        roll = RollCall(self.root, params, BASE[1], self.members, grid, 0.0, least=len(SITES) - 1)
+        roll = self._roll_of(grid, params)
         reset_peak()
         with redirect_stdout(StringIO()) as shown:
             run_federation(grid, self.root, params, BASE, print_event, gather=roll)
@@ -259,8 +261,13 @@ class LyingFederation:
 
     def _roll(self, server: Server) -> RollCall:
         (self.root / "state" / "network.json").unlink(missing_ok=True)
-        present = cast(Present, server.grid)
-        return RollCall(self.root, self.params, BASE[1], self.members, present, 0.0, least=len(SITES) - 1)
+        return self._roll_of(cast(Present, server.grid), self.params)
+
+    def _roll_of(self, grid: Present, params: Params) -> RollCall:
+        """As the ServerApp of a network has it."""
+        start = warm_start(self.root, params, BASE[0]).start
+        fitting = partial(misfits, loaded=start, missing=params.data.missing_cameras)
+        return RollCall(self.root, params, BASE[1], self.members, grid, 0.0, len(SITES) - 1, fitting)
 
 
 def strict(path: Path) -> list[Any]:
@@ -310,7 +317,7 @@ def beside(params: Params, folders: dict[int, Path], silent: Set[tuple[str, int,
 
 def away(reply: Message) -> Message:
     """The SuperLink's answer in the stead of a node that is gone."""
-    return failed(AWAY)(reply)
+    return failed(AWAY, GRID_CODE)(reply)
 
 
 def failed(text: str, code: int = ERROR_CODE) -> Tell:
