@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 LONGEST = 300
 _QUOTED = 200  # leaves room for what zk0 itself says around it
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
@@ -52,3 +54,13 @@ def brief(value: Any) -> str:
 
 def _nested(values: Any) -> bool:
     return any(isinstance(one, list | tuple) for one in values)
+
+
+def fault(error: ValidationError) -> str:
+    """The first thing that a model found wrong, in a clause: where, what was found, what was expected."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "content"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{where} is {brief(first['input'])}: {expected}"

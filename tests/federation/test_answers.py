@@ -287,7 +287,7 @@ def test_what_a_site_says_of_its_failure_is_marked_as_its_own(asked: Asked, code
         answers.parse(Message(Error(code, EVIL), reply_to=honest), protocol.TRAIN, expected, "cubes-1", {})
 
     shown = str(refused.value)
-    assert shown.startswith(f'the site failed; cubes-1 says: "all is well{UNREADABLE}[2J round 9: kitchen')
+    assert shown.startswith(f'the site failed: cubes-1 says: "all is well{UNREADABLE}[2J round 9: kitchen')
     assert shown.endswith('"') and len(shown) <= LONGEST and shown.isprintable()
 
 

@@ -139,7 +139,7 @@ def _nan_moments(content: RecordDict) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"), [(crash, "the site failed; cubes-1 says: "), (_nan_moments, "statistics 'low' are not finite")]
+    ("spoil", "reason"), [(crash, "the site failed: cubes-1 says: "), (_nan_moments, "statistics 'low' are not finite")]
 )
 def test_a_site_whose_statistics_are_refused_has_no_part_in_the_normalisation(
     make_server: MakeServer, start: Tensors, prepared: Path, spoil: Spoil, reason: str
@@ -167,7 +167,7 @@ def test_a_node_without_data_is_left_out_of_the_meeting(prepared: Path, quick: P
     assert [manifest["site"] for manifest in meet(server)] == ["cubes-0", "cubes-1"]
     (event,) = read_lines(tmp_path / "events.jsonl")
     assert event["message"] == (
-        "node 3 is left out: it has no data to train on: the site failed; node 3 says: "
+        "node 3 is left out: it has no data to train on: the site failed: node 3 says: "
         '"DataError: there is no partition 2: the manifests are of 0, 1"'
     )
 

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zk0.data.manifest import Manifest
 from zk0.federation import codecs, protocol, wire
-from zk0.federation.failed import GRID_CODE
+from zk0.federation.failed import failure
 from zk0.federation.header import Header, plain
 from zk0.federation.statistics import Moments
 from zk0.params import Codec
-from zk0.words import brief, printable, said
+from zk0.words import fault, printable
 
 _MANY = 10**9
 _MOST_NAMES = 100_000
@@ -147,9 +147,7 @@ def parse(
         ReplyError: Anything is wrong with it, or the site tells that it failed.
     """
     if message.has_error():
-        reason = str(message.error.reason or "it gave no reason")
-        grids = message.error.code == GRID_CODE
-        raise ReplyError(f"the site failed: {reason}" if grids else f"the site failed; {said(site, reason)}")
+        raise ReplyError(f"the site failed: {failure(message, site)}")
     try:
         told = plain(message.content)
         values = told.pop("values")
@@ -180,16 +178,6 @@ def manifest_in(values: dict[str, Any], **known: Any) -> dict[str, Any]:
         return Manifest.model_validate(told).summary()
     except ValidationError as error:
         raise ReplyError(f"its manifest's {fault(error)}") from error
-
-
-def fault(error: ValidationError) -> str:
-    """The first thing that is wrong, in a clause: where, what was found, what was expected."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "content"
-    if first["type"] == "missing":
-        return f"{where} is missing"
-    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return f"{where} is {brief(first['input'])}: {expected}"
 
 
 def _shown(value: Any) -> Any:
