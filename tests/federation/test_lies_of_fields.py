@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from extremes import Fields
 from hypothesis import HealthCheck, Phase, given, note, settings
-from lies import fields
+from lies import FIRST, fields
 from lying_federation import LIAR, LONGEST_REASON, Lie, LyingFederation
 from lying_federation import away as is_away
 
@@ -39,7 +39,7 @@ def lie_about(kind: str, path: tuple[str, ...], name: str, value: Any) -> Lie:
             found = found[step]
         found[name] = value
 
-    return Lie(kind, fields(change), None)
+    return Lie(kind, fields(change), None, FIRST[kind])
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_field_at_its_extremes(
 ) -> None:
     """Refused by name where it is beyond its bounds; elsewhere nobody is left out, and what is kept is as allowed."""
     schema = Fields(model)
-    honest, away = lying.exchange(None, kind), lying.exchange(Lie(kind, is_away, None), kind)
+    honest, away = lying.exchange(None, kind), lying.exchange(Lie(kind, is_away, None, FIRST[kind]), kind)
 
     @settings(
         max_examples=EXAMPLES,

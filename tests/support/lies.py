@@ -185,7 +185,7 @@ _SHORT = {
     protocol.TRAIN: "train",
     protocol.EVALUATE: "evaluate",
 }
-_FIRST = {protocol.SUMMARY: 0, protocol.STATISTICS: 0, protocol.TRAIN: 1, protocol.EVALUATE: 1}
+FIRST = {protocol.SUMMARY: 0, protocol.STATISTICS: 0, protocol.TRAIN: 1, protocol.EVALUATE: 1}
 _RECORDS = {protocol.STATISTICS: protocol.MOMENTS, protocol.TRAIN: protocol.DELTA}
 _NUMBERS = {
     protocol.TRAIN: ("examples", "train_loss", "train_s", "learning_rate"),
@@ -195,12 +195,12 @@ _NUMBERS = {
 
 def _refused(kind: str, reason: str, **lies: Tell) -> None:
     for name, tell in lies.items():
-        LIES[f"{_SHORT[kind]}-{name.replace('_', '-')}"] = Lie(kind, tell, reason, _FIRST[kind])
+        LIES[f"{_SHORT[kind]}-{name.replace('_', '-')}"] = Lie(kind, tell, reason, FIRST[kind])
 
 
 def _harmless(kind: str, **lies: Tell) -> None:
     for name, tell in lies.items():
-        LIES[f"{_SHORT[kind]}-{name.replace('_', '-')}"] = Lie(kind, tell, None, _FIRST[kind])
+        LIES[f"{_SHORT[kind]}-{name.replace('_', '-')}"] = Lie(kind, tell, None, FIRST[kind])
 
 
 # Every kind of reply is read in one place, so most of what is wrong with a header or an array is tried on one of them.
@@ -454,6 +454,5 @@ _refused(
     matrices=_each(lambda tensor: tensor.reshape(1, -1)),
     in_bf16=_each(lambda tensor: tensor.to(torch.bfloat16)),
     in_int64=_each(lambda tensor: tensor.to(torch.int64)),
-    in_bool=_each(lambda tensor: tensor.to(torch.bool)),
     in_fp32=_each(lambda tensor: tensor.to(torch.float32)),
 )
