@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 from pydantic import ValidationError
@@ -35,6 +36,18 @@ def said(who: str, text: str) -> str:
     """
     inner = printable(text, _QUOTED).replace('"', "'")
     return f'{who} says: "{inner}"'
+
+
+def in_markdown(text: str) -> str:
+    """A text from outside as text and nothing else in Markdown, also in a cell of a table: no tag, link or picture.
+
+    >>> in_markdown("lift | <b>![x](http://a)")
+    'lift \\\\| &lt;b&gt;!\\\\[x\\\\](http://a)'
+    """
+    safe = html.escape(text, quote=False)
+    for mark in "|[]":
+        safe = safe.replace(mark, f"\\{mark}")
+    return " ".join(safe.split())
 
 
 def brief(value: Any) -> str:

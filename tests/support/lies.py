@@ -39,6 +39,17 @@ def _content(change: Callable[[RecordDict], Any]) -> Tell:
     return tell
 
 
+def several(*tells: Tell) -> Tell:
+    """One lie after the other, in the same reply."""
+
+    def tell(reply: Message) -> Message:
+        for one in tells:
+            reply = one(reply)
+        return reply
+
+    return tell
+
+
 # What a header says
 
 

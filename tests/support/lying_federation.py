@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -62,12 +62,14 @@ class Lie:
         reason: A pattern of the reason for which it is left out; None where what it says counts for nothing, so that
             the model is that of an honest run.
         round: The first in which it lies; what is asked before round 1 is round 0's.
+        also: What it says in answer to other kinds of message, so that it does not contradict itself.
     """
 
     kind: str
     tell: Tell
     reason: str | None
     round: int = 1
+    also: Mapping[str, Tell] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ class Liar(ClientApp):
         if self._lie.reason is not None and self._told not in (None, (message.metadata.message_type, _round(message))):
             return Message(Error(GRID_CODE, AWAY), reply_to=message)
         reply = self._honest(message, context)
+        if more := self._lie.also.get(message.metadata.message_type):
+            reply = more(reply)
         if not due or protocol.LACKS in str(reply.content[HEADER]):
             return reply
         self._told = (message.metadata.message_type, _round(message))
