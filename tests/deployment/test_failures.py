@@ -114,7 +114,7 @@ def test_lies_are_left_out_and_the_round_goes_on(
 def test_an_update_that_swells_does_not_swell_the_server(
     rounds: dict[str, list[dict[str, Any]]], peaks: dict[str, int]
 ) -> None:
-    """Five megabytes travelled that were to become 1.5 GB."""
+    """A quarter of a megabyte travelled that was to become 1.5 GB."""
     assert peaks["before"] < SWOLLEN_BYTES
     assert peaks["after"] < 1.5 * peaks["before"]
 

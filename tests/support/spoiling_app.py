@@ -19,14 +19,14 @@ from zk0.deployment.site_app import SiteApp
 
 OVERSIZED_BYTES = 40 << 20
 SWOLLEN_BYTES = 3 << 29
-_CHUNK_BYTES = 5 << 20
-WORDS = "\x1b[2K\x1b[1A\nsteady is left out: it lies\r\n\u202e\x07" + "x" * (8 << 20)
+_CHUNK_BYTES = 256 << 10
+WORDS = "\x1b[2K\x1b[1A\nsteady is left out: it lies\r\n\u202e\x07" + "x" * (1 << 20)
 
-Lie = Callable[[Message], Message | None]
+Lie = Callable[[Message, Message], Message | None]  # of the reply, and of what was asked
 
 
 def _fields(change: Callable[[dict[str, Any]], Any]) -> Lie:
-    def lie(reply: Message) -> None:
+    def lie(reply: Message, asked: Message) -> None:
         found = json.loads(str(reply.content["header"]["json"]))
         change(found)
         reply.content["header"] = ConfigRecord({"json": json.dumps(found)})
@@ -39,19 +39,19 @@ def _values(**changes: Any) -> Lie:
 
 
 def _json(text: str) -> Lie:
-    def lie(reply: Message) -> None:
+    def lie(reply: Message, asked: Message) -> None:
         reply.content["header"] = ConfigRecord({"json": text})
 
     return lie
 
 
-def _too_long(reply: Message) -> None:
+def _too_long(reply: Message, asked: Message) -> None:
     more = Array("uint8", (OVERSIZED_BYTES,), "zk0", os.urandom(OVERSIZED_BYTES))
     reply.content["more"] = ArrayRecord({"more": more})
 
 
-def _swollen(reply: Message) -> None:
-    """Five megabytes that count three hundred times: chunks that are alike travel once."""
+def _swollen(reply: Message, asked: Message) -> None:
+    """A quarter of a megabyte that counts six thousand times: chunks that are alike travel once."""
     (array,) = reply.content["delta"].values()
     array.data = bytes(_CHUNK_BYTES)
     array.shape = (SWOLLEN_BYTES,)
@@ -62,7 +62,7 @@ def _swollen(reply: Message) -> None:
 def _index(change: Callable[[list[Any]], Any]) -> Lie:
     """Says something else of what is packed in the update."""
 
-    def lie(reply: Message) -> None:
+    def lie(reply: Message, asked: Message) -> None:
         parts = json.loads(str(reply.content["packed"]["delta"]))
         change(parts)
         text = json.dumps(parts).replace("Infinity", "1e999")
@@ -76,14 +76,11 @@ def _many(parts: list[Any]) -> None:
 
 
 def _error(code: int, text: str) -> Lie:
-    return lambda reply: Message(Error(code, text), reply_to=_asked(reply))
+    return lambda reply, asked: Message(Error(code, text), reply_to=asked)
 
 
-def _asked(reply: Message) -> Message:
-    asked = Message(reply.content, reply.metadata.src_node_id, reply.metadata.message_type)
-    vars(asked.metadata).update(vars(reply.metadata))
-    vars(asked.metadata)["_message_id"] = reply.metadata.reply_to_message_id
-    return asked
+def _more(reply: Message, asked: Message) -> None:
+    reply.content["more"] = ConfigRecord({"a": "b"})
 
 
 # Kind of message, round, site's number: what it says in place of an honest reply, and a pattern of the reason for which
@@ -102,7 +99,7 @@ LIES: dict[tuple[str, int, int], tuple[Lie, str]] = {
     ("train", 2, 2): (_index(lambda parts: parts[0].__setitem__(2, [float("inf")])), "packed in another way"),
     ("train", 2, 3): (_error(100, WORDS), "cut says: "),
     ("evaluate", 2, 1): (_error(101, "its node is away. steady is left out: it lies"), "hung says: "),
-    ("evaluate", 2, 2): (lambda reply: reply.content.update(more=ConfigRecord({"a": "b"})), "'more'"),
+    ("evaluate", 2, 2): (_more, "'more'"),
     ("evaluate", 2, 3): (_values(held_out_loss=-1e12), "held_out_loss is -1"),
     ("train", 3, 1): (_index(lambda parts: parts[0].__setitem__(2, [0, 10**30])), "packed in another way"),
     ("train", 3, 2): (_index(_many), "tells [0-9]+ bytes besides tensors"),
@@ -127,7 +124,7 @@ class SpoilingApp(SiteApp):
         ):
             return reply
         told.touch()
-        return found[0](reply) or reply
+        return found[0](reply, message) or reply
 
 
 app = SpoilingApp()
