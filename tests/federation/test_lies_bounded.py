@@ -88,15 +88,22 @@ def test_statistics_that_an_arm_might_have(lying: LyingFederation, shares: tuple
     assert now.count <= others.count * (1 + COUNT_TIMES)
 
 
+def _others(row: dict[str, Any], manifests: dict[str, Any]) -> float:
+    """The mean loss of all but the liar, by frames."""
+    frames = {name: manifest["held_out_frames"] for name, manifest in manifests.items() if name != LIAR}
+    return sum(row["sites"][name]["held_out_loss"] * count for name, count in frames.items()) / sum(frames.values())
+
+
 @pytest.mark.parametrize("loss", [0.0, 1e-300, 1e6])
 def test_a_loss_has_a_bounded_say(lying: LyingFederation, loss: float) -> None:
-    """In every round: the same model is the best one, and no round's loss is far from that of honest sites."""
+    """No round's loss is far from that of honest sites, and the best one is the best with or without the liar."""
     honest = lying.run(None, rounds=3)
+    without = [_others(row, honest.report["sites"]) for row in honest.rows[1:]]
 
     found = lying.run(Lie(protocol.EVALUATE, values(held_out_loss=loss), None), rounds=3)
 
     assert found.digests == honest.digests and found.reasons() == {}
-    assert found.report["best_round"] == honest.report["best_round"]
+    assert found.report["best_round"] in (honest.report["best_round"], 1 + without.index(min(without)))
     for mine, row in zip(found.rows[1:], honest.rows[1:], strict=True):
         told = [site["held_out_loss"] for name, site in row["sites"].items() if name != LIAR]
         assert 0.5 * min(told) <= mine["held_out_loss"] <= 2 * max(told)
