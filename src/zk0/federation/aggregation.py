@@ -17,7 +17,7 @@ from zk0.errors import StageError
 from zk0.params import Params
 from zk0.policy.trainable import TensorMismatch, Tensors, check_alike, update_norm
 
-_ALLOWANCE = 100.0
+_STEPS_TIMES, _NOISE_TIMES = 100.0, 4.0
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -115,18 +115,19 @@ def longest_update(params: Params, values: int, private: bool) -> float:
     """The Euclidean norm beyond which no site that trained as it was asked to can be.
 
     AdamW moves a value by about its learning rate in a step (Kingma and Ba, "Adam: A Method for Stochastic
-    Optimization", ICLR 2015, section 2.1), and noise for privacy's sake is of the clip norm times its multiplier.
-    What a codec carries over, decay, and an owner's own, stricter settings are within the hundredfold that is allowed.
+    Optimization", ICLR 2015, section 2.1); a hundred times that leaves room for decay and for what a codec carries over.
+    Noise for privacy's sake is of the clip norm times its multiplier on each value; four times that leaves room for an
+    owner's own, stricter settings. Ten times more would leave a model whose gradients overflow, at all sites.
 
     Args:
         params: The run's.
         values: How many train.
         private: Whether the site adds noise.
     """
-    farthest = params.training.learning_rate * params.training.local_steps
+    farthest = _STEPS_TIMES * params.training.learning_rate * params.training.local_steps
     if private:
-        farthest += params.privacy.clip_norm * (1 + params.privacy.noise_multiplier)
-    return _ALLOWANCE * farthest * math.sqrt(values)
+        farthest += _NOISE_TIMES * params.privacy.clip_norm * (1 + params.privacy.noise_multiplier)
+    return farthest * math.sqrt(values)
 
 
 def check_update(
