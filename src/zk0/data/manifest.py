@@ -17,6 +17,7 @@ MANIFESTS = Path("data/manifests")
 
 # A manifest also comes from a site, over the network: nothing in it is without bounds.
 _Index = Annotated[int, Field(ge=0, le=10**9)]
+_Text = Annotated[str, Field(max_length=1000)]
 _Extent = Annotated[int, Field(ge=1, le=100_000)]
 
 
@@ -47,17 +48,17 @@ class Manifest(BaseModel):
     site: Annotated[str, Field(max_length=100), AfterValidator(check_site_name)]
     partition: int = Field(ge=-1, le=10**9)
     role: Literal["site", "unseen"]
-    source: str
-    revision: str
-    repo_id: str
-    root: str
-    robot_type: str
+    source: _Text
+    revision: _Text
+    repo_id: _Text
+    root: _Text
+    robot_type: _Text
     fps: int = Field(ge=1, le=1000)
-    cameras: tuple[str, ...] = Field(max_length=64)
-    camera_sources: dict[str, str] = Field(max_length=64)
-    image_shapes: dict[str, tuple[_Extent, _Extent, _Extent]] = Field(max_length=64)
-    joints: tuple[str, ...] = Field(max_length=64)
-    tasks: tuple[str, ...] = Field(max_length=10_000)
+    cameras: tuple[_Text, ...] = Field(max_length=64)
+    camera_sources: dict[_Text, _Text] = Field(max_length=64)
+    image_shapes: dict[_Text, tuple[_Extent, _Extent, _Extent]] = Field(max_length=64)
+    joints: tuple[_Text, ...] = Field(max_length=64)
+    tasks: tuple[_Text, ...] = Field(max_length=10_000)
     train_episodes: tuple[_Index, ...]
     held_out_episodes: tuple[_Index, ...] = Field(min_length=1)
     train_frames: int = Field(ge=0, le=10**9)
