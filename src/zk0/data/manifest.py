@@ -13,6 +13,7 @@ from zk0.files import read_json, write_json
 from zk0.params import Convention
 
 MANIFESTS = Path("data/manifests")
+MOST_FRAMES = 10**9  # a year of recordings at 30 frames a second
 
 
 class Manifest(BaseModel):
@@ -55,8 +56,8 @@ class Manifest(BaseModel):
     tasks: tuple[str, ...]
     train_episodes: tuple[int, ...]
     held_out_episodes: tuple[int, ...] = Field(min_length=1)
-    train_frames: int = Field(ge=0)
-    held_out_frames: int = Field(ge=1)
+    train_frames: int = Field(ge=0, le=MOST_FRAMES)
+    held_out_frames: int = Field(ge=1, le=MOST_FRAMES)
     episode_digests: dict[int, str]
     digest: str
     every: int = Field(1, ge=1)
