@@ -44,7 +44,7 @@ def start(root: Path, port: int = 4200, wait_s: float = 120.0) -> str:
         _prefect(root, ["work-pool", "create", POOL, "--type", "process", "--overwrite"], env)
         _prefect(root, ["deploy", "--all"], env)
         worker = ["worker", "start", "--pool", POOL, "--type", "process"]
-        services.launch("worker", [sys.executable, "-m", "prefect", *worker], env, root)
+        services.launch("worker", [sys.executable, "-m", "prefect", *worker], env, root, after=[port])
     except StageError:
         stop(root)
         raise

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 from filelock import FileLock, Timeout
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -16,6 +17,7 @@ from zk0.deployment.local import RUN
 from zk0.deployment.network_grid import NetworkGrid
 from zk0.deployment.roll_call import RollCall, members_of
 from zk0.deployment.security.places import Places
+from zk0.deployment.serving.wanted import INTERRUPTED
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
 from zk0.federation.paths import STATES
@@ -49,6 +51,8 @@ def main(grid: Grid, context: Context) -> None:
     logging.getLogger().addHandler(kept)
     try:
         _run(grid, root, context.run_config)
+    except httpx.HTTPError as error:
+        raise StageError(f"{INTERRUPTED}the SuperLink was away ({error})") from error
     except Exception:
         _log.exception("the run ended")  # Flower passes on the message alone
         raise

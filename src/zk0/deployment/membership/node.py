@@ -121,7 +121,7 @@ def _start(membership: Membership, services: Services, wait_s: float) -> str | N
     services.launch(SUPERNODE, _supernode(membership, port, secret), env, folder)
     services.await_ready(SUPERNODE, lambda: _listens(port), 120.0)
     runtime = ["--runtime-api-address", f"127.0.0.1:{port}", "--superexec-auth-secret-file", str(secret)]
-    services.launch(SUPEREXEC, [str(_BIN / "flower-superexec"), "--insecure", *runtime], env, folder)
+    services.launch(SUPEREXEC, [str(_BIN / "flower-superexec"), "--insecure", *runtime], env, folder, after=[port])
     with contextlib.suppress(TimeoutError):
         _await_number(membership, before, wait_s)
     return node_number(membership, before)
@@ -145,7 +145,8 @@ def _supernode(membership: Membership, port: int, secret: Path) -> list[str]:
     invitation, run = membership.invitation, membership.folder / ".run"
     write_text(run / "authority.pem", invitation.authority)
     # TOML takes a string as JSON writes it
-    node = f"project = {json.dumps(str(membership.folder))}\npartition-id = {invitation.partition}"
+    node = f"project = {json.dumps(str(membership.folder))}\npartition-id = {invitation.partition}\n"
+    node += f"trainer-wait-s = {_LOADING_S:.0f}"
     write_text(run / "node.toml", node)
     return [
         *(str(_BIN / "flower-supernode"), "--superlink", invitation.server),

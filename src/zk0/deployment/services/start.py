@@ -78,14 +78,14 @@ def stop_services(root: Path, names: Iterable[str] | None = None) -> list[str]:
 
     Args:
         root: Project folder.
-        names: Which; by default all that run there, also those that no deployment.yaml names.
+        names: Which; by default all that were started there, also those that no deployment.yaml names.
 
     Returns:
         Those that were running.
     """
     services = Services(root / local.RUN)
     order = service_names()[::-1]
-    wanted = list(services.running() if names is None else names)
+    wanted = list(services.known() if names is None else names)
     unknown = [name for name in wanted if name not in order]
     return services.stop([*unknown, *(name for name in order if name in wanted)], _GRACE_S)
 

@@ -88,13 +88,13 @@ class FederationServer:
         self._configure(**settings)
         services, started = self.services, []
         try:
-            for name, command, ready in (
-                (SUPERLINK, self._superlink(), lambda: self.answers(f"https://{self.address}")),
-                ("superexec", self._superexec(), lambda: True),
-                ("gateway", self._gateway(), lambda: self.answers(self.gateway_url)),
+            for name, command, ready, after in (
+                (SUPERLINK, self._superlink(), lambda: self.answers(f"https://{self.address}"), []),
+                ("superexec", self._superexec(), lambda: True, [urlsplit(self.gateway.upstream).port or 0]),
+                ("gateway", self._gateway(), lambda: self.answers(self.gateway_url), []),
             ):
                 if name not in services.running():
-                    services.launch(name, command, self._environment(), self.root)
+                    services.launch(name, command, self._environment(), self.root, after)
                     started.append(name)
                 services.await_ready(name, ready, wait_s)
             self.sync()
@@ -154,9 +154,9 @@ class FederationServer:
 
     def _forget_runs(self) -> None:
         """End what the SuperLink takes for runs in progress: their ServerApp went with the services."""
-        from zk0.deployment.serving.runs import halt
+        from zk0.deployment.serving.runs import interrupt
 
-        halt(self)
+        interrupt(self)
 
     def _check_keys(self) -> None:
         if not self.places.registry.exists():
