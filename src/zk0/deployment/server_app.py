@@ -17,11 +17,12 @@ from zk0.deployment.local import RUN
 from zk0.deployment.network_grid import NetworkGrid
 from zk0.deployment.roll_call import RollCall, members_of
 from zk0.deployment.security.places import Places
-from zk0.deployment.serving.wanted import INTERRUPTED
+from zk0.deployment.serving.wanted import INTERRUPTED, sites_were_away
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
 from zk0.federation.paths import STATES
 from zk0.federation.run import locked_base, run_federation, warm_start
+from zk0.federation.server import FederationError
 from zk0.params import PARAMS_FILE, load_params
 
 LOG = RUN / "serverapp.log"
@@ -53,6 +54,11 @@ def main(grid: Grid, context: Context) -> None:
         _run(grid, root, context.run_config)
     except httpx.HTTPError as error:
         raise StageError(f"{INTERRUPTED}the SuperLink was away ({error})") from error
+    except FederationError as error:
+        if sites_were_away(root):
+            raise FederationError(f"{INTERRUPTED}{error}") from error
+        _log.exception("the run ended")
+        raise
     except Exception:
         _log.exception("the run ended")  # Flower passes on the message alone
         raise

@@ -98,7 +98,11 @@ def node_number(membership: Membership, start: int = 0) -> str | None:
         membership: Whose.
         start: Where in the SuperNode's log to begin, in bytes: what is before is of earlier starts.
     """
-    log = membership.services.log(SUPERNODE)
+    return number_in(membership.services.log(SUPERNODE), start)
+
+
+def number_in(log: Path, start: int = 0) -> str | None:
+    """The last number of a node in its log; see :func:`node_number`."""
     found = _NODE.findall(log.read_bytes()[start:].decode(errors="replace")) if log.exists() else []
     return str(found[-1]) if found else None
 
@@ -149,7 +153,8 @@ def _supernode(membership: Membership, port: int, secret: Path) -> list[str]:
     node += f"trainer-wait-s = {_LOADING_S:.0f}"
     write_text(run / "node.toml", node)
     return [
-        *(str(_BIN / "flower-supernode"), "--superlink", invitation.server),
+        *(sys.executable, "-m", "zk0.deployment.supernode"),
+        *("--node-number", str(membership.services.log(SUPERNODE)), "--superlink", invitation.server),
         *("--root-certificates", str(run / "authority.pem")),
         *("--auth-supernode-private-key", str(membership.key.path)),
         *("--node-config", str(run / "node.toml"), "--host", "127.0.0.1", "--port", str(port)),

@@ -141,8 +141,7 @@ def watch(server: FederationServer, number: int, since: datetime | None = None) 
                 told.add(line)
                 yield event
         if not known or (run is not None and run.finished):
-            over = run is not None and run.outcome == SubStatus.COMPLETED
-            following = None if over else follow_on(server, number)
+            following = follow_on(server, number)
             if following is None:
                 break
             number = following

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from zk0.deployment.local import RUN
+from zk0.federation.journal import read_lines
+from zk0.federation.paths import EVENTS, RESULTS
 from zk0.files import read_json, write_json
 
 # What a ServerApp's error begins with when the run was cut off from something, and is to be taken up again.
 INTERRUPTED = "interrupted: "
+# Why a site is left out that was killed; each comes back, unless nobody looks after it.
+_AWAY = ("its node is away", "TrainerAway: ")
 _FILE = RUN / "superlink" / "wanted.json"
 
 
@@ -50,6 +54,17 @@ def wanted_run(root: Path) -> Wanted | None:
     except (FileNotFoundError, ValueError):  # of a damaged file the worst is that a person has to say it again
         return None
     return Wanted(**(content | {"apps": tuple(content["apps"])}))
+
+
+def sites_were_away(root: Path) -> bool:
+    """Whether a round that failed did so only because sites died in it; they come back."""
+    lost = []
+    for event in reversed(read_lines(root / RESULTS / EVENTS)):
+        if event["event"] in ("round-start", "resume"):
+            break
+        if event["event"] == "site-left-out":
+            lost.append(str(event["message"]))
+    return bool(lost) and all(any(words in why for words in _AWAY) for why in lost)
 
 
 def forget_wanted(root: Path) -> None:
