@@ -18,11 +18,11 @@ ODD = Path("/srv/a 100% \"odd\" 'folder'")
 def test_the_server_is_started_by_its_own_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
-    said = typed(documented("operate.md", "zk0 deploy boot").partition(">")[0])
+    said = typed(documented("operate.md", "zk0 deploy boot  "))
 
     assert "~/.config/systemd/user/zk0-deploy.service" in said and f"WorkingDirectory={tmp_path}\n" in said
     assert said.split("ExecStart=")[1].splitlines()[0].endswith('"-m" "zk0" "deploy"')
-    assert typed("zk0 deploy boot --cron").startswith(f"@reboot cd {tmp_path} && ")
+    assert typed(documented("operate.md", "zk0 deploy boot --cron")).startswith(f"@reboot cd {tmp_path} && ")
 
 
 def test_cron_runs_the_line_in_the_folder() -> None:

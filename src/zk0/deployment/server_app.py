@@ -13,10 +13,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import HttpGrid
 
+from zk0.deployment.carriers import Carriers
 from zk0.deployment.local import RUN
 from zk0.deployment.network_grid import NetworkGrid
 from zk0.deployment.roll_call import RollCall, members_of
 from zk0.deployment.security.places import Places
+from zk0.deployment.serving.services import FederationServer
 from zk0.deployment.serving.wanted import INTERRUPTED, sites_were_away
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
@@ -79,6 +81,7 @@ def _run(grid: Grid, root: Path, settings: Mapping[str, Any]) -> None:
         [site.node_id for site in members if site.node_id is not None],
         lambda node: registry.of_node(node) is not None,
         most + _SLACK_BYTES,
+        Carriers(FederationServer(root, Path(str(settings["security"])))),
     )
     wait_s, least = float(cast(float, settings["wait-s"])), int(cast(int, settings["min-sites"]))
     call = RollCall(root, params, base[1], members, network, wait_s, least)
