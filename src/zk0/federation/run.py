@@ -28,6 +28,7 @@ from zk0.files import digest_folder, read_json, write_json, write_text
 from zk0.keys import counted, key_of
 from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
+from zk0.sources import read_lock
 
 
 def config_digest(params: Params, base_digest: str, manifests: list[dict[str, Any]]) -> str:
@@ -203,8 +204,11 @@ def locked_base(root: Path) -> tuple[str, str]:
     """Starting policy and its digest from ``sources.lock.json``, as it was when it was resolved.
 
     A branch of the Hub is the commit that it stood for then, a registered model the folder of its version.
+
+    Raises:
+        StageError: It has not been resolved.
     """
-    policy = read_json(root / "sources.lock.json")["policy"]
+    policy = read_lock(root)["policy"]
     source, digest = str(policy["source"]), str(policy["digest"])
     if source.startswith("hub:"):
         source = f"{source.partition('@')[0]}@{digest}"
