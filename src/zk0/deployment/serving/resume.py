@@ -81,7 +81,7 @@ def _take_up(server: FederationServer, wanted: Wanted) -> int | None:
     run = found[0] if found else None
     if run is not None and not run.finished:
         return None
-    if not _interrupted(run, wanted):
+    if not is_interrupted(run, wanted):
         forget_wanted(server.root)
         return None
     rows = read_lines(server.root / RESULTS / "rounds.jsonl")
@@ -98,7 +98,8 @@ def _take_up(server: FederationServer, wanted: Wanted) -> int | None:
     return number
 
 
-def _interrupted(run: Run | None, wanted: Wanted) -> bool:
+def is_interrupted(run: Run | None, wanted: Wanted) -> bool:
+    """Whether a run that is over was cut off, and neither failed by itself nor was stopped by a person."""
     if run is None:  # its SuperLink began with a new database
         return True
     if run.outcome == SubStatus.STOPPED:
