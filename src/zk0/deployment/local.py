@@ -45,7 +45,7 @@ def start(root: Path, port: int = 4200, wait_s: float = 120.0) -> str:
         _prefect(root, ["deploy", "--all"], env)
         worker = ["worker", "start", "--pool", POOL, "--type", "process"]
         services.launch("worker", [sys.executable, "-m", "prefect", *worker], env, root, after=[port])
-    except StageError:
+    except BaseException:  # Ctrl-C among them
         stop(root)
         raise
     return url

@@ -52,11 +52,15 @@ def start_groups(
     }
     watched, watching = [g for g in lacking if g != "monitor"], [g for g in lacking if g == "monitor"]
     failures: dict[Group, BaseException] = {}
-    with _environment(more or {}), ThreadPoolExecutor(max(len(lacking), 1)) as pool:
-        for together in (watched, watching):
-            calls = {group: pool.submit(starters[group], root, config) for group in together if not failures}
-            failures |= {group: error for group, call in calls.items() if (error := call.exception())}
     started = [name for group in lacking for name in GROUPS[group] if group == "prefect" or name not in before]
+    try:
+        with _environment(more or {}), ThreadPoolExecutor(max(len(lacking), 1)) as pool:
+            for together in (watched, watching):
+                calls = {group: pool.submit(starters[group], root, config) for group in together if not failures}
+                failures |= {group: error for group, call in calls.items() if (error := call.exception())}
+    except KeyboardInterrupt:
+        stop_services(root, started)
+        raise
     if failures:
         stop_services(root, started)
         for error in failures.values():

@@ -100,7 +100,7 @@ class FederationServer:
             self.sync()
             if {SUPERLINK, "superexec"} & set(started):
                 self._forget_runs()
-        except StageError:
+        except BaseException:  # Ctrl-C among them
             services.stop([name for name in NAMES if name in started])
             raise
         return started
