@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
@@ -121,6 +122,8 @@ def connected(folder: Path) -> Iterator[Any | None]:
         server = ServerProxy("http://127.0.0.1", transport=transport)
         _await_answer(server, transport, folder)
         yield server.supervisor
+    except (ConnectionError, HTTPException) as error:
+        raise StageError(f"supervisord does not answer ({error}); its logs are {folder}/supervisord.*") from error
     finally:
         transport.close()
         os.close(held)

@@ -23,8 +23,9 @@ _PORT_WAIT_S = 120.0
 def main(name: str) -> None:
     """Write down who this is, and become the service. Runs in supervisord's folder."""
     record = Path("..", f"{name}.json")
-    end_remnants(record)
     wanted = json.loads((PROGRAMS / f"{name}.json").read_text())
+    if not wanted["outlived"]:
+        end_remnants(record)
     write_record(record, os.getpid(), command=wanted["command"])
     for port in wanted["after"]:
         _await_port(port)

@@ -59,6 +59,7 @@ class Services:
         env: Mapping[str, str],
         cwd: Path | None = None,
         after: Sequence[int] = (),
+        outlived: bool = False,
     ) -> int:
         """Start a service, and have it started again whenever it ends, until it is stopped.
 
@@ -68,6 +69,7 @@ class Services:
             env: All of its environment.
             cwd: Where it runs; here where None.
             after: Ports on loopback of services that it needs: it waits for them before each start.
+            outlived: Whether what it started goes on when it dies; all of it is ended when it is stopped.
 
         Returns:
             Its process id.
@@ -83,7 +85,8 @@ class Services:
                 raise StageError(f"{name} is running already; its log is {self.log(name)}")
             if recorded(self._own / RECORD) is None:
                 self._begin_anew()
-            wanted = {"command": list(command), "env": dict(env), "cwd": str(cwd or Path.cwd()), "after": list(after)}
+            wanted = {"command": list(command), "env": dict(env), "cwd": str(cwd or Path.cwd())}
+            wanted |= {"after": list(after), "outlived": outlived}
             with connected(self._own) as supervisord:
                 if supervisord is None:
                     raise StageError(f"supervisord was killed just now; start {name} again")
@@ -94,7 +97,7 @@ class Services:
                 supervisord.addProcessGroup(name)
                 tried(supervisord.startProcess, name, False)
                 pid = int(supervisord.getProcessInfo(name)["pid"])
-                while pid and recorded(self._record(name)) is None and _state(supervisord, name)["pid"] == pid:
+                while pid and recorded(self._record(name)) is None and _state(supervisord, name).get("pid") == pid:
                     time.sleep(0.02)
         return pid
 

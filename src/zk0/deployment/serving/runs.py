@@ -171,7 +171,9 @@ def halt(server: FederationServer, number: int | None = None) -> list[int]:
     Returns:
         Numbers of those that were stopped.
     """
-    forget_wanted(server.root)
+    wanted = wanted_run(server.root)
+    if wanted is not None and number in (None, wanted.number, *wanted.earlier):
+        forget_wanted(server.root)
     return _stop(server, number)
 
 
