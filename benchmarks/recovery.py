@@ -75,7 +75,8 @@ class Federation:
             found = recorded(services.folder / "supervisor" / "supervisord.json")
         elif name == "serverapp":
             children = services.running()["superexec"].children(recursive=True)
-            found = next((one for one in children if "serverapp" in " ".join(one.cmdline())), None)
+            living = [one for one in children if one.status() != psutil.STATUS_ZOMBIE]
+            found = next((one for one in living if "serverapp" in " ".join(one.cmdline())), None)
         else:
             found = services.running().get(name)
         if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
@@ -57,8 +58,9 @@ class Monitor:
         from zk0.deployment.serving.resume import take_up  # much memory, where no run was ever handed over
         from zk0.deployment.serving.services import FederationServer
 
-        if (number := take_up(FederationServer(self.root))) is not None:
-            tell("run-taken-up", logging.WARNING, run=number)
+        with contextlib.suppress(StageError):  # the SuperLink is away: an alert of its own, and it is asked again
+            if (number := take_up(FederationServer(self.root))) is not None:
+                tell("run-taken-up", logging.WARNING, run=number)
 
     def _send(self, message: Message) -> bool:
         return self.webhook is None or post(self.webhook, payload(message, self.config.federation))

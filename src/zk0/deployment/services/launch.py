@@ -14,18 +14,23 @@ import sys
 import time
 from pathlib import Path
 
-from zk0.deployment.services.identity import end_remnants, write_record
+import psutil
+
+from zk0.deployment.services.identity import end, end_remnants, recorded, write_record
 
 PROGRAMS = Path("programs")
 _PORT_WAIT_S = 120.0
+_END_S = 10.0
 
 
 def main(name: str) -> None:
     """Write down who this is, and become the service. Runs in supervisord's folder."""
     record = Path("..", f"{name}.json")
     wanted = json.loads((PROGRAMS / f"{name}.json").read_text())
-    if not wanted["outlived"]:
-        end_remnants(record)
+    if record.exists():  # it has died
+        if not wanted["outlived"]:
+            end_remnants(record)
+        _end_first(wanted["renews"])
     write_record(record, os.getpid(), command=wanted["command"])
     for port in wanted["after"]:
         _await_port(port)
@@ -35,6 +40,12 @@ def main(name: str) -> None:
         os.execvpe(wanted["command"][0], wanted["command"], wanted["env"])
     except OSError as error:
         sys.exit(f"error: {name} cannot be started: {error}")
+
+
+def _end_first(names: list[str]) -> None:
+    for name in names:
+        if (process := recorded(Path("..", f"{name}.json"))) is not None:
+            end([process], psutil.Process.terminate, _END_S)
 
 
 def _await_port(port: int) -> None:

@@ -60,6 +60,7 @@ class Services:
         cwd: Path | None = None,
         after: Sequence[int] = (),
         outlived: bool = False,
+        renews: Sequence[str] = (),
     ) -> int:
         """Start a service, and have it started again whenever it ends, until it is stopped.
 
@@ -69,6 +70,7 @@ class Services:
             env: All of its environment.
             cwd: Where it runs; here where None.
             after: Ports on loopback of services that it needs: it waits for them before each start.
+            renews: Services that are of no use to it when it has died: they are started again with it.
             outlived: Whether what it started goes on when it dies; all of it is ended when it is stopped.
 
         Returns:
@@ -85,8 +87,8 @@ class Services:
                 raise StageError(f"{name} is running already; its log is {self.log(name)}")
             if recorded(self._own / RECORD) is None:
                 self._begin_anew()
-            wanted = {"command": list(command), "env": dict(env), "cwd": str(cwd or Path.cwd())}
-            wanted |= {"after": list(after), "outlived": outlived}
+            wanted: dict[str, Any] = {"command": list(command), "env": dict(env), "cwd": str(cwd or Path.cwd())}
+            wanted |= {"after": list(after), "outlived": outlived, "renews": list(renews)}
             with connected(self._own) as supervisord:
                 if supervisord is None:
                     raise StageError(f"supervisord was killed just now; start {name} again")

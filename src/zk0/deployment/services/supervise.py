@@ -44,20 +44,12 @@ def main() -> None:
     supervisord.main(["-c", str(CONFIG)])
 
 
-def end_orphans(folder: Path) -> list[str]:
-    """End the services of a supervisord that was killed; None of them runs on without one.
-
-    Args:
-        folder: Its own; services are recorded in the one above.
-
-    Returns:
-        Their names.
-    """
-    found = {
-        path.stem: process for path in sorted(folder.resolve().parent.glob("*.json")) if (process := recorded(path))
-    }
-    end(list(found.values()), psutil.Process.terminate, _ORPHAN_WAIT_S)
-    return list(found)
+def end_orphans(folder: Path) -> None:
+    """End the services of a supervisord that was killed; its folder's parent has their records."""
+    records = sorted(folder.resolve().parent.glob("*.json"))
+    end([process for path in records if (process := recorded(path))], psutil.Process.terminate, _ORPHAN_WAIT_S)
+    for path in records:
+        path.unlink(missing_ok=True)
 
 
 def _redirect() -> None:
