@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -168,6 +169,42 @@ def test_a_killed_supervisord_comes_back_and_nothing_runs_twice(services: Servic
     wait_for(lambda: set(services.running()) == {"clock", "anchor"})
     after = pids(services)
     assert after["clock"] != before["clock"] and services.stop(["clock"]) == ["clock"]
+
+
+def test_what_it_started_may_go_on_without_it_until_it_is_stopped(services: Services) -> None:
+    """As a flow run does when its worker dies."""
+    code = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+    command = [sys.executable, "-c", code + "print(p.pid, flush=True); p.wait()"]
+    pid = services.launch("worker", command, dict(os.environ), outlived=True)
+    child = int(wait_for(lambda: services.tail("worker").strip().isdigit() and services.tail("worker")))
+
+    os.kill(pid, signal.SIGKILL)
+
+    assert gone(pid) and wait_for(lambda: pids(services).get("worker")) != pid
+    assert psutil.pid_exists(child)
+    psutil.Process(child).kill()
+
+
+def test_one_that_dies_takes_along_what_is_of_no_use_then(services: Services) -> None:
+    base = python(services, "base", SLEEP)
+    pid = services.launch("needy", [sys.executable, "-c", SLEEP], dict(os.environ), renews=["base"])
+    assert pids(services) == {"base": base, "needy": pid}
+
+    os.kill(pid, signal.SIGKILL)
+
+    assert gone(pid) and gone(base)
+    wait_for(lambda: set(pids(services)) == {"base", "needy"})
+
+
+def test_a_service_waits_for_the_port_of_another(services: Services) -> None:
+    """Also when both come back at once, and nobody is there to start them in order."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    services.launch("late", [sys.executable, "-c", "print('up', flush=True); " + SLEEP], dict(os.environ), after=[port])
+    assert services.tail("late") in ("", "(no log)")
+
+    with socket.create_server(("127.0.0.1", port)):
+        wait_for(lambda: services.tail("late") == "up")
 
 
 def test_only_its_owner_may_give_it_orders(services: Services) -> None:
