@@ -7,15 +7,16 @@ itself, as where too few sites answered, waits for a person, who has to see why;
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from flwr.common.constant import SubStatus
+from flwr.common.constant import Status, SubStatus
 
 from zk0.deployment.config import CONFIG, DeploymentConfig
 from zk0.deployment.local import RUN
 from zk0.deployment.security.places import SUPERLINK
-from zk0.deployment.serving.runs import PREFIX, Run, runs_of, submit
+from zk0.deployment.serving.runs import PREFIX, Run, interrupt, runs_of, submit
 from zk0.deployment.serving.services import FederationServer
 from zk0.deployment.serving.wanted import INTERRUPTED, Wanted, forget_wanted, wanted_run
 from zk0.errors import StageError
@@ -80,6 +81,8 @@ def _take_up(server: FederationServer, wanted: Wanted) -> int | None:
     found = runs_of(server, wanted.number)
     run = found[0] if found else None
     if run is not None and not run.finished:
+        if _lost_its_process(server, run):
+            interrupt(server)  # and taken up at the next look; the SuperLink itself would notice in a minute
         return None
     if not is_interrupted(run, wanted):
         forget_wanted(server.root)
@@ -96,6 +99,14 @@ def _take_up(server: FederationServer, wanted: Wanted) -> int | None:
     earlier = [*wanted.earlier, wanted.number]
     Wanted(number, wanted.apps, wanted.settings, earlier, done, tries).write(server.root)
     return number
+
+
+def _lost_its_process(server: FederationServer, run: Run) -> bool:
+    """Whether the SuperExec that runs now is not the one that started the run's ServerApp, which went with it."""
+    superexec = server.services.running().get("superexec")
+    if superexec is None or run.status != Status.RUNNING or not run.begun:
+        return False
+    return superexec.create_time() > datetime.fromisoformat(run.begun).timestamp()
 
 
 def is_interrupted(run: Run | None, wanted: Wanted) -> bool:

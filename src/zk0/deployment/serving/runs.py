@@ -40,6 +40,7 @@ class Run:
         details: Why it failed.
         started: When it was handed over, ISO 8601.
         app: Name of its app.
+        begun: When its ServerApp began, ISO 8601; empty before.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Run:
     details: str
     started: str
     app: str = NAME
+    begun: str = ""
 
     @property
     def finished(self) -> bool:
@@ -66,7 +68,15 @@ def runs_of(server: FederationServer, number: int | None = None) -> list[Run]:
     with server.control() as client:
         found = client.ListRuns(request).run_dict.values()
         runs = [
-            Run(r.run_id, r.status.status, r.status.sub_status, r.status.details, r.pending_at, r.fab_id.split("/")[-1])
+            Run(
+                number=r.run_id,
+                status=r.status.status,
+                outcome=r.status.sub_status,
+                details=r.status.details,
+                started=r.pending_at,
+                app=r.fab_id.split("/")[-1],
+                begun=r.running_at,
+            )
             for r in found
         ]
     return sorted(runs, key=lambda run: run.started, reverse=True)

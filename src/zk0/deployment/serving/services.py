@@ -94,7 +94,9 @@ class FederationServer:
                 ("gateway", self._gateway(), lambda: self.answers(self.gateway_url), []),
             ):
                 if name not in services.running():
-                    services.launch(name, command, self._environment(), self.root, after)
+                    # A ServerApp whose SuperExec died ends by itself, and says so, which a killed one could not.
+                    outlived = name == "superexec"
+                    services.launch(name, command, self._environment(), self.root, after, outlived)
                     started.append(name)
                 services.await_ready(name, ready, wait_s)
             self.sync()
