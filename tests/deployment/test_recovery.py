@@ -10,7 +10,16 @@ from benchmarks.projects import demo_params
 from benchmarks.recovery import measure, table
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
-KINDS = ("gateway", "superlink", "serverapp", "trainer", "supernode", "supervisord of the site", "supervisord")
+KINDS = (
+    "gateway",
+    "superlink",
+    "superexec",
+    "serverapp",
+    "trainer",
+    "supernode",
+    "supervisord of the site",
+    "supervisord",
+)
 
 
 def test_whatever_is_killed_comes_back_and_the_model_is_the_same(tmp_path: Path) -> None:
