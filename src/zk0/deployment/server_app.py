@@ -13,6 +13,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import HttpGrid
 
+from zk0.data.joints import JOINTS
 from zk0.deployment.carriers import Carriers
 from zk0.deployment.local import RUN
 from zk0.deployment.network_grid import NetworkGrid
@@ -22,6 +23,7 @@ from zk0.deployment.serving.services import FederationServer
 from zk0.deployment.serving.wanted import INTERRUPTED, sites_were_away
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
+from zk0.federation import answers
 from zk0.federation.paths import STATES
 from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.federation.server import FederationError
@@ -29,8 +31,6 @@ from zk0.params import PARAMS_FILE, load_params
 
 LOG = RUN / "serverapp.log"
 
-# What a reply may be longer than all trainable tensors in fp32: records and their names.
-_SLACK_BYTES = 16 << 20
 # A run that was stopped ends at its next word with the SuperLink.
 _LOCK_S = 60.0
 
@@ -75,12 +75,12 @@ def _run(grid: Grid, root: Path, settings: Mapping[str, Any]) -> None:
     members = members_of(registry.sites(), [name for name in str(settings["sites"]).split(",") if name])
     base = locked_base(root)
     start = warm_start(root, params, base[0])
-    most = sum(tensor.numel() * tensor.element_size() for tensor in start.first.values())
+    uplink = params.federation.uplink
     network = NetworkGrid(
         cast(HttpGrid, grid),
         [site.node_id for site in members if site.node_id is not None],
         lambda node: registry.of_node(node) is not None,
-        most + _SLACK_BYTES,
+        lambda kind: answers.payload_bytes(answers.wanted(kind, start.first, uplink, len(JOINTS))),
         Carriers(FederationServer(root, Path(str(settings["security"])))),
     )
     wait_s, least = float(cast(float, settings["wait-s"])), int(cast(int, settings["min-sites"]))

@@ -65,7 +65,7 @@ def train_round(
                 updates.append(update)
                 told = "" if central else f", loss {update.record['train_loss']:.4f}"
                 journal.say("train", f"{update.site} trained{told}", round=number, site=update.site)
-            except (wire.WireError, TensorMismatch, ValueError) as error:
+            except (wire.WireError, TensorMismatch) as error:
                 server.leave_out(reply.site, number, f"its update is refused: {error}")
             spent += time.perf_counter() - began
             del reply  # or its update would stay in memory while the next site makes its own

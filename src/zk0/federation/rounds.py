@@ -119,7 +119,7 @@ def first_state(server: Server, tensors: Tensors) -> RoundState:
         "round_s": None,
         "aggregate_s": None,
         "digest": model.digest,
-        "left_out": {},
+        "left_out": dict(server.left_out),
         "sites": evaluated,
     }
     stats = {name: tensor.tolist() for name, tensor in moments.to_tensors().items()}

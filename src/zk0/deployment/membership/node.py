@@ -126,14 +126,8 @@ def _start(membership: Membership, services: Services, wait_s: float) -> str | N
     services.await_ready(SUPERNODE, lambda: _listens(port), 120.0)
     runtime = ["--runtime-api-address", f"127.0.0.1:{port}", "--superexec-auth-secret-file", str(secret)]
     # A message whose process died with its SuperExec is never answered, unless the node says that it began anew.
-    services.launch(
-        SUPEREXEC,
-        [str(_BIN / "flower-superexec"), "--insecure", *runtime],
-        env,
-        folder,
-        after=[port],
-        renews=[SUPERNODE],
-    )
+    command = [sys.executable, "-m", "zk0.deployment.superexec", "--insecure", *runtime]
+    services.launch(SUPEREXEC, command, env, folder, after=[port], renews=[SUPERNODE])
     with contextlib.suppress(TimeoutError):
         _await_number(membership, before, wait_s)
     return node_number(membership, before)
