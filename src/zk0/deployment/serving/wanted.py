@@ -13,8 +13,8 @@ from zk0.files import read_json, write_json
 
 # What a ServerApp's error begins with when the run was cut off from something, and is to be taken up again.
 INTERRUPTED = "interrupted: "
-# Why a site is left out that was killed; each comes back, unless nobody looks after it.
-_AWAY = ("its node is away", "TrainerAway: ")
+# Why a site is left out that was killed, in the server's own words: a site's are marked as such.
+_AWAY = " is left out: the site failed: its node is away"
 _FILE = RUN / "superlink" / "wanted.json"
 
 
@@ -64,7 +64,7 @@ def sites_were_away(root: Path) -> bool:
             break
         if event["event"] == "site-left-out":
             lost.append(str(event["message"]))
-    return bool(lost) and all(any(words in why for words in _AWAY) for why in lost)
+    return bool(lost) and all(_AWAY in why for why in lost)
 
 
 def forget_wanted(root: Path) -> None:
