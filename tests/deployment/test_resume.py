@@ -46,8 +46,9 @@ def test_what_is_wanted_is_remembered(tmp_path: Path) -> None:
     WANTED.write(tmp_path)
     assert wanted_run(tmp_path) == WANTED and not given_up(tmp_path)
 
-    (tmp_path / ".run/superlink/wanted.json").write_text('{"number": ')
-    assert wanted_run(tmp_path) is None
+    for damaged in ('{"number": ', "[]", "{}", '{"apps": ["a", "b"], "strange": 1}', '{"apps": 1}'):
+        (tmp_path / ".run/superlink/wanted.json").write_text(damaged)
+        assert wanted_run(tmp_path) is None
     forget_wanted(tmp_path)
     forget_wanted(tmp_path)
 

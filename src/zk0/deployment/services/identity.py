@@ -26,11 +26,12 @@ def write_record(path: Path, pid: int, **more: Any) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """What was written down; None where nothing was, or another removed it just now."""
+    """What was written down; None where nothing was, another removed it just now, or it is no record."""
     try:
-        return dict(json.loads(path.read_text()))
-    except FileNotFoundError:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
         return None
+    return found if isinstance(found, dict) and {"pid", "boot", "uptime"} <= found.keys() else None
 
 
 def recorded(path: Path) -> psutil.Process | None:

@@ -51,9 +51,9 @@ def wanted_run(root: Path) -> Wanted | None:
     """The run of a project that is wanted; None where none is."""
     try:
         content = read_json(root / _FILE)
-    except (FileNotFoundError, ValueError):  # of a damaged file the worst is that a person has to say it again
-        return None
-    return Wanted(**(content | {"apps": tuple(content["apps"])}))
+        return Wanted(**(content | {"apps": tuple(content["apps"])}))
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # of a damaged file the worst is that a person has to say it again
 
 
 def sites_were_away(root: Path) -> bool:
