@@ -27,14 +27,18 @@ class NetworkGrid(Grid):
         grid: Flower's.
         nodes: The federation's, in partition order, whether they are there or not.
         admitted: Whether a node's site is admitted at this moment.
-        reply_limit_bytes: A longer reply is not taken.
+        payload_bytes: How many bytes of tensors the reply to a message of a kind may carry; a longer one is not taken.
     """
 
     def __init__(
-        self, grid: HttpGrid, nodes: Sequence[int], admitted: Callable[[int], bool], reply_limit_bytes: int
+        self,
+        grid: HttpGrid,
+        nodes: Sequence[int],
+        admitted: Callable[[int], bool],
+        payload_bytes: Callable[[str], int] = lambda kind: 0,
     ) -> None:
         self._grid, self._nodes, self._admitted = grid, list(nodes), admitted
-        self._pulling = Pulling(grid, reply_limit_bytes)
+        self._pulling = Pulling(grid, payload_bytes)
 
     @property
     def run(self) -> Any:
