@@ -21,8 +21,8 @@ from zk0.data.reach import longest_change, longest_step
 from zk0.federation.statistics import Moments, merge_all
 
 FEWEST = 4
-# Degrees (gripper: percent) by which a site's mean, low and high may lie beyond the others'. In the embedded data, where
-# a site is a task, one site's lowest elbow lies 56 beyond the next.
+# Degrees (gripper: percent) by which a site's mean, low and high may lie beyond the others'. In the embedded data,
+# where a site is a task, one site's lowest elbow lies 56 beyond the next.
 POSITIONS_BEYOND = 60.0
 # How many times the others' a site's numbers may be; of the embedded sites' 1.6, 1.1 and 1.4 at most.
 DEVIATIONS_TIMES = 2.0
