@@ -12,6 +12,8 @@ from flwr.app import Message, RecordDict
 
 from benchmarks.projects import CACHE, camera_params
 from benchmarks.sizes import shapes_of
+from zk0.data.joints import JOINTS
+from zk0.data.manifest import Manifest
 
 _SMALL = 10_000
 
@@ -65,8 +67,7 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
         asked, _ = protocol.read(message.content, header_kind)
         content, numbers = RecordDict(), dict[str, Any]()
         if kind == protocol.SUMMARY:
-            partition = message.metadata.dst_node_id - 1
-            numbers = {"manifest": {"partition": partition, "site": f"site-{partition}"}}
+            numbers = {"manifest": _manifest(message.metadata.dst_node_id - 1).summary()}
         elif kind == protocol.STATISTICS:
             wire.put(content, protocol.MOMENTS, wire.encode(moments.to_tensors()))
         elif kind == protocol.TRAIN:
@@ -92,3 +93,29 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
             {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()},  # nobody else holds it
             lambda state, seconds: None,
         )
+
+
+def _manifest(partition: int) -> Manifest:
+    """Of a site whose data nobody looks at."""
+    return Manifest(
+        site=f"site-{partition}",
+        partition=partition,
+        role="site",
+        source="none",
+        revision="none",
+        repo_id="none",
+        root="none",
+        robot_type="so101",
+        fps=30,
+        cameras=(),
+        camera_sources={},
+        image_shapes={},
+        joints=JOINTS,
+        tasks=(),
+        train_episodes=(0,),
+        held_out_episodes=(1,),
+        train_frames=1,
+        held_out_frames=1,
+        episode_digests={},
+        digest="none",
+    )

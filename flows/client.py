@@ -14,12 +14,13 @@ from tasks import site as steps_of
 from tasks.run_context import leaves_context
 from zk0.deployment.membership import Joining, Membership, find_membership, open_membership, removed_if_refused
 from zk0.single_site import Request
+from zk0.words import in_markdown
 
 
 def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:
     """When it fails or crashes: say what is kept and which command goes on."""
     text = (
-        f"The client's set-up ended as {state.name}: {state.message}\n\n"
+        f"The client's set-up ended as {state.name}: {in_markdown(str(state.message))}\n\n"
         "What was refused before the connection left nothing. Once connected, a site takes part in every run whether "
         "this flow watches or not: `zk0 client status` shows how, `zk0 client start` starts it again, and this "
         "deployment with the parameter `name` alone watches it again."

@@ -15,12 +15,13 @@ from tasks import stages
 from tasks.champion import find_champion
 from tasks.run_context import leaves_context
 from zk0.params import load_params
+from zk0.words import in_markdown
 
 
 def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:
     """When a run fails or crashes: say what is kept and which command goes on."""
     text = (
-        f"The run ended as {state.name}: {state.message}\n\n"
+        f"The run ended as {state.name}: {in_markdown(str(state.message))}\n\n"
         "Complete rounds are kept. Once the cause is mended, run `dvc repro` or this deployment again: it goes on "
         "from the last complete round and ends at the same model as an undisturbed run."
     )

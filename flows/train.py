@@ -13,12 +13,13 @@ from prefect.states import Completed
 from tasks import training as steps_of
 from tasks.run_context import leaves_context
 from zk0.single_site import TRAININGS, Request, open_training, removed_if_refused
+from zk0.words import in_markdown
 
 
 def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:
     """When a training fails or crashes: say what is kept and which command goes on."""
     text = (
-        f"The training ended as {state.name}: {state.message}\n\n"
+        f"The training ended as {state.name}: {in_markdown(str(state.message))}\n\n"
         f"What is in `{TRAININGS}/` is kept, and goes on from its last complete round: run `zk0 train --name NAME`, or "
         "this deployment with the parameter `name` alone. What was refused before its first round left nothing."
     )

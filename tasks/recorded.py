@@ -11,6 +11,7 @@ from prefect.states import Completed, State
 
 from tasks.pipeline import StageRun
 from zk0.deployment.record import Outcome
+from zk0.words import in_markdown
 
 
 def recorded(
@@ -36,5 +37,8 @@ def recorded(
 
 def checks_markdown(checks: Iterable[dict[str, Any]]) -> str:
     """Checks as a table."""
-    rows = [f"| {check['name']} | {'ok' if check['passed'] else 'note'} | {check['found']} |" for check in checks]
+    rows = [
+        f"| {check['name']} | {'ok' if check['passed'] else 'note'} | {in_markdown(check['found'])} |"
+        for check in checks
+    ]
     return "\n".join(["| check | | found |", "| --- | --- | --- |", *rows])

@@ -24,6 +24,7 @@ from zk0.deployment.serving.session import prepare
 from zk0.federation.journal import read_lines
 from zk0.federation.paths import RESULTS
 from zk0.stages.server import ALONE, Serving
+from zk0.words import in_markdown
 
 
 def _alone(serving: Serving, step: str, more: Callable[[Outcome], None] = lambda outcome: None) -> State[StageRun]:
@@ -57,7 +58,7 @@ def monitor_performance(serving: Serving) -> State[StageRun]:
         for row in read_lines(serving.server.root / RESULTS / "rounds.jsonl"):
             seconds = "" if row["round_s"] is None else f"{row['round_s']:.1f}"
             megabytes = " | ".join(f"{row[name] / 1e6:.1f} MB" for name in ("bytes_up", "bytes_down"))
-            left_out = "; ".join(f"{site}: {why}" for site, why in row["left_out"].items())
+            left_out = in_markdown("; ".join(f"{site}: {why}" for site, why in row["left_out"].items()))
             lines.append(f"| {row['round']} | {row['held_out_loss']:.4f} | {seconds} | {megabytes} | {left_out} |")
         create_markdown_artifact(key="rounds", markdown="\n".join(lines), description="The federation's rounds")
 
@@ -126,7 +127,7 @@ def rounds_of(serving: Serving) -> Iterator[Rounds]:
     try:
         yield made
     except BaseException:
-        halt(serving.server, made.number)
+        halt(serving.server)
         raise
 
 

@@ -68,6 +68,12 @@ def test_paths_are_those_of_the_project(home: Path) -> None:
     assert params.data.calibrations == {"cups": str(home / "arm.json")}
 
 
+def test_episodes_to_leave_out_are_the_owners_own(home: Path) -> None:
+    params = open_training(home, Request(data="local:cups", base="random:nano", leave_out=(3, 1))).params
+
+    assert params.data.leave_out == {"cups": (1, 3)}
+
+
 @pytest.mark.parametrize(
     ("data", "name"), [("hub:me/lift.cup@main", "lift-cup"), ("sim:push-red-cube-left", "push-red-cube-left")]
 )

@@ -32,7 +32,7 @@ def _main(grid: Grid, context: Context) -> None:
 
     folder = Path(str(context.run_config["project"]))
     node, *_ = grid.get_node_ids()
-    network = NetworkGrid(cast(HttpGrid, grid), [node], lambda number: True, 1 << 20)
+    network = NetworkGrid(cast(HttpGrid, grid), [node], lambda number: True)
     seconds = []
     for _ in range(json.loads((folder / SETTINGS).read_text())):
         began = time.perf_counter()

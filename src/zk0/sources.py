@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from zk0.errors import StageError
+from zk0.files import read_mapping
 from zk0.names import nearest_hint
 
+LOCK = Path("sources.lock.json")
 Kind = Literal["sim", "local", "hub"]
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -53,3 +57,18 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}" + (f"@{self.revision}" if self.revision else "")
+
+
+def read_lock(root: Path) -> dict[str, Any]:
+    """What the sources and the starting policy were when they were last resolved; see :mod:`zk0.resolve`.
+
+    Raises:
+        StageError: They have not been.
+        BadFileError: The file holds something else.
+    """
+    try:
+        return read_mapping(root / LOCK, "policy")
+    except FileNotFoundError as error:
+        raise StageError(
+            f"{root / LOCK} not found; `zk0 validate` writes it (in `zk0 train`, the step 'environment setup')"
+        ) from error

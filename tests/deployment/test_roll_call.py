@@ -146,9 +146,9 @@ def _answering(spoil: Callable[[Any], Any]) -> Any:
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
-        (values(manifest={"fps": "many"}), "its summary is malformed"),
-        (values(manifest=None), "its summary is malformed"),
-        (lambda content: content.clear(), "its summary is malformed"),
+        (values(manifest={"fps": "many"}), "its manifest's source is missing"),
+        (values(manifest=None), "the reply's manifest is missing"),
+        (lambda content: content.clear(), "the message has no header"),
     ],
 )
 def test_a_malformed_summary_is_told(world: World, spoil: Callable[[Any], Any], why: str) -> None:
@@ -156,6 +156,7 @@ def test_a_malformed_summary_is_told(world: World, spoil: Callable[[Any], Any], 
 
     with pytest.raises(FederationError, match=f"kitchen cannot take part: {why}"):
         world.call()
+    assert world.call(least=1).sites == {1: "lab"}
 
 
 def test_members_are_named(world: World) -> None:

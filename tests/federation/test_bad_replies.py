@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from federated_sites import (
     BAD_UPDATES,
     BASE,
     LIMIT,
     MakeServer,
+    Spoil,
     app_of,
     averaged,
     crash,
@@ -25,9 +27,11 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.journal import Journal, read_lines
 from zk0.federation.meeting import meet
-from zk0.federation.rounds import first_state, run_round
+from zk0.federation.rounds import first_state, moments_in, run_round
 from zk0.federation.server import FederationError, Server
+from zk0.federation.site import open_site
 from zk0.federation.state import RoundState
+from zk0.federation.statistics import moments_of
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
@@ -75,7 +79,7 @@ def test_too_few_good_replies_end_the_run_with_site_and_reason(
 
 
 def test_no_good_reply_is_never_enough(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
-    with pytest.raises(FederationError, match=r"round 1: 0 of 2 sites trained well.*cubes-0: the site failed: OSError"):
+    with pytest.raises(FederationError, match=r"round 1: 0 of 2 sites trained well.*cubes-0 says: .OSError"):
         train_round(make_server(app_of(_fails_training), min_replies=0.01), state, stats)
 
 
@@ -90,7 +94,7 @@ def test_site_that_fails_to_evaluate_keeps_its_update(make_server: MakeServer, s
 
     row = run_round(server, state, stats).rows[-1]
 
-    assert row["left_out"] == {"cubes-1": "the reply's held_out_loss is nan, expected a finite number"}
+    assert row["left_out"] == {"cubes-1": "the reply's held_out_loss is nan: expected a finite number"}
     assert "held_out_loss" not in row["sites"]["cubes-1"] and row["sites"]["cubes-1"]["examples"] == 2
     assert row["held_out_loss"] == row["sites"]["cubes-0"]["held_out_loss"]
 
@@ -128,34 +132,55 @@ def test_next_round_forgets_whom_the_last_left_out(make_server: MakeServer, stat
     assert two.rows[-1]["sites"].keys() == {"cubes-0", "cubes-1"}
 
 
-def test_every_site_must_send_statistics(make_server: MakeServer, start: Tensors) -> None:
-    def nan_moments(content: RecordDict) -> None:
-        tensors = {name: tensor.clone() for name, tensor in wire.unpack(content, protocol.MOMENTS).items()}
-        tensors["low"][0] = float("nan")
-        wire.put(content, protocol.MOMENTS, wire.encode(tensors))
-
-    for spoil, reason in ((crash, "the site failed: OSError"), (nan_moments, "statistics 'low' are not finite")):
-        server = make_server(spoilt(protocol.STATISTICS, spoil))
-        with pytest.raises(FederationError, match=f"needs all of them. Left out: cubes-1: {reason}"):
-            first_state(server, start)
+def _nan_moments(content: RecordDict) -> None:
+    tensors = {name: tensor.clone() for name, tensor in wire.unpack(content, protocol.MOMENTS).items()}
+    tensors["low"][0] = float("nan")
+    wire.put(content, protocol.MOMENTS, wire.encode(tensors))
 
 
-def test_node_without_data_ends_the_meeting(prepared: Path, quick: Params, tmp_path: Path) -> None:
-    server = Server(
-        InProcessGrid(client_app, prepared, 3, LIMIT), quick, "test", BASE, Journal(tmp_path / "e"), tmp_path
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(crash, "the site failed: cubes-1 says: "), (_nan_moments, "statistics 'low' are not finite")]
+)
+def test_a_site_whose_statistics_are_refused_has_no_part_in_the_normalisation(
+    make_server: MakeServer, start: Tensors, prepared: Path, spoil: Spoil, reason: str
+) -> None:
+    server = make_server(spoilt(protocol.STATISTICS, spoil))
+
+    state = first_state(server, start)
+
+    alone = moments_of(open_site(prepared, 0, LIMIT).train_frames)
+    assert moments_in(state).count == alone.count and np.array_equal(moments_in(state).low, alone.low)
+    assert reason in state.rows[0]["left_out"]["cubes-1"]
+
+
+def test_too_few_statistics_begin_no_run(make_server: MakeServer, start: Tensors) -> None:
+    server = make_server(spoilt(protocol.STATISTICS, crash), min_replies=1.0)
+
+    with pytest.raises(FederationError, match=r"round 0: 1 of 2 sites sent statistics well .* Left out: cubes-1: "):
+        first_state(server, start)
+
+
+def test_a_node_without_data_is_left_out_of_the_meeting(prepared: Path, quick: Params, tmp_path: Path) -> None:
+    grid, journal = InProcessGrid(client_app, prepared, 3, LIMIT), Journal(tmp_path / "events.jsonl")
+    server = Server(grid, quick, "test", BASE, journal, tmp_path)
+
+    assert [manifest["site"] for manifest in meet(server)] == ["cubes-0", "cubes-1"]
+    (event,) = read_lines(tmp_path / "events.jsonl")
+    assert event["message"] == (
+        "node 3 is left out: it has no data to train on: the site failed: node 3 says: "
+        '"DataError: there is no partition 2: the manifests are of 0, 1"'
     )
 
-    with pytest.raises(FederationError, match="node 3 has no data to train on: DataError: there is no partition 2"):
-        meet(server)
 
-
-def test_two_nodes_cannot_serve_one_partition(prepared: Path, quick: Params, tmp_path: Path) -> None:
+def test_a_node_serves_the_partition_of_its_place(prepared: Path, quick: Params, tmp_path: Path) -> None:
     def twin(content: RecordDict) -> None:
         found, told = protocol.read(content)
         told["manifest"]["partition"] = 0
         protocol.write(content, found, **told)
 
     grid = InProcessGrid(spoilt(protocol.SUMMARY, twin), prepared, 2, LIMIT)
+    federation = quick.federation.model_copy(update={"min_replies": 1.0})
+    params = quick.model_copy(update={"federation": federation})
 
-    with pytest.raises(FederationError, match="2 nodes serve partitions 0; expected one node for each of 0 to 1"):
-        meet(Server(grid, quick, "test", BASE, Journal(tmp_path / "e"), tmp_path))
+    with pytest.raises(FederationError, match=r"node 2: it has no data .*its manifest is of partition 0, expected 1"):
+        meet(Server(grid, params, "test", BASE, Journal(tmp_path / "e"), tmp_path))

@@ -107,7 +107,12 @@ def test_site_that_lacks_the_model_gets_all_of_it(make_server: MakeServer, state
 
 
 def test_site_that_goes_on_lacking_it_is_left_out(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
-    server = make_server(spoilt(protocol.TRAIN, values(lacks="abc")))
+    def lacks(content: RecordDict) -> None:
+        for record in [name for name in content if name != "header"]:
+            content.pop(record)
+        values(lacks="abc")(content)
+
+    server = make_server(spoilt(protocol.TRAIN, lacks))
 
     train_round(server, state, stats)
 

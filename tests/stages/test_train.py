@@ -325,3 +325,11 @@ def test_a_step_that_is_none_or_not_for_itself(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(StageError, match="'model update' is a part of every round, which --only 'local training' runs"):
         typed("zk0 train --data x --only 'model update'")
     assert not (tmp_path / "trainings").exists()
+
+
+def test_a_step_before_its_turn_says_which_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_v3(tmp_path / "cups", [as_lerobot(motor_steps(14, 0), "degrees")], fps=30)
+
+    with pytest.raises(StageError, match=r"sources\.lock\.json not found; .*the step 'environment setup'"):
+        typed("zk0 train --data cups --base random:nano --only 'dataset preparation'")

@@ -95,10 +95,10 @@ def crash(content: RecordDict) -> None:
 
 BAD_UPDATES: dict[str, tuple[Spoil, str]] = {
     "nan": (delta(lambda t, n: t[n].view(-1)[:2].fill_(float("nan"))), "has 2 non-finite values of"),
-    "shape": (delta(lambda t, n: t.update({n: t[n][None]})), "has shape (1, "),
-    "type": (delta(lambda t, n: t.update({n: t[n].double()})), "is torch.float64, expected torch.float32"),
+    "shape": (delta(lambda t, n: t.update({n: t[n][None]})), "has shape [1, "),
+    "type": (delta(lambda t, n: t.update({n: t[n].double()})), "is encoded as 'torch.float64', expected 'fp32'"),
     "missing": (delta(lambda t, n: t.pop(n)), "is missing (1 of 47 are)"),
-    "unknown": (delta(lambda t, n: t.update(more=t[n])), "tensor 'more' is not one that trains"),
+    "unknown": (delta(lambda t, n: t.update(more=t[n])), "tensor 'more' was not asked for"),
     "damaged": (damage, "it was damaged or changed"),
     "no-update": (lambda content: content.pop(protocol.DELTA), "the message has no tensors 'delta'"),
     "other-codec": (
@@ -109,11 +109,11 @@ BAD_UPDATES: dict[str, tuple[Spoil, str]] = {
     "other-name": (header(partition=0), "the reply is for partition 0, expected 1"),
     "other-run": (header(run="xyz"), "the reply is for run xyz, expected test"),
     "no-header": (lambda content: content.pop("header"), "the message has no header"),
-    "no-examples": (values(examples=None), "the reply's examples is None, expected a finite number"),
-    "no-weight": (values(examples=0), "the reply's examples is 0, expected a number above 0"),
-    "all-weight": (values(examples=float("inf")), "the reply's examples is inf, expected a finite number"),
-    "nan-loss": (values(train_loss=float("nan")), "the reply's train_loss is nan, expected a finite number"),
-    "crash": (crash, "the site failed: OSError: the disk is full"),
+    "no-examples": (values(examples=None), "the reply's examples is missing"),
+    "no-weight": (values(examples=0), "the reply's examples is 0: expected greater than or equal to 1"),
+    "all-weight": (values(examples=float("inf")), "the reply's examples is inf: expected a valid integer"),
+    "nan-loss": (values(train_loss=float("nan")), "the reply's train_loss is nan: expected a finite number"),
+    "crash": (crash, 'the site failed: cubes-1 says: "OSError: the disk is full"'),
 }
 
 

@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, help="Complete alternatives to params.ya
 @app.command("list")
 def profile_list() -> None:
     """Name the profiles."""
-    for path in sorted(Path("profiles").glob("*.yaml")):
+    for path in _profiles():
         first = path.read_text().splitlines()[0].lstrip("# ")
         console.print(f"{path.stem:<12} {first}", markup=False)
 
@@ -28,10 +28,18 @@ def profile_use(name: str) -> None:
 
     source, target = Path("profiles") / f"{name}.yaml", Path("params.yaml")
     if not source.exists():
-        known = [path.stem for path in Path("profiles").glob("*.yaml")]
+        known = [path.stem for path in _profiles()]
         raise ParamsError(f"there is no profile '{name}'{nearest_hint(name, known)}")
     load_params(source)
     if target.exists() and target.read_text() != source.read_text():
         shutil.copy(target, "params.yaml.old")
     shutil.copy(source, target)
     console.print(f"params.yaml is now profile '{name}'", markup=False)
+
+
+def _profiles() -> list[Path]:
+    from zk0.params import ParamsError
+
+    if found := sorted(Path("profiles").glob("*.yaml")):
+        return found
+    raise ParamsError(f"there are no profiles in {Path.cwd()}; they lie in the project's folder profiles/")

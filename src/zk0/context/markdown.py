@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from zk0.words import in_markdown
+
 # The template's wording, where it is not the key's own words.
 _LABELS = {
     "task_id": "Task ID",
@@ -64,4 +66,4 @@ def _verdict(item: dict[str, Any]) -> str:
 
 def _line(value: Any) -> str:
     """One line of text; messages of several lines would break a list."""
-    return " ".join(str(value).split())
+    return in_markdown(str(value))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from zk0.data.calibration import MEASURED, PLACE, Calibration, described, not_measured, ranges_of
 from zk0.data.joints import ARM_JOINTS, JOINTS
@@ -47,10 +47,10 @@ class JointMap(BaseModel):
         array([[  0.,  90., -90.,   0.,   0.,   0.]], dtype=float32)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    scale: tuple[float, ...]
-    offset: tuple[float, ...]
+    scale: tuple[float, ...] = Field(max_length=64)
+    offset: tuple[float, ...] = Field(max_length=64)
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """(N, 6) values as (N, 6) float32 degrees, the gripper as it was."""

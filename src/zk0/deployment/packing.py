@@ -9,11 +9,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import MutableMapping
+from typing import Annotated
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from zk0.words import fault
 
 _INDEX = "packed"
 _ONE = "all"
+
+_Text = Annotated[str, Field(max_length=1000)]
+_Extent = Annotated[int, Field(ge=0, lt=2**40)]
+_Shape = Annotated[list[_Extent], Field(max_length=16)]
+_Part = tuple[_Text, _Text, _Shape, _Text, Annotated[int, Field(lt=2**40)]]
+# Name, form, shape, and length in bytes of each tensor, in the order in which they lie.
+_PARTS = TypeAdapter(Annotated[list[_Part], Field(max_length=100_000)], config=ConfigDict(strict=True))
 
 Made = MutableMapping[int, tuple[ArrayRecord, str]]
 
@@ -63,7 +74,7 @@ def unpack(content: RecordDict) -> RecordDict:
     unpacked = RecordDict()
     for name, record in content.items():
         if name != _INDEX:
-            unpacked[name] = _unpack(name, record, str(index.get(name))) if isinstance(record, ArrayRecord) else record
+            unpacked[name] = _unpack(name, record, index.get(name)) if isinstance(record, ArrayRecord) else record
     return unpacked
 
 
@@ -73,22 +84,25 @@ def _pack(record: ArrayRecord) -> tuple[ArrayRecord, str]:
     return ArrayRecord({_ONE: Array("uint8", (len(data),), "zk0", data)}), json.dumps(parts, separators=(",", ":"))
 
 
-def _unpack(name: str, record: ArrayRecord, index: str) -> ArrayRecord:
+def _unpack(name: str, record: ArrayRecord, index: object) -> ArrayRecord:
     unpacked, start = ArrayRecord(), 0
     try:
         view = memoryview(record[_ONE].data)
-        for key, dtype, shape, stype, size in json.loads(index):
-            end = start + size
-            if not start <= end <= len(view):
-                raise PackingError(f"'{name}' is packed in {len(view)} bytes, and '{key}' is said to end at {end}")
-            array = Array(str(dtype), tuple(int(length) for length in shape), str(stype), b"")
-            array.data = view[start:end]  # type: ignore[assignment]  # any buffer of bytes will do
-            unpacked[str(key)] = array
-            start = end
-    except PackingError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise PackingError(f"'{name}' is packed in another way: {error!r}") from error
+        parts = _PARTS.validate_json(str(index).encode())
+    except (KeyError, ValueError) as error:
+        raise PackingError(f"'{name}' is packed in another way: {_clause(error)}") from error
+    for key, dtype, shape, stype, size in parts:
+        end = start + size
+        if not start <= end <= len(view):
+            raise PackingError(f"'{name}' is packed in {len(view)} bytes, and '{key}' is said to end at {end}")
+        array = Array(dtype, tuple(shape), stype, b"")
+        array.data = view[start:end]  # type: ignore[assignment]  # any buffer of bytes will do
+        unpacked[key] = array
+        start = end
     if start != len(view):
         raise PackingError(f"'{name}' is packed in {len(view)} bytes, and its index speaks of {start}")
     return unpacked
+
+
+def _clause(error: KeyError | ValueError) -> str:
+    return fault(error) if isinstance(error, ValidationError) else repr(error)

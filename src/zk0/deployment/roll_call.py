@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
-from zk0.data.manifest import Manifest
 from zk0.deployment.site_list import Site
 from zk0.errors import StageError
+from zk0.federation.answers import ReplyError
 from zk0.federation.meeting import ask_summaries
 from zk0.federation.paths import RESULTS, STATES
 from zk0.federation.run import config_digest
 from zk0.federation.server import FederationError, Server
 from zk0.files import read_json, write_json
 from zk0.params import Params
+from zk0.words import printable
 
 _POLL_S = 1.0
 # A Grid refuses every message to it: the node of a site that was shut out since the run began.
@@ -51,6 +50,7 @@ class RollCall:
         presence: Tells which of their nodes are there.
         wait_s: How long to wait for those that are away; one that is there may take as long as in a round.
         least: With so many of them a new run begins all the same (0 = all).
+        misfits: Tells which of those that answered have data that the run cannot use, and why.
     """
 
     root: Path
@@ -60,6 +60,7 @@ class RollCall:
     presence: Presence
     wait_s: float
     least: int = 0
+    misfits: Callable[[Manifests], Mapping[int, str]] = lambda manifests: {}
     _told: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, server: Server) -> list[dict[str, Any]]:
@@ -72,6 +73,10 @@ class RollCall:
             FederationError: Too few are there to begin; names them.
         """
         answered = self._ask(server)
+        sites = {site.partition: site for site in self.members}
+        for partition, why in self.misfits(answered).items():
+            del answered[partition]
+            self._tell(server, sites[partition], printable(f"cannot take part: {why}"))
         nodes = {site.partition: site.node_id or NOBODY for site in self.members}
         run = self._kept(answered)
         if run is None:
@@ -97,14 +102,14 @@ class RollCall:
             asked = {node: site.partition for node, site in missing.items() if node in there}
             # Who is there, and only slow, gets as long as in a round.
             longest = max(self.params.federation.timeout_s, deadline - time.monotonic())
-            for node, answer in ask_summaries(server, asked, longest) if asked else ():
-                site = missing[node]
-                manifest = self._manifest(site, answer)
-                if isinstance(manifest, str):
-                    self._tell(server, site, manifest)
+            names = {node: missing[node].name for node in asked}
+            known = {node: {"site": missing[node].name, "partition": missing[node].partition} for node in asked}
+            for node, answer in ask_summaries(server, asked, names, known.__getitem__, longest) if asked else ():
+                if isinstance(answer, ReplyError):
+                    self._tell(server, missing[node], f"cannot take part: {answer}")
                 else:
-                    answered[site.partition] = manifest
-                    self._tell(server, site, "is there")
+                    answered[asked[node]] = answer
+                    self._tell(server, missing[node], "is there")
             if len(answered) == len(self.members) or time.monotonic() >= deadline:
                 return answered
             for node, site in missing.items():
@@ -120,16 +125,6 @@ class RollCall:
     @staticmethod
     def _say(server: Server, event: str, site: Site, what: str) -> None:
         server.journal.say(event, f"{site.name} {what}", round=0, site=site.name)
-
-    def _manifest(self, site: Site, answer: dict[str, Any] | str) -> dict[str, Any] | str:
-        """A site's own summary, under the name and number that the registry knows it by; or why it has none."""
-        if isinstance(answer, str):
-            return f"cannot take part: {answer}"
-        try:
-            told = {**answer, "site": site.name, "partition": site.partition, "role": "site", "episode_digests": {}}
-            return Manifest.model_validate(told).summary()
-        except (ValidationError, ValueError) as error:
-            return f"cannot take part: its summary is malformed ({error})"
 
     def _kept(self, answered: Manifests) -> Manifests | None:
         """The sites of the last run, if this is to go on with it: nothing that decides its model has changed."""

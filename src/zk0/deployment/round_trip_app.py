@@ -15,10 +15,10 @@ from zk0.deployment.network_grid import NetworkGrid
 from zk0.deployment.security.places import Places
 from zk0.deployment.sites import SiteRegistry
 from zk0.federation import header
+from zk0.federation.failed import failure
 from zk0.files import write_json
 
 FOUND = RUN / "health" / "round-trip.json"
-_REPLY_LIMIT_BYTES = 16 << 20
 
 app = ServerApp()
 
@@ -30,7 +30,7 @@ def main(grid: Grid, context: Context) -> None:
     root = Path(str(settings["project"])).resolve()
     registry = SiteRegistry(Places(root / str(settings["security"])).registry)
     sites = {site.node_id: site for site in registry.sites() if site.admitted and site.node_id is not None}
-    network = NetworkGrid(cast(HttpGrid, grid), list(sites), sites.__contains__, _REPLY_LIMIT_BYTES)
+    network = NetworkGrid(cast(HttpGrid, grid), list(sites), sites.__contains__)
     messages = []
     for node, site in sites.items():
         content = RecordDict()
@@ -40,6 +40,6 @@ def main(grid: Grid, context: Context) -> None:
     began = time.monotonic()
     for reply in network.send_and_receive(messages, timeout=float(cast(float, settings["wait-s"]))):
         site = sites[reply.metadata.src_node_id]
-        problem = str(reply.error.reason) if reply.has_error() else ""
+        problem = failure(reply, site.name) if reply.has_error() else ""
         found[site.name] = {"seconds": round(time.monotonic() - began, 2), "problem": problem}
     write_json(root / FOUND, found)

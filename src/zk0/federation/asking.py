@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zk0.federation import protocol, wire
-from zk0.federation.aggregation import Aggregator
+from zk0.federation.aggregation import Aggregator, longest_update
 from zk0.federation.broadcast import Model
 from zk0.federation.losses import agreed_loss, sound_loss
 from zk0.federation.plan import RoundPlan, plan_round
@@ -67,7 +67,7 @@ def train_round(
                 updates.append(update)
                 told = "" if central else f", loss {update.record['train_loss']:.4f}"
                 journal.say("train", f"{update.site} trained{told}", round=number, site=update.site)
-            except (wire.WireError, TensorMismatch, ValueError) as error:
+            except (wire.WireError, TensorMismatch) as error:
                 server.leave_out(reply.site, number, f"its update is refused: {error}")
             spent += time.perf_counter() - began
             del reply  # or its update would stay in memory while the next site makes its own
@@ -96,6 +96,7 @@ def _fold(aggregator: Aggregator, reply: Reply, params: Params) -> SiteUpdate:
         raise ValueError(f"examples is {values['examples']}, but {asked} were asked for: local_steps times batch")
     weight = float(values["examples"]) if params.federation.weighting == "examples" else 1.0
     delta = wire.unpack(reply.content, protocol.DELTA, params.federation.uplink)
+    aggregator.longest = longest_update(params, sum(t.numel() for t in delta.values()), "epsilon" in values)
     norm = aggregator.fold(delta, weight)
     told = ("examples", "train_loss", "train_s", "learning_rate", "epsilon")
     record = {k: values[k] for k in told if k in values}

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from zk0.federation.agreement import COUNT_TIMES, FEWEST, farthest
 from zk0.federation.schedules import Rows
@@ -88,7 +89,7 @@ def agreed_loss(told: Mapping[str, float], frames: Mapping[str, int], rows: Rows
 
 def _losses_of_round_1(rows: Rows) -> dict[str, float]:
     """By site; none before that round is over."""
-    sites = next((row["sites"] for row in rows if row["round"] == 1 and "sites" in row), {})
+    sites: Mapping[str, Any] = next((row["sites"] for row in rows if row["round"] == 1 and "sites" in row), {})
     return {site: float(told["held_out_loss"]) for site, told in sites.items() if "held_out_loss" in told}
 
 

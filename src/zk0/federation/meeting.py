@@ -7,58 +7,63 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 
-from zk0.federation import protocol
-from zk0.federation.server import FederationError, Server
+from zk0.federation import answers, protocol
+from zk0.federation.server import Server
 
 # What finds the sites of a run, has the server serve them, and gives their manifests in partition order.
 Meet = Callable[[Server], list[dict[str, Any]]]
 
 
 def meet(server: Server) -> list[dict[str, Any]]:
-    """Serve every node of the Grid, as the partition that it says it is: all sites are in this process.
+    """Serve every node of the Grid as the partition of its place there: all sites are in this process.
+
+    A node whose summary is refused is left out, as it would be of a round.
 
     Raises:
-        FederationError: A node has no data, or two serve one partition.
+        FederationError: Too few nodes tell what data they have; names those that do not, and why.
     """
-    nodes = list(server.grid.get_node_ids())
+    places = {node: place for place, node in enumerate(server.grid.get_node_ids())}
     found: dict[int, tuple[int, dict[str, Any]]] = {}
-    for node, answer in ask_summaries(server, dict.fromkeys(nodes, 0)):
-        if isinstance(answer, str):
-            raise FederationError(f"node {node} has no data to train on: {answer}")
-        found[int(answer["partition"])] = (node, answer)
-    if sorted(found) != list(range(len(nodes))):
-        raise FederationError(
-            f"{len(nodes)} nodes serve partitions {', '.join(map(str, sorted(found)))}; expected one node for "
-            f"each of 0 to {len(nodes) - 1}"
-        )
+    for node, answer in ask_summaries(server, places, {node: f"node {node}" for node in places}):
+        place = places[node]
+        if isinstance(answer, dict) and answer["partition"] != place:
+            answer = answers.ReplyError(f"its manifest is of partition {answer['partition']}, expected {place}")
+        if isinstance(answer, answers.ReplyError):
+            server.leave_out(f"node {node}", 0, f"it has no data to train on: {answer}")
+        else:
+            found[place] = (node, answer)
+    server.enough(len(found), 0, "told what data they have", len(places))
     return server.serve(found)
 
 
 def ask_summaries(
-    server: Server, partitions: Mapping[int, int], timeout_s: float | None = None
-) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    server: Server,
+    partitions: Mapping[int, int],
+    names: Mapping[int, str],
+    known: Callable[[int], dict[str, Any]] = lambda node: {},
+    timeout_s: float | None = None,
+) -> Iterator[tuple[int, dict[str, Any] | answers.ReplyError]]:
     """Ask nodes for their manifests, and yield each node's, or why it has none.
 
     Args:
         server: Speaks to them.
         partitions: From node to the partition by which to address it.
+        names: From node to what to call it.
+        known: What is known better of a node's manifest than by its own word.
         timeout_s: How long to wait; who has not answered by then is left out. None waits for all.
     """
-    messages = []
+    messages, awaited = [], {}
     for node, partition in partitions.items():
         content = RecordDict()
-        protocol.write(content, protocol.Header(run=server.run, round=0, partition=partition))
+        awaited[node] = protocol.Header(run=server.run, round=0, partition=partition)
+        protocol.write(content, awaited[node])
         messages.append(Message(content, node, protocol.SUMMARY, group_id="0"))
-    awaited = set(partitions)
     for message in server.grid.send_and_receive(messages, timeout=timeout_s):
         node = message.metadata.src_node_id
         if node not in awaited:
             continue
-        awaited.remove(node)
-        if message.has_error():
-            yield node, str(message.error.reason)
-            continue
         try:
-            yield node, dict(protocol.read(message.content)[1]["manifest"])
-        except (ValueError, KeyError, TypeError) as error:
-            yield node, f"its summary is malformed: {error!r}"
+            values = answers.parse(message, protocol.SUMMARY, awaited.pop(node), names[node], {})
+            yield node, answers.manifest_in(values, **known(node))
+        except answers.ReplyError as error:
+            yield node, error

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any
 
-from flwr.app import ConfigRecord, RecordDict
-from pydantic import BaseModel, ConfigDict
+from flwr.app import RecordDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zk0.federation.header import HEADER, Header
 from zk0.federation.header import SUMMARY as SUMMARY
+from zk0.federation.header import Header, WireError, plain
 from zk0.federation.header import write as write
-from zk0.federation.wire import WireError, record_in
 from zk0.params import Codec, EvaluationParams, FeatureParams, PrivacyParams, TrainingParams
 
 STATISTICS = "query.statistics"
@@ -25,12 +22,6 @@ EVALUATE = "evaluate"
 DELTA = "delta"
 STATS = "stats"
 MOMENTS = "moments"
-
-# What a reply must tell, in finite numbers; of the first of each kind there must be some.
-_NUMBERS = {
-    TRAIN: ("examples", "train_loss", "train_s", "learning_rate"),
-    EVALUATE: ("frames", "held_out_loss", "evaluate_s"),
-}
 
 
 class Adapters(BaseModel):
@@ -81,14 +72,11 @@ def read(content: RecordDict, kind: type[Header] = Header) -> tuple[Any, dict[st
     Raises:
         WireError: They are missing or malformed.
     """
-    record = record_in(content, HEADER, ConfigRecord)
-    if record is None or "json" not in record:
-        raise WireError("the message has no header")
+    fields = plain(content)
+    values = fields.pop("values")
     try:
-        fields = json.loads(str(record["json"]))
-        values = fields.pop("values")
         return kind.model_validate(fields), values
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except ValidationError as error:
         raise WireError(f"the message's header is malformed: {error}") from error
 
 
@@ -102,21 +90,3 @@ def check_reply(header: Header, expected: Header) -> None:
         found, wanted = getattr(header, name), getattr(expected, name)
         if found != wanted:
             raise WireError(f"the reply is for {name} {found}, expected {wanted}")
-
-
-def check_values(kind: str, values: dict[str, Any]) -> None:
-    """Refuse a reply that lacks a number its kind must have, or that speaks of no frames.
-
-    Raises:
-        WireError: Names the value and what it is.
-    """
-    names = _NUMBERS.get(kind, ())
-    for name in names:
-        value = values.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise WireError(f"the reply's {name} is {value}, expected a finite number")
-    spent = values.get("epsilon", 0.0)  # of a site that keeps a ledger of its own
-    if isinstance(spent, bool) or not isinstance(spent, int | float) or not 0 <= spent < math.inf:
-        raise WireError(f"the reply's epsilon is {spent}, expected a finite number of at least 0")
-    if names and values[names[0]] <= 0:
-        raise WireError(f"the reply's {names[0]} is {values[names[0]]}, expected a number above 0")

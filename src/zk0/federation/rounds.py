@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
         "round": number,
         "train_loss": sum(u.record["train_loss"] * u.weight for u in updates) / weight,
         "held_out_loss": loss,
-        "learning_rate": updates[0].record["learning_rate"],
+        "learning_rate": median_low(u.record["learning_rate"] for u in updates),  # of honest sites all are the same
         **plan.record(),
         "bytes_up": sum(site["bytes_up"] for site in sites.values()),
         "bytes_down": sum(site["bytes_down"] for site in sites.values()),

@@ -24,10 +24,11 @@ from zk0.federation.server import FederationError, Server
 from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.strategy import check_enough, cost
-from zk0.files import digest_folder, read_json, write_json, write_text
+from zk0.files import digest_folder, read_mapping, write_json, write_text
 from zk0.keys import counted, key_of
 from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
+from zk0.sources import read_lock
 
 
 def config_digest(params: Params, base_digest: str, manifests: list[dict[str, Any]]) -> str:
@@ -197,15 +198,18 @@ def read_run(root: Path) -> dict[str, Any]:
     path = root / RESULTS / "run.json"
     if not path.exists():
         raise FederationError(f"{path} is missing: no federation has run here yet; `zk0 federate` makes it")
-    return dict(read_json(path))
+    return read_mapping(path, "run", "rounds", "params")
 
 
 def locked_base(root: Path) -> tuple[str, str]:
     """Starting policy and its digest from ``sources.lock.json``, as it was when it was resolved.
 
     A branch of the Hub is the commit that it stood for then, a registered model the folder of its version.
+
+    Raises:
+        StageError: It has not been resolved.
     """
-    policy = read_json(root / "sources.lock.json")["policy"]
+    policy = read_lock(root)["policy"]
     source, digest = str(policy["source"]), str(policy["digest"])
     if source.startswith("hub:"):
         source = f"{source.partition('@')[0]}@{digest}"

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from zk0.errors import StageError
-from zk0.federation import protocol, wire
+from zk0.federation import answers, protocol, wire
 from zk0.federation.agreement import agree
 from zk0.federation.broadcast import Model
 from zk0.federation.journal import Journal
@@ -21,7 +21,7 @@ from zk0.federation.replies import Reply, in_order
 from zk0.federation.statistics import Moments, pack_stats
 from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import Stats
-from zk0.policy.trainable import TensorMismatch
+from zk0.words import printable
 
 _log = logging.getLogger(__name__)
 
@@ -76,15 +76,15 @@ class Server:
         """
         ordered = sorted(roll.items())
         self.nodes = {partition: node for partition, (node, _) in ordered}
-        self.sites = {partition: manifest["site"] for partition, (_, manifest) in ordered}
         self.manifests = {partition: manifest for partition, (_, manifest) in ordered}
-        return [manifest for _, (_, manifest) in ordered]
+        self.sites = {partition: manifest["site"] for partition, manifest in self.manifests.items()}
+        return list(self.manifests.values())
 
     def merged_moments(self) -> Moments:
         """Ask every site for its moments and merge them in partition order; under privacy, the public ones.
 
         Raises:
-            FederationError: Too few sites answer well. Names sites and reasons.
+            FederationError: Too few sites answer well. Names them and their reasons.
         """
         if self.params.privacy.mode != "off":
             if self.public is None:
@@ -100,7 +100,7 @@ class Server:
                 moments.check(self.manifests[reply.partition]["train_frames"])
                 told[reply.site] = moments
             except ValueError as error:
-                self.leave_out(reply.site, 0, str(error))
+                self.leave_out(reply.site, 0, f"its statistics are refused: {error}")
         self.enough(len(told), 0, "sent statistics")
         agreed = agree(told, self.params.data.fps)
         for site, why in agreed.bounded.items():
@@ -166,6 +166,14 @@ class Server:
         **values: Any,
     ) -> Iterator[Reply]:
         expected: dict[int, tuple[protocol.Header, int]] = {}
+        tensors = {} if model is None else model.tensors
+        uplink, detailed = self.params.federation.uplink, bool(values)
+
+        def checked(answer: Message, header: protocol.Header, bytes_down: int) -> Reply:
+            partition, site = header.partition, self.sites[header.partition]
+            wanted = answers.wanted(kind, tensors, uplink, len(self.manifests[partition]["joints"]))
+            told = answers.parse(answer, kind, header, site, wanted, detailed)
+            return Reply(site, partition, told, answer.content, wire.payload_bytes(answer.content), bytes_down)
 
         def message(partition: int, held: str | None) -> Message:
             """For one site, which is believed to hold a model; notes what is expected of it."""
@@ -182,18 +190,21 @@ class Server:
         timeout = self.params.federation.timeout_s
         asked = list(self.nodes) if partitions is None else partitions
         messages = [message(partition, self.held.get(partition)) for partition in asked]
-        answers = self.grid.send_and_receive(messages, timeout=timeout)
-        for answer in in_order(answers, [self.nodes[partition] for partition in asked], self.workspace):
+        arrived = self.grid.send_and_receive(messages, timeout=timeout)
+        for answer in in_order(arrived, [self.nodes[partition] for partition in asked], self.workspace):
             node = answer.metadata.src_node_id
             header, bytes_down = expected.pop(node)
             site = self.sites[header.partition]
             try:
-                reply = self._checked(answer, header, site, bytes_down)
-                if model is not None and protocol.LACKS in reply.values:
-                    reply = self._with_all_of_it(message(header.partition, None), header, site, bytes_down)
-                    expected.pop(node)
-                protocol.check_values(kind, reply.values)
-            except (wire.WireError, TensorMismatch, FederationError) as error:
+                reply = checked(answer, header, bytes_down)
+                if protocol.LACKS in reply.values:
+                    again = self._once(message(header.partition, None))
+                    reply = checked(again, header, bytes_down + expected.pop(node)[1])
+                    del again
+                    if protocol.LACKS in reply.values:
+                        lacks = reply.values[protocol.LACKS]
+                        raise answers.ReplyError(f"the site still lacks model {lacks}, which it was sent")
+            except answers.ReplyError as error:
                 expected.pop(node, None)
                 self.held.pop(header.partition, None)
                 self.leave_out(site, number, str(error))
@@ -207,22 +218,11 @@ class Server:
             self.held.pop(header.partition, None)
             self.leave_out(self.sites[header.partition], number, f"no reply within {timeout} s")
 
-    def _with_all_of_it(self, message: Message, header: protocol.Header, site: str, bytes_down: int) -> Reply:
-        """Ask a site that lacks the model again, with all its tensors."""
-        bytes_down += wire.payload_bytes(message.content)
+    def _once(self, message: Message) -> Message:
+        """The answer to one message."""
         for answer in self.grid.send_and_receive([message], timeout=self.params.federation.timeout_s):
-            reply = self._checked(answer, header, site, bytes_down)
-            if protocol.LACKS in reply.values:
-                raise wire.WireError(f"the site still lacks model {reply.values[protocol.LACKS]}, which it was sent")
-            return reply
-        raise FederationError(f"no reply within {self.params.federation.timeout_s} s")
-
-    def _checked(self, message: Message, header: protocol.Header, site: str, bytes_down: int) -> Reply:
-        if message.has_error():
-            raise FederationError(f"the site failed: {message.error.reason}")
-        answered, values = protocol.read(message.content)
-        protocol.check_reply(answered, header)
-        return Reply(site, header.partition, values, message.content, wire.payload_bytes(message.content), bytes_down)
+            return answer
+        raise answers.ReplyError(f"no reply within {self.params.federation.timeout_s} s")
 
     def central(self) -> CentralPrivacy | None:
         """The run's central privacy; None where its mode is another.
@@ -239,6 +239,7 @@ class Server:
 
         Under central privacy the reason, which may tell of the site's data, goes to the operator's terminal only.
         """
+        reason = printable(reason)
         if self.params.privacy.mode == "central":
             _log.warning("round %d: %s is left out: %s", number, site, reason)
             reason = "see the server's own log"

@@ -8,16 +8,18 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from zk0.federation import codecs
-from zk0.federation.codecs import Encoded
+from zk0.federation.codecs import Encoded, Form
+from zk0.federation.header import HEADER
+from zk0.federation.header import WireError as WireError
 from zk0.files import digest_parts
 from zk0.params import Codec
 from zk0.policy.trainable import Tensors
+from zk0.words import brief
 
 _DIGEST = "digest"
 
-
-class WireError(ValueError):
-    """A message's content is not what it must be; names the record or tensor."""
+# The tensors that a message may carry: by record, by tensor, what each must look like.
+Wanted = Mapping[str, Mapping[str, Form]]
 
 
 def encode(tensors: Mapping[str, torch.Tensor], codec: Codec = "fp32") -> ArrayRecord:
@@ -55,12 +57,48 @@ def unpack(content: RecordDict, name: str, codec: Codec = "fp32") -> Tensors:
         WireError: The record is missing or its digest differs; or as :func:`decode`.
     """
     if (record := record_in(content, name, ArrayRecord)) is not None:
-        beside = record_in(content, f"{name}.{_DIGEST}", ConfigRecord)
-        stated = beside.get(_DIGEST) if beside is not None else None
-        found = _digest(record)
+        stated, found = _stated(content, name), _digest(record)
         if stated != found:
             raise WireError(f"'{name}' has digest {found}, but its sender states {stated!r}: it was damaged or changed")
     return decode(content, name, codec)
+
+
+def check(content: RecordDict, wanted: Wanted) -> None:
+    """Refuse content that is not the tensors wanted, all of them and nothing else, before any is decoded.
+
+    Only what is stated and lengths are looked at, so it costs the same for tensors of any size.
+
+    Raises:
+        WireError: Names the record or tensor, what it is and what was expected.
+    """
+    known = {HEADER, *wanted, *(f"{name}.{_DIGEST}" for name in wanted)}
+    if strange := [name for name in content if name not in known]:
+        raise WireError(f"the message holds '{strange[0]}', which was not asked for ({len(strange)} such)")
+    for name, forms in wanted.items():
+        record = record_in(content, name, ArrayRecord)
+        if record is None:
+            raise WireError(f"the message has no tensors '{name}'")
+        stated = _stated(content, name)
+        if not isinstance(stated, str) or len(stated) > 64 or not stated.isalnum():
+            raise WireError(f"'{name}' comes without a digest")
+        if missing := [key for key in forms if key not in record]:
+            raise WireError(f"'{name}': tensor '{missing[0]}' is missing ({len(missing)} of {len(forms)} are)")
+        if strange := [key for key in record if key not in forms]:
+            raise WireError(f"'{name}': tensor '{strange[0]}' was not asked for ({len(strange)} such)")
+        for key, form in forms.items():
+            if fault := _fault(record[key], form):
+                raise WireError(f"'{name}': tensor '{key}' {fault}")
+
+
+def _fault(array: Array, form: Form) -> str | None:
+    if array.dtype != form.name:
+        return f"is encoded as '{array.dtype}', expected '{form.name}'"
+    # Flower takes true for 1, and numpy does not
+    if array.shape != form.shape or any(type(extent) is not int for extent in array.shape):
+        return f"has shape {brief(array.shape)}, expected {brief(form.shape)}"
+    if len(array.data) != form.payload_bytes:
+        return f"has {len(array.data)} bytes, expected {form.payload_bytes} for shape {brief(form.shape)}"
+    return None
 
 
 def decode(content: RecordDict, name: str, codec: Codec = "fp32") -> Tensors:
@@ -100,6 +138,12 @@ def record_in[R: (ArrayRecord, ConfigRecord)](content: RecordDict, name: str, ki
     """
     record = content.get(name)
     return record if isinstance(record, kind) else None
+
+
+def _stated(content: RecordDict, name: str) -> object:
+    """The digest that a record's sender states; None where there is none."""
+    beside = record_in(content, f"{name}.{_DIGEST}", ConfigRecord)
+    return beside.get(_DIGEST) if beside is not None else None
 
 
 def _digest(record: ArrayRecord) -> str:

@@ -18,11 +18,11 @@ from zk0.data.report import markdown_of, report_of
 from zk0.data.split import hold_out, partition
 from zk0.data.survey import Survey, check_robots, survey
 from zk0.errors import DataError
-from zk0.files import read_json, write_json, write_text
+from zk0.files import write_json, write_text
 from zk0.keys import digest_value
 from zk0.params import Params
 from zk0.seeding import numpy_rng
-from zk0.sources import Source
+from zk0.sources import Source, read_lock
 
 RECORDINGS = Path("data/recordings")
 REPORT = Path("results/data.json")
@@ -36,8 +36,9 @@ def run(root: Path, params: Params) -> None:
 
     Raises:
         DataError: A source is not fit to train on; nothing of this call's manifests is left behind.
+        StageError: Sources have not been resolved.
     """
-    lock = read_json(root / "sources.lock.json")
+    lock = read_lock(root)
     sources = {**params.data.sites, **params.data.unseen}
     kinds = {name: Source.parse(text) for name, text in sources.items()}
     record_all(root / RECORDINGS, params, {n: s.name for n, s in kinds.items() if s.kind == "sim"})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from zk0.console import console
@@ -33,7 +34,7 @@ def run(root: Path, params: Params, version: int, as_json: bool) -> None:
     console.print(found["description"], markup=False)
     facts = Table.grid(padding=(0, 2))
     for name, value in _facts(found, params):
-        facts.add_row(name, value)
+        facts.add_row(name, escape(value))
     console.print(facts)
     console.print(_data(found))
     _commands("Send it to where another clone finds it:", found["push"])
@@ -69,7 +70,9 @@ def _differences(then: dict[str, str], now: dict[str, str]) -> str:
 def _data(found: dict[str, Any]) -> Table:
     table = Table("data", "for", "source", "digest")
     for name, given in found["datasets"].items():
-        table.add_row(name, given["role"], str(json.loads(given["source"]).get("source")), given["digest"][:_SHORT])
+        table.add_row(
+            name, given["role"], escape(str(json.loads(given["source"]).get("source"))), given["digest"][:_SHORT]
+        )
     return table
 
 

@@ -19,6 +19,7 @@ from zk0.params import Params
 from zk0.policy.checkpoint import load_checkpoint
 from zk0.policy.trainable import digest_tensors, trainable_tensors
 from zk0.resolve import resolve_sources
+from zk0.sources import LOCK
 from zk0.stages import federate, prepare
 from zk0.validation.records import Finding, Simulation, TestingError, write_record
 from zk0.validation.simulation import RESULT, judge_rounds, rounds_of, simulation_params
@@ -74,7 +75,7 @@ def _lay_out(folder: Path, params: Params) -> None:
     content = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False)
     write_text(folder / _MARK, "params.yaml of this folder was written by `zk0 simulate`")
     write_text(folder / "params.yaml", content)
-    write_json(folder / "sources.lock.json", resolve_sources(params, folder))
+    write_json(folder / LOCK, resolve_sources(params, folder))
 
 
 def _loads(folder: Path, name: str) -> Finding:

@@ -25,7 +25,7 @@ from zk0.data.manifest import MANIFESTS
 from zk0.files import read_json, write_json
 from zk0.params import Params, with_changes
 from zk0.resolve import base_folder, resolve_sources
-from zk0.sources import Source
+from zk0.sources import LOCK, Source
 from zk0.stages import prepare
 
 WORK = Path(".cache/studies")
@@ -62,7 +62,7 @@ def prepared(root: Path, params: Params) -> StudyProject:
     lock = resolve_sources(params, folder)
     done = folder / _DONE
     if not done.exists() or read_json(done) != lock or not (folder / MANIFESTS).is_dir():
-        write_json(folder / "sources.lock.json", lock)
+        write_json(folder / LOCK, lock)
         prepare.run(folder, params)
         write_json(done, lock)
     return StudyProject.open(folder, params)

@@ -16,9 +16,9 @@ from zk0.files import read_json, write_json
 from zk0.hub import moving
 from zk0.params import Params
 from zk0.resolve import resolve_sources, starting_policy
+from zk0.sources import LOCK
 
 REPORT = Path("results/environment.json")
-LOCK = Path("sources.lock.json")
 PIPELINE = Path("dvc.yaml")
 
 

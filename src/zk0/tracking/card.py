@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from zk0.files import read_json
 from zk0.tracking import names
 from zk0.tracking.promotion import RECORD
 from zk0.tracking.results import EVALUATION_FILE, RUN_FILE, TrackingError
+from zk0.words import in_markdown
 
 TEMPLATES = Path(__file__).with_name("templates")
 NAME = "README.md"
@@ -84,14 +85,15 @@ def _kept(file: Path) -> dict[str, Any] | None:
 
 
 def _repository(manifest: Mapping[str, Any]) -> str | None:
-    source = str(manifest["source"])
-    return source.removeprefix("hub:").partition("@")[0] if source.startswith("hub:") else None
+    """Of the Hub, where the source names one: the card's head is YAML, and takes nothing else."""
+    named = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)(@.*)?", str(manifest["source"]))
+    return named[1] if named else None
 
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=False,  # Markdown: see _cell
+        autoescape=False,  # Markdown: see in_markdown
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -100,13 +102,8 @@ def _environment() -> jinja2.Environment:
     environment.filters["rate"] = lambda value: "-" if value is None else f"{value:.0%}"
     environment.filters["degrees"] = lambda value: "-" if value is None else f"{value:.2f}"
     environment.filters["interval"] = _interval
-    environment.filters["cell"] = _cell
+    environment.filters["cell"] = in_markdown
     return environment
-
-
-def _cell(text: str) -> str:
-    """Text from outside, an instruction say, that must not break out of its cell of a table."""
-    return " ".join(html.escape(text, quote=False).replace("|", "\\|").split())
 
 
 def _interval(judged: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 
 from zk0.deployment.invitation import Invitation
 from zk0.deployment.security.keys import NodeKey
+from zk0.deployment.security.private import keep_from_git
 from zk0.deployment.services.process import Services
 from zk0.errors import StageError
-from zk0.files import read_json, write_json
+from zk0.files import read_mapping, write_json
 from zk0.names import check_site_name, nearest_hint
 from zk0.params import PARAMS_FILE, Params, load_params, parse_params
 from zk0.single_site.defaults import DEFAULT_BASE, base_here, data_content, default_device, default_threads
@@ -142,6 +143,7 @@ def open_membership(root: Path, joining: Joining) -> Membership:
     else:
         _check_same(_read(root, name), made)
         write_params(folder, content, _HEADER)
+    keep_from_git(folder)
     made.write()
     return made
 
@@ -153,7 +155,7 @@ def removed_if_refused(membership: Membership) -> Iterator[None]:
         yield
     except BaseException:
         if membership.fresh and not (membership.folder / "state").exists():
-            membership.services.stop(list(membership.services.running()))
+            membership.services.stop(membership.services.known())
             shutil.rmtree(membership.folder, ignore_errors=True)
             if not any(membership.folder.parent.iterdir()):
                 membership.folder.parent.rmdir()
@@ -190,7 +192,7 @@ def owner_demands(folder: Path) -> dict[str, float]:
 
 def _read(root: Path, name: str) -> Membership:
     folder = root / MEMBERSHIPS / name
-    owner = read_json(folder / _OWNER)
+    owner = read_mapping(folder / _OWNER, "keys", "demands", "left")
     invitation = Invitation.read(folder / _INVITATION)
     params = load_params(folder / PARAMS_FILE)
     return Membership(root, name, invitation, Path(owner["keys"]), params, owner["demands"], owner["left"])
@@ -207,7 +209,7 @@ def _check_same(present: Membership, asked: Membership) -> None:
             f"{MEMBERSHIPS / present.name} is of site '{mine[2]}' in the federation '{mine[0]}'; --name ANOTHER keeps "
             "this one beside it"
         )
-    if running := present.services.running():
+    if running := present.services.known():
         raise StageError(
             f"site '{mine[2]}' takes part already ({', '.join(running)} runs); `zk0 client stop` first, to join anew"
         )

@@ -13,14 +13,19 @@ from zk0.federation.journal import read_lines
 _EVENTS, _ROUNDS, _STATES = Path("results/federation/events.jsonl"), Path("results/federation/rounds.jsonl"), "state"
 _BEGINS, _ENDS = ("strategy", "round-start", "resume"), ("done", "failed")
 
-# What a reason for leaving a site out begins with or holds, and the kind it is counted as. The reason itself may hold
-# a site's own words, which neither metrics nor alerts should carry about.
+# What a reason for leaving a site out holds, and the kind it is counted as. The reason itself may hold a site's own
+# words, which neither metrics nor alerts should carry about.
 _KINDS = (
     ("no reply", "no-reply"),
     ("the site failed", "site-failed"),
     ("finite", "not-finite"),
     ("its update is refused", "refused"),
     ("lacks model", "lacks-model"),
+    ("are refused", "refused"),
+    ("the reply's", "refused"),
+    ("the reply is", "refused"),
+    ("the message", "refused"),
+    ("tensor '", "refused"),
 )
 
 
@@ -107,7 +112,8 @@ def kind_of(reason: str) -> str:
     >>> kind_of("kitchen is left out: no reply within 600.0 s")
     'no-reply'
     """
-    return next((kind for words, kind in _KINDS if words in reason), "other")
+    own = reason.partition(" says: ")[0]  # what comes after is the site's, and decides nothing
+    return next((kind for words, kind in _KINDS if words in own), "other")
 
 
 def _bytes(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:

@@ -16,7 +16,7 @@ from zk0.federation.progress import print_event
 from zk0.files import read_json, write_json
 from zk0.params import PARAMS_FILE, Params, load_params
 from zk0.resolve import resolve_policy
-from zk0.stages.validate import LOCK
+from zk0.sources import LOCK
 
 
 def run_to_the_end(server: FederationServer, **settings: Any) -> None:
@@ -92,7 +92,7 @@ def _tell(server: FederationServer, number: int, since: datetime) -> None:
             for event in watch(server, number, since):
                 print_event(event)
         except KeyboardInterrupt:
-            halt(server, number)
+            halt(server)
             raise StageError(
                 "stopped; complete rounds are saved, and `zk0 server run` goes on from the last one"
             ) from None

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 
 import torch
 
-from zk0.federation.codecs.base import Codec, CodecError, Encoded, Payload
+from zk0.federation.codecs.base import Codec, CodecError, Encoded, Form, Payload
 from zk0.federation.codecs.blocks import Blocks
 from zk0.federation.codecs.plain import RAW, Bf16, Fp32, raw_decode, raw_encode
 from zk0.names import nearest_hint
@@ -29,11 +29,13 @@ __all__ = [
     "Codec",
     "CodecError",
     "Encoded",
+    "Form",
     "Payload",
     "codec_named",
     "decode_all",
     "encode_all",
     "encode_with_error",
+    "forms_of",
 ]
 
 CODECS: dict[str, Codec] = {
@@ -76,6 +78,16 @@ def decode_all(codec: Codec, encoded: Mapping[str, Encoded]) -> Tensors:
             damaged; names it.
     """
     return {name: _decode(codec, name, one) for name, one in encoded.items()}
+
+
+def forms_of(codec: Codec, tensors: Mapping[str, torch.Tensor]) -> dict[str, Form]:
+    """What tensors of these shapes and dtypes must look like as :func:`encode_all` writes them."""
+    return {
+        name: Form(codec.name, tuple(tensor.shape), codec.payload_bytes(tensor.numel()))
+        if tensor.dtype == torch.float32
+        else Form(str(tensor.dtype), tuple(tensor.shape), tensor.numel() * tensor.element_size())
+        for name, tensor in tensors.items()
+    }
 
 
 def encode_with_error(

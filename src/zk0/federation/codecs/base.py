@@ -33,6 +33,21 @@ class Encoded:
     payload: Payload
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a tensor must look like as it travels, before a look at its bytes.
+
+    Attributes:
+        name: Of the codec or dtype, see :class:`Encoded`.
+        shape: The tensor's.
+        payload_bytes: How long its payload must be.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    payload_bytes: int
+
+
 class Codec(Protocol):
     """A way to write float32 values: a pure function to bytes, and one back.
 

@@ -1,0 +1,79 @@
+"""Words that came from outside, made fit to be shown: short, in one line, and told apart from zk0's own."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from pydantic import ValidationError
+
+LONGEST = 300
+_QUOTED = 200  # leaves room for what zk0 itself says around it
+_UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+
+
+def printable(text: str, longest: int = LONGEST) -> str:
+    r"""A text without anything that steers a terminal or turns the direction of writing, in one line, shortened.
+
+    Line breaks and other spaces become one space; control, format and unassigned characters and halves of surrogate
+    pairs become a question mark in a diamond, so that nothing vanishes unseen.
+
+    >>> printable("disk full\n\x1b[2Jround 3: all is well")
+    'disk full \ufffd[2Jround 3: all is well'
+    """
+    cut = len(text) > longest
+    # More than is shown is read, since spaces may fall away; never all of what may be megabytes.
+    spaced = " ".join(text[: 4 * longest].split())
+    shown = "".join(letter if letter.isprintable() else _UNREADABLE for letter in spaced)
+    return shown[: longest - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}" if cut or len(shown) > longest else shown
+
+
+def said(who: str, text: str) -> str:
+    """What somebody says, in quotation marks that its own cannot close.
+
+    >>> said("kitchen", 'no space left on "/data"')
+    'kitchen says: "no space left on \\'/data\\'"'
+    """
+    inner = printable(text, _QUOTED).replace('"', "'")
+    return f'{who} says: "{inner}"'
+
+
+def in_markdown(text: str) -> str:
+    """A text from outside as text and nothing else in Markdown, also in a cell of a table: no tag, link or picture.
+
+    >>> in_markdown("lift | <b>![x](http://a)")
+    'lift \\\\| &lt;b&gt;!\\\\[x\\\\](http://a)'
+    """
+    safe = html.escape(text, quote=False)
+    for mark in "|[]":
+        safe = safe.replace(mark, f"\\{mark}")
+    return " ".join(safe.split())
+
+
+def brief(value: Any) -> str:
+    """A value from outside for a message about it, however large it is.
+
+    >>> brief(10**400), brief([2, 3]), brief("a\\tb"), brief({"a": 1})
+    ('an integer of 1329 bits', '[2, 3]', "'a b'", 'a dict')
+    """
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
+    if value is None or isinstance(value, bool | int | float):
+        return str(value)
+    if isinstance(value, list | tuple) and len(value) <= 8:
+        return f"[{', '.join(brief(one) for one in value)}]" if not _nested(value) else "a nested list"
+    return repr(printable(value, 40)) if isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def _nested(values: Any) -> bool:
+    return any(isinstance(one, list | tuple) for one in values)
+
+
+def fault(error: ValidationError) -> str:
+    """The first thing that a model found wrong, in a clause: where, what was found, what was expected."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "content"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{where} is {brief(first['input'])}: {expected}"
