@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +42,8 @@ def test_last_and_best_are_kept(tmp_path: Path) -> None:
 
 def test_state_comes_back_marked_as_resumed(tmp_path: Path) -> None:
     states = StateFolder(tmp_path)
-    states.save(after(2))
+    for number in (1, 2):
+        states.save(after(number))
 
     state = states.load_last()
 
@@ -70,7 +73,63 @@ def test_changed_tensors_are_noticed(tmp_path: Path) -> None:
     states.save(after(1))
     save_file({"w": torch.tensor([1.0, 1.5])}, tmp_path / "round-0001" / "trainable.safetensors")
 
-    with pytest.raises(ValueError, match=r"round-0001/trainable\.safetensors has digest .* was saved; delete"):
+    with pytest.raises(StageError, match=r"round-0001/trainable\.safetensors has digest .* was saved\. .*: delete"):
+        states.load_last()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def another_loss(path: Path) -> None:
+    path.write_text(path.read_text().replace("0.7", "0.1"))
+
+
+DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
+    ("trainable.safetensors", cut, "trainable.safetensors is cut short or damaged"),
+    ("trainable.safetensors", flip, "trainable.safetensors has digest"),
+    ("trainable.safetensors", Path.unlink, "trainable.safetensors is missing"),
+    ("optimizer.safetensors", flip, "optimizer.safetensors has digest"),
+    ("state.json", cut, "state.json is not valid JSON"),
+    ("state.json", lambda path: path.write_text(""), "state.json is not valid JSON"),
+    ("state.json", lambda path: path.write_text("[]"), "state.json must hold a mapping"),
+    ("state.json", Path.unlink, "state.json is missing"),
+    ("state.json", another_loss, "state.json is not what was saved"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "told"), DAMAGES)
+def test_damage_is_told_and_the_round_before_goes_on(
+    tmp_path: Path, name: str, damage: Callable[[Path], object], told: str
+) -> None:
+    """Round 1 is the best so far, and so it is kept beside round 2."""
+    states = StateFolder(tmp_path)
+    for number in (1, 2):
+        states.save(replace(after(number), optimizer={"m": torch.ones(2)}))
+    damage(tmp_path / "round-0002" / name)
+
+    advice = r"Round 1 is kept whole: delete \S+round-0002 to go on from there"
+    with pytest.raises(StageError, match=rf"{told}.*{advice}") as error:
+        states.load_last()
+
+    assert "\n" not in str(error.value)
+    shutil.rmtree(tmp_path / "round-0002")  # as it was told
+    assert states.load_last().round == 1  # type: ignore[union-attr]
+
+
+def test_a_damaged_best_round_is_told_before_the_last_one(tmp_path: Path) -> None:
+    states = StateFolder(tmp_path)
+    for number in (1, 2):
+        states.save(after(number))
+    flip(tmp_path / "round-0001" / "trainable.safetensors")
+
+    with pytest.raises(StageError, match=r"Round 1 was the best so far: delete \S+round-\* to begin the run anew"):
         states.load_last()
 
 

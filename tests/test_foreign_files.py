@@ -1,0 +1,112 @@
+"""Files that others may have written: what is in them is told in one line, through every door by which they come in."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from zk0.deployment.backup import restore
+from zk0.deployment.config import DeploymentConfig
+from zk0.errors import StageError
+from zk0.federation.run import read_run
+from zk0.files import BadFileError, read_json
+from zk0.params import load_params
+from zk0.settings import read_settings
+from zk0.sources import read_lock
+
+LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
+DEEP = 20_000
+
+SETTINGS: list[tuple[bytes, str]] = [
+    (b"seed: 1\nseed: 2\n", "line 2, column 1: the key 'seed' is there twice"),
+    (LAUGHS.encode(), "line 2, column 8: '.a' refers to another place; write it out"),
+    (("[" * DEEP + "]" * DEEP).encode(), "nested too deep"),
+    (("a: {" * DEEP).encode(), "not valid YAML|nested too deep"),
+    (b"- seed\n", "must be a mapping of sections, but holds list"),
+    (b"seed: !!python/object/apply:os.system [touch here]\n", "could not determine a constructor"),
+    (b"seed: 1\xff\n", "no text in UTF-8: byte 7 is 0xff"),
+    (b"a: 1\n\tb: 2\n", "not valid YAML: line 2, column 1"),
+    (b"x: " + b"y" * 300_000, "has 300003 bytes, and at most 262144 were expected"),
+]
+
+RECORDS: list[tuple[bytes, str]] = [
+    (b"[" * DEEP + b"]" * DEEP, "nested more than 100 deep"),
+    (b'{"run": 1, "run": 2}', "the key 'run' is there twice"),
+    (b"{", "not valid JSON"),
+    (b"\xff", "no text in UTF-8: byte 0 is 0xff"),
+    (b"[1]", "must hold a mapping, but holds list"),
+    (b"{}", "lacks 'run'"),
+    (b'{"run": ' + b"9" * 5000 + b"}", "not valid JSON|lacks"),
+]
+
+
+@pytest.mark.parametrize(("content", "told"), SETTINGS, ids=[told for _, told in SETTINGS])
+def test_settings(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+
+    with pytest.raises(ValueError, match=told) as by_params:
+        load_params(path)
+    with pytest.raises(BadFileError, match=told):
+        read_settings(path)
+
+    assert str(path) in str(by_params.value) and "\n" not in str(by_params.value)
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize(("content", "told"), RECORDS, ids=[told for _, told in RECORDS])
+def test_records(tmp_path: Path, content: bytes, told: str) -> None:
+    path = tmp_path / "results" / "federation" / "run.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+    with pytest.raises(BadFileError, match=told) as error:
+        read_run(tmp_path)
+
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a pipe"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "sources.lock.json"
+    path.mkdir() if kind == "a folder" else os.mkfifo(path)
+
+    with pytest.raises(BadFileError, match=f"is {kind}, and a file was expected; move it away"):
+        read_lock(tmp_path)
+
+
+def test_deployments_settings_come_in_by_the_same_door(tmp_path: Path) -> None:
+    (tmp_path / "deployment.yaml").write_text(LAUGHS)
+
+    with pytest.raises(StageError, match="refers to another place; write it out"):
+        DeploymentConfig.read(tmp_path / "deployment.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "holds no readable"),
+        ("[" * DEEP + "]" * DEEP, "holds no readable"),
+        ("[]", "holds no readable"),
+        ('{"format": 2, "files": 3}', "'files' in its backup.json is no mapping"),
+        ('{"format": [], "files": {}}', "is of backup format"),
+        ('{"format": 1, "files": {"../x": "00"}}', "is damaged: ../x"),
+    ],
+)
+def test_a_malformed_backup_is_refused_with_nothing_restored(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "backup.json").write_text(content)
+    (tmp_path / "project").mkdir()
+    with tarfile.open(tmp_path / "kept.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "backup.json", arcname="backup.json")
+
+    with pytest.raises(StageError, match=told):
+        restore(tmp_path / "kept.tar.gz", tmp_path / "project")
+    assert not list((tmp_path / "project").iterdir())
+
+
+def test_json_that_is_missing_is_just_that(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
