@@ -58,7 +58,7 @@ def test_one_liar_among_five_moves_limits_by_no_more_than_the_margins() -> None:
     assert (found.low >= honest.low - POSITIONS_BEYOND).all() and (found.high <= honest.high + POSITIONS_BEYOND).all()
     assert (found.step <= STEPS_TIMES * honest.step).all() and (found.change <= STEPS_TIMES * honest.change).all()
     spread = [m.normalisation()["action"]["std"] for m in (honest, found)]
-    assert (spread[1] < 1.5 * spread[0]).all()
+    assert (spread[1] < 1.7 * spread[0]).all()
 
 
 def test_count_is_bounded_and_deviation_kept() -> None:
@@ -85,7 +85,7 @@ def test_below_four_sites_only_the_build_bounds() -> None:
 
 
 def at(joint: str, value: float) -> np.ndarray:
-    values = site().low.copy()
+    values = site(10).low.copy()
     values[JOINTS.index(joint)] = value
     return values
 
@@ -94,10 +94,10 @@ def at(joint: str, value: float) -> np.ndarray:
     ("changes", "said"),
     [
         ({"low": -1e9 * SIX, "high": 1e9 * SIX}, "'low' of shoulder_pan are -1e.09; -155 to 155 was expected, of what"),
-        ({"high": at("wrist_flex", -30.0) + 0}, "'high' of shoulder_pan are -20"),
-        ({"mean_state": 21 * SIX}, "'mean_state' of shoulder_pan are 21; -20 to 20 was expected, from 'low' to 'high'"),
+        ({"high": at("wrist_flex", -30.0)}, "'high' of wrist_flex are -30; -10 to 140 was expected"),
+        ({"mean_state": 31 * SIX}, "'mean_state' of shoulder_pan are 31; -10 to 30 was expected, from 'low' to 'high'"),
         ({"m2_state": 1e20 * SIX}, "'m2_state' of shoulder_pan are 1e.20; 0 to 40000 was expected"),
-        ({"m2_action": -SIX}, "'m2_action' of shoulder_pan are -1; 0 to"),
+        ({"m2_action": -1e-7 * SIX}, "'m2_action' of shoulder_pan are -1e-07; 0 to"),
         ({"step": 41 * SIX}, "'step' of shoulder_pan are 41; 0 to 40 was expected, of at most 'high' less 'low'"),
         ({"change": -SIX}, "'change' of shoulder_pan are -1; 0 to 40"),
         ({"count": np.array(1e9)}, "are of 1e.09 frames, but the site's manifest has 100"),
@@ -105,12 +105,8 @@ def at(joint: str, value: float) -> np.ndarray:
     ],
 )  # fmt: skip
 def test_contradictions_are_refused(changes: dict[str, Any], said: str) -> None:
-    if "high" in changes and len(changes) == 1:
-        changes = {"high": changes["high"], "mean_state": site().low, "mean_action": site().low}
-        changes["high"] = changes["high"] - 0.0
-        said = "'high' of wrist_flex are -30; -20 to 140 was expected"
     with pytest.raises(ValueError, match=said):
-        replace(site(), **changes).check(100)
+        replace(site(10), **changes).check(100)
 
 
 # -- losses --------------------------------------------------------------------------------------
