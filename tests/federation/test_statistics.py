@@ -100,8 +100,8 @@ def test_normalisation_survives_the_wire() -> None:
     ("name", "value", "said"),
     [
         ("low", None, "statistics lack 'low'"),
-        ("m2_state", torch.tensor([float("nan"), 0.0]), "statistics 'm2_state' are not finite"),
-        ("count", torch.tensor(0.0), "statistics are of no frames"),
+        ("m2_state", torch.tensor([float("nan"), 0.0]).double(), "statistics 'm2_state' are not finite"),
+        ("count", torch.tensor(0.0).double(), "statistics are of no frames"),
     ],
 )
 def test_unsound_moments_are_refused(name: str, value: torch.Tensor | None, said: str) -> None:

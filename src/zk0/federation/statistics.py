@@ -89,7 +89,7 @@ class Moments:
         self._within("low", READ_LOW, READ_HIGH, "of what the arm's joints can read")
         self._within("high", np.maximum(self.low, READ_LOW), READ_HIGH, "from 'low' to what the arm's joints can read")
         for name in ("state", "action"):
-            self._within(f"mean_{name}", self.low, self.high, "from 'low' to 'high'")
+            self._within(f"mean_{name}", self.low - _ROUNDING, self.high, "from 'low' to 'high'")
             most = self.count * (span / 2 + _ROUNDING) ** 2
             self._within(f"m2_{name}", np.zeros_like(span), most, "as 'low' and 'high' allow")
         for name in ("step", "change"):
@@ -98,7 +98,7 @@ class Moments:
     def _within(self, name: str, least: np.ndarray, most: np.ndarray, why: str) -> None:
         """Refuse a field that leaves its bounds at a joint."""
         values = getattr(self, name)
-        outside = (values < least - _ROUNDING) | (values > most + _ROUNDING)
+        outside = (values < least) | (values > most + _ROUNDING)
         if outside.any():
             joint = int(np.argmax(outside))
             raise ValueError(
