@@ -45,6 +45,7 @@ FIRST = (
     "tests/deployment/test_full_disk.py",
     "tests/deployment/test_join.py",
     "tests/comparison/",
+    "tests/federation/test_lies.py",
 )
 
 

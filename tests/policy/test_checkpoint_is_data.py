@@ -179,7 +179,11 @@ REFUSED: dict[str, tuple[Edit, str]] = {
         nested("vlm/tokenizer.json", "pre_tokenizer", pattern={"Regex": "(a+)+$"}),
         "vlm/tokenizer.json, pre_tokenizer: a regular expression",
     ),
-    "another kind of tokenizer": (nested("vlm/tokenizer.json", "model", type="Unigram"), "a model of type 'Unigram'"),
+    "another kind of tokenizer": (nested("vlm/tokenizer.json", "model", type="Unigram"), "'model.type' is 'Unigram'"),
+    "words on which the tokenizer panics": (
+        nested("vlm/tokenizer.json", "model", continuing_subword_prefix="##"),
+        "vlm/tokenizer.json: 'model.continuing_subword_prefix' is '##'",
+    ),
     "weights without a file": (put(CONFIG, load_vlm_weights=True), "load_vlm_weights without weights in vlm/"),
     "no such folder": (lambda folder: shutil.rmtree(folder / "vlm"), "a model in vlm/, which is not there"),
     # settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from zk0.deployment.serving.wanted import INTERRUPTED, sites_were_away
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
 from zk0.federation import answers
+from zk0.federation.fit import misfits
 from zk0.federation.paths import STATES
 from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.federation.server import FederationError
@@ -84,7 +86,8 @@ def _run(grid: Grid, root: Path, settings: Mapping[str, Any]) -> None:
         Carriers(FederationServer(root, Path(str(settings["security"])))),
     )
     wait_s, least = float(cast(float, settings["wait-s"])), int(cast(int, settings["min-sites"]))
-    call = RollCall(root, params, base[1], members, network, wait_s, least)
+    fitting = partial(misfits, loaded=start.start, missing=params.data.missing_cameras)
+    call = RollCall(root, params, base[1], members, network, wait_s, least, fitting)
     (root / STATES).mkdir(exist_ok=True)
     try:
         with FileLock(root / STATES / "network.lock", timeout=_LOCK_S):
