@@ -193,7 +193,7 @@ class Services:
     def _begin_anew(self) -> None:
         """Without supervisord, whatever was there before was not brought back, as after a reboot of the machine."""
         end_orphans(self._own)
-        for path in (self._own / PROGRAMS).iterdir():
+        for path in (self._own / PROGRAMS).glob("[!.]*"):
             path.unlink()
         start_supervisord(self._own)
 
