@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,17 @@ def test_a_record_that_another_removes_after_listing_is_passed_over(services: Se
 
     assert pids(services) == {"clock": pid}
     (services.folder / "gone.json").unlink()
+
+
+def test_the_first_may_be_started_side_by_side(tmp_path: Path) -> None:
+    """As `zk0 deploy` does: one of them makes the folder and starts supervisord, and the others wait for it."""
+    made = Services(tmp_path / ".run")
+    names = [f"clock-{number}" for number in range(6)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        started = dict(zip(names, pool.map(lambda name: python(made, name, SLEEP), names), strict=True))
+
+    assert {name: process.pid for name, process in made.running().items()} == started
+    assert made.stop(names, wait_s=1) == names and made.known() == []
 
 
 def test_one_that_runs_is_not_started_twice(services: Services) -> None:

@@ -80,9 +80,9 @@ class Services:
             StageError: It is running already.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        private_folder(self._own)
-        programs = private_folder(self._own / PROGRAMS)
         with self._alone():
+            private_folder(self._own)
+            programs = private_folder(self._own / PROGRAMS)
             if name in self.running():
                 raise StageError(f"{name} is running already; its log is {self.log(name)}")
             if recorded(self._own / RECORD) is None:
@@ -193,7 +193,7 @@ class Services:
     def _begin_anew(self) -> None:
         """Without supervisord, whatever was there before was not brought back, as after a reboot of the machine."""
         end_orphans(self._own)
-        for path in (self._own / PROGRAMS).iterdir():
+        for path in (self._own / PROGRAMS).glob("[!.]*"):
             path.unlink()
         start_supervisord(self._own)
 
@@ -206,7 +206,7 @@ class Services:
 
     def _alone(self) -> FileLock:
         """One command at a time changes what is to run."""
-        return FileLock(self._own / "commands.lock")
+        return FileLock(self.folder / "services.lock")
 
     def _record(self, name: str) -> Path:
         return self.folder / f"{name}.json"
