@@ -115,7 +115,7 @@ def longest_update(params: Params, values: int, private: bool) -> float:
     """The Euclidean norm beyond which no site that trained as it was asked to can be.
 
     AdamW moves a value by about its learning rate in a step (Kingma and Ba, "Adam: A Method for Stochastic
-    Optimization", ICLR 2015, section 2.1); a hundred times that leaves room for decay and for what a codec carries over.
+    Optimization", ICLR 2015, section 2.1); a hundred times that leaves room for decay and a codec's carried error.
     Noise for privacy's sake is of the clip norm times its multiplier on each value; four times that leaves room for an
     owner's own, stricter settings. Ten times more would leave a model whose gradients overflow, at all sites.
 
