@@ -11,6 +11,7 @@ import pytest
 @pytest.mark.parametrize(
     "module",
     [
+        "zk0.checkpoints",
         "zk0.stages.prepare",
         "zk0.deployment.overview",
         "zk0.deployment.monitor.service",

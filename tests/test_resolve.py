@@ -6,6 +6,7 @@ import http.server
 import json
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from tests_support import REPO
 
 from zk0.files import digest_folder, read_json
 from zk0.hub import hub_commit
@@ -57,11 +59,10 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    folder = tmp_path / "base"
-    (folder / "vlm").mkdir(parents=True)
-    for name in ("config.json", "model.safetensors", "vlm/config.json"):
-        (folder / name).write_text(name)
-        os.utime(folder / name, (LONG_AGO, LONG_AGO))
+    """The embedded base, written long ago."""
+    folder = Path(shutil.copytree(REPO / "models" / "nano-base", tmp_path / "base"))
+    for path in folder.rglob("*"):
+        os.utime(path, (LONG_AGO, LONG_AGO))
     return folder
 
 
@@ -197,7 +198,8 @@ def test_base_folder_digest_is_that_of_the_folder(tmp_path: Path, checkpoint: Pa
     before = resolve_sources(params, tmp_path)["policy"]
 
     assert before == {"source": "base", "digest": digest_folder(checkpoint)}
-    (checkpoint / "vlm" / "config.json").write_text("another")
+    vlm = checkpoint / "vlm" / "config.json"
+    vlm.write_text(vlm.read_text() + " ")
     assert resolve_sources(params, tmp_path)["policy"]["digest"] not in (before["digest"], None)
 
 

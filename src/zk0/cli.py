@@ -160,7 +160,7 @@ def down() -> None:
 
 def main() -> None:
     """Entry point: mendable errors are shown as their message."""
-    from zk0.errors import StageError
+    from zk0.errors import StageError, refused_by_disk
     from zk0.params import ParamsError
 
     try:
@@ -168,8 +168,11 @@ def main() -> None:
     except (StageError, ParamsError, FileNotFoundError) as error:
         console.print(f"[bold red]error:[/] {_escape(str(error))}")
         raise SystemExit(1) from None
-    except ValueError as error:
-        console.print(f"[bold red]error:[/] {_escape(str(error))}")
+    except Exception as error:
+        told = refused_by_disk(error) or (str(error) if isinstance(error, ValueError | OSError) else None)
+        if told is None:
+            raise
+        console.print(f"[bold red]error:[/] {_escape(told)}")
         raise SystemExit(1) from error
 
 

@@ -1,12 +1,12 @@
-"""Writing files so that a reader, or a kill, never meets half of one."""
+"""Writing files so that a reader, or a kill, never meets half of one; reading those that others may have written."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+import stat
 from collections.abc import Buffer, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,40 +17,55 @@ from typing import Any
 import xxhash
 
 from zk0.keys import new_digest
+from zk0.unfinished import OLD, new_file, new_folder, remove
 
 _SIDE_BY_SIDE_BYTES = 1 << 20
+_MOST_BYTES = 1 << 30
+_DEEPEST = 100
+_NO_FILE = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+
+class BadFileError(ValueError):
+    """A file holds something else than it must; the message names it, and says what is wrong."""
 
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder`` that takes its place when the block ends well."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    if folder.is_symlink():
+        folder = folder.resolve()  # what it stands for is replaced, and it goes on standing for it
+    with new_folder(folder) as temporary:
         temporary.chmod(0o755)
         yield temporary
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _take_place(temporary, folder)
+
+
+def _take_place(temporary: Path, folder: Path) -> None:
+    """Moved aside before it is removed, which takes a while in which neither would be there."""
+    if not folder.exists():
+        temporary.rename(folder)
+        return
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder is to be; move it away", str(folder))
+    aside = temporary.with_suffix(OLD)
+    folder.rename(aside)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    remove(aside)
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write a file by way of a temporary one in the same folder; ``mode`` is who may read and write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
+    with new_file(path) as (handle, temporary):
+        with os.fdopen(handle, "wb", closefd=False) as stream:
             stream.write(content)
             stream.flush()
-            os.fsync(stream.fileno())
+            os.fsync(handle)
         temporary.chmod(mode)
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,17 +78,95 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_text(path: Path, most: int = _MOST_BYTES) -> str:
+    """Read a text file that may have been put there by anybody.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
 
     Raises:
         FileNotFoundError: It is not there.
-        ValueError: It is not JSON; names the file.
+        BadFileError: It is no file, larger, not UTF-8, or may not be read.
     """
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe that nobody writes to would be waited for for ever
+            kind = _NO_FILE.get(stat.S_IFMT(found.st_mode), "a device")
+            raise BadFileError(f"{path} is {kind}, and a file was expected; move it away")
+        if found.st_size > most:
+            raise BadFileError(f"{path} has {found.st_size} bytes, and at most {most} were expected")
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        wrong = error.object[error.start]
+        raise BadFileError(f"{path} is no text in UTF-8: byte {error.start} is 0x{wrong:02x}") from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BadFileError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def read_json(path: Path, most: int = _MOST_BYTES) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        BadFileError: It cannot be read, is not JSON, nested too deep, or has a key twice; names the file.
+    """
+    return parse_json(read_text(path, most), str(path))
+
+
+def read_mapping(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON file that holds a mapping with these keys; see :func:`read_json`."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise BadFileError(f"{path} must hold a mapping, but holds {type(value).__name__}")
+    if missing := [key for key in keys if key not in value]:
+        raise BadFileError(f"{path} lacks '{missing[0]}'")
+    return value
+
+
+def parse_json(text: str, origin: str) -> Any:
+    """Read JSON; see :func:`read_json`."""
+    try:
+        value = json.loads(text, object_pairs_hook=_each_key_once)
+    except RecursionError as error:
+        raise BadFileError(_too_deep(origin)) from error
+    except ValueError as error:
+        raise BadFileError(f"{origin} is not valid JSON: {error}") from error
+    check_depth(value, origin)
+    return value
+
+
+def check_depth(value: Any, origin: str) -> None:
+    """Refuse lists and mappings in each other so deep that working on them could end the process.
+
+    Raises:
+        BadFileError: They are; names ``origin``.
+    """
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [one for some in inner for one in some if isinstance(one, dict | list)]
+        if not level:
+            return
+    raise BadFileError(_too_deep(origin))
+
+
+def _too_deep(origin: str) -> str:
+    return f"{origin} is nested more than {_DEEPEST} deep"
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' is there twice")
+    return found
 
 
 def digest_file(path: Path) -> str:

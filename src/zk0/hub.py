@@ -16,7 +16,8 @@ from zk0.files import write_bytes
 from zk0.sources import Source
 
 Kind = Literal["dataset", "model"]
-_POLICY_FILES = ["*.json", "*.safetensors", "vlm/*"]
+_POLICY_SETTINGS = ["*.json", "*_step_*.safetensors", "vlm/*.txt", "vlm/*.jinja"]
+_POLICY_FILES = [*_POLICY_SETTINGS, "*.safetensors"]
 _TIMEOUT_S = 10.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -133,8 +134,13 @@ def download(repository: str, commit: str, kind: Kind, patterns: list[str]) -> P
         ) from error
 
 
-def fetch_policy(repository: str, revision: str) -> Path:
+def fetch_policy(repository: str, revision: str, weights: bool = True) -> Path:
     """The checkpoint folder of a policy on the Hub, a vision-language model that it carries included.
+
+    Args:
+        repository: ``owner/name``.
+        revision: A commit, branch or tag.
+        weights: With its weights, not with settings, processors and statistics alone.
 
     Raises:
         HubError: See :func:`download`.
@@ -142,14 +148,13 @@ def fetch_policy(repository: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    files = _POLICY_FILES if weights else _POLICY_SETTINGS
     if snapshot_folder(repository, revision, "model").is_dir():  # a commit that is in the cache
         try:
-            return Path(
-                snapshot_download(repository, revision=revision, allow_patterns=_POLICY_FILES, local_files_only=True)
-            )
+            return Path(snapshot_download(repository, revision=revision, allow_patterns=files, local_files_only=True))
         except LocalEntryNotFoundError:
             pass  # not all of it
-    return download(repository, revision, "model", _POLICY_FILES)
+    return download(repository, revision, "model", files)
 
 
 def why_unreachable(error: Exception) -> str:

@@ -14,11 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from zk0.checkpoints import CheckpointError, read_checkpoint
 from zk0.data.calibration import MEASURED
 from zk0.data.sim import tasks
 from zk0.digests import DigestCache
 from zk0.files import digest_file, read_json
-from zk0.hub import hub_commit
+from zk0.hub import HubError, fetch_policy, hub_commit
 from zk0.keys import digest_value, new_digest
 from zk0.params import Params
 from zk0.sources import Source
@@ -56,7 +57,7 @@ def resolve_sources(params: Params, root: Path) -> dict[str, Any]:
     def attempt(where: str, resolve: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
             return resolve()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, CheckpointError) as error:
             problems.append(f"{where}: {error}")
             return {}
 
@@ -221,12 +222,23 @@ def _policy(base: str, params: Params, root: Path, cache: DigestCache) -> dict[s
     folder = base_folder(base, params.tracking.model, root)
     if folder is None:
         source = Source.parse(base)
-        return {"source": base, "digest": hub_commit(source.name, source.revision or "main", "model")}
+        commit = hub_commit(source.name, source.revision or "main", "model")
+        _check_published(source.name, commit)
+        return {"source": base, "digest": commit}
     entry = {"source": base, "digest": checkpoint_digest(folder, base, cache)}
     if kind == "mlflow":
         home = root.resolve()
         entry["folder"] = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
     return entry
+
+
+def _check_published(repository: str, commit: str) -> None:
+    """Read a policy of the Hub as data, but for its weights; what cannot be had now is read when it is loaded."""
+    try:
+        folder = fetch_policy(repository, commit, weights=False)
+    except HubError:
+        return
+    read_checkpoint(folder, weights=False)
 
 
 def random_digest(base: str, seed: int) -> str:
@@ -244,6 +256,7 @@ def checkpoint_digest(folder: Path, base: str, cache: DigestCache) -> str:
 
     Raises:
         ValueError: There is no such folder, or it holds no policy; says what is missing.
+        CheckpointError: It holds something else than a SmolVLA's data.
     """
     if not folder.is_dir():
         raise ValueError(
@@ -252,6 +265,7 @@ def checkpoint_digest(folder: Path, base: str, cache: DigestCache) -> str:
         )
     if missing := [name for name in _CHECKPOINT_FILES if not (folder / name).is_file()]:
         raise ValueError(f"{folder} is no policy checkpoint: {', '.join(missing)} not found in it")
+    read_checkpoint(folder)
     return cache.digest(folder, sorted(p for p in folder.rglob("*") if p.is_file()))
 
 

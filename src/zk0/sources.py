@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zk0.errors import StageError
-from zk0.files import read_json
+from zk0.files import read_mapping
 from zk0.names import nearest_hint
 
 LOCK = Path("sources.lock.json")
@@ -64,9 +64,10 @@ def read_lock(root: Path) -> dict[str, Any]:
 
     Raises:
         StageError: They have not been.
+        BadFileError: The file holds something else.
     """
     try:
-        return dict(read_json(root / LOCK))
+        return read_mapping(root / LOCK, "policy")
     except FileNotFoundError as error:
         raise StageError(
             f"{root / LOCK} not found; `zk0 validate` writes it (in `zk0 train`, the step 'environment setup')"

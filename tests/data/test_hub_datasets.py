@@ -17,6 +17,7 @@ from huggingface_hub import constants, snapshot_download
 from so100_recordings import as_lerobot, as_old_lerobot, files_of, motor_steps, write_v3, write_v21
 from tests_support import REPO
 
+from zk0.checkpoints import CheckpointError
 from zk0.data import hub as dataset_hub
 from zk0.data.hub import cached_dataset, fetch_dataset
 from zk0.data.manifest import read_manifests
@@ -24,6 +25,7 @@ from zk0.errors import DataError
 from zk0.files import read_json, write_json
 from zk0.hub import HubError, fetch_policy, hub_commit
 from zk0.params import Params, parse_params
+from zk0.policy.build import FULL_VLM
 from zk0.policy.start import load_start
 from zk0.resolve import resolve_sources
 from zk0.stages import prepare, validate
@@ -285,13 +287,51 @@ def test_a_repository_that_is_no_policy(hub: Hub, tmp_path: Path) -> None:
         load_start(tmp_path, f"hub:owner/notes@{COMMIT}", "cpu")
 
 
+@pytest.fixture
+def spoilt(tmp_path: Path) -> Path:
+    """The embedded base with a step that starts a process."""
+    base = Path(shutil.copytree(REPO / "models" / "nano-base", tmp_path / "spoilt"))
+    file = base / "policy_preprocessor.json"
+    content = json.loads(file.read_text())
+    content["steps"].append({"class": "subprocess.Popen", "config": {"args": ["touch", str(tmp_path / "it-ran")]}})
+    file.write_text(json.dumps(content))
+    return base
+
+
+def test_a_policy_that_would_run_something_is_refused_before_its_weights_are_fetched(
+    hub: Hub, spoilt: Path, tmp_path: Path
+) -> None:
+    hub.folders["models/owner/spoilt"] = spoilt
+    content = {"policy": {"base": "hub:owner/spoilt"}, "data": {"sites": {"a": "sim:pull-blue-bar"}}}
+
+    with pytest.raises(ValueError, match=r"policy.base: .*policy_preprocessor.json, step 6: the class 'subprocess.Pop"):
+        resolve_sources(parse_params(content), tmp_path)
+    assert not any(path.endswith("model.safetensors") for path in hub.asked)
+    with pytest.raises(CheckpointError, match="step 6: the class 'subprocess"):
+        load_start(tmp_path, f"hub:owner/spoilt@{COMMIT}", "cpu")
+    assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.usefixtures("offline")
+def test_links_of_the_cache_lead_to_its_own_blobs_only(cache: Path, tmp_path: Path) -> None:
+    snapshot = lay_out_cache(cache, "owner/base", "model", REPO / "models" / "nano-base")
+    assert load_start(tmp_path, f"hub:owner/base@{COMMIT}", "cpu").chunk == 8
+    (snapshot / "vlm" / "README.md").symlink_to("/etc/passwd")
+
+    with pytest.raises(
+        CheckpointError, match=r"^hub:owner/base@0123456789ab is refused: vlm/README.md: a link to /etc/pas"
+    ):
+        load_start(tmp_path, f"hub:owner/base@{COMMIT}", "cpu")
+
+
 @pytest.mark.usefixtures("offline")
 def test_a_language_model_that_is_absent_and_offline_is_named(cache: Path, tmp_path: Path) -> None:
     base = Path(shutil.copytree(REPO / "models" / "nano-base", tmp_path / "base"))
     shutil.rmtree(base / "vlm")
-    config = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(config | {"vlm_model_name": "owner/vlm"}))
+    for file in base.glob("*.json"):
+        file.write_text(file.read_text().replace('"vlm"', json.dumps(FULL_VLM)))
     lay_out_cache(cache, "owner/base", "model", base)
 
-    with pytest.raises(HubError, match=r"needs owner/vlm, which is not in the local Hub cache.*`hf download owner/vlm"):
+    said = rf"needs {FULL_VLM}, which is not in the local Hub cache.*`hf download {FULL_VLM}"
+    with pytest.raises(HubError, match=said):
         load_start(tmp_path, f"hub:owner/base@{COMMIT}", "cpu")

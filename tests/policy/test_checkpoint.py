@@ -146,7 +146,7 @@ def test_folder_that_is_no_checkpoint_says_what_is_missing(
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./nowhere", "nowhere"])
 def test_folder_that_is_not_there_is_not_looked_for_on_the_hub(path: str) -> None:
-    with pytest.raises(FileNotFoundError, match=f"no policy checkpoint at {path}: the folder does not exist"):
+    with pytest.raises(FileNotFoundError, match=f"no policy checkpoint at {Path(path)}: the folder does not exist"):
         load_checkpoint(path)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from zk0.checkpoints import CheckpointError
 from zk0.environment import needs
 from zk0.federation.run import locked_base
 from zk0.files import digest_folder, write_json
@@ -16,6 +19,7 @@ from zk0.policy.start import load_start
 from zk0.resolve import base_folder, base_kind, resolve_sources
 from zk0.tracking.project import track
 from zk0.tracking.promotion import promote
+from zk0.tracking.publish import publish_version
 
 SITES = {"cube": "sim:push-red-cube-left"}
 
@@ -77,6 +81,31 @@ def test_files_that_are_gone(tracked: Path) -> None:
     shutil.rmtree(tracked / "mlruns/1/models")
 
     with pytest.raises(ValueError, match="the files of 'zk0-smolvla', version 1, are gone"):
+        resolve_sources(params_of("mlflow:zk0-smolvla/1"), tracked)
+
+
+def test_a_version_whose_files_would_run_something_is_refused(tracked: Path, tmp_path: Path) -> None:
+    """Neither the code beside its checkpoint is run nor what the checkpoint names."""
+    runs = {"class": "subprocess.Popen", "config": {"args": ["touch", str(tmp_path / "it-ran")]}}
+    for file in tracked.glob("mlruns/**/policy_preprocessor.json"):
+        content = json.loads(file.read_text())
+        file.write_text(json.dumps(content | {"steps": [*content["steps"], runs]}))
+    for code in tracked.glob("mlruns/**/serving.py"):
+        code.write_text(f"open({str(tmp_path / 'it-ran')!r}, 'w')")
+
+    with pytest.raises(ValueError, match=r"policy.base: .*step 6: the class 'subprocess.Popen'"):
+        resolve_sources(params_of("mlflow:zk0-smolvla/1"), tracked)
+    with pytest.raises(CheckpointError, match="step 6"):
+        publish_version(tracked, "zk0-smolvla", 1, f"local:{tmp_path / 'published'}")
+    assert [path.name for path in tmp_path.iterdir()] == ["tracked"]
+
+
+@pytest.mark.parametrize("place", ["../../../..", "/etc"])
+def test_a_version_that_names_files_elsewhere(tracked: Path, place: str) -> None:
+    for described in tracked.glob("mlruns/**/MLmodel"):
+        described.write_text(re.sub(r"(\n +path: ).*", rf"\g<1>{place}", described.read_text()))
+
+    with pytest.raises(ValueError, match="which is not among the model's own files"):
         resolve_sources(params_of("mlflow:zk0-smolvla/1"), tracked)
 
 

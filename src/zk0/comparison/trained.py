@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save_file
 
-from zk0.files import read_json, replaced_folder, write_json
+from zk0.errors import StageError
 from zk0.policy.checkpoint import Stats
-from zk0.policy.trainable import Tensors, digest_tensors
+from zk0.policy.kept import RECORD, DamagedError, read_kept, write_kept
+from zk0.policy.trainable import Tensors
 
-_TENSORS = "trainable.safetensors"
-_ABOUT = "trained.json"
+_TENSORS = "trainable"
 
 
 @dataclass(frozen=True)
@@ -56,32 +54,25 @@ class Trained:
 
     def save(self, folder: Path) -> None:
         """Write it, atomically."""
-        with replaced_folder(folder) as temporary:
-            save_file(self.tensors, temporary / _TENSORS)
-            stats = self.stats and {f: {k: v.tolist() for k, v in values.items()} for f, values in self.stats.items()}
-            write_json(
-                temporary / _ABOUT, {"digest": digest_tensors(self.tensors), "stats": stats, "cost": asdict(self.cost)}
-            )
+        stats = self.stats and {f: {k: v.tolist() for k, v in values.items()} for f, values in self.stats.items()}
+        write_kept(folder, {"stats": stats, "cost": asdict(self.cost)}, {_TENSORS: self.tensors})
 
     @classmethod
     def load(cls, folder: Path) -> Trained | None:
         """Read it; None where there is none.
 
         Raises:
-            ValueError: The tensors are not those that were saved.
+            StageError: It is damaged; says what is.
         """
-        if not (folder / _ABOUT).exists():
+        if not (folder / RECORD).exists():
             return None
-        about: dict[str, Any] = read_json(folder / _ABOUT)
-        tensors = load_file(folder / _TENSORS)
-        if (found := digest_tensors(tensors)) != about["digest"]:
-            raise ValueError(
-                f"{folder / _TENSORS} has digest {found}, but {about['digest']} was saved; "
-                f"delete {folder} to train anew"
-            )
+        try:
+            about, parts = read_kept(folder)
+        except DamagedError as error:
+            raise StageError(f"{error}. Delete {folder} to train anew") from error
         stats = about["stats"] and {
             feature: {name: np.array(value, dtype=np.float32) for name, value in values.items()}
             for feature, values in about["stats"].items()
         }
         cost = {field.name: about["cost"][field.name] for field in fields(Cost)}
-        return cls(tensors, stats, Cost(**cost | {"losses": tuple(cost["losses"])}))
+        return cls(parts.get(_TENSORS, {}), stats, Cost(**cost | {"losses": tuple(cost["losses"])}))

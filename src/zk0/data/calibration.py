@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from zk0.data.joints import ARM_JOINTS
 from zk0.data.readings import DEGREES_PER_STEP
 from zk0.errors import DataError
+from zk0.files import BadFileError, read_json
 
 MEASURED = "measured"
 PLACE = "~/.cache/huggingface/lerobot/calibration/robots/ROBOT/ID.json"  # where LeRobot keeps the files
@@ -68,10 +68,10 @@ def read_calibration(path: Path) -> dict[str, float]:
         DataError: It is missing or holds something else; names the joint.
     """
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except FileNotFoundError as error:
         raise DataError(f"the calibration file {path} does not exist; LeRobot keeps them as {PLACE}") from error
-    except (OSError, ValueError) as error:
+    except BadFileError as error:
         raise DataError(f"the calibration file {path} cannot be read: {error}") from error
     ranges = {}
     for joint in ARM_JOINTS:

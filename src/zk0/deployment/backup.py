@@ -7,10 +7,12 @@ registered with a new one, and a run goes on from its state.
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import sqlite3
 import tarfile
-import tempfile
+import zlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,21 @@ from zk0 import __version__
 from zk0.deployment.config import CONFIG
 from zk0.deployment.local import RUN
 from zk0.deployment.security.places import SECURITY
+from zk0.deployment.security.private import git_takes, keep_from_git
 from zk0.deployment.services.process import Services
 from zk0.deployment.serving.services import GATEWAY_FILE
 from zk0.errors import StageError
-from zk0.files import digest_file, read_json, write_json
+from zk0.files import BadFileError, digest_file, read_mapping, write_json
 from zk0.params import PARAMS_FILE
 from zk0.tracking import ARTIFACTS, DATABASE
+from zk0.unfinished import NEW, OLD, new_folder
 
 _CONTENTS = "backup.json"
 _FORMAT = 2  # 1 had xxh3 for digests; its backups are still read
 _FOLDERS = (SECURITY, Path("state"), ARTIFACTS)
 _FILES = (PARAMS_FILE, CONFIG, GATEWAY_FILE, Path("sources.lock.json"), Path("dvc.lock"))
 # Waiting replies and locks are of no use later; a credential store is made anew from the token.
-_LEFT_OUT = ("waiting", "*.lock")
+_LEFT_OUT = ("waiting", "*.lock", f"*{NEW}", f"*{OLD}")
 
 
 def back_up(root: Path, out: Path) -> list[str]:
@@ -51,16 +55,17 @@ def back_up(root: Path, out: Path) -> list[str]:
     """
     if out.exists():
         raise StageError(f"{out} is there already, and nothing overwrites a backup; choose another name")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".backup.", dir=out.parent) as temporary:  # 0700
-        staged = Path(temporary) / "content"
+    fresh = not out.parent.exists()
+    with new_folder(out) as temporary:  # 0700
+        _keep_from_git(out, temporary, fresh)
+        staged = temporary / "content"
         staged.mkdir()
         _stage(root, staged)
         names = sorted(path.name for path in staged.iterdir())
         if not names:
             raise StageError(f"{root} holds nothing to back up: no {SECURITY}, no {DATABASE}, no {PARAMS_FILE}")
         write_json(staged / _CONTENTS, _contents(staged))
-        whole = Path(temporary) / "whole.tar.gz"
+        whole = temporary / "whole.tar.gz"
         with tarfile.open(whole, "w:gz", compresslevel=1) as archive:
             archive.add(staged, arcname=".")
         whole.chmod(0o600)
@@ -86,9 +91,8 @@ def restore(file: Path, root: Path) -> list[str]:
         raise StageError(f"{', '.join(running)} run in {root}; `zk0 stop` first")
     if not file.is_file():
         raise StageError(f"{file} is missing; it must be a file that `zk0 backup` wrote")
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".restore.", dir=root) as temporary:
-        staged = Path(temporary)
+    with new_folder(root / "restored") as staged:  # 0700
+        keep_from_git(staged)
         _unpack(file, staged)
         _check(file, staged)
         moves = _moves(staged)
@@ -102,7 +106,24 @@ def restore(file: Path, root: Path) -> list[str]:
     if (root / SECURITY).exists():
         for folder in [root / SECURITY, *(path for path in (root / SECURITY).rglob("*") if path.is_dir())]:
             folder.chmod(0o700)
+            keep_from_git(folder)
     return [str(path) for path in moves]
+
+
+def _keep_from_git(out: Path, temporary: Path, fresh: bool) -> None:
+    """See to it that a repository takes neither the backup nor, after a kill, what was to become one.
+
+    Raises:
+        StageError: It would take the backup, and its folder has other content.
+    """
+    keep_from_git(temporary)
+    if git_takes(out):
+        if not fresh:
+            raise StageError(
+                f"`git add` would take {out}, and it holds the federation's keys; name a file outside the repository, "
+                f"or in a folder of its own, as backups/{out.name}, which is kept from git"
+            )
+        keep_from_git(out.parent)
 
 
 def _stage(root: Path, staged: Path) -> None:
@@ -141,18 +162,32 @@ def _files(folder: Path) -> list[Path]:
 def _unpack(file: Path, staged: Path) -> None:
     try:
         with tarfile.open(file) as archive:
-            archive.extractall(staged, filter="data")
-    except (tarfile.TarError, OSError, EOFError) as error:
+            archive.extractall(staged, _that_fit(archive, staged, file), filter="data")
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise
         raise StageError(f"{file} is no backup that could be read ({error}); use another copy") from error
+
+
+def _that_fit(archive: tarfile.TarFile, staged: Path, file: Path) -> Iterator[tarfile.TarInfo]:
+    """What is in an archive, as long as there is room for it: a small file can stand for a large one."""
+    room = shutil.disk_usage(staged).free
+    for member in archive:
+        room -= member.size
+        if room < 0:
+            raise StageError(f"{file} holds more than there is room for in {staged.parent}; make room there")
+        yield member
 
 
 def _check(file: Path, staged: Path) -> None:
     try:
-        contents = read_json(staged / _CONTENTS)
-    except (FileNotFoundError, ValueError) as error:
+        contents = read_mapping(staged / _CONTENTS, "format", "files")
+    except (FileNotFoundError, BadFileError) as error:
         raise StageError(f"{file} is no backup of `zk0 backup`: it holds no readable {_CONTENTS}") from error
-    if contents.get("format") not in (1, _FORMAT):
-        raise StageError(f"{file} is of backup format {contents.get('format')}, and this zk0 reads 1 and {_FORMAT}")
+    if contents["format"] not in (1, _FORMAT):
+        raise StageError(f"{file} is of backup format {contents['format']!r:.40}, and this zk0 reads 1 and {_FORMAT}")
+    if not isinstance(contents["files"], dict):
+        raise StageError(f"{file} is no backup of `zk0 backup`: 'files' in its {_CONTENTS} is no mapping")
     digest = digest_file if contents["format"] == _FORMAT else _digest_of_format_1
     (staged / _CONTENTS).unlink()
     found = {str(path.relative_to(staged)): digest(path) for path in _files(staged)}

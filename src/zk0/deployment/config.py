@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from zk0.deployment.superlink import is_loopback
 from zk0.errors import StageError
 from zk0.explain import explained
-from zk0.files import write_text
+from zk0.files import BadFileError, write_text
 from zk0.params.section import Section
+from zk0.settings import parse_settings, read_settings
 
 CONFIG = Path("deployment.yaml")
 INIT = "`zk0 deploy init --host NAME` writes one, explained"
@@ -146,14 +146,14 @@ class DeploymentConfig(Section):
         """Read a file.
 
         Raises:
-            StageError: It is missing, is not YAML, or breaks a rule; lists every problem.
+            StageError: It is missing, cannot be read, is not YAML, or breaks a rule; lists every problem.
         """
         try:
-            content = yaml.safe_load(path.read_text())
+            content = read_settings(path)
         except FileNotFoundError as error:
             raise StageError(f"{path} is missing: it says what runs on this machine; {INIT}") from error
-        except yaml.YAMLError as error:
-            raise StageError(f"{path} is not valid YAML: {error}") from error
+        except BadFileError as error:
+            raise StageError(str(error)) from error
         return cls.parse(content, str(path))
 
     @classmethod
@@ -182,7 +182,7 @@ def write_default(path: Path, hosts: Sequence[str]) -> None:
         raise StageError("name at least one host by which sites reach this machine: --host robots.example.org")
     shipped = importlib.resources.files("zk0.deployment").joinpath("deployment.yaml").read_text()
     text = shipped.replace("hosts: [localhost]", f"hosts: [{', '.join(hosts)}]")
-    DeploymentConfig.parse(yaml.safe_load(text), str(path))
+    DeploymentConfig.parse(parse_settings(text, str(path)), str(path))
     write_text(path, text)
 
 

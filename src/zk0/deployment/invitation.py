@@ -26,7 +26,8 @@ from zk0.deployment.security.certificates import check_dates, fingerprint, host_
 from zk0.deployment.security.keys import NodeKey
 from zk0.deployment.site_list import Site
 from zk0.errors import StageError
-from zk0.files import write_json
+from zk0.explain import explained_in_one_line
+from zk0.files import BadFileError, read_json, write_json
 
 _LIMIT = 64 * 1024
 _ASK = "ask the operator for a new one"
@@ -93,14 +94,13 @@ class Invitation(BaseModel):
         Raises:
             StageError: It is missing, damaged, or was changed after it was signed.
         """
-        if not path.is_file():
+        if not path.exists():
             raise StageError(f"there is no invitation {path}; the operator sends one when your key is admitted")
-        if path.stat().st_size > _LIMIT:
-            raise StageError(f"{path} is too large for an invitation; {_ASK}")
         try:
-            found = cls.model_validate(json.loads(path.read_text()))
-        except (ValidationError, ValueError) as error:
-            raise StageError(f"{path} is no invitation ({error}); {_ASK}") from error
+            found = cls.model_validate(read_json(path, _LIMIT))
+        except (ValidationError, BadFileError) as error:
+            told = explained_in_one_line(error, cls) if isinstance(error, ValidationError) else error
+            raise StageError(f"{path} is no invitation ({told}); {_ASK}") from error
         certificate = found.certificate
         check_dates(certificate, f"the authority in {path}", _ASK)
         check_address(found.server)

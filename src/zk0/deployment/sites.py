@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,8 @@ from pydantic import ValidationError
 from zk0.deployment.security.keys import PublicKey
 from zk0.deployment.site_list import Site, Sites, now, refuse_known, with_key
 from zk0.errors import StageError
-from zk0.files import write_json
+from zk0.explain import explained_in_one_line
+from zk0.files import BadFileError, read_json, write_json
 from zk0.names import check_site_name, nearest_hint
 
 _LOCK_S = 30.0
@@ -62,11 +62,12 @@ class SiteRegistry:
                     f"{self.path} decides who may take part, and others on this machine may change it; "
                     f"look through it, then `chmod 644 {self.path}`"
                 )
-            return Sites.model_validate(json.loads(self.path.read_text()))
+            return Sites.model_validate(read_json(self.path))
         except FileNotFoundError as error:
             raise StageError(f"{self.path} is missing; `zk0 security init --host NAME` begins it") from error
-        except (ValidationError, json.JSONDecodeError) as error:
-            raise StageError(f"{self.path} is no list of sites: {error}; bring back a copy of it") from error
+        except (ValidationError, BadFileError) as error:
+            told = explained_in_one_line(error, Sites) if isinstance(error, ValidationError) else error
+            raise StageError(f"{self.path} is no list of sites: {told}; bring back a copy of it") from error
 
     def sites(self) -> tuple[Site, ...]:
         """All sites, revoked ones too, by partition."""

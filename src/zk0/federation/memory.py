@@ -13,10 +13,8 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
-from zk0.files import replaced_folder
+from zk0.errors import StageError
+from zk0.policy.kept import DamagedError, read_kept, write_kept
 from zk0.policy.trainable import Tensors
 
 
@@ -52,30 +50,28 @@ class SiteMemory:
         """The version of a round; an empty one for round 0, or where it is missing.
 
         Raises:
-            ValueError: It is damaged; names the file.
+            StageError: It is damaged; says what is, and what to delete.
         """
-        parts: dict[str, Tensors] = {}
-        for file in sorted(self._path(number).glob("*.safetensors")):
-            try:
-                parts[file.stem] = load_file(file)
-            except SafetensorError as error:
-                raise ValueError(f"{file} is damaged ({error}); delete {file.parent} to begin without it") from error
+        if not self._path(number).exists():
+            return Version()
+        try:
+            _, parts = read_kept(self._path(number))
+        except DamagedError as error:
+            raise StageError(f"{error}. Delete {self._path(number)} to begin without it") from error
         return Version(**parts)
 
     def save(self, number: int, version: Version) -> None:
         """Keep a round's version, in place of one from an earlier attempt at the same round."""
-        parts = {name: tensors for name, tensors in vars(version).items() if tensors}
-        if not parts:
+        if version == Version():
             shutil.rmtree(self._path(number), ignore_errors=True)
             return
-        with replaced_folder(self._path(number)) as temporary:
-            for name, tensors in parts.items():
-                save_file(tensors, temporary / f"{name}.safetensors")
+        write_kept(self._path(number), {"round": number}, vars(version))
 
     def prune(self, keep: int) -> None:
         """Delete versions before round ``keep``: the server cannot go back beyond it."""
         for path in self.folder.glob("round-*"):
-            if int(path.name.removeprefix("round-")) < keep:
+            number = path.name.removeprefix("round-")
+            if number.isascii() and number.isdigit() and int(number) < keep:
                 shutil.rmtree(path)
 
     def _path(self, number: int) -> Path:

@@ -24,7 +24,7 @@ from zk0.federation.server import FederationError, Server
 from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.strategy import check_enough, cost
-from zk0.files import digest_folder, read_json, write_json, write_text
+from zk0.files import digest_folder, read_mapping, write_json, write_text
 from zk0.keys import counted, key_of
 from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
@@ -197,7 +197,7 @@ def read_run(root: Path) -> dict[str, Any]:
     path = root / RESULTS / "run.json"
     if not path.exists():
         raise FederationError(f"{path} is missing: no federation has run here yet; `zk0 federate` makes it")
-    return dict(read_json(path))
+    return read_mapping(path, "run", "rounds", "params")
 
 
 def locked_base(root: Path) -> tuple[str, str]:

@@ -11,15 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from zk0.errors import StageError
-from zk0.files import read_json, replaced_folder, write_json
+from zk0.policy.kept import DamagedError, read_kept, write_kept
 from zk0.policy.trainable import Tensors, digest_tensors
 
-_TENSORS = "trainable.safetensors"
-_MORE = ("residual", "optimizer")
-_STATE = "state.json"
+_TENSORS = "trainable"
 
 
 @dataclass(frozen=True)
@@ -73,21 +69,16 @@ class StateFolder:
 
     def save(self, state: RoundState) -> None:
         """Write a round's state; then drop all but the last and the best."""
-        with replaced_folder(self._path(state.round)) as temporary:
-            save_file(state.tensors, temporary / _TENSORS)
-            for name in _MORE:
-                if tensors := getattr(state, name):
-                    save_file(tensors, temporary / f"{name}.safetensors")
-            record = {
-                "round": state.round,
-                "rows": list(state.rows),
-                "stats": state.stats,
-                "resumed": list(state.resumed),
-                "used": {str(partition): number for partition, number in state.used.items()},
-                "privacy": state.privacy,
-                "digest": digest_tensors(state.tensors),
-            }
-            write_json(temporary / _STATE, record)
+        record = {
+            "round": state.round,
+            "rows": list(state.rows),
+            "stats": state.stats,
+            "resumed": list(state.resumed),
+            "used": {str(partition): number for partition, number in state.used.items()},
+            "privacy": state.privacy,
+        }
+        parts = {_TENSORS: state.tensors, "residual": state.residual, "optimizer": state.optimizer}
+        write_kept(self._path(state.round), record, parts, {_TENSORS: state.digest})
         for number in self._rounds():
             if number not in (state.round, state.best_round):
                 shutil.rmtree(self._path(number))
@@ -95,42 +86,63 @@ class StateFolder:
     def load_last(self) -> RoundState | None:
         """The last complete round, marked as resumed, or None if there is none.
 
+        The best one is looked at too: that it cannot be exported is told now, and not after the last round.
+
         Raises:
-            ValueError: The tensors are not those that were saved.
+            StageError: One of them is damaged; says what is, and what to delete to go on.
         """
         rounds = self._rounds()
         if not rounds:
             return None
         state = self.load(rounds[-1])
+        if state.best_round != state.round:
+            self.load(state.best_round)
         return replace(state, resumed=(*state.resumed, state.round))
 
     def load(self, number: int) -> RoundState:
-        """A round that was kept."""
-        path = self._path(number)
-        record = read_json(path / _STATE)
-        tensors = load_file(path / _TENSORS)
-        if (found := digest_tensors(tensors)) != record["digest"]:
-            raise ValueError(
-                f"{path / _TENSORS} has digest {found}, but {record['digest']} was saved; delete {path} to go on "
-                "from an earlier round"
-            )
-        more = {name: load_file(file) for name in _MORE if (file := path / f"{name}.safetensors").exists()}
+        """A round that was kept.
+
+        Raises:
+            StageError: See :meth:`load_last`.
+        """
+        try:
+            record, parts = read_kept(self._path(number))
+        except DamagedError as error:
+            raise StageError(f"{error}. {self._advice(number)}") from error
         return RoundState(
             record["round"],
-            tensors,
+            parts.pop(_TENSORS, {}),
             tuple(record["rows"]),
             record["stats"],
             tuple(record["resumed"]),
             used={int(partition): number for partition, number in record["used"].items()},
-            privacy=record.get("privacy", {}),
-            **more,
+            privacy=record["privacy"],
+            **parts,
         )
+
+    def _advice(self, number: int) -> str:
+        """What to do where a round's state is damaged. Nothing else is ever deleted: what privacy spent stays noted."""
+        rounds = self._rounds()
+        sound = [other for other in rounds if other < number and self._is_sound(other)]
+        if sound and number == rounds[-1]:
+            return f"Round {sound[-1]} is kept whole: delete {self._path(number)} to go on from there"
+        kept = "No other round to go on from is kept" if number == rounds[-1] else f"Round {number} was the best so far"
+        return f"{kept}: delete {self._path(0).with_name('round-*')} to begin the run anew"
+
+    def _is_sound(self, number: int) -> bool:
+        try:
+            read_kept(self._path(number))
+        except DamagedError:
+            return False
+        return True
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:04d}"
 
     def _rounds(self) -> list[int]:
-        return sorted(int(p.name.removeprefix("round-")) for p in self.folder.glob("round-*") if p.is_dir())
+        """What is named otherwise, such as a damaged one that somebody moved aside, does not count."""
+        numbers = {path: path.name.removeprefix("round-") for path in self.folder.glob("round-*") if path.is_dir()}
+        return sorted(int(number) for number in numbers.values() if number.isascii() and number.isdigit())
 
 
 class Saver:

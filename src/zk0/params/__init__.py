@@ -10,15 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from zk0.explain import explained
+from zk0.files import BadFileError
 from zk0.params.data import Convention, DataParams, Names, PartitionParams
 from zk0.params.evaluation import BenchmarkParams, EvaluationParams, PromotionParams, StudyParams, TrackingParams
 from zk0.params.federation import ROBUST, Codec, FederationParams, PrivacyParams, Strategy
 from zk0.params.section import ParamsError, Section
 from zk0.params.training import FeatureParams, PolicyParams, TrainingParams
+from zk0.settings import read_settings
 
 __all__ = [
     "BenchmarkParams",
@@ -102,17 +103,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check a params file.
 
     Raises:
-        ParamsError: The file is missing, is not YAML, or breaks a rule. Every problem is listed,
+        ParamsError: The file is missing, cannot be read, is not YAML, or breaks a rule. Every problem is listed,
             with the rule and the value; an unknown key comes with its nearest neighbour.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_settings(path)
     except FileNotFoundError as error:
         raise ParamsError(f"{path} not found; run from the project's root, or `zk0 profile use demo`") from error
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ParamsError(f"{path} must be a mapping of sections, but holds {type(content).__name__}")
+    except BadFileError as error:
+        raise ParamsError(str(error)) from error
     return parse_params(content, str(path))
 
 

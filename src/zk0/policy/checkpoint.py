@@ -8,16 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import draccus
+import httpx
 import numpy as np
 import torch
 from lerobot.policies.factory import make_pre_post_processors
+from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
-from lerobot.processor import NormalizerProcessorStep
+from lerobot.processor import NormalizerProcessorStep, PolicyProcessorPipeline
+from lerobot.processor.converters import (
+    batch_to_transition,
+    policy_action_to_transition,
+    transition_to_batch,
+    transition_to_policy_action,
+)
 from safetensors.torch import load_file, save_file
 
+from zk0.checkpoints import Checkpoint, CheckpointError, Pipeline, read_checkpoint
+from zk0.checkpoints.folder import shown
 from zk0.console import lerobot_quiet
 from zk0.files import replaced_folder
+from zk0.hub import HubError, how_to_fetch, why_unreachable
 from zk0.policy import portable
+from zk0.policy.build import FULL_VLM
 from zk0.policy.lora import merged
 
 Stats = Mapping[str, Mapping[str, np.ndarray]]
@@ -89,27 +102,87 @@ def save_checkpoint(loaded: LoadedPolicy, folder: Path, half: bool = False) -> N
             portable.name_bundled_vlm(temporary)
 
 
-def load_checkpoint(path: str | Path, device: str = "cpu", revision: str | None = None) -> LoadedPolicy:
-    """Load a checkpoint folder or Hub repository.
+def load_checkpoint(path: str | Path, device: str = "cpu") -> LoadedPolicy:
+    """Load a checkpoint folder, of which LeRobot gets what was read as data.
+
+    Settings, steps and statistics are handed over as they were checked, whatever the files hold by then. transformers
+    reads the vision-language model's folder itself, and never runs code of one.
+
+    Args:
+        path: The folder.
+        device: Where the policy computes.
 
     Raises:
-        FileNotFoundError: The path is neither a checkpoint folder nor a Hub id; says what is missing.
+        FileNotFoundError: There is no such folder, or it lacks settings or weights; says which.
+        CheckpointError: See :func:`zk0.checkpoints.read_checkpoint`; or LeRobot cannot build a policy of it, or
+            weights are not finite.
+        HubError: It names a vision-language model of the Hub, which cannot be had.
     """
-    local = Path(path)
-    if local.exists():
-        missing = [n for n in ("config.json", "model.safetensors") if not (local / n).is_file()]
-        if missing:
-            raise FileNotFoundError(f"{local} is no policy checkpoint: {', '.join(missing)} not found in it")
-    elif str(path).startswith((".", "/")) or str(path).count("/") != 1:
-        raise FileNotFoundError(f"no policy checkpoint at {path}: the folder does not exist")
-    with lerobot_quiet():
-        policy = SmolVLAPolicy.from_pretrained(path, revision=revision)
-    policy.config.device = device
-    policy.to(device)
-    preprocess, postprocess = make_pre_post_processors(
-        policy.config,
-        pretrained_path=str(path),
-        pretrained_revision=revision,
-        preprocessor_overrides={"device_processor": {"device": device}},
+    found = read_checkpoint(Path(path))
+    try:
+        with lerobot_quiet():
+            policy = SmolVLAPolicy.from_pretrained(found.folder, config=_config(found, device))
+            preprocess, postprocess = _pipelines(found, device)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # what of a stranger's settings no check foresaw, LeRobot meets in its own ways
+        if found.vlm is None and isinstance(error, (OSError, httpx.HTTPError)):
+            raise _absent_vlm(path, found, error) from error
+        reason = shown((str(error).strip() or "no reason given").splitlines()[0], quoted=False)
+        raise CheckpointError(
+            f"{path} is refused: LeRobot makes no policy of it ({type(error).__name__}: {reason}). Use another"
+        ) from error
+    _check_finite(path, policy)
+    return LoadedPolicy(policy.to(device), preprocess, postprocess)
+
+
+def _absent_vlm(path: str | Path, found: Checkpoint, error: Exception) -> HubError:
+    named = found.settings.get("vlm_model_name", FULL_VLM)
+    return HubError(
+        f"{path} needs {named}, which is not in the local Hub cache, and {why_unreachable(error)}. "
+        f"{how_to_fetch(named, 'model', 'main')}"
     )
-    return LoadedPolicy(policy, preprocess, postprocess)
+
+
+def _config(found: Checkpoint, device: str) -> SmolVLAConfig:
+    settings = {name: value for name, value in found.settings.items() if name != "type"}
+    if found.vlm is not None:
+        settings["vlm_model_name"] = str(found.vlm)
+    return draccus.decode(SmolVLAConfig, settings | {"device": device})
+
+
+def _pipelines(found: Checkpoint, device: str) -> tuple[Any, Any]:
+    before: dict[str, dict[str, Any]] = {"device_processor": {"device": device}}
+    if found.vlm is not None:
+        before["tokenizer_processor"] = {"tokenizer_name": str(found.vlm)}
+    return (
+        PolicyProcessorPipeline[dict[str, Any], dict[str, Any]].from_config(
+            found.preprocessor.config,
+            state_dict=_tensors(found.preprocessor),
+            overrides=before,
+            to_transition=batch_to_transition,
+            to_output=transition_to_batch,
+        ),
+        PolicyProcessorPipeline[torch.Tensor, torch.Tensor].from_config(
+            found.postprocessor.config,
+            state_dict=_tensors(found.postprocessor),
+            to_transition=policy_action_to_transition,
+            to_output=transition_to_policy_action,
+        ),
+    )
+
+
+def _tensors(pipeline: Pipeline) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        file: {name: torch.as_tensor(value) for name, value in values.items()}
+        for file, values in pipeline.state.items()
+    }
+
+
+def _check_finite(path: str | Path, policy: SmolVLAPolicy) -> None:
+    for name, tensor in policy.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"{path} is refused: model.safetensors, {name}: numbers that are not finite; expected weights that "
+                "are. A run that diverged leaves such: use another, or an earlier one"
+            )

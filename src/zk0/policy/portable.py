@@ -2,9 +2,9 @@
 
 LeRobot's configuration names its vision-language model, and the preprocessor its tokenizer, by a
 Hub id or a path. A checkpoint whose VLM is not on the Hub carries it in a subfolder, ``vlm``, and
-names it so: relative to itself. ``install`` teaches LeRobot's two loaders to understand that name;
-it is called when :mod:`zk0.policy` is imported and by the plugin that LeRobot's own commands
-discover.
+names it so: relative to itself. ``install`` teaches LeRobot's two loaders to understand that name, and
+to read a SmolVLA's folder as data first; it is called when :mod:`zk0.policy` is imported and by the
+plugin that LeRobot's own commands discover.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from typing import Any
 from lerobot.configs.policies import PreTrainedConfig
 from lerobot.processor import DataProcessorPipeline
 
-VLM_FOLDER = "vlm"
+from zk0.checkpoints import read_checkpoint
+from zk0.checkpoints.settings import VLM_FOLDER
+from zk0.checkpoints.steps import check_foreign
+
 _PREPROCESSOR = "policy_preprocessor.json"
 _INSTALLED = "_zk0_reads_bundled_vlm"
 
@@ -42,14 +45,21 @@ def name_bundled_vlm(checkpoint: Path) -> None:
 
 
 def install() -> None:
-    """Let LeRobot's loaders resolve a bundled VLM; calling it again changes nothing."""
+    """Let LeRobot's loaders resolve a bundled VLM, and refuse what would run code; again, it changes nothing.
+
+    A SmolVLA's folder is checked as zk0's own commands check it. Of any other policy, and of what LeRobot fetches
+    from the Hub file by file, no step is imported that is not LeRobot's own or of a plugin that is installed.
+    """
     if getattr(PreTrainedConfig, _INSTALLED, False):
         return
     load_config = PreTrainedConfig.from_pretrained.__func__  # type: ignore[attr-defined]
     load_pipeline = DataProcessorPipeline.from_pretrained.__func__  # type: ignore[attr-defined]
+    validate_steps = DataProcessorPipeline._validate_loaded_config.__func__  # type: ignore[attr-defined]
 
     def config_from_pretrained(cls: type, pretrained_name_or_path: str | Path, **kwargs: Any) -> Any:
         config = load_config(cls, pretrained_name_or_path, **kwargs)
+        if config.type == "smolvla" and Path(pretrained_name_or_path).is_dir():
+            read_checkpoint(Path(pretrained_name_or_path))
         if getattr(config, "vlm_model_name", None) == VLM_FOLDER and (vlm := bundled_vlm(pretrained_name_or_path)):
             config.vlm_model_name = str(vlm)
         return config
@@ -67,6 +77,11 @@ def install() -> None:
             overrides = {"tokenizer_processor": {"tokenizer_name": str(vlm)}, **(overrides or {})}
         return load_pipeline(cls, pretrained_model_name_or_path, config_filename, overrides=overrides, **kwargs)
 
+    def steps_validated(cls: type, model_id: str, loaded_config: Any, config_filename: str) -> None:
+        validate_steps(cls, model_id, loaded_config, config_filename)
+        check_foreign(f"{model_id}, {config_filename}", loaded_config["steps"])
+
     PreTrainedConfig.from_pretrained = classmethod(config_from_pretrained)  # type: ignore[method-assign,assignment]
     DataProcessorPipeline.from_pretrained = classmethod(pipeline_from_pretrained)  # type: ignore[method-assign,assignment]
+    DataProcessorPipeline._validate_loaded_config = classmethod(steps_validated)  # type: ignore[method-assign,assignment]
     setattr(PreTrainedConfig, _INSTALLED, True)

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 
-from zk0.files import read_json
-from zk0.hub import HubError, fetch_policy, how_to_fetch, why_unreachable
+from zk0.hub import HubError, fetch_policy
 from zk0.policy import nano
-from zk0.policy.build import FULL_VLM, build_full, build_nano
+from zk0.policy.build import build_full, build_nano
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, with_stats
 from zk0.policy.lora import add_adapters
 from zk0.sources import Source
@@ -56,6 +55,7 @@ def load_start(
 
     Raises:
         FileNotFoundError: No checkpoint there; says what is missing.
+        CheckpointError: It holds something else than a SmolVLA's data.
         ValueError: ``random:`` with something unknown behind it, or a rank that does not fit.
     """
     device = resolve_device(device)
@@ -80,19 +80,10 @@ def _from_hub(repository: str, revision: str, device: str) -> LoadedPolicy:
 
     Its vision-language model is on the Hub as well, unless the checkpoint carries it.
     """
-    import httpx
-
     folder = fetch_policy(repository, revision)
     if missing := [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]:
         raise HubError(f"hub:{repository}@{revision} is no policy checkpoint: {', '.join(missing)} not found in it")
-    try:
-        return load_checkpoint(folder, device)
-    except (OSError, httpx.HTTPError) as error:
-        named = read_json(folder / "config.json").get("vlm_model_name", FULL_VLM)
-        raise HubError(
-            f"hub:{repository}@{revision} needs {named}, which is not in the local Hub cache, and "
-            f"{why_unreachable(error)}. {how_to_fetch(named, 'model', 'main')}"
-        ) from error
+    return load_checkpoint(folder, device)
 
 
 def _random(size: str) -> LoadedPolicy:

@@ -21,7 +21,7 @@ from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME
 
 from zk0.tracking import names
-from zk0.tracking.results import Results
+from zk0.tracking.results import Results, TrackingError
 from zk0.tracking.store import logged_models
 
 BEST = "best"
@@ -42,10 +42,21 @@ def round_name(number: int) -> str:
 
 
 def checkpoint_folder(root: Path, model: LoggedModel) -> Path:
-    """The checkpoint inside a model's files."""
+    """The checkpoint inside a model's files, which is all that zk0 takes of them: no code beside it is run.
+
+    Raises:
+        FileNotFoundError: The files are gone.
+        TrackingError: What describes them names no folder among them.
+    """
     folder = root / model.artifact_location
     described = yaml.safe_load((folder / _MODEL_FILE).read_text())
-    return folder / str(described["flavors"]["python_function"]["artifacts"][_CHECKPOINT]["path"])
+    try:
+        checkpoint = folder / str(described["flavors"]["python_function"]["artifacts"][_CHECKPOINT]["path"])
+    except (KeyError, TypeError) as error:
+        raise TrackingError(f"{folder / _MODEL_FILE} names no checkpoint; `zk0 track` writes one that does") from error
+    if not checkpoint.resolve().is_relative_to(folder.resolve()):
+        raise TrackingError(f"{folder / _MODEL_FILE} names {checkpoint}, which is not among the model's own files")
+    return checkpoint
 
 
 def kept_checkpoints(results: Results) -> dict[str, int]:

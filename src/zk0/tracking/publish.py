@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from zk0.checkpoints import read_checkpoint
 from zk0.files import replaced_folder, write_text
 from zk0.tracking.card import NAME, render_card
 from zk0.tracking.registry import find_version, version_checkpoint
@@ -35,6 +36,7 @@ def publish_version(
     Raises:
         TrackingError: No such version, its files are gone, the target is malformed or taken, there is
             no access, or the Hub cannot be reached.
+        CheckpointError: What would be pushed is more than a SmolVLA's data.
     """
     target = _TARGET.fullmatch(to)
     if target is None:
@@ -58,6 +60,7 @@ def publish_version(
 
 
 def _fill(folder: Path, checkpoint: Path, card: str) -> None:
+    read_checkpoint(checkpoint)  # copying follows links
     shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
     write_text(folder / NAME, card)
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from zk0.deployment.security.places import GATEWAY, Places
 from zk0.errors import StageError
 from zk0.explain import explained
-from zk0.files import write_text
+from zk0.files import BadFileError, write_text
+from zk0.settings import read_settings
 
 MEBIBYTE = 1 << 20
 
@@ -115,14 +116,14 @@ class GatewayConfig(BaseModel):
         """Read a file.
 
         Raises:
-            StageError: It is missing, is not YAML, or breaks a rule.
+            StageError: It is missing, cannot be read, is not YAML, or breaks a rule.
         """
         try:
-            content = yaml.safe_load(path.read_text())
+            content = read_settings(path)
         except FileNotFoundError as error:
             raise StageError(f"{path} is missing; it says where the gateway listens and which files it uses") from error
-        except yaml.YAMLError as error:
-            raise StageError(f"{path} is not valid YAML: {error}") from error
+        except BadFileError as error:
+            raise StageError(str(error)) from error
         return cls.parse(content, str(path))
 
     def write(self, path: Path) -> None:

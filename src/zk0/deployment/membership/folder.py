@@ -12,9 +12,10 @@ from typing import Any
 
 from zk0.deployment.invitation import Invitation
 from zk0.deployment.security.keys import NodeKey
+from zk0.deployment.security.private import keep_from_git
 from zk0.deployment.services.process import Services
 from zk0.errors import StageError
-from zk0.files import read_json, write_json
+from zk0.files import read_mapping, write_json
 from zk0.names import check_site_name, nearest_hint
 from zk0.params import PARAMS_FILE, Params, load_params, parse_params
 from zk0.single_site.defaults import DEFAULT_BASE, base_here, data_content, default_device, default_threads
@@ -142,6 +143,7 @@ def open_membership(root: Path, joining: Joining) -> Membership:
     else:
         _check_same(_read(root, name), made)
         write_params(folder, content, _HEADER)
+    keep_from_git(folder)
     made.write()
     return made
 
@@ -190,7 +192,7 @@ def owner_demands(folder: Path) -> dict[str, float]:
 
 def _read(root: Path, name: str) -> Membership:
     folder = root / MEMBERSHIPS / name
-    owner = read_json(folder / _OWNER)
+    owner = read_mapping(folder / _OWNER, "keys", "demands", "left")
     invitation = Invitation.read(folder / _INVITATION)
     params = load_params(folder / PARAMS_FILE)
     return Membership(root, name, invitation, Path(owner["keys"]), params, owner["demands"], owner["left"])

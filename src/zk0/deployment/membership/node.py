@@ -121,7 +121,7 @@ def _start(membership: Membership, services: Services, wait_s: float) -> str | N
     services.launch(SUPERNODE, _supernode(membership, port, secret), env, folder)
     services.await_ready(SUPERNODE, lambda: _listens(port), 120.0)
     runtime = ["--runtime-api-address", f"127.0.0.1:{port}", "--superexec-auth-secret-file", str(secret)]
-    services.launch(SUPEREXEC, [str(_BIN / "flower-superexec"), "--insecure", *runtime], env, folder)
+    services.launch(SUPEREXEC, [sys.executable, "-m", "zk0.deployment.superexec", "--insecure", *runtime], env, folder)
     with contextlib.suppress(TimeoutError):
         _await_number(membership, before, wait_s)
     return node_number(membership, before)

@@ -13,16 +13,15 @@ On disk::
 from __future__ import annotations
 
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from zk0.deployment.security.authority import Authority, ServerCertificate
-from zk0.deployment.security.private import read_private, write_private
+from zk0.deployment.security.private import private_folder, read_private, write_private
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
+from zk0.unfinished import new_folder
 
 SECURITY = Path("security")
 # Every service on the server's own machine finds the others by these.
@@ -89,10 +88,8 @@ def initialise(folder: Path, hosts: Iterable[str], federation: str, days: int = 
             f"{folder} holds a federation's keys already, and nothing overwrites them; `zk0 security rotate` renews "
             "certificates, and another federation needs another folder"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # 0700
-    try:
-        made = Places(temporary)
+    with new_folder(folder) as temporary:
+        made = Places(private_folder(temporary))
         authority = Authority.create(made.authority, federation)
         authority.issue_server([*hosts, *LOOPBACK], days, GATEWAY)
         authority.issue_server(LOOPBACK, days, SUPERLINK)
@@ -100,9 +97,6 @@ def initialise(folder: Path, hosts: Iterable[str], federation: str, days: int = 
             write_private(path, secrets.token_urlsafe(32).encode(), "it was made just now")
         SiteRegistry.create(made.registry, federation)
         temporary.replace(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return Places(folder)
 
 

@@ -1,18 +1,20 @@
-"""Files that only their owner may read: written so, and refused when they are not."""
+"""Files that only their owner may read: written so, refused when they are not, and kept from git."""
 
 from __future__ import annotations
 
+import os
 import stat
+import subprocess
 from pathlib import Path
 
 from zk0.errors import StageError
-from zk0.files import write_bytes
+from zk0.files import write_bytes, write_text
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def private_folder(folder: Path) -> Path:
-    """Make a folder that only its owner may enter, or take one that is so.
+    """Make a folder that only its owner may enter, or take one that is so. No repository takes what is in it.
 
     Raises:
         StageError: It is there and open to others.
@@ -24,7 +26,24 @@ def private_folder(folder: Path) -> Path:
         raise StageError(f"{folder} must be a folder, and is a file; move it away")
     if stat.S_IMODE(folder.stat().st_mode) & _OTHERS:
         raise StageError(f"{folder} holds private keys, but others on this machine may enter it; `chmod 700 {folder}`")
+    keep_from_git(folder)
     return folder
+
+
+def keep_from_git(folder: Path) -> None:
+    """Give a folder a ``.gitignore`` of its own, by which ``git add`` passes it over, whatever repository it is in."""
+    file = folder / ".gitignore"
+    if not file.exists() and os.access(folder, os.W_OK):
+        write_text(file, "*")
+
+
+def git_takes(path: Path) -> bool:
+    """Whether ``git add`` would take a file that is to be written here: it is in a repository, which does not ignore it."""
+    command = ["git", "-C", str(path.parent), "check-ignore", "--quiet", "--", path.name]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 1  # 128: no repository
+    except OSError:  # no git
+        return False
 
 
 def write_private(path: Path, content: bytes, advice: str) -> None:

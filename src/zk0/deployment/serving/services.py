@@ -198,7 +198,14 @@ class FederationServer:
 
     def _superexec(self) -> list[str]:
         words = ["--runtime-api-address", self.address, "--root-certificates", str(self.authority)]
-        return ["flower-superexec", *words, "--superexec-auth-secret-file", str(self.places.superexec_secret)]
+        return [
+            sys.executable,
+            "-m",
+            "zk0.deployment.superexec",
+            *words,
+            "--superexec-auth-secret-file",
+            str(self.places.superexec_secret),
+        ]
 
     def _gateway(self) -> list[str]:
         return [sys.executable, "-m", "zk0.deployment.gateway", "--config", str(self.root / GATEWAY_FILE)]

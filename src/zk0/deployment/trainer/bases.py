@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from zk0.checkpoints import CheckpointError
 from zk0.digests import DigestCache
 from zk0.errors import StageError
 from zk0.federation.protocol import SiteTask
@@ -44,6 +45,9 @@ class Bases:
         for base in dict.fromkeys((self._own, task.base)):  # its own first: that one is loaded already
             try:
                 digest = self._digest(base, task.seed)
+            except CheckpointError as error:
+                looked.append(str(error))
+                continue
             except (ValueError, OSError):
                 looked.append(f"{base} is not here")
                 continue

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from zk0.files import read_json
 from zk0.policy.features.reading import FeatureFile
-from zk0.policy.features.store import PARTIAL, SUFFIX, FeatureCacheError
+from zk0.policy.features.store import SUFFIX, FeatureCacheError
+from zk0.unfinished import remove_leftovers
 
 FOLDER_VARIABLE = "ZK0_FEATURES"
 ABOUT = "about.json"
@@ -112,9 +113,10 @@ def clean(folder: Path, keep: Collection[Path] = ()) -> tuple[int, int]:
     kept = set(keep)
     count = size = 0
     for place in sorted(path.parent for path in folder.glob(f"*/{ABOUT}")):
-        for path in [*place.glob(f"*{SUFFIX}"), *place.glob(f".*{PARTIAL}")]:
+        remove_leftovers(place)
+        for path in place.glob(f"*{SUFFIX}"):
             if path not in kept:
-                count, size = count + (path.suffix == SUFFIX), size + path.stat().st_size
+                count, size = count + 1, size + path.stat().st_size
                 path.unlink()
         if not any(path.suffix == SUFFIX for path in place.iterdir()):
             (place / ABOUT).unlink()

@@ -15,7 +15,6 @@ import fcntl
 import json
 import os
 import struct
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ import numpy as np
 import xxhash
 
 from zk0.errors import StageError
+from zk0.unfinished import new_file
 
 MAGIC = b"zk0feat1"
 SUFFIX = ".features"
-PARTIAL = ".partial"
 _PAGE = 4096
 ITEMS: dict[str, np.dtype[Any]] = {"bf16": np.dtype(np.int16), "fp32": np.dtype(np.float32)}
 
@@ -95,23 +94,13 @@ def create(path: Path, layout: Layout) -> bool:
         FeatureCacheError: The disk is full or refuses; nothing is left behind.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=PARTIAL, dir=path.parent)
-    except OSError as error:
-        raise _cannot_write(path, layout.file_bytes, error) from error
-    temporary = Path(name)
-    try:
-        try:
+        with new_file(path) as (handle, temporary):
             _reserve(handle, layout.file_bytes)
             os.pwrite(handle, layout.header, 0)
-        finally:
-            os.close(handle)
-        temporary.chmod(0o644)
-        return _publish(temporary, path)
+            temporary.chmod(0o644)
+            return _publish(temporary, path)
     except OSError as error:
         raise _cannot_write(path, layout.file_bytes, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _publish(temporary: Path, path: Path) -> bool:
