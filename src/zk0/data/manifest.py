@@ -14,6 +14,7 @@ from zk0.names import check_site_name
 from zk0.params import Convention
 
 MANIFESTS = Path("data/manifests")
+MOST_FRAMES = 10**9  # a year of recordings at 30 frames a second
 
 # A manifest also comes from a site, over the network: nothing in it is without bounds.
 _Index = Annotated[int, Field(ge=0, le=10**9)]
@@ -61,8 +62,8 @@ class Manifest(BaseModel):
     tasks: tuple[_Text, ...] = Field(max_length=10_000)
     train_episodes: tuple[_Index, ...]
     held_out_episodes: tuple[_Index, ...] = Field(min_length=1)
-    train_frames: int = Field(ge=0, le=10**9)
-    held_out_frames: int = Field(ge=1, le=10**9)
+    train_frames: int = Field(ge=0, le=MOST_FRAMES)
+    held_out_frames: int = Field(ge=1, le=MOST_FRAMES)
     episode_digests: dict[int, str]
     digest: str = Field(pattern=r"^[\w-]{1,100}$")
     every: int = Field(1, ge=1, le=1000)

@@ -52,7 +52,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     model, residual = next_model(Model(state.tensors, state.digest), exact, server.params.federation.downlink)
     del exact
     aggregate_s += time.perf_counter() - stepped
-    loss, evaluated = evaluate_round(server, model, stats, number)
+    loss, evaluated = evaluate_round(server, model, stats, number, state.rows)
     weight = sum(update.weight for update in updates)
     trained = {update.site: update.record for update in updates}
     private, more = _private(server, state, updates)
@@ -71,6 +71,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
         "aggregate_s": aggregate_s,
         "digest": model.digest,
         "left_out": dict(server.left_out),
+        "bounded": dict(server.bounded),
         "sites": sites,
         **private,
     }
@@ -121,6 +122,7 @@ def first_state(server: Server, tensors: Tensors) -> RoundState:
         "aggregate_s": None,
         "digest": model.digest,
         "left_out": dict(server.left_out),
+        "bounded": dict(server.bounded),
         "sites": evaluated,
     }
     stats = {name: tensor.tolist() for name, tensor in moments.to_tensors().items()}
