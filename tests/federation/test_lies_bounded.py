@@ -82,7 +82,6 @@ def test_statistics_that_an_arm_might_have(lying: LyingFederation, shares: tuple
     for name, build in (("step", longest_step(fps)), ("change", longest_change(fps))):
         most = STEPS_TIMES * np.maximum(getattr(others, name), getattr(others, name).max())
         assert (getattr(now, name) <= np.minimum(build, most) + 1e-6).all()
-        assert (getattr(now, name) >= getattr(others, name) - 1e-6).all()
     # Of four the liar has a quarter: three are as they are, and the fourth is at most so far and so wide.
     most = DEVIATIONS_TIMES * np.sqrt(others.m2_state / others.count).max() + POSITIONS_BEYOND
     assert (np.sqrt(now.m2_state / now.count) <= most + np.sqrt(others.m2_state / others.count)).all()

@@ -115,9 +115,9 @@ def longest_update(params: Params, values: int, private: bool) -> float:
     """The Euclidean norm beyond which no site that trained as it was asked to can be.
 
     AdamW moves a value by about its learning rate in a step (Kingma and Ba, "Adam: A Method for Stochastic
-    Optimization", ICLR 2015, section 2.1); a hundred times that leaves room for decay and what a codec carries over.
+    Optimization", ICLR 2015, section 2.1); a hundred times that leaves room for decay and a codec's carried error.
     Noise for privacy's sake is of the clip norm times its multiplier on each value; four times that leaves room for an
-    owner's own, stricter settings. Ten times more would leave a model whose gradients overflow, at all sites.
+    owner's own, stricter settings. Twenty-five times as much left a model whose gradients overflowed, at all sites.
 
     Args:
         params: The run's.
