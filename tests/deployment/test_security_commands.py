@@ -53,6 +53,27 @@ def test_init_makes_all_that_a_server_needs(folder: Path) -> None:
     assert "no sites yet" in zk0("site", "list", "--folder", folder).output
 
 
+def test_git_takes_no_secret_whatever_its_folder_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folders that people choose stand in no .gitignore of the project."""
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    for words in (
+        ("security", "init", "--host", "localhost", "--folder", "federation-keys"),
+        ("client", "keys", "--keys", "kitchen", "--name", "kitchen"),
+        ("backup", "kept/today.tar.gz"),
+    ):
+        if words[0] == "backup":
+            Path("federation-keys").rename("security")
+        assert zk0(*words).exit_code == 0, words
+
+    taken = subprocess.run(
+        ["git", "add", "--all", "--dry-run"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert Path("kept/today.tar.gz").is_file() and Path("kitchen/site.key").is_file()
+    assert taken.stdout == ""
+
+
 def test_init_overwrites_nothing_and_leaves_nothing_half_made(folder: Path, tmp_path: Path) -> None:
     again = zk0("security", "init", "--host", "robots.example.org", "--folder", folder)
     assert "nothing overwrites them" in message(again)
