@@ -127,7 +127,7 @@ def rounds_of(serving: Serving) -> Iterator[Rounds]:
     try:
         yield made
     except BaseException:
-        halt(serving.server, made.number)
+        halt(serving.server)
         raise
 
 

@@ -36,6 +36,7 @@ FIRST = (
     "tests/e2e/test_sources_run.py",
     "tests/deployment/test_walk_through.py",
     "tests/deployment/test_failures.py",
+    "tests/deployment/test_recovery.py",
     "tests/e2e/test_profiles_run.py",
     "tests/e2e/",
     "tests/flows/test_testing_flow.py",
@@ -44,6 +45,7 @@ FIRST = (
     "tests/deployment/test_full_disk.py",
     "tests/deployment/test_join.py",
     "tests/comparison/",
+    "tests/federation/test_lies.py",
 )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from federated_sites import copy_project
 from network_federation import NetworkFederation, RunRows, network_federation, signal_family
-from network_services import wait_until
 from safetensors.torch import load_file
 
 from zk0.deployment.serving.runs import watch
@@ -66,12 +65,12 @@ def test_a_full_disk_and_a_killed_server_cost_nothing(
 
     number, since = network.begin()
     RunRows(network, number, since).told("save", 1)
-    for name, process in network.server.services.running().items():
-        if name in ("superlink", "superexec"):
-            signal_family(process.pid, signal.SIGKILL)
-    wait_until(lambda: not {"superlink", "superexec"} & network.server.services.running().keys(), "the server's end")
-    assert network.server.start() == ["superlink", "superexec"]
-    network.run()
+    killed = {name: network.server.services.running()[name] for name in ("superlink", "superexec")}
+    for process in killed.values():
+        signal_family(process.pid, signal.SIGKILL)
+    assert list(watch(network.server, number, since))[-1]["event"] == "done"  # nobody starts anything again
+    running = network.server.services.running()
+    assert not {running[name].pid for name in killed} & {process.pid for process in killed.values()}
 
     report = network.report()
     assert report["rounds"] == 3 and report["resumed_at_rounds"] == [0, 1]

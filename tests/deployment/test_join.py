@@ -125,10 +125,15 @@ def test_a_second_joining_is_refused_while_it_runs(
 
 def test_stop_start_leave_and_join_again(joined: Membership, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
-    # what is there after a crash of one of them: the rest, which `start` puts right
+    before = {name: process.pid for name, process in joined.services.running().items()}
     joined.services.running()["trainer"].kill()
     wait_until(lambda: "trainer" not in joined.services.running(), "the trainer's end")
-    assert "trainer ended" in site_status(joined).state
+    assert "trainer ended, and is started again by itself" in site_status(joined).state
+    wait_until(lambda: "trainer" in joined.services.running(), "the trainer's return")
+    after = {name: process.pid for name, process in joined.services.running().items()}
+    assert {name for name in NAMES if before[name] != after[name]} == {"trainer"} and site_status(joined).connected
+    # of which one does not run any more, whatever became of it, `start` starts all
+    joined.services.stop(["superexec"])
     assert "is connected as node" in typed(line("zk0 client start"))
     assert "stopped: superexec, supernode, trainer" in typed(line("zk0 client stop"))
     assert site_status(joined).state.startswith("stopped")

@@ -179,6 +179,38 @@ def test_without_a_trainer_the_reply_says_what_to_do(
     assert replies[0].error.reason.startswith("TrainerAway: the site's trainer ended while it had the message")
 
 
+def test_a_trainer_that_is_started_again_gets_the_message_it_died_with(
+    prepared: Path,
+    params_content: dict[str, Any],
+    small_params: Params,
+    start: Tensors,
+    stats: Stats,
+    tmp_path: Path,
+) -> None:
+    """And gives the reply that it would have given; what kills it every time ends after a few times."""
+    site = lay_out_site(prepared, tmp_path / "site", params_content)
+    training = small_params.training.model_copy(update={"local_steps": 30})
+    asked = with_model(site_task(small_params, locked_base(site), training=training), protocol.TRAIN, start, stats)
+    waits = node(site, 0)
+    waits.node_config["trainer-wait-s"] = 120
+    replies = []
+    with trainer(site, 0) as first:
+        waiting = threading.Thread(target=lambda: replies.append(site_app(asked, waits)))
+        waiting.start()
+        wait_until(lambda: f"{protocol.TRAIN} received" in events(site), "the training")
+        first.process.kill()
+        first.process.wait()
+    with trainer(site, 0) as second:
+        waiting.join(120)
+        undisturbed = site_app(asked, node(site, 0))
+        kept = [digest_tensors(wire.unpack(one.content, protocol.DELTA)) for one in (*replies, undisturbed)]
+        assert kept[0] == kept[1]
+        waits.node_config["trainer-wait-s"] = 1
+        second.process.kill()
+        second.process.wait()
+        assert site_app(asked, waits).error.reason.startswith("TrainerAway: the site's trainer does not run")
+
+
 def test_what_a_killed_trainer_leaves_of_its_socket_is_no_hindrance(tmp_path: Path) -> None:
     path = tmp_path / "left.sock"
     with channel.listening(path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 from federated_sites import BASE, LIMIT, MakeServer, copy_project
 from flwr.clientapp import ClientApp
+from lying_federation import LyingFederation, lying_federation
 
 from zk0.federation import protocol, wire
 from zk0.federation.broadcast import Model
@@ -19,9 +21,12 @@ from zk0.federation.server import Server
 from zk0.federation.site import open_site
 from zk0.federation.state import RoundState
 from zk0.federation.statistics import Moments, merge_all, moments_of
-from zk0.params import Params
+from zk0.files import write_json
+from zk0.params import Params, parse_params
 from zk0.policy.checkpoint import LoadedPolicy, Stats
 from zk0.policy.trainable import Tensors
+from zk0.resolve import resolve_sources
+from zk0.stages import prepare
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +87,16 @@ def updates(
     meet(server)
     replies = server.ask_with_model(protocol.TRAIN, 1, Model.of(dict(_untrained[1])), stats)
     return {r.site: (wire.unpack(r.content, protocol.DELTA), float(r.values["examples"])) for r in replies}
+
+
+@pytest.fixture(scope="session")
+def lying(params_content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> LyingFederation:
+    """Four sites of one training episode each, one round of one step, and three of four are enough."""
+    content = copy.deepcopy(params_content)
+    content["data"]["partition"]["sites"] = 4
+    content["training"] |= {"local_steps": 1, "batch": 2}
+    content["federation"] |= {"rounds": 1, "min_replies": 0.75}
+    params, prepared = parse_params(content), tmp_path_factory.mktemp("four")
+    write_json(prepared / "sources.lock.json", resolve_sources(params, prepared))
+    prepare.run(prepared, params)
+    return lying_federation(prepared, tmp_path_factory.mktemp("lying"), params)

@@ -214,8 +214,9 @@ class NetworkFederation:
 class RunRows:
     """The rows of a run in progress."""
 
-    def __init__(self, network: NetworkFederation, number: int, since: datetime) -> None:
-        self._network, self._number, self._seen = network, number, 0
+    def __init__(self, network: NetworkFederation, number: int, since: datetime, first: int = 0) -> None:
+        """Of the run with that number, begun then; up to round ``first`` they are passed over."""
+        self._network, self._number, self._seen = network, number, first
         self._since = since.isoformat(timespec="milliseconds")  # what was said before is of an earlier run
         self._results = network.root / "results" / "federation"
 
@@ -245,6 +246,23 @@ class RunRows:
     def _check(self) -> None:
         (run,) = runs_of(self._network.server, self._number)
         assert not run.finished, run.details
+
+
+def server_app_peak_bytes(network: NetworkFederation) -> int:
+    """Most memory that the ServerApp of the run in progress has had."""
+
+    def is_ours(process: psutil.Process) -> bool:
+        lines = [" ".join(one.cmdline()) for one in (process, *process.parents())]
+        return "flwr-serverapp" in lines[0] and any(str(network.root) in line for line in lines)
+
+    for process in psutil.process_iter():
+        try:
+            if is_ours(process):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    raise AssertionError("no ServerApp runs")
 
 
 @contextmanager

@@ -14,9 +14,11 @@ from zk0.names import check_site_name
 from zk0.params import Convention
 
 MANIFESTS = Path("data/manifests")
+MOST_FRAMES = 10**9  # a year of recordings at 30 frames a second
 
 # A manifest also comes from a site, over the network: nothing in it is without bounds.
 _Index = Annotated[int, Field(ge=0, le=10**9)]
+_Text = Annotated[str, Field(max_length=1000)]
 _Extent = Annotated[int, Field(ge=1, le=100_000)]
 
 
@@ -47,21 +49,21 @@ class Manifest(BaseModel):
     site: Annotated[str, Field(max_length=100), AfterValidator(check_site_name)]
     partition: int = Field(ge=-1, le=10**9)
     role: Literal["site", "unseen"]
-    source: str
-    revision: str
-    repo_id: str
-    root: str
-    robot_type: str
+    source: _Text
+    revision: _Text
+    repo_id: _Text
+    root: _Text
+    robot_type: _Text
     fps: int = Field(ge=1, le=1000)
-    cameras: tuple[str, ...] = Field(max_length=64)
-    camera_sources: dict[str, str] = Field(max_length=64)
-    image_shapes: dict[str, tuple[_Extent, _Extent, _Extent]] = Field(max_length=64)
-    joints: tuple[str, ...] = Field(max_length=64)
-    tasks: tuple[str, ...] = Field(max_length=10_000)
+    cameras: tuple[_Text, ...] = Field(max_length=64)
+    camera_sources: dict[_Text, _Text] = Field(max_length=64)
+    image_shapes: dict[_Text, tuple[_Extent, _Extent, _Extent]] = Field(max_length=64)
+    joints: tuple[_Text, ...] = Field(max_length=64)
+    tasks: tuple[_Text, ...] = Field(max_length=10_000)
     train_episodes: tuple[_Index, ...]
     held_out_episodes: tuple[_Index, ...] = Field(min_length=1)
-    train_frames: int = Field(ge=0, le=10**9)
-    held_out_frames: int = Field(ge=1, le=10**9)
+    train_frames: int = Field(ge=0, le=MOST_FRAMES)
+    held_out_frames: int = Field(ge=1, le=MOST_FRAMES)
     episode_digests: dict[int, str]
     digest: str = Field(pattern=r"^[\w-]{1,100}$")
     every: int = Field(1, ge=1, le=1000)

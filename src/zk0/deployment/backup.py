@@ -87,7 +87,7 @@ def restore(file: Path, root: Path) -> list[str]:
         StageError: It is no backup, or damaged; something of it is there already; or services run. Nothing is
             changed then.
     """
-    if running := Services(root / RUN).running():
+    if running := Services(root / RUN).known():
         raise StageError(f"{', '.join(running)} run in {root}; `zk0 stop` first")
     if not file.is_file():
         raise StageError(f"{file} is missing; it must be a file that `zk0 backup` wrote")

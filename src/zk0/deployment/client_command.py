@@ -106,6 +106,17 @@ def start(name: Name = None) -> None:
 
 
 @app.command()
+def boot(name: Name = None, cron: Annotated[bool, typer.Option(help="A line for crontab instead.")] = False) -> None:
+    """Print what starts the site again after a reboot: a unit for `systemctl --user`, with how to install it."""
+    from zk0.deployment.membership import find_membership
+    from zk0.deployment.services.boot import cron_line, unit
+
+    root, found = Path.cwd(), find_membership(Path.cwd(), name).name
+    start, stop = f"client start {found}", f"client stop {found}"
+    typer.echo(cron_line(root, start) if cron else unit(f"Site of the zk0 membership {found}", root, start, stop))
+
+
+@app.command()
 def stop(name: Name = None) -> None:
     """Stop the site's services; the membership stays."""
     from zk0.deployment.membership import find_membership

@@ -87,6 +87,7 @@ class DeploymentConfig(Section):
         mlflow_url: MLflow's server, here or elsewhere.
         prefect_url: Prefect's server, here or elsewhere.
         resources: What may be taken of this machine.
+        resume: Whether a run whose SuperLink, SuperExec or ServerApp died is taken up again.
         alerts: What is told to whom.
     """
 
@@ -98,6 +99,7 @@ class DeploymentConfig(Section):
     mlflow_url: str | None = "http://127.0.0.1:5000"
     prefect_url: str | None = "http://127.0.0.1:4200"
     resources: Resources = Resources()
+    resume: bool = True
     alerts: Alerts = Alerts()
 
     @field_validator("mlflow_url", "prefect_url")

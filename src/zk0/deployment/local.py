@@ -44,8 +44,9 @@ def start(root: Path, port: int = 4200, wait_s: float = 120.0) -> str:
         _prefect(root, ["work-pool", "create", POOL, "--type", "process", "--overwrite"], env)
         _prefect(root, ["deploy", "--all"], env)
         worker = ["worker", "start", "--pool", POOL, "--type", "process"]
-        services.launch("worker", [sys.executable, "-m", "prefect", *worker], env, root)
-    except StageError:
+        # Flow runs are its children; one of hours goes on without a worker.
+        services.launch("worker", [sys.executable, "-m", "prefect", *worker], env, root, after=[port], outlived=True)
+    except BaseException:  # Ctrl-C among them
         stop(root)
         raise
     return url

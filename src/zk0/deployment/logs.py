@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from zk0.deployment.local import RUN
 from zk0.deployment.services.process import Services
@@ -33,12 +34,24 @@ def read_log(root: Path, name: str, lines: int, follow: bool = False) -> Iterato
         known = sorted(log.stem for log in services.folder.glob("*.log"))
         hint = nearest_hint(name, known) if known else ": nothing has been started here"
         raise StageError(f"there is no log of a service '{name}'{hint}")
-    with path.open(errors="replace") as stream:
+    stream = path.open(errors="replace")
+    try:
         yield from stream.read().splitlines()[-lines:]
         while follow:
             if line := stream.readline():
                 yield line.rstrip(os.linesep)
+            elif _rotated(path, stream):
+                stream.close()
+                stream = path.open(errors="replace")
             else:
-                if path.stat().st_size < stream.tell():  # it was rotated, and begins anew
-                    stream.seek(0)
                 time.sleep(_POLL_S)
+    finally:
+        stream.close()
+
+
+def _rotated(path: Path, stream: IO[str]) -> bool:
+    """Whether the log begins anew in another file."""
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:  # at this very moment
+        return False

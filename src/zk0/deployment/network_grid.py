@@ -11,10 +11,12 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.superlink.grid import HttpGrid
 
+from zk0.deployment.carriers import Carriers
 from zk0.deployment.packing import Made, pack
 from zk0.deployment.pulling import Pulling, refusal
 
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
+_BEGAN_ANEW = "its node is away: it began anew, and what it was asked is lost"
 _NOT_ADMITTED = "it is not admitted any more"
 
 
@@ -28,6 +30,7 @@ class NetworkGrid(Grid):
         nodes: The federation's, in partition order, whether they are there or not.
         admitted: Whether a node's site is admitted at this moment.
         payload_bytes: How many bytes of tensors the reply to a message of a kind may carry; a longer one is not taken.
+        carriers: Which may lose a message; None where nobody looks.
     """
 
     def __init__(
@@ -36,8 +39,9 @@ class NetworkGrid(Grid):
         nodes: Sequence[int],
         admitted: Callable[[int], bool],
         payload_bytes: Callable[[str], int] = lambda kind: 0,
+        carriers: Carriers | None = None,
     ) -> None:
-        self._grid, self._nodes, self._admitted = grid, list(nodes), admitted
+        self._grid, self._nodes, self._admitted, self._carriers = grid, list(nodes), admitted, carriers
         self._pulling = Pulling(grid, payload_bytes)
 
     @property
@@ -81,6 +85,7 @@ class NetworkGrid(Grid):
         For a node that is away the SuperLink answers with an error. After the timeout a message is of no use to
         anybody, so none is kept for a node that comes back later.
         """
+        lost = self._carriers.watched() if self._carriers else lambda node: False
         asked = []
         for message in messages:
             if not self._admitted(message.metadata.dst_node_id):
@@ -112,6 +117,8 @@ class NetworkGrid(Grid):
                     del reply  # or its update would stay in memory while the next site makes its own
             if late:
                 return
+            for number in [number for number, message in waiting.items() if lost(message.metadata.dst_node_id)]:
+                yield refusal(waiting.pop(number), _BEGAN_ANEW)
             pause = _SHORTEST_PAUSE_S if arrived else min(pause * 1.2, _LONGEST_PAUSE_S)
             if waiting:
                 time.sleep(min(pause, max(0.0, deadline - time.monotonic())))

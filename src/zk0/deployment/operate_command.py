@@ -44,6 +44,15 @@ def init(
     console.print(f"wrote {CONFIG}; look through it, then `zk0 deploy`", markup=False)
 
 
+@deploy_app.command()
+def boot(cron: Annotated[bool, typer.Option(help="A line for crontab instead.")] = False) -> None:
+    """Print what brings it all up after a reboot: a unit for `systemctl --user`, with how to install it."""
+    from zk0.deployment.services.boot import cron_line, unit
+
+    root = Path.cwd()
+    typer.echo(cron_line(root, "deploy") if cron else unit("zk0: server of a federation", root, "deploy", "stop"))
+
+
 @app.command(rich_help_panel=_PANEL)
 def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
     """Services, sites, last round, certificates, disk and alerts on one screen."""

@@ -31,7 +31,14 @@ def overview(root: Path) -> dict[str, Any]:
         "at": _iso(snapshot.at),
         "federation": config.federation,
         "services": [
-            {"name": s.name, "wanted": s.wanted, "up": s.up, "since": _iso(s.since), "memory_bytes": s.memory_bytes}
+            {
+                "name": s.name,
+                "wanted": s.wanted,
+                "up": s.up,
+                "since": _iso(s.since),
+                "memory_bytes": s.memory_bytes,
+                "given_up": s.given_up,
+            }
             for s in snapshot.services
         ],
         "sites": [
@@ -105,7 +112,8 @@ def render(seen: dict[str, Any]) -> Iterator[RenderableType]:
 def _services(services: list[dict[str, Any]]) -> Table:
     table = Table("service", "", "since", "memory")
     for one in services:
-        verdict = "[green]up" if one["up"] else "[red]down" if one["wanted"] else "down"
+        verdict = "[green]up" if one["up"] else "[red]given up" if one["given_up"] else "down"
+        verdict = "[red]down" if one["wanted"] and verdict == "down" else verdict
         memory = f"{one['memory_bytes'] / 1e6:.0f} MB" if one["up"] else ""
         table.add_row(one["name"], verdict, one["since"] or "", memory)
     return table

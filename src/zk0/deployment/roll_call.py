@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from zk0.federation.run import config_digest
 from zk0.federation.server import FederationError, Server
 from zk0.files import read_json, write_json
 from zk0.params import Params
+from zk0.words import printable
 
 _POLL_S = 1.0
 # A Grid refuses every message to it: the node of a site that was shut out since the run began.
@@ -49,6 +50,7 @@ class RollCall:
         presence: Tells which of their nodes are there.
         wait_s: How long to wait for those that are away; one that is there may take as long as in a round.
         least: With so many of them a new run begins all the same (0 = all).
+        misfits: Tells which of those that answered have data that the run cannot use, and why.
     """
 
     root: Path
@@ -58,6 +60,7 @@ class RollCall:
     presence: Presence
     wait_s: float
     least: int = 0
+    misfits: Callable[[Manifests], Mapping[int, str]] = lambda manifests: {}
     _told: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, server: Server) -> list[dict[str, Any]]:
@@ -70,6 +73,10 @@ class RollCall:
             FederationError: Too few are there to begin; names them.
         """
         answered = self._ask(server)
+        sites = {site.partition: site for site in self.members}
+        for partition, why in self.misfits(answered).items():
+            del answered[partition]
+            self._tell(server, sites[partition], printable(f"cannot take part: {why}"))
         nodes = {site.partition: site.node_id or NOBODY for site in self.members}
         run = self._kept(answered)
         if run is None:

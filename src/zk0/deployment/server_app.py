@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 from filelock import FileLock, Timeout
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import HttpGrid
 
 from zk0.data.joints import JOINTS
+from zk0.deployment.carriers import Carriers
 from zk0.deployment.local import RUN
 from zk0.deployment.network_grid import NetworkGrid
 from zk0.deployment.roll_call import RollCall, members_of
 from zk0.deployment.security.places import Places
+from zk0.deployment.serving.services import FederationServer
+from zk0.deployment.serving.wanted import INTERRUPTED, sites_were_away
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
 from zk0.federation import answers
+from zk0.federation.fit import misfits
 from zk0.federation.paths import STATES
 from zk0.federation.run import locked_base, run_federation, warm_start
+from zk0.federation.server import FederationError
 from zk0.params import PARAMS_FILE, load_params
 
 LOG = RUN / "serverapp.log"
@@ -49,6 +56,13 @@ def main(grid: Grid, context: Context) -> None:
     logging.getLogger().addHandler(kept)
     try:
         _run(grid, root, context.run_config)
+    except httpx.HTTPError as error:
+        raise StageError(f"{INTERRUPTED}the SuperLink was away ({error})") from error
+    except FederationError as error:
+        if sites_were_away(root):
+            raise FederationError(f"{INTERRUPTED}{error}") from error
+        _log.exception("the run ended")
+        raise
     except Exception:
         _log.exception("the run ended")  # Flower passes on the message alone
         raise
@@ -69,9 +83,11 @@ def _run(grid: Grid, root: Path, settings: Mapping[str, Any]) -> None:
         [site.node_id for site in members if site.node_id is not None],
         lambda node: registry.of_node(node) is not None,
         lambda kind: answers.payload_bytes(answers.wanted(kind, start.first, uplink, len(JOINTS))),
+        Carriers(FederationServer(root, Path(str(settings["security"])))),
     )
     wait_s, least = float(cast(float, settings["wait-s"])), int(cast(int, settings["min-sites"]))
-    call = RollCall(root, params, base[1], members, network, wait_s, least)
+    fitting = partial(misfits, loaded=start.start, missing=params.data.missing_cameras)
+    call = RollCall(root, params, base[1], members, network, wait_s, least, fitting)
     (root / STATES).mkdir(exist_ok=True)
     try:
         with FileLock(root / STATES / "network.lock", timeout=_LOCK_S):

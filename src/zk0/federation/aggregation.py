@@ -14,8 +14,10 @@ from typing import Protocol, Self
 import torch
 
 from zk0.errors import StageError
+from zk0.params import Params
 from zk0.policy.trainable import TensorMismatch, Tensors, check_alike, update_norm
 
+_STEPS_TIMES, _NOISE_TIMES = 100.0, 4.0
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -32,7 +34,12 @@ class Aggregator(Protocol):
         1.0
         1.0
         {'w': tensor([0.5000])}
+
+    Attributes:
+        longest: An update of a larger Euclidean norm is refused; see :func:`longest_update`.
     """
+
+    longest: float = math.inf
 
     def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
         """Take one site's update (its tensors less the global ones), which is only read.
@@ -77,7 +84,7 @@ class StreamingMean(Aggregator):
 
     def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
         """Add an update, times its weight; see :meth:`Aggregator.fold`."""
-        norm = check_update(delta, weight, self._start)
+        norm = check_update(delta, weight, self._start, self.longest)
         # No value is larger than its update's norm, so no partial sum can be larger than this.
         bound = self._bound + weight * norm
         if bound > _LARGEST:
@@ -104,7 +111,28 @@ class StreamingMean(Aggregator):
         return mean
 
 
-def check_update(delta: Mapping[str, torch.Tensor], weight: float, start: Mapping[str, torch.Tensor]) -> float:
+def longest_update(params: Params, values: int, private: bool) -> float:
+    """The Euclidean norm beyond which no site that trained as it was asked to can be.
+
+    AdamW moves a value by about its learning rate in a step (Kingma and Ba, "Adam: A Method for Stochastic
+    Optimization", ICLR 2015, section 2.1); a hundred times that leaves room for decay and what a codec carries over.
+    Noise for privacy's sake is of the clip norm times its multiplier on each value; four times that leaves room for an
+    owner's own, stricter settings. Ten times more would leave a model whose gradients overflow, at all sites.
+
+    Args:
+        params: The run's.
+        values: How many train.
+        private: Whether the site adds noise.
+    """
+    farthest = _STEPS_TIMES * params.training.learning_rate * params.training.local_steps
+    if private:
+        farthest += _NOISE_TIMES * params.privacy.clip_norm * (1 + params.privacy.noise_multiplier)
+    return farthest * math.sqrt(values)
+
+
+def check_update(
+    delta: Mapping[str, torch.Tensor], weight: float, start: Mapping[str, torch.Tensor], longest: float = math.inf
+) -> float:
     """Refuse an update that must not be combined with others; see :meth:`Aggregator.fold`.
 
     Returns:
@@ -113,4 +141,7 @@ def check_update(delta: Mapping[str, torch.Tensor], weight: float, start: Mappin
     if not 0 < weight < math.inf:
         raise ValueError(f"an update's weight must be above 0 and finite, got {weight}")
     check_alike(delta, start)
-    return update_norm(delta)
+    norm = update_norm(delta)
+    if norm > longest:
+        raise TensorMismatch(f"the update's norm is {norm:.3g}; training as asked for leads to {longest:.3g} at most")
+    return norm

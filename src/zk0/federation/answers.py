@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import torch
 from flwr.app import Message
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from zk0.data.manifest import Manifest
 from zk0.federation import codecs, protocol, wire
@@ -29,9 +29,18 @@ _MOST_NAMES = 100_000
 Share = Annotated[float, Field(ge=0, le=1e6)]
 Seconds = Annotated[float, Field(ge=0, le=_MANY)]
 Count = Annotated[int, Field(ge=1, le=_MANY)]
-# A site that noises what it tells may tell a loss below 0.
-Loss = Annotated[float, Field(ge=-1e6, le=1e6, description="mean flow-matching loss, without a unit")]
 Epsilon = Annotated[float | None, Field(ge=0, le=_MANY, description="of a site that keeps a ledger of its own")]
+
+
+def _sound(loss: float, info: ValidationInfo) -> float:
+    """No mean of squares is below 0, but a noised one may be; who adds noise tells what it has spent."""
+    if loss < 0 and info.data.get("epsilon") is None:
+        raise ValueError("at least 0 was expected of a site that adds no noise")
+    return loss
+
+
+# Far wider than any loss that counts: whose update made the model useless, others must be able to say what it loses.
+Loss = Annotated[float, Field(ge=-1e30, le=1e30, description="mean flow-matching loss"), AfterValidator(_sound)]
 
 
 class ReplyError(wire.WireError):
@@ -66,20 +75,20 @@ class LacksAnswer(Answer):
 class TrainAnswer(Answer):
     """To :data:`protocol.TRAIN`, with an update."""
 
+    epsilon: Epsilon = None  # first: a loss is judged by it
     examples: Count = Field(description="samples trained on, steps times batch")
     train_loss: Loss
     train_s: Seconds = Field(description="seconds of training")
     learning_rate: Share = Field(description="of the last step")
-    epsilon: Epsilon = None
 
 
 class EvaluateAnswer(Answer):
     """To :data:`protocol.EVALUATE`."""
 
+    epsilon: Epsilon = None  # first: a loss is judged by it
     frames: Count = Field(description="held-out frames judged")
     held_out_loss: Loss
     evaluate_s: Seconds = Field(description="seconds of judging")
-    epsilon: Epsilon = None
 
 
 class ExcessAnswer(Answer):

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from zk0.federation import protocol, wire
-from zk0.federation.aggregation import Aggregator
+from zk0.federation.aggregation import Aggregator, longest_update
 from zk0.federation.broadcast import Model
+from zk0.federation.losses import agreed_loss, sound_loss
 from zk0.federation.plan import RoundPlan, plan_round
 from zk0.federation.privacy.central import public_part
 from zk0.federation.replies import Reply
+from zk0.federation.schedules import Rows
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, Saver
 from zk0.federation.strategy import make_aggregator
@@ -89,38 +91,56 @@ def _aggregator(server: Server, state: RoundState) -> Aggregator:
 def _fold(aggregator: Aggregator, reply: Reply, params: Params) -> SiteUpdate:
     """Decode a site's update and add it to the average."""
     values = reply.values
+    asked = params.training.local_steps * params.training.batch
+    if values["examples"] > asked:
+        raise ValueError(f"examples is {values['examples']}, but {asked} were asked for: local_steps times batch")
     weight = float(values["examples"]) if params.federation.weighting == "examples" else 1.0
     delta = wire.unpack(reply.content, protocol.DELTA, params.federation.uplink)
+    aggregator.longest = longest_update(params, sum(t.numel() for t in delta.values()), "epsilon" in values)
     norm = aggregator.fold(delta, weight)
     told = ("examples", "train_loss", "train_s", "learning_rate", "epsilon")
     record = {k: values[k] for k in told if k in values}
+    record["train_loss"] = sound_loss(record["train_loss"], params.privacy)
     record |= {"update_norm": norm, "bytes_up": reply.bytes_up, "bytes_down": reply.bytes_down}
     return SiteUpdate(reply.site, reply.partition, weight, record)
 
 
-def evaluate_round(server: Server, model: Model, stats: Stats, number: int) -> tuple[float, dict[str, dict[str, Any]]]:
-    """Held-out loss of a model: the mean over sites weighted by frames, and each site's.
+def evaluate_round(
+    server: Server, model: Model, stats: Stats, number: int, rows: Rows = ()
+) -> tuple[float, dict[str, dict[str, Any]]]:
+    """Held-out loss of a model: the mean over sites weighted by the frames of their manifests, and each site's.
 
-    Under central privacy the sites weigh the same, the mean is noised and charged for, and no site's own is told.
+    What a site's loss counts as is :func:`zk0.federation.losses.agreed_loss`'s to say. Under privacy the sites weigh
+    the same; under central privacy the mean is noised and charged for, and no site's own is told.
+
+    Args:
+        server: Speaks to the sites.
+        model: To be judged.
+        stats: The common normalisation.
+        number: The round.
+        rows: Of the rounds before.
     """
     sites: dict[str, dict[str, Any]] = {}
-    total, frames = 0.0, 0
     for reply in server.ask_with_model(protocol.EVALUATE, number, model, stats):
-        loss = float(reply.values["held_out_loss"])
         sites[reply.site] = {
-            "held_out_loss": loss,
+            "held_out_loss": sound_loss(float(reply.values["held_out_loss"]), server.params.privacy),
             "evaluate_s": reply.values["evaluate_s"],
             "bytes_down": reply.bytes_down,
             **{name: reply.values[name] for name in ("epsilon",) if name in reply.values},
         }
-        total += loss * reply.values["frames"]
-        frames += reply.values["frames"]
     server.enough(len(sites), number, "evaluated")
+    losses = {name: float(site["held_out_loss"]) for name, site in sites.items()}
     if central := server.central():
-        mean = central.held_out(number, [site["held_out_loss"] for site in sites.values()])
+        mean = central.held_out(number, list(losses.values()))
         sites = {name: public_part(site) for name, site in sites.items()}
+    elif server.params.privacy.mode == "site":  # so noisy that they tell nothing of each other
+        mean = sum(losses.values()) / len(losses)
     else:
-        mean = total / frames
+        frames = {manifest["site"]: manifest["held_out_frames"] for manifest in server.manifests.values()}
+        agreed = agreed_loss(losses, frames, rows)
+        mean = agreed.mean
+        for name, why in agreed.bounded.items():
+            server.bound(name, number, why)
     server.journal.say("evaluate", f"held-out loss {mean:.4f}", round=number, held_out_loss=mean)
     return mean, sites
 

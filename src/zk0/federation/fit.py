@@ -10,6 +10,7 @@ from zk0.data.joints import embodiment
 from zk0.federation.server import FederationError
 from zk0.policy.checkpoint import LoadedPolicy
 
+_ONE_KIND = "a federation trains one kind of robot at one rate (data.fps, data.every)"
 _EMPTY = f"{IMAGES}.empty_camera_"  # what a policy with ``empty_cameras`` calls those that nobody has
 
 
@@ -24,16 +25,47 @@ def check_alike(manifests: Sequence[Mapping[str, Any]]) -> None:
     """
     first = manifests[0]
     for other in manifests[1:]:
-        for what, mine, theirs in (
-            ("robots", embodiment(first["robot_type"]), embodiment(other["robot_type"])),
-            ("frames per second", first["fps"], other["fps"]),
-            ("joints", list(first["joints"]), list(other["joints"])),
-        ):
-            if mine != theirs:
-                raise FederationError(
-                    f"sites '{first['site']}' and '{other['site']}' have other {what}: {mine} and {theirs}; a "
-                    "federation trains one kind of robot at one rate (data.fps, data.every)"
-                )
+        if found := _difference(first, other):
+            raise FederationError(f"sites '{first['site']}' and '{other['site']}' have other {found}; {_ONE_KIND}")
+
+
+def misfits(manifests: Mapping[int, Mapping[str, Any]], loaded: LoadedPolicy, missing: str) -> dict[int, str]:
+    """Which sites a run can only do without: what each says of its arm and cameras is its own word alone.
+
+    The arm is that of most sites; of as many, that of the lowest number.
+
+    Args:
+        manifests: The sites', by partition, as they sent them.
+        loaded: The starting policy.
+        missing: ``data.missing_cameras``.
+
+    Returns:
+        Partition to why its data does not fit, for those where it does not.
+    """
+    alike = [[one for one in manifests.values() if not _difference(one, other)] for other in manifests.values()]
+    usual = max(alike, key=len, default=[])
+    found: dict[int, str] = {}
+    for partition, manifest in manifests.items():
+        if difference := _difference(usual[0], manifest):
+            found[partition] = f"most sites have other {difference}; {_ONE_KIND}"
+            continue
+        try:
+            check_cameras([manifest], loaded, missing)
+        except FederationError as error:
+            found[partition] = str(error)
+    return found
+
+
+def _difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """What one model cannot serve in two sites, and both sites' of it."""
+    for what, one, other in (
+        ("robots", embodiment(mine["robot_type"]), embodiment(theirs["robot_type"])),
+        ("frames per second", mine["fps"], theirs["fps"]),
+        ("joints", list(mine["joints"]), list(theirs["joints"])),
+    ):
+        if one != other:
+            return f"{what}: {one} and {other}"
+    return None
 
 
 def check_cameras(manifests: Sequence[Mapping[str, Any]], loaded: LoadedPolicy, missing: str) -> None:
@@ -73,7 +105,8 @@ def check_cameras(manifests: Sequence[Mapping[str, Any]], loaded: LoadedPolicy, 
 
 def _check_sizes(manifest: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
     """A policy that does not resize pictures itself takes one size only; stretching them is nobody's business."""
-    for camera, shape in manifest["image_shapes"].items():
+    for camera in manifest["cameras"]:
+        shape = manifest["image_shapes"].get(camera, (0, 0, 0))
         if tuple(shape) != expected[camera]:
             raise FederationError(
                 f"site '{manifest['site']}': {camera} is {_size(shape)}, and the policy, which does not resize "

@@ -40,7 +40,7 @@ class _Waiting(Aggregator):
         Raises:
             StageError: The disk is full.
         """
-        norm = check_update(delta, weight, self._start)
+        norm = check_update(delta, weight, self._start, self.longest)
         self._spill.append(delta)
         return norm
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     model, residual = next_model(Model(state.tensors, state.digest), exact, server.params.federation.downlink)
     del exact
     aggregate_s += time.perf_counter() - stepped
-    loss, evaluated = evaluate_round(server, model, stats, number)
+    loss, evaluated = evaluate_round(server, model, stats, number, state.rows)
     weight = sum(update.weight for update in updates)
     trained = {update.site: update.record for update in updates}
     private, more = _private(server, state, updates)
@@ -62,7 +63,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
         "round": number,
         "train_loss": sum(u.record["train_loss"] * u.weight for u in updates) / weight,
         "held_out_loss": loss,
-        "learning_rate": updates[0].record["learning_rate"],
+        "learning_rate": median_low(u.record["learning_rate"] for u in updates),  # of honest sites all are the same
         **plan.record(),
         "bytes_up": sum(site["bytes_up"] for site in sites.values()),
         "bytes_down": sum(site["bytes_down"] for site in sites.values()),
@@ -70,6 +71,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
         "aggregate_s": aggregate_s,
         "digest": model.digest,
         "left_out": dict(server.left_out),
+        "bounded": dict(server.bounded),
         "sites": sites,
         **private,
     }
@@ -120,6 +122,7 @@ def first_state(server: Server, tensors: Tensors) -> RoundState:
         "aggregate_s": None,
         "digest": model.digest,
         "left_out": dict(server.left_out),
+        "bounded": dict(server.bounded),
         "sites": evaluated,
     }
     stats = {name: tensor.tolist() for name, tensor in moments.to_tensors().items()}

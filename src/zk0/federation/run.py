@@ -128,6 +128,7 @@ def run_federation(
         "resumed_at_rounds": list(state.resumed),
         "stats": {f: {k: v.tolist() for k, v in s.items()} for f, s in stats.items()},
         "limits": limits.content(),
+        "statistics": {name: state.rows[0].get(name, {}) for name in ("left_out", "bounded")},
         "versions": versions(),
         "machine": machine(),
         "git": {"revision": code.commit, "dirty": code.dirty},

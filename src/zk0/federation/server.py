@@ -13,11 +13,12 @@ from flwr.serverapp import Grid
 
 from zk0.errors import StageError
 from zk0.federation import answers, protocol, wire
+from zk0.federation.agreement import agree
 from zk0.federation.broadcast import Model
 from zk0.federation.journal import Journal
 from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.replies import Reply, in_order
-from zk0.federation.statistics import Moments, merge_all, pack_stats
+from zk0.federation.statistics import Moments, pack_stats
 from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import Stats
 from zk0.words import printable
@@ -45,6 +46,7 @@ class Server:
         held: Partition to the digest of the model its site is believed to hold. A site that does
             not says so, and gets all of it.
         left_out: Site to the reason why it is left out of the round.
+        bounded: Site to what of its numbers counts as less than it told in the round, see :mod:`.agreement`.
         public: Moments to normalise by where no site is to be asked for its own.
         privacy: Where the run's privacy is central; nothing trains or is judged without it then.
     """
@@ -57,6 +59,7 @@ class Server:
     workspace: Path
     held: dict[int, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    bounded: dict[str, str] = field(default_factory=dict)
     public: Moments | None = None
     privacy: CentralPrivacy | None = None
 
@@ -90,14 +93,19 @@ class Server:
                     "the server one"
                 )
             return self.public
-        moments = []
+        told = {}
         for reply in self._ask(protocol.STATISTICS, 0, lambda header: (header, {})):
             try:
-                moments.append(Moments.from_tensors(wire.unpack(reply.content, protocol.MOMENTS)))
+                moments = Moments.from_tensors(wire.unpack(reply.content, protocol.MOMENTS))
+                moments.check(self.manifests[reply.partition]["train_frames"])
+                told[reply.site] = moments
             except ValueError as error:
                 self.leave_out(reply.site, 0, f"its statistics are refused: {error}")
-        self.enough(len(moments), 0, "sent statistics")
-        return merge_all(moments)
+        self.enough(len(told), 0, "sent statistics")
+        agreed = agree(told, self.params.data.fps)
+        for site, why in agreed.bounded.items():
+            self.bound(site, 0, f"its statistics differ from all others': {why}")
+        return agreed.moments
 
     def task(self, header: protocol.Header, **changes: Any) -> protocol.SiteTask:
         """The task for one site in one round."""
@@ -238,12 +246,17 @@ class Server:
         self.left_out[site] = reason
         self.journal.say("site-left-out", f"{site} is left out: {reason}", round=number, site=site)
 
+    def bound(self, site: str, number: int, why: str) -> None:
+        """Note that a site's numbers count as others than it told; not to be called under central privacy."""
+        self.bounded[site] = "; ".join(filter(None, (self.bounded.get(site), why)))
+        self.journal.say("site-bounded", f"{site} counts for less: {why}", round=number, site=site)
+
     def _reasons(self) -> str:
         return "; ".join(f"{site}: {reason}" for site, reason in self.left_out.items())
 
     def begin_round(self) -> None:
-        """Forget whom the last round left out."""
-        self.left_out = {}
+        """Forget whom the last round left out or bounded."""
+        self.left_out, self.bounded = {}, {}
 
     def enough(self, good: int, number: int, what: str, asked: int | None = None) -> None:
         """Raise unless enough sites answered well, of ``asked`` (None = of all)."""

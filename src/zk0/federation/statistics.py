@@ -9,12 +9,15 @@ import numpy as np
 import torch
 
 from zk0.data.frames import ACTION, STATE, Frames
+from zk0.data.joints import JOINTS
+from zk0.data.reach import READ_HIGH, READ_LOW
 from zk0.evaluation.held_out import Limits
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors
 
 # A joint that never moves would otherwise be divided by zero.
 DEVIATION_FLOOR = 1e-2
+_ROUNDING = 1e-6  # degrees by which sums of float64 may be off
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,59 @@ class Moments:
         """From the wire.
 
         Raises:
-            ValueError: Something is missing or not finite, or there are no frames; says what.
+            ValueError: Something is missing, not finite or of another type, or there are no frames; says what.
         """
         values = {}
         for field in fields(cls):
             if field.name not in tensors:
                 raise ValueError(f"statistics lack '{field.name}'")
-            values[field.name] = tensors[field.name].numpy().astype(np.float64)
+            if (dtype := tensors[field.name].dtype) != torch.float64:
+                raise ValueError(f"statistics '{field.name}' are {dtype}, expected torch.float64")
+            values[field.name] = tensors[field.name].numpy()
             if not np.isfinite(values[field.name]).all():
                 raise ValueError(f"statistics '{field.name}' are not finite")
-        if values["count"] < 1:
+        if (values["count"] < 1).any():
             raise ValueError("statistics are of no frames")
         return cls(**values)
+
+    def check(self, frames: int) -> None:
+        """Refuse what no recording of the arm can show, or what contradicts itself or the site's manifest.
+
+        The largest variance of values between two bounds is a quarter of their distance squared: Popoviciu, "Sur les
+        equations algebriques ayant toutes leurs racines reelles", Mathematica 9, 1935.
+
+        Args:
+            frames: That the site trains on, by its manifest.
+
+        Raises:
+            ValueError: Names field and joint, what was found and what was expected.
+        """
+        for field in fields(self):
+            shape = () if field.name == "count" else (len(JOINTS),)
+            if (found := getattr(self, field.name).shape) != shape:
+                raise ValueError(f"statistics '{field.name}' have shape {found}, expected {shape}")
+        if self.count != frames:
+            raise ValueError(f"statistics are of {self.count:g} frames, but the site's manifest has {frames}")
+        span = self.high - self.low
+        self._within("low", READ_LOW, READ_HIGH, "of what the arm's joints can read")
+        self._within("high", np.maximum(self.low, READ_LOW), READ_HIGH, "from 'low' to what the arm's joints can read")
+        for name in ("state", "action"):
+            self._within(f"mean_{name}", self.low, self.high, "from 'low' to 'high'")
+            most = self.count * (span / 2 + _ROUNDING) ** 2
+            self._within(f"m2_{name}", np.zeros_like(span), most, "as 'low' and 'high' allow")
+        for name in ("step", "change"):
+            self._within(name, np.zeros_like(span), span, "of at most 'high' less 'low'")
+
+    def _within(self, name: str, least: np.ndarray, most: np.ndarray, why: str) -> None:
+        """Refuse a field that leaves its bounds at a joint."""
+        values = getattr(self, name)
+        outside = (values < least - _ROUNDING) | (values > most + _ROUNDING)
+        if outside.any():
+            joint = int(np.argmax(outside))
+            raise ValueError(
+                f"statistics '{name}' of {JOINTS[joint]} are {values[joint]:.6g}; {least[joint]:.6g} to "
+                f"{most[joint]:.6g} was expected, {why}"
+            )
 
     def merge(self, other: Moments) -> Moments:
         """Moments of both sets of frames together.

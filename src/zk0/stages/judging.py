@@ -15,8 +15,9 @@ from zk0.evaluation.intervals import wilson
 from zk0.evaluation.judging import judge_actions
 from zk0.evaluation.rollouts import Rollout, roll_out_source, why_no_rollouts
 from zk0.evaluation.safety import rollout_excess, safety_report
+from zk0.federation.agreement import agree
 from zk0.federation.site import Site
-from zk0.federation.statistics import merge_all, moments_of
+from zk0.federation.statistics import moments_of
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
 
@@ -112,7 +113,8 @@ def judge_here(root: Path, params: Params, loaded: LoadedPolicy, digest: str, la
     sites, unseen = read_manifests(root)
     manifests = [*sites, *unseen]
     opened = {m.site: Site(root, m, params.data.decoded_limit_bytes) for m in manifests}
-    limits = merge_all([moments_of(opened[m.site].train_frames) for m in sites]).limits()
+    moments = {m.site: moments_of(opened[m.site].train_frames) for m in sites}
+    limits = agree(moments, params.data.fps).moments.limits()
     tasks, excess = about_tasks(manifests, params), dict[str, Excess]()
     with progress_bar() as bar:
         line = bar.add_task(f"judging {label}", total=len(manifests))

@@ -160,21 +160,22 @@ def wait_for_rounds(membership: Membership, rounds: int, since: str, wait_s: flo
         judged: Whether to wait for the models that came of the rounds as well, until the site has judged them.
 
     Raises:
-        StageError: A service ended, or it took too long; says how far it came.
+        StageError: A service ended for good, or it took too long; says how far it came.
     """
     from zk0.deployment.membership.node import NAMES
 
     deadline = time.monotonic() + wait_s
     while True:
-        running = membership.services.running()  # asked first: what they did before they ended is then all there
+        given_up = membership.services.given_up()  # asked first: what they did before they ended is then all there
         part = part_since(membership, since)
         done = sum(one["judged"] for one in part.rounds) if judged else len(part.rounds)
         if done >= rounds:
             return part
         what = "judged what came of" if judged else "trained in"
         told = f"site '{membership.invitation.site}' has {what} {done} of {rounds} rounds"
-        if missing := [name for name in NAMES if name not in running]:
-            raise StageError(f"{told}, and {missing[0]} ended:\n{membership.services.tail(missing[0])}")
+        if given_up or not membership.services.known():
+            ended = (given_up or NAMES)[0]
+            raise StageError(f"{told}, and {ended} ended:\n{membership.services.tail(ended)}")
         if time.monotonic() >= deadline:
             raise StageError(f"{told} after {wait_s:.0f} s; it is the operator who starts runs, with `zk0 server run`")
         time.sleep(_POLL_S)

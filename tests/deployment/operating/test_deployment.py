@@ -104,21 +104,33 @@ def test_a_flow_run_that_fails_is_told_by_prefects_automation(deployed: Deployed
     assert told["summary"].endswith("ended as Failed") and "s3cret" not in json.dumps(told)
 
 
-def test_a_gateway_that_dies_is_alerted_once_and_comes_back_alone(deployed: Deployed) -> None:
+def test_a_gateway_that_dies_is_alerted_and_comes_back_by_itself(deployed: Deployed) -> None:
     before = pids(deployed)
 
     os.kill(before["gateway"], signal.SIGKILL)
 
-    told = wait_until(lambda: deployed.webhook.of("service-down"), "an alert of the gateway")
+    wait_until(lambda: len(deployed.webhook.of("service-down")) == 2, "an alert of the gateway, and its end")
+    told = deployed.webhook.of("service-down")
     assert [(one["status"], one["severity"], one["subject"]) for one in told] == [
-        ("firing", "critical", "service gateway")
+        ("firing", "critical", "service gateway"),
+        ("resolved", "critical", "service gateway"),
     ]
+    after = pids(deployed)
+    assert after.pop("gateway") != before.pop("gateway") and after == before
+
+
+def test_a_gateway_that_was_stopped_stays_so_and_is_started_alone(deployed: Deployed) -> None:
+    before, told = pids(deployed), len(deployed.webhook.of("service-down"))
+
+    assert deployed.type("zk0 stop gateway") == "stopped: gateway\n"
+
+    wait_until(lambda: len(deployed.webhook.of("service-down")) == told + 1, "an alert of the gateway")
     assert scraped(deployed)["zk0_service_up", "gateway"] == 0 and scraped(deployed)["zk0_alerts", "service-down"] == 1
     shown = deployed.type(documented("operate.md", "zk0 status"))
     assert "alert service-down: gateway does not run" in shown
     assert deployed.type(documented("operate.md", "zk0 restart gateway")) == "started: gateway\n"
-    wait_until(lambda: len(deployed.webhook.of("service-down")) == 2, "the alert's end")
-    assert deployed.webhook.of("service-down")[1]["status"] == "resolved"
+    wait_until(lambda: len(deployed.webhook.of("service-down")) == told + 2, "the alert's end")
+    assert deployed.webhook.of("service-down")[-1]["status"] == "resolved"
     after = pids(deployed)
     assert after.pop("gateway") != before.pop("gateway") and after == before
 

@@ -56,7 +56,7 @@ def test_one_that_cannot_start_takes_the_others_with_it(root: Path, taken: int) 
         start_groups(root, wanted, wanted.services)
 
     assert "what was started with it is stopped again" in str(refused.value)
-    assert Services(root / ".run").running() == {}
+    assert Services(root / ".run").known() == []
 
 
 def test_monitoring_that_fails_undoes_this_deployments_services(root: Path, taken: int) -> None:

@@ -162,6 +162,20 @@ def test_a_gateway_that_began_just_now_has_not_waited_yet(site: Site) -> None:
     assert rules(snapshot(sites=(SiteState(site, None),), gateway_since=None)) == []
 
 
+def test_what_is_given_up_is_alerted() -> None:
+    """It stays down until a person has looked at it."""
+    services = (ServiceState("gateway", True, None, given_up=True), ServiceState("mlflow", True, NOW - 5))
+
+    found = find_alerts(snapshot(services=services, run_given_up=True), Alerts())
+
+    assert {(alert.rule, alert.subject, alert.severity) for alert in found} == {
+        ("service-down", "service gateway", "critical"),
+        ("service-given-up", "service gateway", "critical"),
+        ("run-given-up", "run", "critical"),
+    }
+    assert "`zk0 restart gateway`" in found[1].summary
+
+
 def test_certificates_disk_and_services_are_alerted() -> None:
     soon = Expiry("gateway", (), datetime.now(UTC) + timedelta(days=5), 5, "")
     down = tuple(ServiceState(name, name != "worker", None) for name in ("mlflow", "gateway", "worker", "monitor"))

@@ -155,7 +155,7 @@ def removed_if_refused(membership: Membership) -> Iterator[None]:
         yield
     except BaseException:
         if membership.fresh and not (membership.folder / "state").exists():
-            membership.services.stop(list(membership.services.running()))
+            membership.services.stop(membership.services.known())
             shutil.rmtree(membership.folder, ignore_errors=True)
             if not any(membership.folder.parent.iterdir()):
                 membership.folder.parent.rmdir()
@@ -209,7 +209,7 @@ def _check_same(present: Membership, asked: Membership) -> None:
             f"{MEMBERSHIPS / present.name} is of site '{mine[2]}' in the federation '{mine[0]}'; --name ANOTHER keeps "
             "this one beside it"
         )
-    if running := present.services.running():
+    if running := present.services.known():
         raise StageError(
             f"site '{mine[2]}' takes part already ({', '.join(running)} runs); `zk0 client stop` first, to join anew"
         )

@@ -98,7 +98,11 @@ def node_number(membership: Membership, start: int = 0) -> str | None:
         membership: Whose.
         start: Where in the SuperNode's log to begin, in bytes: what is before is of earlier starts.
     """
-    log = membership.services.log(SUPERNODE)
+    return number_in(membership.services.log(SUPERNODE), start)
+
+
+def number_in(log: Path, start: int = 0) -> str | None:
+    """The last number of a node in its log; see :func:`node_number`."""
     found = _NODE.findall(log.read_bytes()[start:].decode(errors="replace")) if log.exists() else []
     return str(found[-1]) if found else None
 
@@ -121,7 +125,9 @@ def _start(membership: Membership, services: Services, wait_s: float) -> str | N
     services.launch(SUPERNODE, _supernode(membership, port, secret), env, folder)
     services.await_ready(SUPERNODE, lambda: _listens(port), 120.0)
     runtime = ["--runtime-api-address", f"127.0.0.1:{port}", "--superexec-auth-secret-file", str(secret)]
-    services.launch(SUPEREXEC, [sys.executable, "-m", "zk0.deployment.superexec", "--insecure", *runtime], env, folder)
+    # A message whose process died with its SuperExec is never answered, unless the node says that it began anew.
+    command = [sys.executable, "-m", "zk0.deployment.superexec", "--insecure", *runtime]
+    services.launch(SUPEREXEC, command, env, folder, after=[port], renews=[SUPERNODE])
     with contextlib.suppress(TimeoutError):
         _await_number(membership, before, wait_s)
     return node_number(membership, before)
@@ -145,10 +151,12 @@ def _supernode(membership: Membership, port: int, secret: Path) -> list[str]:
     invitation, run = membership.invitation, membership.folder / ".run"
     write_text(run / "authority.pem", invitation.authority)
     # TOML takes a string as JSON writes it
-    node = f"project = {json.dumps(str(membership.folder))}\npartition-id = {invitation.partition}"
+    node = f"project = {json.dumps(str(membership.folder))}\npartition-id = {invitation.partition}\n"
+    node += f"trainer-wait-s = {_LOADING_S:.0f}"
     write_text(run / "node.toml", node)
     return [
-        *(str(_BIN / "flower-supernode"), "--superlink", invitation.server),
+        *(sys.executable, "-m", "zk0.deployment.supernode"),
+        *("--node-number", str(membership.services.log(SUPERNODE)), "--superlink", invitation.server),
         *("--root-certificates", str(run / "authority.pem")),
         *("--auth-supernode-private-key", str(membership.key.path)),
         *("--node-config", str(run / "node.toml"), "--host", "127.0.0.1", "--port", str(port)),

@@ -23,6 +23,7 @@ class SiteStatus:
         site, federation, server, partition: As in the invitation.
         left: When the owner left; None while it is a member.
         running: Service to its process.
+        given_up: Services that ended so often that they are not started again.
         node: Flower's number of the node, where the server has let it in since the last start.
         server_says: What is wrong with the server, seen from here; None where it answers.
         rounds: In how many rounds the site trained, over all runs.
@@ -40,6 +41,7 @@ class SiteStatus:
     partition: int
     left: str | None
     running: dict[str, int]
+    given_up: list[str]
     node: str | None
     server_says: str | None
     rounds: int
@@ -60,10 +62,14 @@ class SiteStatus:
         """In words."""
         if self.left:
             return f"left on {self.left}"
-        if not self.running:
+        if not self.running and not self.given_up:
             return "stopped; `zk0 client start` starts it"
+        if self.given_up:
+            return (
+                f"{', '.join(self.given_up)} ended too often; see the log, and start it again with `zk0 client start`"
+            )
         if missing := [name for name in NAMES if name not in self.running]:
-            return f"{', '.join(missing)} ended; see the log, and start it again with `zk0 client start`"
+            return f"{', '.join(missing)} ended, and is started again by itself"
         if self.server_says:
             return f"not connected, and tries again by itself: {self.server_says}"
         return f"connected as node {self.node}" if self.node else "not let in yet, and tries again by itself"
@@ -109,6 +115,7 @@ def site_status(membership: Membership, ask_server: bool = True) -> SiteStatus:
         partition=invitation.partition,
         left=membership.left,
         running=running,
+        given_up=services.given_up(),
         node=node_number(membership) if SUPERNODE in running else None,
         server_says=says,
         rounds=len({(event["run"], event["round"]) for event in trained}),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zk0.deployment.config import Alerts
-from zk0.deployment.monitor.snapshot import Snapshot
+from zk0.deployment.monitor.snapshot import ServiceState, Snapshot
 from zk0.files import read_json, write_json
 
 
@@ -113,13 +113,28 @@ def _down(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
     for service in snapshot.services:
         # Whoever looks is the monitor. It may look before its start is recorded.
         if service.wanted and not service.up and service.name != "monitor":
-            stops = service.name in ("superlink", "superexec", "gateway")
-            yield Alert(
-                "service-down",
-                f"service {service.name}",
-                f"{service.name} does not run" + ("" if stops else "; a federation goes on without it"),
-                "critical" if stops else "warning",
+            yield _away_service(service, "service-down", "does not run")
+
+
+def _given_up(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    for service in snapshot.services:
+        if service.given_up:
+            why = (
+                f"died too often and is not started again: `zk0 logs {service.name}`, then `zk0 restart {service.name}`"
             )
+            yield _away_service(service, "service-given-up", why)
+
+
+def _interrupted(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    if snapshot.run_given_up:
+        why = "its server died again and again within a round, so that the run is not taken up any more"
+        yield Alert("run-given-up", "run", f"{why}: `zk0 server run` goes on from its last complete round", "critical")
+
+
+def _away_service(service: ServiceState, rule: str, why: str) -> Alert:
+    stops = service.name in ("superlink", "superexec", "gateway")
+    told = f"{service.name} {why}" + ("" if stops else "; a federation goes on without it")
+    return Alert(rule, f"service {service.name}", told, "critical" if stops else "warning")
 
 
 RULES: dict[str, Callable[[Snapshot, Alerts], Iterator[Alert]]] = {
@@ -129,6 +144,8 @@ RULES: dict[str, Callable[[Snapshot, Alerts], Iterator[Alert]]] = {
     "certificate": _certificates,
     "disk": _disk,
     "service-down": _down,
+    "service-given-up": _given_up,
+    "run-given-up": _interrupted,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import threading
@@ -15,7 +16,7 @@ from zk0.deployment.monitor.alerts import AlertBook, Message, find_alerts
 from zk0.deployment.monitor.metrics import SnapshotCollector
 from zk0.deployment.monitor.snapshot import take
 from zk0.deployment.monitor.telling import as_event, payload, post, tell, webhook_address
-from zk0.deployment.services.process import Services
+from zk0.deployment.serving.wanted import wanted_run
 from zk0.errors import StageError
 
 BOOK = RUN / "monitor" / "alerts.json"  # in a folder of its own: beside the logs, JSON files record processes
@@ -40,9 +41,7 @@ class Monitor:
         self.metrics.register(SnapshotCollector(lambda: (take(self.root, self.config), self.book.open)))
 
     def look(self) -> None:
-        """Look once: note and tell what began and what is over; keep logs from growing without end."""
-        if rotated := Services(self.root / RUN).rotate_logs():
-            tell("logs-rotated", services=rotated)
+        """Look once: note and tell what began and what is over."""
         snapshot = take(self.root, self.config)
         if snapshot.problem:
             tell("not-seen", logging.WARNING, problem=snapshot.problem)
@@ -51,6 +50,17 @@ class Monitor:
             tell(f"alert-{message.status}", level, **message.alert.as_dict())
             self._show(message)
         self.book.deliver(self._send)
+        if self.config.resume and wanted_run(self.root) is not None:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Take up the run that is wanted, if it was interrupted."""
+        from zk0.deployment.serving.resume import take_up  # much memory, where no run was ever handed over
+        from zk0.deployment.serving.services import FederationServer
+
+        with contextlib.suppress(StageError):  # the SuperLink is away: an alert of its own, and it is asked again
+            if (number := take_up(FederationServer(self.root))) is not None:
+                tell("run-taken-up", logging.WARNING, run=number)
 
     def _send(self, message: Message) -> bool:
         return self.webhook is None or post(self.webhook, payload(message, self.config.federation))

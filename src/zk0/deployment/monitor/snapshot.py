@@ -18,6 +18,7 @@ from zk0.deployment.security.expiry import Expiry, expiries
 from zk0.deployment.security.places import SECURITY, Places
 from zk0.deployment.services.groups import GROUPS
 from zk0.deployment.services.process import Services
+from zk0.deployment.serving.wanted import given_up
 from zk0.deployment.site_list import Site
 from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
@@ -34,12 +35,14 @@ class ServiceState:
         wanted: Whether deployment.yaml names it.
         since: When it was started, in seconds since 1970; None where it does not run.
         memory_bytes: Resident, with all that it started.
+        given_up: Whether it died so often that it is not started again.
     """
 
     name: str
     wanted: bool
     since: float | None
     memory_bytes: int = 0
+    given_up: bool = False
 
     @property
     def up(self) -> bool:
@@ -77,6 +80,7 @@ class Snapshot:
         certificates: The first to end first; none where there is no authority.
         disk_free_bytes: On the project's disk.
         problem: What could not be read, in words; empty where all could.
+        run_given_up: Whether a run was interrupted so often that it is not taken up any more.
     """
 
     at: float
@@ -87,6 +91,7 @@ class Snapshot:
     certificates: tuple[Expiry, ...]
     disk_free_bytes: int
     problem: str = ""
+    run_given_up: bool = False
 
 
 def take(root: Path, config: DeploymentConfig) -> Snapshot:
@@ -115,12 +120,14 @@ def take(root: Path, config: DeploymentConfig) -> Snapshot:
         certificates=certificates,
         disk_free_bytes=shutil.disk_usage(root).free,
         problem="; ".join(problems),
+        run_given_up=given_up(root),
     )
 
 
 def service_states(root: Path, config: DeploymentConfig) -> tuple[ServiceState, ...]:
     """The services of this machine, those first that the others need."""
-    running = Services(root / RUN).running()
+    services = Services(root / RUN)
+    running, given_up = services.running(), services.given_up()
     wanted = [name for group in config.services for name in GROUPS[group]]
     ordered = [name for names in GROUPS.values() for name in names if name in wanted or name in running]
     ordered += [name for name in running if name not in ordered]
@@ -128,7 +135,7 @@ def service_states(root: Path, config: DeploymentConfig) -> tuple[ServiceState, 
     for name in ordered:
         process = running.get(name)
         if process is None:
-            found.append(ServiceState(name, name in wanted, None))
+            found.append(ServiceState(name, name in wanted, None, given_up=name in given_up))
         else:
             found.append(ServiceState(name, name in wanted, process.create_time(), _memory(process.pid)))
     return tuple(found)

@@ -38,7 +38,7 @@ def keep_from_git(folder: Path) -> None:
 
 
 def git_takes(path: Path) -> bool:
-    """Whether ``git add`` would take a file that is to be written here: it is in a repository, which does not ignore it."""
+    """Whether ``git add`` would take a file that is to be written here, as one in a repository that is not ignored."""
     command = ["git", "-C", str(path.parent), "check-ignore", "--quiet", "--", path.name]
     try:
         return subprocess.run(command, capture_output=True, check=False).returncode == 1  # 128: no repository

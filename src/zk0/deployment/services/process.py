@@ -1,32 +1,38 @@
-"""A service: a command in the background with a name, a log and a record of its process, all in one folder."""
+"""A service: a command in the background with a name and a log, which is started again when it dies."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
-import shutil
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+from filelock import FileLock
 
+from zk0.deployment.security.private import private_folder
+from zk0.deployment.services.control import connected, program, start_supervisord, tried
+from zk0.deployment.services.identity import end, recorded
+from zk0.deployment.services.launch import PROGRAMS
+from zk0.deployment.services.supervise import RECORD, end_orphans
 from zk0.errors import StageError
-from zk0.files import read_json, write_json
+from zk0.files import write_bytes, write_text
 
-LOG_BYTES = 20_000_000
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
+# States of supervisord in which a service does not run: it died, and is started again or was given up.
+_AWAY = ("BACKOFF", "EXITED", "FATAL", "STOPPED", "UNKNOWN")
+GIVEN_UP = "FATAL"
+_END_S = 10.0
 
 
 class Services:
-    """The services of one folder, by name: ``NAME.json`` records a process, ``NAME.log`` what it prints.
+    """The services of one folder, by name, under a supervisord of their own.
 
-    Every call reads the records anew, so commands of different processes may start, look and stop.
+    ``NAME.json`` records a process, ``NAME.log`` what it prints; supervisord's own files are in ``supervisor``. Every
+    call asks anew, so commands of different processes may start, look and stop.
 
     Example:
         >>> services = Services(Path(".run"))
@@ -40,13 +46,32 @@ class Services:
     def __init__(self, folder: Path) -> None:
         """Use ``folder``, which is made when something is launched."""
         self.folder = folder
+        self._own = folder / "supervisor"
 
     def log(self, name: str) -> Path:
         """Where a service's output goes, that of earlier starts included."""
         return self.folder / f"{name}.log"
 
-    def launch(self, name: str, command: Sequence[str], env: Mapping[str, str], cwd: Path | None = None) -> int:
-        """Start a service in a session of its own, which outlives the terminal.
+    def launch(
+        self,
+        name: str,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        after: Sequence[int] = (),
+        outlived: bool = False,
+        renews: Sequence[str] = (),
+    ) -> int:
+        """Start a service, and have it started again whenever it ends, until it is stopped.
+
+        Args:
+            name: Its name.
+            command: What it runs.
+            env: All of its environment.
+            cwd: Where it runs; here where None.
+            after: Ports on loopback of services that it needs: it waits for them before each start.
+            renews: Services that are of no use to it when it has died: they are started again with it.
+            outlived: Whether what it started goes on when it dies; all of it is ended when it is stopped.
 
         Returns:
             Its process id.
@@ -54,46 +79,48 @@ class Services:
         Raises:
             StageError: It is running already.
         """
-        if name in self.running():
-            raise StageError(f"{name} is running already; its log is {self.log(name)}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.rotate_logs()
-        # Appended to, so that what a service writes after a rotation is at the beginning of the emptied file.
-        with self.log(name).open("ab") as log:
-            process = subprocess.Popen(
-                list(command),
-                cwd=cwd,
-                env=dict(env),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        # Unless somebody waits for it, a service that ends before this process stays a zombie, and its own children,
-        # which watch whether their parent lives, with it.
-        threading.Thread(target=process.wait, daemon=True).start()
-        identity = {"pid": process.pid, "boot": _boot(), "uptime": _started(process.pid)}
-        write_json(self._record(name), {**identity, "command": list(command)})
-        return process.pid
+        private_folder(self._own)
+        programs = private_folder(self._own / PROGRAMS)
+        with self._alone():
+            if name in self.running():
+                raise StageError(f"{name} is running already; its log is {self.log(name)}")
+            if recorded(self._own / RECORD) is None:
+                self._begin_anew()
+            wanted: dict[str, Any] = {"command": list(command), "env": dict(env), "cwd": str(cwd or Path.cwd())}
+            wanted |= {"after": list(after), "outlived": outlived, "renews": list(renews)}
+            with connected(self._own) as supervisord:
+                if supervisord is None:
+                    raise StageError(f"supervisord was killed just now; start {name} again")
+                _forget(supervisord, name)  # of one that was given up
+                write_bytes(programs / f"{name}.json", json.dumps(wanted).encode(), mode=0o600)
+                write_text(programs / f"{name}.conf", program(name))
+                supervisord.reloadConfig()
+                supervisord.addProcessGroup(name)
+                tried(supervisord.startProcess, name, False)
+                pid = int(supervisord.getProcessInfo(name)["pid"])
+                while pid and recorded(self._record(name)) is None and _state(supervisord, name).get("pid") == pid:
+                    time.sleep(0.02)
+        return pid
 
     def running(self) -> dict[str, psutil.Process]:
-        """The services that are alive, by name. A process id that was given to another is not ours."""
-        found = {}
-        for path in sorted(self.folder.glob("*.json")):
-            try:
-                record = read_json(path)
-            except FileNotFoundError:  # stopped by another since the folder was listed
-                continue
-            if record["boot"] != _boot():
-                continue
-            try:
-                process = psutil.Process(record["pid"])
-                ours = abs(_uptime_at_start(process) - record["uptime"]) < 1.0
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found[path.stem] = process
-            except psutil.NoSuchProcess:
-                continue
-        return found
+        """The services that are alive, by name. What a killed supervisord left behind is none of them."""
+        if recorded(self._own / RECORD) is None:
+            return {}
+        names = {path: recorded(path) for path in sorted(self.folder.glob("*.json"))}
+        return {path.stem: process for path, process in names.items() if process is not None}
+
+    def known(self) -> list[str]:
+        """Those that were launched and not stopped, whether they run at this moment or not."""
+        wanted = {path.stem for path in (self._own / PROGRAMS).glob("*.conf")}
+        left = {path.stem for path in self.folder.glob("*.json") if recorded(path) is not None}
+        return sorted(wanted | left)
+
+    def given_up(self) -> list[str]:
+        """Those that died too often in too short a time, and are not started again."""
+        with connected(self._own) as supervisord:
+            found = [] if supervisord is None else supervisord.getAllProcessInfo()
+        return [one["name"] for one in found if one["statename"] == GIVEN_UP]
 
     def await_ready(self, name: str, ready: Callable[[], bool], wait_s: float) -> None:
         """Wait until a service answers.
@@ -107,15 +134,20 @@ class Services:
             StageError: It ended, or does not answer in time; tells the end of its log.
         """
         deadline = time.monotonic() + wait_s
-        while time.monotonic() < deadline:
-            try:
-                if ready():
-                    return
-            except OSError:
-                pass
-            if name not in self.running():
-                raise StageError(f"{name} ended when it was to start:\n{self.tail(name)}\nits log is {self.log(name)}")
-            time.sleep(0.2)
+        first = self.running().get(name)
+        with connected(self._own) as supervisord:
+            while time.monotonic() < deadline:
+                try:
+                    if ready():
+                        return
+                except OSError:
+                    pass
+                present = {} if supervisord is None else _state(supervisord, name)
+                if not present or present["statename"] in _AWAY or (first and present["pid"] != first.pid):
+                    raise StageError(
+                        f"{name} ended when it was to start:\n{self.tail(name)}\nits log is {self.log(name)}"
+                    )
+                time.sleep(0.2)
         raise StageError(f"{name} does not answer after {wait_s:.0f} s; its log is {self.log(name)}")
 
     def tail(self, name: str, lines: int = 12) -> str:
@@ -127,84 +159,71 @@ class Services:
         """Stop services one after the other, each with everything it started itself.
 
         Args:
-            names: In this order; those that are not running are passed over.
+            names: In this order; those that were not launched are passed over.
             wait_s: For each, before it is killed.
 
         Returns:
-            Names of those that were running.
+            Names of those that ran, or were to be started again.
         """
         stopped = []
         for name in names:
-            process = self.running().get(name)
-            if process is not None:
-                _end(process, wait_s)
+            if name in self.known():
+                self._stop(name, wait_s)
                 stopped.append(name)
             self._record(name).unlink(missing_ok=True)
+        if self._own.is_dir():
+            with self._alone():
+                if not list((self._own / PROGRAMS).glob("*.conf")):
+                    self._end_supervisord()
         return stopped
 
-    def rotate_logs(self, most: int = LOG_BYTES) -> list[str]:
-        """Empty logs that have grown too long, under services that go on writing; ``NAME.log.1`` keeps what was there.
+    def _stop(self, name: str, wait_s: float) -> None:
+        process = recorded(self._record(name))
+        with self._alone():
+            for path in (self._own / PROGRAMS).glob(f"{name}.*"):
+                path.unlink()
+        with connected(self._own) as supervisord:
+            if supervisord is None:
+                end([process] if process else [], psutil.Process.terminate, wait_s)
+                return
+            if process is not None:  # supervisord lets it have its time, unless it is up earlier
+                end([process], lambda _: tried(supervisord.stopProcess, name, False), wait_s)
+            _forget(supervisord, name)
 
-        Args:
-            most: Bytes that a log may have.
+    def _begin_anew(self) -> None:
+        """Without supervisord, whatever was there before was not brought back, as after a reboot of the machine."""
+        end_orphans(self._own)
+        for path in (self._own / PROGRAMS).iterdir():
+            path.unlink()
+        start_supervisord(self._own)
 
-        Returns:
-            Names of the services whose logs were.
-        """
-        long = [path for path in sorted(self.folder.glob("*.log")) if path.stat().st_size > most]
-        for path in long:
-            shutil.copyfile(path, path.with_suffix(".log.1"))
-            os.truncate(path, 0)
-        return [path.stem for path in long]
+    def _end_supervisord(self) -> None:
+        process = recorded(self._own / RECORD)
+        with connected(self._own) as supervisord:
+            if process is not None and supervisord is not None:
+                end([process], lambda _: tried(supervisord.shutdown), _END_S)
+        (self._own / RECORD).unlink(missing_ok=True)
+
+    def _alone(self) -> FileLock:
+        """One command at a time changes what is to run."""
+        return FileLock(self._own / "commands.lock")
 
     def _record(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
 
-def _end(process: psutil.Process, wait_s: float) -> None:
-    try:
-        family = [process, *process.children(recursive=True)]
-        process.send_signal(signal.SIGTERM)
-    except psutil.NoSuchProcess:
-        return
-    psutil.wait_procs([process], timeout=wait_s)
-    # Not every parent tells its children: those that are left are asked, and then made, to end.
-    _, left = psutil.wait_procs(family, timeout=0)
-    _each(left, psutil.Process.kill if process in left else psutil.Process.terminate)
-    _, left = psutil.wait_procs(left, timeout=wait_s)
-    _each(left, psutil.Process.kill)
-    psutil.wait_procs(left, timeout=wait_s)
+def _state(supervisord: Any, name: str) -> dict[str, Any]:
+    """What supervisord knows of a service; nothing where it was stopped by another command."""
+    return {one["name"]: one for one in supervisord.getAllProcessInfo()}.get(name, {})
 
 
-def _each(processes: Iterable[psutil.Process], call: Callable[[psutil.Process], None]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            call(process)
-
-
-def _started(pid: int) -> float:
-    try:
-        return _uptime_at_start(psutil.Process(pid))
-    except psutil.NoSuchProcess:  # ended at once: no process will ever match
-        return -10.0
-
-
-def _boot() -> str:
-    """Which start of the machine this is: after another, the same process id and uptime may be a stranger's."""
-    return _BOOT.read_text().strip() if _BOOT.exists() else ""
-
-
-def _uptime_at_start(process: psutil.Process) -> float:
-    """How many seconds after boot a process began.
-
-    Its time of day would not do: that is told from the boot time, which moves whenever the clock is set, as it is
-    minutes after boot on a board without a clock of its own. Every service would look as if it did not run.
-    """
-    while True:
-        booted = psutil.boot_time()
-        began = psutil.Process(process.pid).create_time()  # anew: an instance remembers its first answer
-        if psutil.boot_time() == booted:  # the clock was not set in between
-            return began - booted
+def _forget(supervisord: Any, name: str) -> None:
+    """Take a service from supervisord, and wait until it is gone."""
+    while present := _state(supervisord, name):
+        if present["statename"] not in ("STOPPED", "EXITED", "FATAL"):
+            tried(supervisord.stopProcess, name, True)
+        if not tried(supervisord.removeProcessGroup, name):
+            time.sleep(0.02)
 
 
 def own_environment(**more: str) -> dict[str, str]:

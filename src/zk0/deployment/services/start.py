@@ -52,11 +52,15 @@ def start_groups(
     }
     watched, watching = [g for g in lacking if g != "monitor"], [g for g in lacking if g == "monitor"]
     failures: dict[Group, BaseException] = {}
-    with _environment(more or {}), ThreadPoolExecutor(max(len(lacking), 1)) as pool:
-        for together in (watched, watching):
-            calls = {group: pool.submit(starters[group], root, config) for group in together if not failures}
-            failures |= {group: error for group, call in calls.items() if (error := call.exception())}
     started = [name for group in lacking for name in GROUPS[group] if group == "prefect" or name not in before]
+    try:
+        with _environment(more or {}), ThreadPoolExecutor(max(len(lacking), 1)) as pool:
+            for together in (watched, watching):
+                calls = {group: pool.submit(starters[group], root, config) for group in together if not failures}
+                failures |= {group: error for group, call in calls.items() if (error := call.exception())}
+    except KeyboardInterrupt:
+        stop_services(root, started)
+        raise
     if failures:
         stop_services(root, started)
         for error in failures.values():
@@ -78,14 +82,14 @@ def stop_services(root: Path, names: Iterable[str] | None = None) -> list[str]:
 
     Args:
         root: Project folder.
-        names: Which; by default all that run there, also those that no deployment.yaml names.
+        names: Which; by default all that were started there, also those that no deployment.yaml names.
 
     Returns:
         Those that were running.
     """
     services = Services(root / local.RUN)
     order = service_names()[::-1]
-    wanted = list(services.running() if names is None else names)
+    wanted = list(services.known() if names is None else names)
     unknown = [name for name in wanted if name not in order]
     return services.stop([*unknown, *(name for name in order if name in wanted)], _GRACE_S)
 

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from flwr.supercore.fab import Fab
 
 from zk0.deployment.bundle import CLIENT_APP, NAME, SERVER_APP, write_bundle
 from zk0.deployment.serving.services import FederationServer
+from zk0.deployment.serving.wanted import Wanted, forget_wanted, wanted_run
 from zk0.errors import StageError
 from zk0.federation.journal import read_lines
 from zk0.federation.paths import EVENTS, RESULTS
 
 _POLL_S = 0.3
 _ASK_S = 2.0  # how often the SuperLink is asked; events are read in between
-_PREFIX = "ServerApp failed with exception: "
+PREFIX = "ServerApp failed with exception: "
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Run:
         details: Why it failed.
         started: When it was handed over, ISO 8601.
         app: Name of its app.
+        begun: When its ServerApp began, ISO 8601; empty before.
     """
 
     number: int
@@ -47,6 +49,7 @@ class Run:
     details: str
     started: str
     app: str = NAME
+    begun: str = ""
 
     @property
     def finished(self) -> bool:
@@ -65,7 +68,15 @@ def runs_of(server: FederationServer, number: int | None = None) -> list[Run]:
     with server.control() as client:
         found = client.ListRuns(request).run_dict.values()
         runs = [
-            Run(r.run_id, r.status.status, r.status.sub_status, r.status.details, r.pending_at, r.fab_id.split("/")[-1])
+            Run(
+                number=r.run_id,
+                status=r.status.status,
+                outcome=r.status.sub_status,
+                details=r.status.details,
+                started=r.pending_at,
+                app=r.fab_id.split("/")[-1],
+                begun=r.running_at,
+            )
             for r in found
         ]
     return sorted(runs, key=lambda run: run.started, reverse=True)
@@ -107,11 +118,13 @@ def submit(
         answer = client.StartRun(request)
     if not answer.HasField("run_id"):
         raise StageError(f"the SuperLink did not take the run; its log is {server.services.log('superlink')}")
+    if name == NAME:
+        Wanted(int(answer.run_id), (client_app, server_app), settings).write(server.root)
     return int(answer.run_id)
 
 
 def watch(server: FederationServer, number: int, since: datetime | None = None) -> Iterator[dict[str, Any]]:
-    """Yield what a run says of itself, as it says it, until it ends.
+    """Yield what a run says of itself, as it says it, until it ends; one that is interrupted is taken up again.
 
     Args:
         server: Whose run.
@@ -121,22 +134,27 @@ def watch(server: FederationServer, number: int, since: datetime | None = None) 
     Raises:
         StageError: The run failed, was stopped, or the SuperLink is away; says why and what to do.
     """
+    from zk0.deployment.serving.resume import follow_on
+
     file = server.root / RESULTS / EVENTS
     last = "" if since is None else since.astimezone(UTC).isoformat(timespec="milliseconds")
     told: set[str] = set()
-    asked = 0.0
+    asked, known = 0.0, True
     run: Run | None = None
     while True:
         if time.monotonic() - asked > _ASK_S:
-            asked, found = time.monotonic(), runs_of(server, number)
-            run = found[0] if found else None
+            asked = time.monotonic()
+            run, known = _looked_up(server, number, run)
         for event in read_lines(file):  # of a run that is resumed the file is written anew, with all that was said
             line = repr(event)
             if event["time"] >= last and line not in told:
                 told.add(line)
                 yield event
-        if run is None or run.finished:
-            break
+        if not known or (run is not None and run.finished):
+            following = follow_on(server, number)
+            if following is None:
+                break
+            number = following
         time.sleep(_POLL_S)
     if run is None:
         raise StageError(f"the SuperLink knows no run {number}; `zk0 server run` starts one, or goes on")
@@ -144,12 +162,43 @@ def watch(server: FederationServer, number: int, since: datetime | None = None) 
         raise StageError(_why(server, run))
 
 
+def _looked_up(server: FederationServer, number: int, last: Run | None) -> tuple[Run | None, bool]:
+    """A run as the SuperLink has it, or had it last, if that comes back; and whether it knows it."""
+    from zk0.deployment.serving.resume import comes_back
+
+    try:
+        found = runs_of(server, number)
+    except StageError:
+        if not comes_back(server):
+            raise
+        return last, True
+    return (found[0], True) if found else (None, False)
+
+
 def halt(server: FederationServer, number: int | None = None) -> list[int]:
-    """Stop a run, or every one that is in progress; complete rounds are saved.
+    """Stop a run, or every one that is in progress, for good; complete rounds are saved.
 
     Returns:
         Numbers of those that were stopped.
     """
+    wanted = wanted_run(server.root)
+    if wanted is not None and number in (None, wanted.number, *wanted.earlier):
+        forget_wanted(server.root)
+    return _stop(server, number)
+
+
+def interrupt(server: FederationServer) -> list[int]:
+    """Stop what the SuperLink takes for runs in progress, though nobody wants them stopped: their ServerApp is gone.
+
+    Returns:
+        Numbers of those that were stopped.
+    """
+    if (wanted := wanted_run(server.root)) is not None:
+        replace(wanted, stopped=True).write(server.root)
+    return _stop(server)
+
+
+def _stop(server: FederationServer, number: int | None = None) -> list[int]:
     busy = [run.number for run in runs_of(server, number) if not run.finished]
     with server.control() as client:
         for one in busy:
@@ -161,5 +210,5 @@ def _why(server: FederationServer, run: Run) -> str:
     again = "complete rounds are saved, and `zk0 server run` goes on from the last one"
     if run.outcome == SubStatus.STOPPED:
         return f"stopped; {again}"
-    why = run.details.removeprefix(_PREFIX).strip() or "the SuperLink does not say why"
+    why = run.details.removeprefix(PREFIX).strip() or "the SuperLink does not say why"
     return f"{why}\n{again}; more is in {server.services.log('serverapp')}"

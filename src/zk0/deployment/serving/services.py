@@ -88,19 +88,21 @@ class FederationServer:
         self._configure(**settings)
         services, started = self.services, []
         try:
-            for name, command, ready in (
-                (SUPERLINK, self._superlink(), lambda: self.answers(f"https://{self.address}")),
-                ("superexec", self._superexec(), lambda: True),
-                ("gateway", self._gateway(), lambda: self.answers(self.gateway_url)),
+            for name, command, ready, after in (
+                (SUPERLINK, self._superlink(), lambda: self.answers(f"https://{self.address}"), []),
+                ("superexec", self._superexec(), lambda: True, [urlsplit(self.gateway.upstream).port or 0]),
+                ("gateway", self._gateway(), lambda: self.answers(self.gateway_url), []),
             ):
                 if name not in services.running():
-                    services.launch(name, command, self._environment(), self.root)
+                    # A ServerApp whose SuperExec died ends by itself, and says so, which a killed one could not.
+                    outlived = name == "superexec"
+                    services.launch(name, command, self._environment(), self.root, after, outlived)
                     started.append(name)
                 services.await_ready(name, ready, wait_s)
             self.sync()
             if {SUPERLINK, "superexec"} & set(started):
                 self._forget_runs()
-        except StageError:
+        except BaseException:  # Ctrl-C among them
             services.stop([name for name in NAMES if name in started])
             raise
         return started
@@ -154,9 +156,9 @@ class FederationServer:
 
     def _forget_runs(self) -> None:
         """End what the SuperLink takes for runs in progress: their ServerApp went with the services."""
-        from zk0.deployment.serving.runs import halt
+        from zk0.deployment.serving.runs import interrupt
 
-        halt(self)
+        interrupt(self)
 
     def _check_keys(self) -> None:
         if not self.places.registry.exists():

@@ -92,7 +92,7 @@ def _tell(server: FederationServer, number: int, since: datetime) -> None:
             for event in watch(server, number, since):
                 print_event(event)
         except KeyboardInterrupt:
-            halt(server, number)
+            halt(server)
             raise StageError(
                 "stopped; complete rounds are saved, and `zk0 server run` goes on from the last one"
             ) from None

@@ -10,15 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from zk0.data.frames import ACTION, STATE
+from zk0.data.reach import JOINT_HIGH, JOINT_LOW, servo_turn
 from zk0.errors import StageError
 from zk0.federation.statistics import Moments
 from zk0.policy.checkpoint import LoadedPolicy, own_stats
-
-# Of an SO-101, as its makers give it, in LeRobot's order and units: degrees, and percent for the gripper.
-JOINT_LOW = np.array([-110.0, -100.0, -96.8, -95.0, -157.2, 0.0])
-JOINT_HIGH = np.array([110.0, 100.0, 96.8, 95.0, 157.2, 100.0])
-# An unloaded STS3215 servo at 7.4 V turns 60 degrees in 0.222 s.
-SERVO_SPEED_DEG_S = 270.0
 
 
 def public_moments(loaded: LoadedPolicy, trained: bool, fps: int) -> Moments:
@@ -47,8 +42,8 @@ def public_moments(loaded: LoadedPolicy, trained: bool, fps: int) -> Moments:
         m2_action=deviation[ACTION] ** 2,
         low=JOINT_LOW,
         high=JOINT_HIGH,
-        step=np.full(JOINT_LOW.shape, SERVO_SPEED_DEG_S / fps),
-        change=np.full(JOINT_LOW.shape, SERVO_SPEED_DEG_S / fps),
+        step=np.full(JOINT_LOW.shape, servo_turn(fps)),
+        change=np.full(JOINT_LOW.shape, servo_turn(fps)),
     )
 
 
