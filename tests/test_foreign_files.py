@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tarfile
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from zk0.deployment.backup import restore
 from zk0.deployment.config import DeploymentConfig
-from zk0.errors import StageError
+from zk0.errors import StageError, refused_by_disk
 from zk0.federation.run import read_run
 from zk0.files import BadFileError, read_json
 from zk0.params import load_params
@@ -110,3 +112,19 @@ def test_a_malformed_backup_is_refused_with_nothing_restored(tmp_path: Path, con
 def test_json_that_is_missing_is_just_that(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "/p/.run"), "Read-only file system: /p/.run; make it writable"),
+        (SafetensorError('IoError(Os { code: 28, message: "No space left on device" })'), "No space left on device: "),
+    ],
+)
+def test_what_a_disk_refuses_is_told_in_a_line(error: Exception, told: str) -> None:
+    """Whoever wraps it."""
+    wrapped = RuntimeError("could not save")
+    wrapped.__cause__ = error
+
+    assert (refused_by_disk(wrapped) or "").startswith(told)
+    assert refused_by_disk(RuntimeError("another")) is None

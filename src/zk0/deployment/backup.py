@@ -91,8 +91,10 @@ def restore(file: Path, root: Path) -> list[str]:
         raise StageError(f"{', '.join(running)} run in {root}; `zk0 stop` first")
     if not file.is_file():
         raise StageError(f"{file} is missing; it must be a file that `zk0 backup` wrote")
-    with new_folder(root / "restored") as staged:  # 0700
-        keep_from_git(staged)
+    with new_folder(root / "restored") as temporary:  # 0700
+        keep_from_git(temporary)
+        staged = temporary / "content"
+        staged.mkdir()
         _unpack(file, staged)
         _check(file, staged)
         moves = _moves(staged)

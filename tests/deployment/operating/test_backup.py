@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import subprocess
 import tarfile
 import threading
 from pathlib import Path
@@ -176,3 +177,17 @@ def test_what_is_no_whole_backup_changes_nothing(file: Path, tmp_path: Path, dam
     with pytest.raises(StageError, match=words.get(damage, "holds no readable backup.json")):
         restore(bad, back)
     assert not back.exists() or list(back.iterdir()) == []
+
+
+def test_git_takes_no_backup(kept: Path, tmp_path: Path) -> None:
+    """It holds the federation's keys."""
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+
+    with pytest.raises(StageError, match=r"`git add` would take \S+zk0\.tar\.gz.*as backups/zk0\.tar\.gz"):
+        back_up(kept, tmp_path / "zk0.tar.gz")
+    back_up(kept, tmp_path / "backups/zk0.tar.gz")
+    restore(tmp_path / "backups/zk0.tar.gz", tmp_path / "back")
+
+    words = ["git", "-C", str(tmp_path), "status", "--porcelain", "--untracked-files=all"]
+    status = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert "params.yaml" in status and "backups" not in status and "back/security" not in status
