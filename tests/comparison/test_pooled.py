@@ -128,5 +128,5 @@ def test_trained_survives_the_disk_and_damage_is_told(tmp_path: Path) -> None:
     assert Trained.load(tmp_path / "absent") is None
     Trained({"w": torch.zeros(3)}, None, Cost()).save(tmp_path / "other")
     (tmp_path / "other" / "trainable.safetensors").replace(tmp_path / "model" / "trainable.safetensors")
-    with pytest.raises(ValueError, match=r"delete .* to train anew"):
+    with pytest.raises(StageError, match=r"Delete .* to train anew"):
         Trained.load(tmp_path / "model")

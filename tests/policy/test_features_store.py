@@ -241,13 +241,13 @@ def test_usage_and_clean_touch_nothing_else(tmp_path: Path) -> None:
         create(path, LAYOUT)
     write_frames(kept, LAYOUT, 0, rows_of(VALUES[:2]))
     spoilt.write_bytes(b"x")
-    (place / ".a1.xyz.partial").write_bytes(b"left by a kill")
+    (place / ".a1.xyz.zk0-new").write_bytes(b"left by a kill")
 
     (used,) = usage(tmp_path)
     assert (used.folder, used.about, used.files, used.frames, used.filled) == (place, "image tokens", 3, 10, 2)
     assert used.size == 2 * LAYOUT.file_bytes + 1
 
-    assert clean(tmp_path, keep=[kept]) == (2, LAYOUT.file_bytes + 1 + 14)
+    assert clean(tmp_path, keep=[kept]) == (2, LAYOUT.file_bytes + 1)
     assert sorted(path.name for path in place.iterdir()) == ["about.json", "kept.features"]
     assert clean(tmp_path) == (1, LAYOUT.file_bytes)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"] and (other / "cat.features").exists()
