@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from zk0.errors import StageError
 from zk0.federation.codecs import codec_named, decode_all, encode_with_error
 from zk0.federation.memory import SiteMemory, Version
 from zk0.params import Codec
@@ -75,7 +76,7 @@ def test_damaged_version_is_named(tmp_path: Path) -> None:
     file = tmp_path / "round-0002" / "residual.safetensors"
     file.write_bytes(file.read_bytes()[:-2])
 
-    with pytest.raises(ValueError, match=r"round-0002/residual\.safetensors is damaged .* delete .*round-0002"):
+    with pytest.raises(StageError, match=r"round-0002/residual\.safetensors is cut short .*\. Delete .*round-0002"):
         memory.load(2)
 
 
