@@ -159,6 +159,14 @@ def test_a_malformed_summary_is_told(world: World, spoil: Callable[[Any], Any], 
     assert world.call(least=1).sites == {1: "lab"}
 
 
+def test_frames_count_as_a_site_first_said(world: World) -> None:
+    """Its digest, which names the run, it keeps."""
+    first = world.call().manifests[0]
+    world.app = _answering(values(manifest={**first, "held_out_frames": 10**6, "site": "cubes-0"}))
+
+    assert world.call().manifests[0] == first
+
+
 def test_members_are_named(world: World) -> None:
     sites = world.registry.sites()
 

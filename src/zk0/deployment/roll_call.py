@@ -132,7 +132,10 @@ class RollCall:
             return None
         last = read_json(self._file)
         run = {int(site["partition"]): site for site in last["sites"]}
-        run |= {partition: manifest for partition, manifest in answered.items() if partition in run}
+        for partition, manifest in answered.items():
+            # Of the same data, what counts is what the site first said of it: how many frames, above all.
+            if partition in run and manifest["digest"] != run[partition]["digest"]:
+                run[partition] = manifest
         newcomers = answered.keys() - run.keys()
         same = self._digest(run) == last["run"]
         return run if same and not (newcomers and self._is_complete(last["run"])) else None
