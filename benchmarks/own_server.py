@@ -58,8 +58,8 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
     from zk0.federation.statistics import Moments
 
     generator = torch.Generator().manual_seed(1)
-    six = np.ones(6)
-    moments = Moments(np.array(1.0), six, six, six, six, six, six, six, six)
+    one, none = np.ones(6), np.zeros(6)  # of one frame, which varies from nothing
+    moments = Moments(np.array(1.0), one, none, one, none, one, one, none, none)
 
     def answer(message: Message) -> Message:
         kind = message.metadata.message_type

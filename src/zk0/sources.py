@@ -59,15 +59,19 @@ class Source:
         return f"{self.kind}:{self.name}" + (f"@{self.revision}" if self.revision else "")
 
 
-def read_lock(root: Path) -> dict[str, Any]:
+def read_lock(root: Path, *keys: str) -> dict[str, Any]:
     """What the sources and the starting policy were when they were last resolved; see :mod:`zk0.resolve`.
+
+    Args:
+        root: Project folder.
+        keys: What must be in it.
 
     Raises:
         StageError: They have not been.
         BadFileError: The file holds something else.
     """
     try:
-        return read_mapping(root / LOCK, "policy")
+        return read_mapping(root / LOCK, *keys)
     except FileNotFoundError as error:
         raise StageError(
             f"{root / LOCK} not found; `zk0 validate` writes it (in `zk0 train`, the step 'environment setup')"

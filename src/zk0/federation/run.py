@@ -209,7 +209,7 @@ def locked_base(root: Path) -> tuple[str, str]:
     Raises:
         StageError: It has not been resolved.
     """
-    policy = read_lock(root)["policy"]
+    policy = read_lock(root, "policy")["policy"]
     source, digest = str(policy["source"]), str(policy["digest"])
     if source.startswith("hub:"):
         source = f"{source.partition('@')[0]}@{digest}"

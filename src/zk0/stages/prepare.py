@@ -38,7 +38,7 @@ def run(root: Path, params: Params) -> None:
         DataError: A source is not fit to train on; nothing of this call's manifests is left behind.
         StageError: Sources have not been resolved.
     """
-    lock = read_lock(root)
+    lock = read_lock(root, "sources", "unseen")
     sources = {**params.data.sites, **params.data.unseen}
     kinds = {name: Source.parse(text) for name, text in sources.items()}
     record_all(root / RECORDINGS, params, {n: s.name for n, s in kinds.items() if s.kind == "sim"})
