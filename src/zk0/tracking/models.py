@@ -49,10 +49,10 @@ def checkpoint_folder(root: Path, model: LoggedModel) -> Path:
         TrackingError: What describes them names no folder among them.
     """
     folder = root / model.artifact_location
-    described = yaml.safe_load((folder / _MODEL_FILE).read_text())
     try:
+        described = yaml.safe_load((folder / _MODEL_FILE).read_text())
         checkpoint = folder / str(described["flavors"]["python_function"]["artifacts"][_CHECKPOINT]["path"])
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise TrackingError(f"{folder / _MODEL_FILE} names no checkpoint; `zk0 track` writes one that does") from error
     if not checkpoint.resolve().is_relative_to(folder.resolve()):
         raise TrackingError(f"{folder / _MODEL_FILE} names {checkpoint}, which is not among the model's own files")
