@@ -28,7 +28,8 @@ def consistent(low: Any, high: Any, mean: Any, spread: Any, step: Any, change: A
     span = READ_HIGH - READ_LOW
     bottom = READ_LOW + span * np.minimum(low, high)
     top = READ_LOW + span * np.maximum(low, high)
-    middle, width = bottom + (top - bottom) * np.array(mean), top - bottom
+    width = top - bottom
+    middle = np.clip(bottom + width * np.array(mean), bottom, top)  # a rounding beyond it would contradict them
 
     def as_tensor(array: np.ndarray) -> Any:
         return lambda _: torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
