@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from prefect.logging import get_run_logger
+
+from zk0.federation.journal import read_lines
 
 _LAST = 15
 
@@ -88,9 +89,4 @@ def read_events(path: Path, since: str = "") -> list[dict[str, Any]]:
         path: The file; there need be none yet.
         since: Leave out what was said before this time, ISO 8601 in UTC with milliseconds.
     """
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return []
-    events = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-    return [event for event in events if event["time"] >= since]
+    return [event for event in read_lines(path) if event["time"] >= since]

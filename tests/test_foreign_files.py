@@ -14,7 +14,7 @@ from zk0.deployment.backup import restore
 from zk0.deployment.config import DeploymentConfig
 from zk0.errors import StageError, refused_by_disk
 from zk0.federation.run import read_run
-from zk0.files import BadFileError, read_json
+from zk0.files import BadFileError, read_json, read_records
 from zk0.params import load_params
 from zk0.settings import read_settings
 from zk0.sources import read_lock
@@ -69,6 +69,26 @@ def test_records(tmp_path: Path, content: bytes, told: str) -> None:
         read_run(tmp_path)
 
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+LINES: list[tuple[bytes, str]] = [
+    (b"[" * DEEP + b"]" * DEEP, "line 2 is nested more than 100 deep"),
+    (b"[1]", "line 2 must hold a mapping, but holds list"),
+    (b'{"rou', "line 2 is not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("line", "told"), LINES, ids=[told for _, told in LINES])
+def test_lines(tmp_path: Path, line: bytes, told: str) -> None:
+    """Where each line must be right, it is named; of what is appended to, a wrong one hides none of the others."""
+    path = tmp_path / "rounds.jsonl"
+    path.write_bytes(b'{"round": 0}\n' + line + b'\n{"round": 1}\n')
+
+    with pytest.raises(BadFileError, match=told) as error:
+        read_records(path, whole=True)
+
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert read_records(path) == {1: {"round": 0}, 3: {"round": 1}}
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a pipe"])

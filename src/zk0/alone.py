@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from zk0.errors import StageError
+from zk0.files import parse_json
 
 STAGE_LOCK = Path(".run/stage.lock")
 
@@ -44,7 +45,7 @@ def alone(lock: Path, what: str) -> Iterator[None]:
 def _holder(text: str) -> str:
     """Whoever holds a lock, by what it wrote; it may not have written yet."""
     try:
-        told = json.loads(text)
+        told = parse_json(text, "the lock")
         return f"`{told['what']}` (process {told['pid']}, since {told['started']})"
     except (ValueError, KeyError, TypeError):
         return "another process"

@@ -122,11 +122,40 @@ def read_json(path: Path, most: int = _MOST_BYTES) -> Any:
 
 def read_mapping(path: Path, *keys: str) -> dict[str, Any]:
     """Read a JSON file that holds a mapping with these keys; see :func:`read_json`."""
-    value = read_json(path)
-    if not isinstance(value, dict):
-        raise BadFileError(f"{path} must hold a mapping, but holds {type(value).__name__}")
+    value = _mapping(read_json(path), str(path))
     if missing := [key for key in keys if key not in value]:
         raise BadFileError(f"{path} lacks '{missing[0]}'")
+    return value
+
+
+def read_records(path: Path, *, whole: bool = False, most: int = _MOST_BYTES) -> dict[int, dict[str, Any]]:
+    """Read the mappings of a file that has one as JSON in each line, by the line's number from 1 on.
+
+    Args:
+        path: The file.
+        whole: Whether each line must be one. Of a file that is appended to, one need not: its writer may be in the
+            middle of a line, or was killed there, and others may follow.
+        most: Bytes that it may have.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        BadFileError: It cannot be read, or ``whole`` and a line is no mapping; names the file and the line.
+    """
+    found = {}
+    for number, line in enumerate(read_text(path, most).split("\n"), 1):
+        origin = f"{path}, line {number}"
+        try:
+            if line.strip():
+                found[number] = _mapping(parse_json(line, origin), origin)
+        except BadFileError:
+            if whole:
+                raise
+    return found
+
+
+def _mapping(value: Any, origin: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise BadFileError(f"{origin} must hold a mapping, but holds {type(value).__name__}")
     return value
 
 

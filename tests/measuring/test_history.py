@@ -77,5 +77,5 @@ def test_damaged_history_names_the_line(tmp_path: Path) -> None:
     remember(tmp_path, run(1.0))
     path = tmp_path / HISTORY
     path.write_text(path.read_text() + '{"machine": \n')
-    with pytest.raises(BenchmarkError, match=r"history.jsonl, line 2 is not JSON; delete that line"):
+    with pytest.raises(BenchmarkError, match=r"history.jsonl, line 2 is not valid JSON: .*; delete that line"):
         read_history(tmp_path)

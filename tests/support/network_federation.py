@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -246,6 +247,16 @@ class RunRows:
     def _check(self) -> None:
         (run,) = runs_of(self._network.server, self._number)
         assert not run.finished, run.details
+        assert not tokens_in_sight()
+
+
+def tokens_in_sight() -> list[str]:
+    """Command lines, which `ps` shows to everybody, in which the token of one of Flower's tasks stands."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            found += [" ".join(process.cmdline())] if "--token" in process.cmdline() else []
+    return found
 
 
 def server_app_peak_bytes(network: NetworkFederation) -> int:

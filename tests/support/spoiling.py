@@ -148,12 +148,12 @@ _info(
 )
 
 
-@refused("nested more than 12 deep")
+@refused("nested more than 100 deep")
 def info_deep(root: Path) -> None:
     (root / "meta/info.json").write_text('{"fps": 10, "features": {}, "x": ' + "[" * 90000 + "]" * 90000 + "}")
 
 
-@refused("bytes; at most 4194304 were expected")
+@refused("bytes, and at most 4194304 were expected")
 def info_large(root: Path) -> None:
     edit_info(root, lambda info: info.update(padding="x" * (5 << 20)))
 

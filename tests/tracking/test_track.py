@@ -287,7 +287,7 @@ def test_rounds_that_do_not_fit_the_run_are_refused(trained: Path) -> None:
         track(trained, "zk0", "zk0-smolvla")
 
     file.write_text("\n".join([*lines[:3], lines[3][:40]]))
-    with pytest.raises(TrackingError, match="line 4 is cut short"):
+    with pytest.raises(TrackingError, match=r"rounds\.jsonl, line 4 is not valid JSON: .*; run `zk0 federate` again"):
         track(trained, "zk0", "zk0-smolvla")
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import xxhash
 
 from zk0.environment.revision import revision
+from zk0.federation.journal import read_lines
 from zk0.files import read_json
 from zk0.params import PARAMS_FILE, Params, ParamsError, load_params
 
@@ -119,14 +120,7 @@ class Facts:
     @cached_property
     def rounds(self) -> list[dict[str, Any]]:
         """Complete lines of rounds.jsonl; a run that was killed may have left half of one."""
-        file = self.root / ROUNDS
-        rows: list[dict[str, Any]] = []
-        for line in file.read_text().splitlines() if file.is_file() else []:
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break
-        return rows
+        return read_lines(self.root / ROUNDS)
 
     @cached_property
     def constraints(self) -> list[str]:

@@ -6,7 +6,6 @@ another kind than LeRobot writes is refused here, so that nothing behind has to 
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path, PurePosixPath
 from string import Formatter
@@ -17,10 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from zk0.data.keys import IMAGES
 from zk0.data.layout import require_file
 from zk0.errors import DataError
+from zk0.files import BadFileError, read_json
 
 INFO = Path("meta/info.json")
 _MOST_BYTES = 4 << 20
-_DEEPEST = 12
 _KEY = re.compile(r"[\w.\- ]{1,128}")
 _NUMBER = re.compile(r"0?\d{0,2}d?")  # how a pattern may write a number: at most 99 digits
 _PLACES = {
@@ -171,26 +170,7 @@ def read_bounded_json(root: Path, name: Path) -> Any:
     Raises:
         DataError: It is missing, too large, too deep, or no JSON.
     """
-    path = require_file(root, name)
-    if (size := path.stat().st_size) > _MOST_BYTES:
-        raise DataError(
-            f"{path} has {size} bytes; at most {_MOST_BYTES} were expected of a file that describes a dataset"
-        )
     try:
-        content = json.loads(path.read_bytes())
-        _check_depth(content, _DEEPEST)
-    except RecursionError as error:
-        raise DataError(f"{path} is nested more than {_DEEPEST} deep; no dataset of LeRobot's is") from error
-    except ValueError as error:
-        raise DataError(f"{path} is not valid JSON: {error}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    return content
-
-
-def _check_depth(value: Any, left: int) -> None:
-    if not left:
-        raise RecursionError
-    if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            _check_depth(one, left - 1)
+        return read_json(require_file(root, name), _MOST_BYTES)
+    except BadFileError as error:
+        raise DataError(str(error)) from error

@@ -5,8 +5,7 @@ LeRobot's converter takes what the metadata says for granted, and joins what is 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from zk0.data.keys import ACTION, STATE
 from zk0.data.layout import read_table, real_numbers, require_file, whole_numbers
 from zk0.data.pictures import decode_strictly
 from zk0.errors import DataError
+from zk0.files import BadFileError, read_records
 
 TASKS, EPISODES, STATS = (Path("meta") / f"{name}.jsonl" for name in ("tasks", "episodes", "episodes_stats"))
 _MOST_BYTES = 64 << 20
@@ -70,23 +70,12 @@ def read_sentences(source: Path) -> dict[int, str]:
     return tasks
 
 
-def _lines(source: Path, name: Path) -> list[tuple[int, dict[str, Any]]]:
+def _lines(source: Path, name: Path) -> Iterable[tuple[int, dict[str, Any]]]:
     """The mappings in a file of one a line, with their lines' numbers."""
-    path = require_file(source, name)
-    if path.stat().st_size > _MOST_BYTES:
-        raise DataError(f"{path} is larger than {_MOST_BYTES} bytes; that is no recording's metadata")
-    found = []
     try:
-        for number, line in enumerate(path.read_bytes().decode().split("\n"), 1):
-            if line.strip():
-                found.append((number, json.loads(line)))
-                if not isinstance(found[-1][1], dict):
-                    raise ValueError("a mapping was expected")
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}, line {len(found) + 1}: cannot be read: {error}; restore the file") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    return found
+        return read_records(require_file(source, name), whole=True, most=_MOST_BYTES).items()
+    except BadFileError as error:
+        raise DataError(f"{error}; restore the file") from error
 
 
 def _lengths(source: Path, info: Mapping[str, Any]) -> dict[int, int]:

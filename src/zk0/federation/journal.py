@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from zk0.files import read_records
+
 Listener = Callable[[dict[str, Any]], None]
 
 
@@ -42,11 +44,8 @@ class Journal:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All complete records of a JSON-lines file; a last line cut off by a kill is left out."""
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+    """All complete records of a file of events or rounds; none where there is no file yet."""
+    try:
+        return list(read_records(path).values())
+    except FileNotFoundError:
+        return []

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zk0.files import write_text
+from zk0.files import read_records, write_text
 from zk0.measuring.rows import BenchmarkError, Report, is_rate, parse_report
 
 HISTORY = Path("state/benchmarks/history.jsonl")
@@ -53,14 +53,13 @@ def read_history(root: Path) -> list[Report]:
         BenchmarkError: A line is no report; names file and line.
     """
     path = root / HISTORY
-    reports = []
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
-        try:
-            content = json.loads(line)
-        except ValueError as error:
-            raise BenchmarkError(f"{path}, line {number} is not JSON; delete that line") from error
-        reports.append(parse_report(content, f"{path}, line {number}"))
-    return reports
+    try:
+        found = read_records(path, whole=True)
+    except FileNotFoundError:
+        return []
+    except ValueError as error:
+        raise BenchmarkError(f"{error}; delete that line") from error
+    return [parse_report(content, f"{path}, line {line}") for line, content in found.items()]
 
 
 def remember(root: Path, report: Report) -> None:

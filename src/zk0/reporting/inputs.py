@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from zk0.errors import StageError
-from zk0.files import read_json
+from zk0.files import read_json, read_records
 from zk0.reporting.records import Benchmark, Environment, Evaluation, Event, Round, Run
 
 ENVIRONMENT = "results/environment.json"
@@ -82,21 +81,12 @@ def _read[R: BaseModel](root: Path, name: str, kind: type[R]) -> R:
 
 
 def _read_lines[R: BaseModel](root: Path, name: str, kind: type[R], may_be_cut_off: bool = False) -> list[R]:
-    """A file of one JSON object a line as records; where lines are appended, a kill may cut off the last."""
-    records = []
-    lines = (root / name).read_text().splitlines()
-    for line, text in enumerate(lines, 1):
-        if not text.strip():
-            continue
-        where = f"{root / name}, line {line}"
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            if may_be_cut_off and line == len(lines):
-                break
-            raise ReportError(f"{where} is not valid JSON: {error}; run the {MAKERS[name]} stage again") from error
-        records.append(_parse(content, kind, where, MAKERS[name]))
-    return records
+    """A file of one JSON object a line as records; where lines are appended, a kill may cut one off."""
+    try:
+        lines = read_records(root / name, whole=not may_be_cut_off)
+    except ValueError as error:
+        raise ReportError(f"{error}; run the {MAKERS[name]} stage again") from error
+    return [_parse(line, kind, f"{root / name}, line {n}", MAKERS[name]) for n, line in lines.items()]
 
 
 def _parse[R: BaseModel](content: Any, kind: type[R], where: str, stage: str) -> R:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from zk0.federation.paths import RESULTS
 from zk0.federation.run import locked_base, read_run
 from zk0.federation.server import Server
 from zk0.federation.site import Site
-from zk0.files import digest_folder, write_json
+from zk0.files import digest_folder, read_records, write_json
 from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import LoadedPolicy, Stats, load_checkpoint
 from zk0.policy.start import load_start, resolve_device
@@ -219,7 +218,7 @@ def _headline(result: dict[str, Any]) -> dict[str, Any]:
 
 def _cost(root: Path, report: dict[str, Any]) -> dict[str, Any]:
     """What the run spent, so that `dvc exp show` tells it beside what came of it."""
-    rounds = [json.loads(line) for line in (root / RESULTS / "rounds.jsonl").read_text().splitlines()]
+    rounds = read_records(root / RESULTS / "rounds.jsonl", whole=True).values()
     spent = {name: sum(line.get(name) or 0 for line in rounds) for name in ("bytes_up", "bytes_down")}
     epsilon = report.get("privacy", {}).get("epsilon")
     return {"rounds": report["rounds"], **spent, **({} if epsilon is None else {"epsilon": epsilon})}

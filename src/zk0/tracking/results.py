@@ -12,7 +12,7 @@ from typing import Any
 import xxhash
 
 from zk0.errors import StageError
-from zk0.files import digest_folder, read_json
+from zk0.files import digest_folder, read_json, read_records
 
 RUN_FILE = Path("results/federation/run.json")
 ROUNDS_FILE = Path("results/federation/rounds.jsonl")
@@ -176,19 +176,15 @@ def _read(root: Path, file: Path, stage: str, keys: Iterable[str]) -> dict[str, 
 def _read_rounds(root: Path, last: int) -> tuple[dict[str, Any], ...]:
     """The lines of rounds.jsonl, which must be rounds 0 to ``last``."""
     try:
-        lines = (root / ROUNDS_FILE).read_text().splitlines()
+        rounds = tuple(read_records(root / ROUNDS_FILE, whole=True).values())
     except FileNotFoundError as error:
         raise TrackingError(f"{ROUNDS_FILE} is missing; `zk0 federate` makes it") from error
-    rounds = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rounds.append(json.loads(line))
-        except ValueError as error:
-            raise TrackingError(f"{ROUNDS_FILE}, line {number} is cut short; run `zk0 federate` again") from error
+    except ValueError as error:
+        raise TrackingError(f"{error}; run `zk0 federate` again") from error
     numbers = [content.get("round") for content in rounds]
     if numbers != list(range(last + 1)):
         raise TrackingError(
             f"{ROUNDS_FILE} holds rounds {numbers}, but {RUN_FILE} tells of rounds 0 to {last}; "
             "run `zk0 federate` again"
         )
-    return tuple(rounds)
+    return rounds

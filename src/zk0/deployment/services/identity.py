@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from zk0.files import BadFileError, read_json
+
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -28,8 +30,8 @@ def write_record(path: Path, pid: int, **more: Any) -> None:
 def read_record(path: Path) -> dict[str, Any] | None:
     """What was written down; None where nothing was, another removed it just now, or it is no record."""
     try:
-        found = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+        found = read_json(path)
+    except (FileNotFoundError, BadFileError):
         return None
     return found if isinstance(found, dict) and {"pid", "boot", "uptime"} <= found.keys() else None
 

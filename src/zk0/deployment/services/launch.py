@@ -7,7 +7,6 @@ services need each other: one that is restarted alone, or with all others, waits
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 import psutil
 
 from zk0.deployment.services.identity import end, end_remnants, recorded, write_record
+from zk0.files import read_json
 
 PROGRAMS = Path("programs")
 _PORT_WAIT_S = 120.0
@@ -26,7 +26,7 @@ _END_S = 10.0
 def main(name: str) -> None:
     """Write down who this is, and become the service. Runs in supervisord's folder."""
     record = Path("..", f"{name}.json")
-    wanted = json.loads((PROGRAMS / f"{name}.json").read_text())
+    wanted = read_json(PROGRAMS / f"{name}.json")
     if record.exists():  # it has died
         if not wanted["outlived"]:
             end_remnants(record)
