@@ -162,7 +162,7 @@ def _mapping(value: Any, origin: str) -> dict[str, Any]:
 def parse_json(text: str, origin: str) -> Any:
     """Read JSON; see :func:`read_json`."""
     try:
-        value = json.loads(text, object_pairs_hook=_each_key_once)
+        value = json.loads(text, object_pairs_hook=each_key_once)
     except RecursionError as error:
         raise BadFileError(_too_deep(origin)) from error
     except ValueError as error:
@@ -190,7 +190,8 @@ def _too_deep(origin: str) -> str:
     return f"{origin} is nested more than {_DEEPEST} deep"
 
 
-def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON whose keys are all different: of two readers, one might take the first and one the last."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

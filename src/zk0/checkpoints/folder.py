@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zk0.errors import StageError
+from zk0.files import each_key_once
 
 JSON_BYTES = 1 << 20
 _ENTRIES = 20_000
@@ -114,7 +115,7 @@ class Folder:
     def json(self, name: str, limit: int = JSON_BYTES) -> Any:
         """A file's JSON: no key twice, no NaN, no endless nesting."""
         try:
-            return json.loads(self.read(name, limit), object_pairs_hook=_once, parse_constant=_no_constant)
+            return json.loads(self.read(name, limit), object_pairs_hook=each_key_once, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
             raise self.refused(name, f"not valid JSON ({_first_line(error)})", "JSON as LeRobot writes it") from error
 
@@ -163,14 +164,6 @@ def shown(value: object, quoted: bool = True) -> str:
 def _expected(message: str) -> str:
     """Pydantic's sentence as what stands behind "expected"."""
     return message.removeprefix("Input should be ").removeprefix("Value error, ").removeprefix("Field ")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are all different: of two readers, one might take the first and one the last."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands there twice")
-    return found
 
 
 def _no_constant(name: str) -> Any:
