@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from zk0.errors import StageError
-from zk0.files import write_bytes, write_text
+from zk0.files import write_bytes
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -34,7 +34,7 @@ def keep_from_git(folder: Path) -> None:
     """Give a folder a ``.gitignore`` of its own, by which ``git add`` passes it over, whatever repository it is in."""
     file = folder / ".gitignore"
     if not file.exists() and os.access(folder, os.W_OK):
-        write_text(file, "*")
+        write_bytes(file, b"*\n", mode=0o600)  # as whatever else is in it
 
 
 def git_takes(path: Path) -> bool:
