@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from zk0.data.frames import ACTION, IMAGES, STATE
-from zk0.data.joints import FEATURE_NAMES
 from zk0.files import replaced_folder
+from zk0.so100 import FEATURE_NAMES
 
 REPO_ID = "zk0/bench-cameras"
 CAMERAS = ("top", "wrist")

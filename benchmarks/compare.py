@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from zk0 import quiet
+from zk0 import runtime_env
 from zk0.console import console
 from zk0.errors import StageError
 from zk0.measuring.history import QUICK, read_history, regressions, remember
@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main() -> None:
     """Say what has become worse by more than benchmark.margin; exit status 2 if anything has."""
-    quiet.switch_off()
+    runtime_env.switch_off()
     root = Path.cwd()
     try:
         params = load_params(root / "params.yaml")

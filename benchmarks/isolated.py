@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from zk0 import quiet
+from zk0 import runtime_env
 from zk0.measuring.rows import BenchmarkError
 
 LOGS = Path(".cache/bench/logs")
@@ -48,7 +48,7 @@ def main() -> None:
     """Entry point of the new process."""
     target, given, result = sys.argv[1:]
     sys.argv = sys.argv[:1]  # LeRobot's configs read the command line they find
-    quiet.switch_off()
+    runtime_env.switch_off()
     module, _, function = target.partition(":")
     value = getattr(importlib.import_module(module), function)(**json.loads(Path(given).read_text()))
     Path(result).write_text(json.dumps(value, allow_nan=False))

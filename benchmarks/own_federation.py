@@ -95,14 +95,14 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
 
     from zk0.data.manifest import read_manifests
     from zk0.federation.client_app import app
+    from zk0.federation.discovery import meet
     from zk0.federation.inprocess import InProcessGrid
-    from zk0.federation.journal import Journal
-    from zk0.federation.meeting import meet
     from zk0.federation.rounds import run_rounds
     from zk0.federation.server import Server
     from zk0.federation.site import warm_policy
     from zk0.federation.state import StateFolder
     from zk0.measuring.timing import peak_bytes, resident_bytes
+    from zk0.records.journal import Journal
 
     torch.set_num_threads(threads)
     params, sites = params_of(root), read_manifests(Path(root))[0]

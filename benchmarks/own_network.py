@@ -30,7 +30,7 @@ def messages(*, rounds: int, loading_rounds: int, repeats: int, threads: int) ->
         ``warm`` and ``loading`` with the site's own work, its training and its judging, taken out; ``empty``;
         ``working``, that work.
     """
-    from zk0.deployment.site_app import __name__ as site_app
+    from zk0.network.client.app import __name__ as site_app
 
     found: dict[str, list[float]] = {"warm": [], "loading": [], "empty": [], "working": []}
     with site_and_server(threads) as server:
@@ -47,14 +47,13 @@ def messages(*, rounds: int, loading_rounds: int, repeats: int, threads: int) ->
 @contextmanager
 def site_and_server(threads: int) -> Iterator[Any]:
     """The operator's services with one connected site; all of it down at the end."""
-    from zk0.deployment.admission import admit_site
-    from zk0.deployment.membership import Joining, open_membership
-    from zk0.deployment.membership.node import free_port, stop_node
-    from zk0.deployment.security.keys import NodeKey
-    from zk0.deployment.security.places import initialise
-    from zk0.deployment.serving.services import FederationServer
-    from zk0.single_site.request import Request
-    from zk0.stages import site
+    from zk0.network.client import Joining, open_membership, steps
+    from zk0.network.client.node import free_port, stop_node
+    from zk0.network.security.admission import admit_site
+    from zk0.network.security.files import initialise
+    from zk0.network.security.keys import NodeKey
+    from zk0.network.server.services import FederationServer
+    from zk0.workspaces.request import Request
 
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="network-", dir=CACHE) as folder:
@@ -72,7 +71,7 @@ def site_and_server(threads: int) -> Iterator[Any]:
             server.sync()
             request = Request(data=TASK, device="cpu")
             membership = open_membership(owner, Joining(invitation, request, key.folder, threads=threads))
-            site.join(membership)
+            steps.join(membership)
             yield server
         finally:
             if membership:
@@ -82,9 +81,10 @@ def site_and_server(threads: int) -> Iterator[Any]:
 
 def _rounds(server: Any, rounds: int, seed: int, client_app: str) -> tuple[list[float], list[float]]:
     """A federation of one site: seconds of its messages without the site's work, and of that work."""
-    from zk0.deployment.serving.runs import submit, watch
-    from zk0.deployment.serving.session import prepare
-    from zk0.federation.journal import read_lines
+    from zk0.network.server.resume import watch
+    from zk0.network.server.runs import submit
+    from zk0.network.server.session import prepare
+    from zk0.records.journal import read_lines
 
     params = demo_params(
         training={"local_steps": 2, "batch": 4},
@@ -110,7 +110,8 @@ def _rounds(server: Any, rounds: int, seed: int, client_app: str) -> tuple[list[
 
 def _empty(server: Any, count: int) -> list[float]:
     """As many messages to a ClientApp that does nothing."""
-    from zk0.deployment.serving.runs import submit, watch
+    from zk0.network.server.resume import watch
+    from zk0.network.server.runs import submit
 
     (server.root / SETTINGS).write_text(json.dumps(count + 1))
     app = "benchmarks.peers.empty_app"

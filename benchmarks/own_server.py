@@ -12,8 +12,8 @@ from flwr.app import Message, RecordDict
 
 from benchmarks.projects import CACHE, camera_params
 from benchmarks.sizes import shapes_of
-from zk0.data.joints import JOINTS
 from zk0.data.manifest import Manifest
+from zk0.so100 import JOINTS
 
 _SMALL = 10_000
 
@@ -51,11 +51,11 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
     from zk0.federation import protocol, wire
     from zk0.federation import rounds as federation
     from zk0.federation import server as serving
+    from zk0.federation.discovery import meet
     from zk0.federation.inprocess import LocalGrid
-    from zk0.federation.journal import Journal
-    from zk0.federation.meeting import meet
     from zk0.federation.state import StateFolder
     from zk0.federation.statistics import Moments
+    from zk0.records.journal import Journal
 
     generator = torch.Generator().manual_seed(1)
     one, none = np.ones(6), np.zeros(6)  # of one frame, which varies from nothing

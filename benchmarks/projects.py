@@ -59,8 +59,8 @@ def prepared(name: str, params: Params) -> Path:
         name: Names the folder.
         params: Data, seed and starting policy.
     """
-    from zk0.resolve import resolve_sources
-    from zk0.stages import prepare
+    from zk0.pipeline import prepare
+    from zk0.sources_lock import resolve_sources
 
     data = params.model_dump(mode="json", include={"seed": True, "data": True, "policy": {"base"}})
     digest = xxhash.xxh3_64_hexdigest(yaml.safe_dump(data).encode())[:8]

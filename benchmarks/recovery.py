@@ -24,15 +24,15 @@ import psutil
 import yaml
 
 from benchmarks.projects import CACHE, demo_params, use_params
-from zk0.deployment.config import DeploymentConfig
-from zk0.deployment.membership import Joining, Membership, open_membership
-from zk0.deployment.membership.node import free_port, stop_node
-from zk0.deployment.services.identity import recorded
-from zk0.deployment.services.start import start_groups, stop_services
-from zk0.deployment.serving.services import FederationServer
-from zk0.federation.journal import read_lines
 from zk0.files import write_text
+from zk0.network.client import Joining, Membership, open_membership
+from zk0.network.client.node import free_port, stop_node
+from zk0.network.config import DeploymentConfig
+from zk0.network.server.services import FederationServer
+from zk0.operations.start import start_groups, stop_services
 from zk0.params import Params
+from zk0.records.journal import read_lines
+from zk0.services.identity import recorded
 
 SITES = {"kitchen": "sim:push-red-cube-left", "lab": "sim:press-magenta-disc"}
 SERVER = ("gateway", "superlink", "superexec", "serverapp", "mlflow", "server", "worker", "monitor", "supervisord")
@@ -85,9 +85,9 @@ class Federation:
 
     def well(self) -> bool:
         """Whether every service runs and answers, and every node is there."""
-        from zk0.deployment.health import health_checks
-        from zk0.deployment.membership.status import site_status
-        from zk0.deployment.monitor.snapshot import take
+        from zk0.network.client.status import site_status
+        from zk0.operations.health import health_checks
+        from zk0.operations.monitor.snapshot import take
 
         snapshot = take(self.server.root, self.config)
         checks = health_checks(self.server.root, self.config, snapshot)
@@ -102,11 +102,11 @@ class Federation:
 @contextmanager
 def federation(folder: Path, params: Params, services: Sequence[str]) -> Iterator[Federation]:
     """A server and two sites in a folder; all of it down at the end."""
-    from zk0.deployment.admission import admit_site
-    from zk0.deployment.security.keys import NodeKey
-    from zk0.deployment.security.setup import set_up_security
-    from zk0.single_site.request import Request
-    from zk0.stages import site
+    from zk0.network.client import steps
+    from zk0.network.security.admission import admit_site
+    from zk0.network.security.keys import NodeKey
+    from zk0.network.security.setup import set_up_security
+    from zk0.workspaces.request import Request
 
     operator = folder / "operator"
     use_params(operator, params)
@@ -128,7 +128,7 @@ def federation(folder: Path, params: Params, services: Sequence[str]) -> Iterato
             request = Request(data=task, device="cpu")
             member = open_membership(owner, Joining(invitation, request, key.folder, threads=params.threads))
             stack.callback(stop_node, member)
-            site.join(member)
+            steps.join(member)
             members.append(member)
         yield Federation(server, config, members)
 
@@ -168,8 +168,9 @@ def measure(folder: Path, params: Params, kinds: Sequence[str], services: Sequen
 
 
 def _run(server: FederationServer) -> None:
-    from zk0.deployment.serving.runs import submit, watch
-    from zk0.deployment.serving.session import prepare
+    from zk0.network.server.resume import watch
+    from zk0.network.server.runs import submit
+    from zk0.network.server.session import prepare
 
     prepare(server)
     list(watch(server, submit(server, wait_s=120.0)))
@@ -189,7 +190,7 @@ def _killed(made: Federation, kind: str, number: int) -> tuple[float, float]:
 
 def _training(site: Membership, number: int) -> bool:
     """Whether a site has got its task of a round."""
-    from zk0.deployment.trainer import EVENTS
+    from zk0.network.client.trainer import EVENTS
 
     events = read_lines(site.folder / EVENTS)
     return any(one["event"] == "received" and one["round"] == number and "train" in one["message"] for one in events)

@@ -1,5 +1,5 @@
 """Prefect flows, one file per documented workflow, and benchmark."""
 
-from zk0 import quiet
+from zk0 import runtime_env
 
-quiet.switch_off()
+runtime_env.switch_off()

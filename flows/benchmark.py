@@ -9,9 +9,9 @@ from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks import stages
-from tasks.benchmarks import compare_benchmarks, measure_beside_peers
-from tasks.run_context import leaves_context
+from tasks import federate
+from tasks.benchmark import compare_benchmarks, measure_beside_peers
+from tasks.context import leaves_context
 
 
 @flow(name="benchmark")
@@ -27,7 +27,7 @@ def benchmark(peers: bool = True) -> Any:
     """
     root = Path.cwd()
     with leaves_context(root, "benchmark", "manual", "Low") as steps:
-        steps.run("benchmark", "benchmark", lambda: stages.benchmark(root, {}, force=True, return_state=True))
+        steps.run("benchmark", "benchmark", lambda: federate.benchmark(root, {}, force=True, return_state=True))
         if not peers:
             return Completed(message="measured")
         measure_beside_peers(root)

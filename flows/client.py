@@ -10,11 +10,11 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Completed
 
-from tasks import site as steps_of
-from tasks.run_context import leaves_context
-from zk0.deployment.membership import Joining, Membership, find_membership, open_membership, removed_if_refused
-from zk0.single_site import Request
+from tasks import client as steps_of
+from tasks.context import leaves_context
+from zk0.network.client import Joining, Membership, find_membership, open_membership, removed_if_refused
 from zk0.words import in_markdown
+from zk0.workspaces import Request
 
 
 def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from prefect import flow, runtime
 from prefect.states import Completed
 
-from tasks import deploying as steps_of
-from tasks.run_context import leaves_context
-from zk0.deployment.record import STEPS, Deployment
+from tasks import deploy as steps_of
+from tasks.context import leaves_context
+from zk0.operations.record import STEPS, Deployment
 
 
 @flow(name="deploy")

@@ -11,9 +11,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks import stages
+from tasks import federate as stages
 from tasks.champion import find_champion
-from tasks.run_context import leaves_context
+from tasks.context import leaves_context
 from zk0.params import load_params
 from zk0.words import in_markdown
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from prefect import flow, runtime
 from prefect.states import Completed
 
-from tasks import serving as steps_of
-from tasks.run_context import leaves_context
-from zk0.stages.server import Serving
+from tasks import server as steps_of
+from tasks.context import leaves_context
+from zk0.network.server.steps import Serving
 
 
 @flow(name="server")

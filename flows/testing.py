@@ -11,7 +11,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from tasks.run_context import leaves_context
+from tasks.context import leaves_context
 from tasks.testing import (
     attempt,
     begin,
@@ -23,7 +23,7 @@ from tasks.testing import (
     validation_report,
 )
 from zk0.context import StageOutcome
-from zk0.validation.records import BENCHMARK, COVERAGE, INTEGRATION, SIMULATION, UNIT, TestingError
+from zk0.testing.records import BENCHMARK, COVERAGE, INTEGRATION, SIMULATION, UNIT, TestingError
 
 
 @flow(name="testing")

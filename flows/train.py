@@ -10,10 +10,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks import training as steps_of
-from tasks.run_context import leaves_context
-from zk0.single_site import TRAININGS, Request, open_training, removed_if_refused
+from tasks import train as steps_of
+from tasks.context import leaves_context
 from zk0.words import in_markdown
+from zk0.workspaces import TRAININGS, Request, open_training, removed_if_refused
 
 
 def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from tasks.pipeline import StageRun
+from tasks.steps import StageRun
 from tasks.streaming import CommandFailed, stream
 from zk0.errors import StageError
 

@@ -9,8 +9,8 @@ from typing import Any
 from prefect.logging import get_run_logger
 from prefect.states import Completed, State
 
-from tasks.pipeline import StageRun
-from zk0.deployment.record import Outcome
+from tasks.steps import StageRun
+from zk0.checks import Outcome
 from zk0.words import in_markdown
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
-from zk0.federation.journal import read_lines
+from zk0.records.journal import read_lines
 
 _LAST = 15
 

@@ -10,10 +10,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.streaming import CommandFailed, stream
-from zk0.comparison.pieces import STUDIES, StudyFolder
-from zk0.comparison.studies import study_named
 from zk0.errors import StageError
 from zk0.params import load_params
+from zk0.study.results_store import STUDIES, StudyFolder
+from zk0.study.studies import study_named
 
 
 @task(name="plan study", cache_policy=NO_CACHE)
@@ -44,8 +44,8 @@ def run_arm(root: Path, name: str, arm: str, quick: bool) -> None:
 @task(name="show study", cache_policy=NO_CACHE)
 def show_study(root: Path, name: str, quick: bool) -> str:
     """The arms' figures as an artifact."""
-    from zk0.comparison.results import StudyResult
-    from zk0.comparison.tables import arms_table, markdown
+    from zk0.study.results import StudyResult
+    from zk0.study.tables import arms_table, markdown
 
     folder = StudyFolder(root / STUDIES / (f"{name}-quick" if quick else name))
     table = markdown(*arms_table(StudyResult.read(folder)))
@@ -56,6 +56,6 @@ def show_study(root: Path, name: str, quick: bool) -> str:
 @task(name="render results", cache_policy=NO_CACHE)
 def render_results(root: Path) -> None:
     """Write docs/RESULTS.md."""
-    from zk0.comparison.page import write_page
+    from zk0.study.page import write_page
 
     write_page(root)

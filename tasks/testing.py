@@ -16,12 +16,12 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks.benchmarks import compare_benchmarks, measure_beside_peers
+from tasks.benchmark import compare_benchmarks, measure_beside_peers
 from tasks.streaming import CommandFailed, stream
 from zk0.params import load_params
-from zk0.validation.coverage import judge_coverage, read_coverage, read_gate
-from zk0.validation.page import COVERAGE_JSON, JUNIT, SIMULATION_FOLDER, collect, write_validation
-from zk0.validation.records import (
+from zk0.testing.coverage import judge_coverage, read_coverage, read_gate
+from zk0.testing.page import COVERAGE_JSON, JUNIT, SIMULATION_FOLDER, collect, write_validation
+from zk0.testing.records import (
     BENCHMARK,
     COVERAGE,
     FOLDER,
@@ -36,8 +36,8 @@ from zk0.validation.records import (
     last_lines,
     read_record,
 )
-from zk0.validation.simulation import RESULT
-from zk0.validation.suites import MARKER, NOT_FOR_TESTS, judge_suite, read_suite, suite_command
+from zk0.testing.simulation import RESULT
+from zk0.testing.suites import MARKER, NOT_FOR_TESTS, judge_suite, read_suite, suite_command
 
 _STATE_NAMES = {"passed": "Completed", "warning": "Regressed", "nothing": "NothingToRun"}
 
@@ -175,7 +175,7 @@ def coverage_analysis(root: Path) -> State[Step]:
 @task(name="validation report", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
 def validation_report(root: Path, created: str, steps: Sequence[Step]) -> Validation:
     """Write results/testing.html and show it here and in MLflow."""
-    from zk0.tracking.testing import experiment_name, track_validation
+    from zk0.testing.track import experiment_name, track_validation
 
     validation = collect(root, created, steps)
     page = write_validation(root, validation)

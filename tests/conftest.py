@@ -34,17 +34,17 @@ FIRST_SEED = 20  # its eight scenes have four green cubes and four red ones
 # dear to make (a server, a finished run), so one worker has all of them, but for the files named before it.
 FIRST = (
     "tests/e2e/test_sources_run.py",
-    "tests/deployment/test_walk_through.py",
-    "tests/deployment/test_failures.py",
-    "tests/deployment/test_recovery.py",
+    "tests/network/test_walk_through.py",
+    "tests/network/test_failures.py",
+    "tests/network/test_recovery.py",
     "tests/e2e/test_profiles_run.py",
     "tests/e2e/",
     "tests/flows/test_testing_flow.py",
     "tests/flows/",
-    "tests/deployment/operating/",
-    "tests/deployment/test_full_disk.py",
-    "tests/deployment/test_join.py",
-    "tests/comparison/",
+    "tests/operations/",
+    "tests/network/test_full_disk.py",
+    "tests/network/test_join.py",
+    "tests/study/",
     "tests/federation/test_lies.py",
 )
 
@@ -144,8 +144,8 @@ def small_params(params_content: dict[str, Any]) -> Params:
 def prepared(tmp_path_factory: pytest.TempPathFactory, small_params: Params) -> Path:
     """A project's root after ``prepare``: sites cubes-0 and cubes-1, three training episodes each. Read only."""
     from zk0.files import write_json
-    from zk0.resolve import resolve_sources
-    from zk0.stages import prepare
+    from zk0.pipeline import prepare
+    from zk0.sources_lock import resolve_sources
 
     root = tmp_path_factory.mktemp("prepared")
     write_json(root / "sources.lock.json", resolve_sources(small_params, root))

@@ -55,13 +55,13 @@ def test_what_is_left_out_is_there_and_would_be_followed() -> None:
     [
         ("evaluation/rollouts.py", {"evaluate"}),
         ("evaluation/held_out.py", {"federate", "evaluate", "benchmark"}),
-        ("stages/judging.py", {"evaluate"}),
+        ("models/judge.py", {"evaluate"}),
         ("training/local.py", {"federate", "evaluate", "benchmark"}),
         ("data/check.py", {"prepare"}),
         ("data/convert.py", set()),
         ("reporting/templates/styles.css", {"report"}),
         ("tracking/plot.py", {"track"}),
-        ("deployment/health.py", set()),
+        ("operations/health.py", set()),
         ("console.py", set()),
     ],
 )
@@ -104,7 +104,7 @@ def test_packages_that_decide_numbers_are_named_by_version() -> None:
 
 @pytest.mark.parametrize("stage", ["report", pytest.param("federate", marks=pytest.mark.services)])
 def test_what_python_loads_for_a_stage_is_among_what_is_followed(stage: str) -> None:
-    code = f"import json, sys, zk0.stages.{stage}; print(json.dumps([m for m in sys.modules if m.startswith('zk0')]))"
+    code = f"import json, sys, zk0.pipeline.{stage}; print(json.dumps([m for m in sys.modules if m.startswith('zk0')]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
 
     loaded = set(json.loads(done.stdout.splitlines()[-1]))

@@ -13,7 +13,7 @@ from click.exceptions import UsageError
 from tests_support import REPO
 from typer.core import TyperGroup
 
-from zk0.cli import app
+from zk0.cli.app import app
 
 PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
 _STARTS = ("zk0 ", "prefect deployment run ")

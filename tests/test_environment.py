@@ -13,22 +13,12 @@ from typing import Any
 
 import pytest
 
-from zk0.environment import (
-    Check,
-    check_environment,
-    graphics,
-    machine,
-    needed_bytes,
-    needs,
-    network,
-    packages,
-    passed,
-    versions,
-)
+from zk0.environment import Check, check_environment, graphics, machine, needed_bytes, needs, network, passed, versions
 from zk0.errors import StageError
 from zk0.files import read_json
+from zk0.machine import packages
 from zk0.params import Params, parse_params
-from zk0.stages import validate
+from zk0.pipeline import validate
 
 ROOT = Path(__file__).parents[1]
 
@@ -282,7 +272,7 @@ def test_versions_are_those_installed() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys; from pathlib import Path; from zk0.params import load_params; from zk0.stages import validate;"
+        "import sys; from pathlib import Path; from zk0.params import load_params; from zk0.pipeline import validate;"
         "from zk0.environment import check_environment; check_environment(load_params(), Path());"
         "print([m for m in ('torch', 'lerobot', 'mlflow', 'mujoco', 'prefect', 'huggingface_hub') if m in sys.modules])"
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from zk0.deployment.backup import restore
-from zk0.deployment.config import DeploymentConfig
 from zk0.errors import StageError, refused_by_disk
 from zk0.federation.run import read_run
 from zk0.files import BadFileError, read_json, read_records
+from zk0.network.config import DeploymentConfig
+from zk0.operations.backup import restore
 from zk0.params import load_params
 from zk0.settings import read_settings
 from zk0.sources import read_lock

@@ -12,13 +12,13 @@ import pytest
     "module",
     [
         "zk0.checkpoints",
-        "zk0.stages.prepare",
-        "zk0.deployment.overview",
-        "zk0.deployment.monitor.service",
-        "zk0.deployment.serving.session",
-        "zk0.deployment.serving.status",
-        "zk0.deployment.membership.status",
-        "zk0.deployment.site_app",
+        "zk0.pipeline.prepare",
+        "zk0.operations.status",
+        "zk0.operations.monitor.service",
+        "zk0.network.server.session",
+        "zk0.network.server.status",
+        "zk0.network.client.status",
+        "zk0.network.client.app",
     ],
 )
 def test_no_policy_is_loaded_for_what_needs_none(module: str) -> None:

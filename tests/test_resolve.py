@@ -19,7 +19,7 @@ from tests_support import REPO
 from zk0.files import digest_folder, read_json
 from zk0.hub import hub_commit
 from zk0.params import Params, parse_params
-from zk0.resolve import DIGEST_CACHE, base_kind, resolve_sources, starting_policy
+from zk0.sources_lock import DIGEST_CACHE, base_kind, resolve_sources, starting_policy
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LONG_AGO = 1_600_000_000

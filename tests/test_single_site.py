@@ -9,7 +9,7 @@ import pytest
 from zk0.errors import StageError
 from zk0.files import write_json
 from zk0.params import ParamsError, load_params
-from zk0.single_site import Request, camera_names, open_training, removed_if_refused
+from zk0.workspaces import Request, camera_names, open_training, removed_if_refused
 
 SMALL = Request(data="cups", base="random:nano", steps=100, device="cpu")
 

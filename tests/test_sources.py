@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from zk0.names import nearest_hint
 from zk0.sources import Source
+from zk0.suggestions import nearest_hint
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def _main(grid: Grid, context: Context) -> None:
     """Send so many messages one after the other, by the Grid of our own runs, and note how long each took."""
     from flwr.superlink.grid import HttpGrid
 
-    from zk0.deployment.network_grid import NetworkGrid
+    from zk0.network.server.grid import NetworkGrid
 
     folder = Path(str(context.run_config["project"]))
     node, *_ = grid.get_node_ids()

@@ -7,9 +7,9 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from zk0.deployment.packing import pack, unpack
 from zk0.federation.client_app import app as site
 from zk0.federation.run import locked_base
+from zk0.network.packing import pack, unpack
 
 
 class LoadingApp(ClientApp):

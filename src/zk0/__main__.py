@@ -1,5 +1,5 @@
 """`python -m zk0` is `zk0`."""
 
-from zk0.cli import main
+from zk0.cli.app import main
 
 main()

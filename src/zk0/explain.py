@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from zk0.names import nearest_hint
+from zk0.suggestions import nearest_hint
 
 _LONGEST = 120  # characters told of what a file holds
 _MOST = 20  # problems told of one file

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from zk0.errors import StageError
 from zk0.files import read_mapping
-from zk0.names import nearest_hint
+from zk0.suggestions import nearest_hint
 
 LOCK = Path("sources.lock.json")
 Kind = Literal["sim", "local", "hub"]
@@ -60,7 +60,7 @@ class Source:
 
 
 def read_lock(root: Path, *keys: str) -> dict[str, Any]:
-    """What the sources and the starting policy were when they were last resolved; see :mod:`zk0.resolve`.
+    """What the sources and the starting policy were when they were last resolved; see :mod:`zk0.sources_lock`.
 
     Args:
         root: Project folder.

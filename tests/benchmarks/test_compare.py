@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.compare import app
-from tasks.benchmarks import comparison_markdown
+from tasks.benchmark import comparison_markdown
 from zk0.measuring.history import QUICK, read_history, regressions
 from zk0.measuring.rows import Report, row, write_report
 

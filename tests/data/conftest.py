@@ -14,8 +14,8 @@ from so100_recordings import (
 
 from zk0.files import write_json
 from zk0.params import Params, parse_params
-from zk0.resolve import resolve_sources
-from zk0.stages import prepare
+from zk0.pipeline import prepare
+from zk0.sources_lock import resolve_sources
 
 
 @pytest.fixture(scope="session")

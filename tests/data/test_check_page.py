@@ -9,7 +9,7 @@ import pytest
 from teleoperated import record
 from typer.testing import CliRunner
 
-from zk0.cli import app
+from zk0.cli.app import app
 
 EPISODES = 6
 

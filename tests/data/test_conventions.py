@@ -12,8 +12,8 @@ from so100_recordings import RANGES, as_lerobot, as_old_lerobot, calibration_fil
 
 from zk0.data.calibration import read_calibration
 from zk0.data.conventions import CONVENTION_KEY, JointMap, Recording, find_convention, settle
-from zk0.data.joints import ARM_JOINTS, FEATURE_NAMES, JOINTS
 from zk0.errors import DataError
+from zk0.so100 import ARM_JOINTS, FEATURE_NAMES, JOINTS
 
 OLD_NAMES = tuple(f"main_{joint}" for joint in JOINTS)
 STEPS = np.concatenate([motor_steps(60, seed) for seed in range(2)])

@@ -15,7 +15,6 @@ import pytest
 from lerobot.configs.video import RGBEncoderConfig
 from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-from zk0.data.joints import FEATURE_NAMES
 from zk0.data.load import load_frames
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.data.recordings import ENCODER
@@ -26,8 +25,9 @@ from zk0.federation.run import locked_base, run_federation
 from zk0.federation.site import forget
 from zk0.files import write_json
 from zk0.params import Params, parse_params
-from zk0.resolve import BASE_VARIABLE, resolve_sources
-from zk0.stages import prepare
+from zk0.pipeline import prepare
+from zk0.so100 import FEATURE_NAMES
+from zk0.sources_lock import BASE_VARIABLE, resolve_sources
 
 NAME = "owner/cubes"
 CAMERA = "observation.images.top"

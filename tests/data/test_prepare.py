@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from zk0.data.dataset import DatasetFolder
-from zk0.data.joints import JOINTS
 from zk0.data.manifest import MANIFESTS, read_manifests
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
 from zk0.params import Params, parse_params
-from zk0.resolve import resolve_sources
-from zk0.stages import prepare
+from zk0.pipeline import prepare
+from zk0.so100 import JOINTS
+from zk0.sources_lock import resolve_sources
 
 Prepare = Callable[..., Params]
 

@@ -24,7 +24,7 @@ from zk0.data.manifest import read_manifests
 from zk0.errors import DataError
 from zk0.files import write_json
 from zk0.params import parse_params
-from zk0.stages import prepare
+from zk0.pipeline import prepare
 
 HANG_S = 60
 MOST_KB = 2 << 20

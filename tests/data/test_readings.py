@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from so100_recordings import RANGES, as_lerobot, as_old_lerobot, motor_steps
 
-from zk0.data.joints import ARM_JOINTS
 from zk0.data.readings import by_episode, read_steps
+from zk0.so100 import ARM_JOINTS
 
 MEASURED = {joint: RANGES[joint][1] - RANGES[joint][0] for joint in ARM_JOINTS}
 

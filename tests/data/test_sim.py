@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from zk0.data.joints import FEATURE_NAMES, JOINTS
 from zk0.data.recordings import recording_seed
 from zk0.data.sim.arm import cluster_vertices
 from zk0.data.sim.episodes import Episode, record_episode, record_episodes
@@ -16,6 +15,7 @@ from zk0.data.sim.expert import MAX_STEP_DEG, Expert
 from zk0.data.sim.simulation import COLOURS, HOME, MOVE_M, Simulation
 from zk0.data.sim.tasks import SITES, TASKS, Region, SimTask, find_task
 from zk0.params import EvaluationParams
+from zk0.so100 import FEATURE_NAMES, JOINTS
 
 MakeSim = Callable[..., Simulation]
 

@@ -20,7 +20,7 @@ from so100_recordings import (
 from zk0.data.manifest import MANIFESTS, read_manifests
 from zk0.files import read_json
 from zk0.params import parse_params
-from zk0.resolve import resolve_sources
+from zk0.sources_lock import resolve_sources
 
 
 def test_sites_in_degrees_are_taken_as_they_are(tmp_path: Path, run: Prepare) -> None:

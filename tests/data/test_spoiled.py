@@ -133,7 +133,7 @@ def test_damage_in_the_middle_of_h264_is_found(sound: Path, tmp_path: Path, key_
 
 def test_looking_at_a_dataset_loads_neither_torch_nor_lerobot(cups: Path) -> None:
     script = (
-        "import sys; from zk0.cli import main; sys.argv = ['zk0', 'data', 'check', sys.argv[1]]\n"
+        "import sys; from zk0.cli.app import main; sys.argv = ['zk0', 'data', 'check', sys.argv[1]]\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end\n"
         "assert not {'torch', 'lerobot', 'transformers'} & set(sys.modules)"

@@ -15,7 +15,7 @@ from tests_support import REPO
 
 from zk0.files import read_json
 from zk0.params import Params, load_params
-from zk0.stages.running import run_stage
+from zk0.pipeline.running import run_stage
 
 pytestmark = pytest.mark.services
 
@@ -69,7 +69,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 def test_a_profile_runs_from_validate_to_track(profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zk0.comparison.studies import comparison
+    from zk0.study.studies import comparison
 
     params = smallest(profile, tmp_path / "params.yaml")
     (tmp_path / "models").symlink_to(REPO / "models")

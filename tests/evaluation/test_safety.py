@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from lerobot.robots.utils import ensure_safe_goal_position
 
-from zk0.data.joints import JOINTS
 from zk0.evaluation.held_out import Excess, Limits, chunk_excess
 from zk0.evaluation.rollouts import Rollout
 from zk0.evaluation.safety import rollout_excess, safety_report, step_limits
 from zk0.params import EvaluationParams
+from zk0.so100 import JOINTS
 
 TWO = Limits(
     low=np.array([-10.0, 0.0]), high=np.array([10.0, 100.0]), step=np.array([2.0, 4.0]), change=np.array([4.0, 8.0])

@@ -14,19 +14,19 @@ from lying_federation import LyingFederation, lying_federation
 from zk0.federation import protocol, wire
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
+from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.journal import Journal
-from zk0.federation.meeting import meet
 from zk0.federation.server import Server
 from zk0.federation.site import open_site
 from zk0.federation.state import RoundState
 from zk0.federation.statistics import Moments, merge_all, moments_of
 from zk0.files import write_json
 from zk0.params import Params, parse_params
+from zk0.pipeline import prepare
 from zk0.policy.checkpoint import LoadedPolicy, Stats
 from zk0.policy.trainable import Tensors
-from zk0.resolve import resolve_sources
-from zk0.stages import prepare
+from zk0.records.journal import Journal
+from zk0.sources_lock import resolve_sources
 
 
 @pytest.fixture(scope="module")

@@ -15,17 +15,17 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from zk0.federation import answers, protocol, wire
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
+from zk0.federation.discovery import meet
 from zk0.federation.failed import ERROR_CODE, GRID_CODE
 from zk0.federation.header import LONGEST_HEADER
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.journal import Journal, read_lines
-from zk0.federation.meeting import meet
 from zk0.federation.rounds import first_state, moments_in, run_round
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, Stats
 from zk0.policy.trainable import Tensors
+from zk0.records.journal import Journal, read_lines
 from zk0.words import LONGEST
 
 DEEP, LONG = 100_000, 10**6

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from zk0.data.frames import Frames, MemoryImages
-from zk0.federation.fit import check_alike, check_cameras
+from zk0.federation.compatibility import check_alike, check_cameras
 from zk0.federation.server import FederationError
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.flow import flow_loss

@@ -12,19 +12,19 @@ from federated_sites import LIMIT
 from so100_recordings import as_lerobot, as_old_lerobot, calibration_file, motor_steps, next_states, write_v3, write_v21
 
 from zk0.data.convert import convert_dataset
-from zk0.data.joints import JOINTS
 from zk0.data.manifest import read_manifests
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.journal import read_lines
 from zk0.federation.run import locked_base, run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.site import forget
 from zk0.files import read_json, write_json
 from zk0.params import Params, parse_params
+from zk0.pipeline import prepare
 from zk0.policy.checkpoint import load_checkpoint
-from zk0.resolve import resolve_sources
-from zk0.stages import prepare
+from zk0.records.journal import read_lines
+from zk0.so100 import JOINTS
+from zk0.sources_lock import resolve_sources
 
 STEPS = [[motor_steps(15, 10 * site + k) for k in range(2)] for site in range(3)]
 

@@ -24,7 +24,6 @@ from zk0.federation import protocol
 from zk0.federation.asking import train_round
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.journal import read_lines
 from zk0.federation.rounds import moments_in, run_round
 from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError
@@ -35,6 +34,7 @@ from zk0.params import Params
 from zk0.params.training import TrainingParams
 from zk0.policy.checkpoint import Stats, load_checkpoint
 from zk0.policy.trainable import digest_tensors, trainable_tensors
+from zk0.records.journal import read_lines
 
 PLAIN: dict[str, Any] = {}
 LOSSY: dict[str, Any] = {"uplink": "int4", "downlink": "int8", "strategy": "fedadam", "server_learning_rate": 0.01}

@@ -17,9 +17,8 @@ from zk0.data.recordings import record_dataset
 from zk0.data.sim.tasks import SimTask
 from zk0.federation.attacks import Attack, poisoned
 from zk0.federation.client_app import app as client_app
+from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.journal import Journal
-from zk0.federation.meeting import meet
 from zk0.federation.protocol import Adapters
 from zk0.federation.rounds import run_rounds
 from zk0.federation.server import Server
@@ -27,9 +26,10 @@ from zk0.federation.site import warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.files import write_json
 from zk0.params import Params, Strategy, parse_params
+from zk0.pipeline import prepare
 from zk0.policy.trainable import Tensors
-from zk0.resolve import resolve_sources
-from zk0.stages import prepare
+from zk0.records.journal import Journal
+from zk0.sources_lock import resolve_sources
 
 SITES = 5  # krum needs as many to bear one liar
 LIAR = 2

@@ -55,7 +55,7 @@ def test_benchmark_always_measures(served: Any) -> None:
 _QUICK = """
 from pathlib import Path
 from prefect import flow
-from tasks.benchmarks import compare_benchmarks, measure_beside_peers
+from tasks.benchmark import compare_benchmarks, measure_beside_peers
 
 @flow
 def quick():

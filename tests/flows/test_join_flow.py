@@ -16,11 +16,12 @@ from docs_commands import documented
 from network_services import free_port, wait_until
 from prefect_api import post, states_of, tasks_of
 
-from zk0.deployment.admission import admit_site
-from zk0.deployment.security.places import initialise
-from zk0.deployment.serving.runs import submit, watch
-from zk0.deployment.serving.services import FederationServer
-from zk0.deployment.serving.session import prepare
+from zk0.network.security.admission import admit_site
+from zk0.network.security.files import initialise
+from zk0.network.server.resume import watch
+from zk0.network.server.runs import submit
+from zk0.network.server.services import FederationServer
+from zk0.network.server.session import prepare
 
 pytestmark = pytest.mark.services
 

@@ -10,8 +10,7 @@ import pytest
 from tests_support import Project, make_project
 from tiny_project import FAILING, PASSING, SERVICES, lay_out
 
-from zk0.tracking.store import opened
-from zk0.validation.records import (
+from zk0.testing.records import (
     BENCHMARK,
     COVERAGE,
     INTEGRATION,
@@ -21,6 +20,7 @@ from zk0.validation.records import (
     Validation,
     read_record,
 )
+from zk0.tracking.store import opened
 
 pytestmark = pytest.mark.services
 _FLOW = "from flows.testing import testing; testing(tests={tests}, benchmarks={benchmarks})"

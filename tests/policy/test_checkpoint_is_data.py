@@ -28,12 +28,12 @@ from tests_support import REPO
 from zk0.checkpoints import CheckpointError, read_checkpoint
 from zk0.checkpoints.settings import VLM_FOLDER, Settings, Vlm
 from zk0.checkpoints.steps import _STEPS
-from zk0.deployment.trainer.bases import BaseMissing, Bases
 from zk0.federation.protocol import SiteTask
+from zk0.network.client.trainer.bases import BaseMissing, Bases
 from zk0.params import parse_params
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, save_checkpoint
 from zk0.policy.start import load_start
-from zk0.resolve import resolve_sources
+from zk0.sources_lock import resolve_sources
 
 BASE = REPO / "models" / "nano-base"
 FILES = {file.relative_to(BASE).as_posix(): file.read_text() for file in sorted(BASE.rglob("*.json"))}

@@ -18,8 +18,9 @@ from zk0.console import console, lerobot_quiet
 from zk0.data.frames import Frames, ImageStore
 from zk0.federation.statistics import moments_of
 from zk0.policy import flow
+from zk0.policy.attention import covers
 from zk0.policy.checkpoint import LoadedPolicy, with_stats
-from zk0.policy.flow import covers, flow_loss, predict_chunk
+from zk0.policy.flow import flow_loss, predict_chunk
 from zk0.policy.inputs import FrameInputs
 from zk0.seeding import seeded
 from zk0.training.local import flow_draws

@@ -11,8 +11,9 @@ import torch
 from zk0.data.frames import Frames
 from zk0.federation.statistics import moments_of
 from zk0.params import TrainingParams
+from zk0.policy.attention import covers
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, save_checkpoint, with_stats
-from zk0.policy.flow import covers, predict_chunk
+from zk0.policy.flow import predict_chunk
 from zk0.policy.lora import add_adapters, has_adapters, merge_adapters, merged, merged_state
 from zk0.policy.start import load_start
 from zk0.policy.trainable import Tensors, digest_tensors, load_trainable, trainable_tensors

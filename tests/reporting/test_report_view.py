@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from zk0.records.schemas import Pair, Round, Safety
 from zk0.reporting import curves, view
-from zk0.reporting.records import Pair, Round, Safety
 
 
 def safety(base: list[tuple[str, str | None]], trained: list[tuple[str, str | None]]) -> Pair[Safety]:

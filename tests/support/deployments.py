@@ -15,7 +15,7 @@ from network_services import free_port
 from tests_support import Project
 from webhook_receiver import Receiver
 
-from zk0.deployment.config import DeploymentConfig
+from zk0.network.config import DeploymentConfig
 
 
 @dataclass(frozen=True)

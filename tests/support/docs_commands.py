@@ -8,7 +8,7 @@ import shlex
 from tests_support import REPO
 from typer.testing import CliRunner
 
-from zk0.cli import app
+from zk0.cli.app import app
 
 
 def documented(page: str, start: str) -> str:

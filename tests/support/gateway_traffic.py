@@ -17,7 +17,7 @@ from flwr.proto.node_pb2 import Node
 from network_services import Federation
 from prometheus_client.parser import text_string_to_metric_families
 
-from zk0.deployment.security.keys import NodeKey
+from zk0.network.security.keys import NodeKey
 
 PROTOBUF = {"content-type": "application/protobuf"}
 

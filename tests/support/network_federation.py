@@ -20,16 +20,17 @@ import yaml
 from network_services import BIN, Service, free_port, service, wait_until
 from site_trainers import answers, lay_out_site
 
-from zk0.deployment.security.keys import NodeKey
-from zk0.deployment.security.places import initialise
-from zk0.deployment.serving.runs import runs_of, submit, watch
-from zk0.deployment.serving.services import FederationServer
-from zk0.deployment.serving.session import prepare
-from zk0.deployment.serving.status import present_nodes
-from zk0.deployment.sites import SiteRegistry
 from zk0.errors import StageError
-from zk0.federation.journal import read_lines
 from zk0.files import read_json, write_json
+from zk0.network.security.files import initialise
+from zk0.network.security.keys import NodeKey
+from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.server.resume import watch
+from zk0.network.server.runs import submit
+from zk0.network.server.services import FederationServer, runs_of
+from zk0.network.server.session import prepare
+from zk0.network.server.status import present_nodes
+from zk0.records.journal import read_lines
 
 
 @dataclass
@@ -107,7 +108,7 @@ class NetworkSite:
         """Start what does not run."""
         self.start_node()
         if self.trainer is None or self.trainer.process.poll() is not None:
-            words = [sys.executable, "-m", "zk0.deployment.trainer", "--project", self.folder]
+            words = [sys.executable, "-m", "zk0.network.client.trainer", "--project", self.folder]
             words += ["--partition", str(self.partition)]
             self.trainer = self._stack.enter_context(service(words, self.folder / "trainer.log"))
 

@@ -22,11 +22,11 @@ from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpI
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from zk0.deployment.operator import control, register_sites
-from zk0.deployment.security.keys import NodeKey
-from zk0.deployment.security.places import Places, read_operator_token
-from zk0.deployment.site_list import Site
-from zk0.deployment.sites import SiteRegistry
+from zk0.network.security.files import Places, read_operator_token
+from zk0.network.security.keys import NodeKey
+from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import Site
+from zk0.network.server.control import control, register_sites
 
 BIN = Path(sys.executable).parent
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
@@ -183,7 +183,7 @@ def superlink_words(places: Places, port: int, database: Path) -> list[str | Pat
     """The command that starts the SuperLink with its doors closed."""
     certificate = places.authority / "superlink"
     return [
-        *(sys.executable, "-m", "zk0.deployment.superlink", "--operator-token", places.operator_token),
+        *(sys.executable, "-m", "zk0.network.server.superlink", "--operator-token", places.operator_token),
         *("--host", "127.0.0.1", "--port", str(port), "--database", database, "--enable-supernode-auth"),
         *("--ssl-ca-certfile", places.authority / "ca.pem"),
         *("--ssl-certfile", certificate / "server.pem", "--ssl-keyfile", certificate / "server.key"),

@@ -13,12 +13,12 @@ from so100_recordings import (
     motor_steps,
 )
 
-from zk0.data.joints import JOINTS
 from zk0.data.load import load_frames
 from zk0.data.manifest import Manifest
 from zk0.errors import DataError
 from zk0.files import read_json
 from zk0.params import Params
+from zk0.so100 import JOINTS
 
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
 STEPS = [[motor_steps(frames, 10 * site + k) for k, frames in enumerate((16, 13))] for site in range(3)]

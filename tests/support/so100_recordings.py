@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from zk0.data.joints import ARM_JOINTS, FEATURE_NAMES, JOINTS
+from zk0.so100 import ARM_JOINTS, FEATURE_NAMES, JOINTS
 
 STATE, ACTION = "observation.state", "action"
 SENTENCES = ("lift the cube", "drop the cube")

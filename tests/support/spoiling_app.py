@@ -15,7 +15,7 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message
 from flwr.app.message.arraychunk import ArrayChunk
 
-from zk0.deployment.site_app import SiteApp
+from zk0.network.client.app import SiteApp
 
 OVERSIZED_BYTES = 40 << 20
 SWOLLEN_BYTES = 3 << 29

@@ -17,13 +17,12 @@ def smolvla_base(folder: Path) -> dict[str, Path]:
     Returns:
         For the stand-in Hub: ``models/OWNER/NAME`` to folder.
     """
-    from zk0.policy import nano, portable
+    from zk0.policy import embedded, portable
     from zk0.policy.build import FULL_VLM, build_nano
     from zk0.policy.checkpoint import save_checkpoint, with_stats
-    from zk0.policy.pretrain import corpus
 
     vlm, policy = folder / "vlm", folder / "policy"
-    nano.write_vlm(vlm, corpus())
+    embedded.write_vlm(vlm)
     unit = {"mean": np.zeros(6), "std": np.ones(6)}
     save_checkpoint(with_stats(build_nano(vlm, CAMERAS, seed=0), {"observation.state": unit, "action": unit}), policy)
     shutil.rmtree(policy / portable.VLM_FOLDER)

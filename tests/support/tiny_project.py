@@ -6,8 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from zk0.validation.records import FOLDER
-from zk0.validation.suites import NOT_FOR_TESTS
+from zk0.testing.records import FOLDER
+from zk0.testing.suites import NOT_FOR_TESTS
 
 _SETTINGS = """
 [tool.pytest.ini_options]

@@ -28,10 +28,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SmolVLA of 2 M parameters, untrained, in LeRobot's format."""
     from zk0.policy.build import build_nano
     from zk0.policy.checkpoint import save_checkpoint, with_stats
-    from zk0.policy.nano import write_vlm
+    from zk0.policy.embedded import write_vlm
 
     folder = tmp_path_factory.mktemp("policy")
-    write_vlm(folder / "vlm", ["touch the red cube", "touch the green ball"])
+    write_vlm(folder / "vlm")
     policy = build_nano(folder / "vlm", CAMERAS, seed=1)
     six = {"mean": np.full(6, 10.0), "std": np.full(6, 20.0)}
     save_checkpoint(with_stats(policy, {"observation.state": six, "action": six}), folder / "checkpoint", half=True)

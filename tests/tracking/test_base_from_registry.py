@@ -16,7 +16,7 @@ from zk0.federation.run import locked_base
 from zk0.files import digest_folder, write_json
 from zk0.params import Params, PromotionParams, parse_params
 from zk0.policy.start import load_start
-from zk0.resolve import base_folder, base_kind, resolve_sources
+from zk0.sources_lock import base_folder, base_kind, resolve_sources
 from zk0.tracking.project import track
 from zk0.tracking.promotion import promote
 from zk0.tracking.publish import publish_version

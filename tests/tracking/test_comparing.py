@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from zk0.cli import app
+from zk0.cli.app import app
 from zk0.console import console
 from zk0.errors import StageError
 from zk0.params import PromotionParams

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from zk0.files import digest_folder
+from zk0.models import shown
 from zk0.params import PromotionParams, load_params
 from zk0.policy.checkpoint import load_checkpoint
-from zk0.stages import shown
 from zk0.tracking.experiments import Kept
 from zk0.tracking.lineage import describe_version, list_runs
 from zk0.tracking.project import FlowRunInfo, track

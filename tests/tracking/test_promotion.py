@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from zk0.cli import app
+from zk0.cli.app import app
 from zk0.errors import StageError
 from zk0.files import digest_folder
 from zk0.params import PromotionParams

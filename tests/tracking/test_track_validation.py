@@ -8,10 +8,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from zk0.measuring.rows import Row
-from zk0.tracking.store import opened
-from zk0.tracking.testing import track_validation
-from zk0.validation.page import write_validation
-from zk0.validation.records import (
+from zk0.testing.page import write_validation
+from zk0.testing.records import (
     COVERAGE,
     UNIT,
     Case,
@@ -23,6 +21,8 @@ from zk0.validation.records import (
     Suite,
     Validation,
 )
+from zk0.testing.track import track_validation
+from zk0.tracking.store import opened
 
 
 @pytest.fixture

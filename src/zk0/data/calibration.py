@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from zk0.data.joints import ARM_JOINTS
 from zk0.data.readings import DEGREES_PER_STEP
 from zk0.errors import DataError
 from zk0.files import BadFileError, read_json
+from zk0.so100 import ARM_JOINTS
 
 MEASURED = "measured"
 PLACE = "~/.cache/huggingface/lerobot/calibration/robots/ROBOT/ID.json"  # where LeRobot keeps the files

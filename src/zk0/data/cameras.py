@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from zk0.data.dataset import DatasetFolder
 from zk0.data.keys import IMAGES
 from zk0.errors import DataError
-from zk0.names import nearest_hint
 from zk0.params import DataParams
+from zk0.suggestions import nearest_hint
 
 
 @dataclass(frozen=True)

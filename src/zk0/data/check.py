@@ -10,9 +10,9 @@ import pandas as pd
 from zk0.data.agreement import check_agreement
 from zk0.data.dataset import DatasetFolder
 from zk0.data.formats import require_v3
-from zk0.data.joints import JOINTS
 from zk0.data.keys import ACTION, IMAGES, STATE
 from zk0.errors import DataError
+from zk0.so100 import JOINTS
 
 
 def check_dataset(

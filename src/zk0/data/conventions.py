@@ -26,10 +26,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from zk0.data.calibration import MEASURED, PLACE, Calibration, described, not_measured, ranges_of
-from zk0.data.joints import ARM_JOINTS, JOINTS
 from zk0.data.readings import by_episode, read_steps
 from zk0.errors import DataError
 from zk0.params import Convention
+from zk0.so100 import ARM_JOINTS, JOINTS
 
 CONVENTION_KEY = "joint_convention"  # in a feature's info, where a recorder says it outright
 _CONVENTIONS: tuple[Convention, ...] = ("degrees", "normalised", "so100-old")

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zk0.data.joints import ARM_JOINTS
 from zk0.params import Convention
+from zk0.so100 import ARM_JOINTS
 
 DEGREES_PER_STEP = 360 / 4095
 _OLD_DEGREES_PER_STEP = 180 / 2048

@@ -15,7 +15,6 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from zk0.data.conventions import CONVENTION_KEY
 from zk0.data.frames import ACTION, IMAGES, STATE
-from zk0.data.joints import FEATURE_NAMES
 from zk0.data.sim.arm import ROBOT_TYPE
 from zk0.data.sim.episodes import record_episodes
 from zk0.data.sim.simulation import CAMERAS, CONTROL_HZ
@@ -23,6 +22,7 @@ from zk0.data.sim.tasks import SimTask, find_task
 from zk0.files import replaced_folder
 from zk0.params import Params
 from zk0.seeding import derive_seed
+from zk0.so100 import FEATURE_NAMES
 
 IMAGE_SIZE = 96
 # H.264 decodes fastest of the common codecs, and a key frame every two frames makes random

@@ -9,7 +9,7 @@ from zk0.data.dataset import DatasetFolder
 from zk0.data.formats import version_of
 from zk0.data.keys import IMAGES
 from zk0.data.survey import Survey
-from zk0.names import stretches
+from zk0.suggestions import stretches
 
 
 def report_of(survey: Survey) -> dict[str, Any]:

@@ -15,12 +15,12 @@ from zk0.data.conventions import Joints, Recording, settle
 from zk0.data.dataset import DatasetFolder
 from zk0.data.decoded import See, check_pictures
 from zk0.data.formats import require_v3
-from zk0.data.joints import embodiment
 from zk0.data.keys import STATE
 from zk0.data.units import check_units
 from zk0.errors import DataError
-from zk0.names import stretches
 from zk0.params import DataParams
+from zk0.so100 import embodiment
+from zk0.suggestions import stretches
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zk0.data.joints import ARM_JOINTS, JOINTS
 from zk0.data.readings import read_steps
 from zk0.errors import DataError
+from zk0.so100 import ARM_JOINTS, JOINTS
 
 _FARTHEST = 400.0  # degrees: a joint's whole turn, and what an old zero set by hand may add
 _RADIANS_END = 3.3

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zk0.environment.check import Check, passed
+from zk0.checks import Check, passed
 from zk0.environment.graphics import check_graphics
-from zk0.environment.hardware import GIB, machine
 from zk0.environment.needs import check_device, check_disk, check_memory, check_threads, needed_bytes
 from zk0.environment.network import SERVICES, check_hub, check_port
-from zk0.environment.packages import (
+from zk0.machine.hardware import GIB, machine
+from zk0.machine.packages import (
     LOCK_FILE,
     check_locked_packages,
     check_python,
@@ -24,7 +24,7 @@ from zk0.environment.packages import (
     check_video,
     versions,
 )
-from zk0.environment.remote import check_remote
+from zk0.machine.remote import check_remote
 from zk0.params import Params
 
 __all__ = [

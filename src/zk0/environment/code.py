@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zk0.environment.packages import PACKAGES, installed
+from zk0.machine.packages import PACKAGES, installed
 
 CODE_LOCK = Path("code.lock.json")
 STAGES = ("prepare", "federate", "evaluate", "benchmark", "report", "track")
@@ -33,7 +33,7 @@ LEFT_OUT = {
     "zk0.files": "reads and writes whole files, whatever is in them",
     "zk0.hub": "fetches what sources.lock.json names by commit",
     "zk0.params": "checks params; dvc.yaml depends on their values, and a param that is left out is off",
-    "zk0.stages.summary": "prints",
+    "zk0.pipeline.summary": "prints",
     "zk0.tracking": "holds models; sources.lock.json names the one that is started from",
 }
 # Of these, what a stage is there for.
@@ -73,7 +73,7 @@ class Installed:
     def modules(self, stage: str) -> set[str]:
         """The modules that decide what a stage makes, in their full names."""
         found: set[str] = set()
-        waiting = [f"zk0.stages.{stage}"]
+        waiting = [f"zk0.pipeline.{stage}"]
         while waiting:
             for name in _with_parents(waiting.pop()):
                 if name not in found and not _left_out(name, stage) and self._file(name):

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 
-from zk0.environment.check import Check
+from zk0.checks import Check
 from zk0.params import Params
 
 _EGL_PROBE = """

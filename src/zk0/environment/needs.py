@@ -8,11 +8,11 @@ from typing import Any
 
 import psutil
 
-from zk0.environment.check import Check
-from zk0.environment.hardware import GIB
-from zk0.environment.packages import installed
+from zk0.checks import Check
+from zk0.machine.hardware import GIB
+from zk0.machine.packages import installed
 from zk0.params import Params
-from zk0.resolve import base_folder, starting_policy
+from zk0.sources_lock import base_folder, starting_policy
 
 # Rough needs, on the large side. torch, lerobot and MuJoCo loaded:
 _PROCESS_BYTES = 2 * GIB

@@ -6,9 +6,9 @@ import os
 import socket
 from pathlib import Path
 
-from zk0.environment.check import Check
+from zk0.checks import Check
 from zk0.params import Params
-from zk0.resolve import starting_policy
+from zk0.sources_lock import starting_policy
 
 SERVICES = {"Prefect": (4200, "/api/health", b"true"), "MLflow": (5000, "/health", b"OK")}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,9 @@ import torch
 from zk0.data.frames import ACTION, STATE, Frames
 from zk0.policy import flow
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.policy.inputs import FrameInputs, observed
+from zk0.policy.inputs import FrameInputs, StoredFeatures, observed
 from zk0.seeding import numpy_rng, torch_rng
 from zk0.training.local import flow_draws
-
-if TYPE_CHECKING:
-    from zk0.policy.features import FrameFeatures
 
 _BATCH = 32
 _STILL = 1e-3  # a joint that never moved has almost no allowance
@@ -127,7 +124,7 @@ def _batches(frames: Frames) -> Iterator[np.ndarray]:
 
 @torch.no_grad()
 def held_out_loss(
-    loaded: LoadedPolicy, frames: Frames, draws: int, seed: int, features: FrameFeatures | None = None
+    loaded: LoadedPolicy, frames: Frames, draws: int, seed: int, features: StoredFeatures | None = None
 ) -> float:
     """Mean flow-matching loss over all frames and ``draws`` fixed draws of noise and time each.
 
@@ -154,7 +151,7 @@ def predict(
     rows: np.ndarray,
     seed: int,
     noise: SensorNoise | None = None,
-    features: FrameFeatures | None = None,
+    features: StoredFeatures | None = None,
 ) -> np.ndarray:
     """Predicted chunks for some frames, (B, chunk, 6) in LeRobot's units, from fixed noise.
 
@@ -176,7 +173,7 @@ def _predictions(
     batches: Iterable[np.ndarray],
     seed: int,
     disturbed: SensorNoise | None,
-    features: FrameFeatures | None,
+    features: StoredFeatures | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows and :func:`predict` of them, batch by batch."""
     policy, config = loaded.policy, loaded.policy.config
@@ -193,7 +190,7 @@ def _predictions(
         yield rows, np.asarray(loaded.postprocess(flow.predict(policy, batch, noise.to(config.device))).numpy())
 
 
-def _ensure_all(frames: Frames, features: FrameFeatures | None) -> None:
+def _ensure_all(frames: Frames, features: StoredFeatures | None) -> None:
     if features is not None:
         features.ensure(np.arange(len(frames)))
 
@@ -210,7 +207,7 @@ def _perturbed(batch: dict[str, Any], noise: SensorNoise, seed: int, first: int)
 
 
 def episode_errors(
-    loaded: LoadedPolicy, frames: Frames, seed: int, features: FrameFeatures | None = None
+    loaded: LoadedPolicy, frames: Frames, seed: int, features: StoredFeatures | None = None
 ) -> dict[int, tuple[np.ndarray, int]]:
     """Mean absolute error of the predicted actions, episode by episode, padding left out.
 
@@ -236,7 +233,9 @@ def mean_error(by_episode: Mapping[int, tuple[np.ndarray, int]]) -> np.ndarray:
     return np.average([error for error, _ in by_episode.values()], axis=0, weights=counts)
 
 
-def action_errors(loaded: LoadedPolicy, frames: Frames, seed: int, features: FrameFeatures | None = None) -> np.ndarray:
+def action_errors(
+    loaded: LoadedPolicy, frames: Frames, seed: int, features: StoredFeatures | None = None
+) -> np.ndarray:
     """Mean absolute error of the predicted actions, (6,), in LeRobot's units, padding left out."""
     return mean_error(episode_errors(loaded, frames, seed, features))
 
@@ -267,7 +266,7 @@ def held_out_excess(
     seed: int,
     factor: float,
     noise: SensorNoise | None = None,
-    features: FrameFeatures | None = None,
+    features: StoredFeatures | None = None,
 ) -> Excess:
     """The excess over all frames, with or without disturbed observations; ``factor`` as in :func:`chunk_excess`."""
     found = Excess.none(len(limits.low))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zk0.data.frames import Frames
-from zk0.data.joints import JOINTS
 from zk0.evaluation.held_out import Limits, SensorNoise, episode_errors, held_out_excess, mean_error
 from zk0.params import EvaluationParams
 from zk0.policy.checkpoint import LoadedPolicy
-
-if TYPE_CHECKING:
-    from zk0.policy.features import FrameFeatures
+from zk0.policy.inputs import StoredFeatures
+from zk0.so100 import JOINTS
 
 
 def judge_actions(
     loaded: LoadedPolicy,
     frames: Frames,
-    features: FrameFeatures | None,
+    features: StoredFeatures | None,
     settings: EvaluationParams,
     seed: int,
     limits: Limits,

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from zk0.data.joints import JOINTS
 from zk0.evaluation.held_out import Excess, Limits, chunk_excess
 from zk0.evaluation.rollouts import Rollout
 from zk0.params import EvaluationParams
+from zk0.so100 import JOINTS
 
 
 def rollout_excess(rollouts: Sequence[Rollout], limits: Limits, factor: float) -> Excess:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zk0.data.joints import JOINTS
 from zk0.data.reach import longest_change, longest_step
 from zk0.federation.statistics import Moments, merge_all
+from zk0.so100 import JOINTS
 
 FEWEST = 4
 # Degrees (gripper: percent) by which a site's mean, low and high may lie beyond the others'. In the embedded data,

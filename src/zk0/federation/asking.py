@@ -12,7 +12,7 @@ from zk0.federation.broadcast import Model
 from zk0.federation.losses import agreed_loss, sound_loss
 from zk0.federation.plan import RoundPlan, plan_round
 from zk0.federation.privacy.central import public_part
-from zk0.federation.replies import Reply
+from zk0.federation.reply_order import Reply
 from zk0.federation.schedules import Rows
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, Saver

@@ -17,7 +17,7 @@ from zk0.evaluation.held_out import Limits, held_out_loss
 from zk0.evaluation.judging import judge_actions
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.broadcast import MissingModel
-from zk0.federation.memory import SiteMemory, Version
+from zk0.federation.client_state import SiteMemory, Version
 from zk0.federation.privacy.site import SitePrivacy, demanded
 from zk0.federation.site import Site, Warm, site_at, warm_policy
 from zk0.federation.statistics import moments_of, unpack_stats

@@ -21,7 +21,7 @@ import torch
 
 from zk0.errors import StageError
 from zk0.federation.aggregation import Aggregator, check_update
-from zk0.federation.spill import Spill
+from zk0.federation.update_buffer import Spill
 from zk0.policy.trainable import Tensors
 
 MEDIAN_SITES = 3  # of two the median is the mean

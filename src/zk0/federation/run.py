@@ -10,12 +10,8 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from zk0.environment import machine, versions
-from zk0.environment.revision import revision
-from zk0.federation.fit import check_alike, check_cameras
-from zk0.federation.journal import Journal, Listener, read_lines
-from zk0.federation.meeting import Meet, meet
-from zk0.federation.paths import CHECKPOINTS, EVENTS, RESULTS, STATES
+from zk0.federation.compatibility import check_alike, check_cameras
+from zk0.federation.discovery import Meet, meet
 from zk0.federation.plan import sites_drawn
 from zk0.federation.privacy.begin import begin_privacy, told_privacy
 from zk0.federation.protocol import Adapters
@@ -26,8 +22,13 @@ from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.strategy import check_enough, cost
 from zk0.files import digest_folder, read_mapping, write_json, write_text
 from zk0.keys import counted, key_of
+from zk0.machine.hardware import machine
+from zk0.machine.packages import versions
+from zk0.machine.revision import revision
 from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
+from zk0.records.journal import Journal, Listener, read_lines
+from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, STATES
 from zk0.sources import read_lock
 
 

@@ -15,12 +15,12 @@ from zk0.errors import StageError
 from zk0.federation import answers, protocol, wire
 from zk0.federation.agreement import agree
 from zk0.federation.broadcast import Model
-from zk0.federation.journal import Journal
 from zk0.federation.privacy.central import CentralPrivacy
-from zk0.federation.replies import Reply, in_order
+from zk0.federation.reply_order import Reply, in_order
 from zk0.federation.statistics import Moments, pack_stats
 from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import Stats
+from zk0.records.journal import Journal
 from zk0.words import printable
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the federation of the project named in the run's config."""
-    from zk0.federation.progress import print_event
+    from zk0.federation.console import print_event
 
     root = Path(str(context.run_config["project"]))
     run_federation(grid, root, load_params(root / "params.yaml"), locked_base(root), print_event)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from zk0.data.frames import ACTION, STATE, Frames
-from zk0.data.joints import JOINTS
 from zk0.data.reach import READ_HIGH, READ_LOW
 from zk0.evaluation.held_out import Limits
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors
+from zk0.so100 import JOINTS
 
 # A joint that never moves would otherwise be divided by zero.
 DEVIATION_FLOOR = 1e-2

@@ -10,12 +10,25 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lerobot.configs.types import FeatureType, NormalizationMode
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import Tensor
 from torch.nn import functional
 
 Rotation = tuple[Tensor, Tensor]
 
 _WAVELENGTH = 10_000.0
+
+
+def covers(policy: SmolVLAPolicy) -> str | None:
+    """Why the split forward pass does not serve this policy; None where it does."""
+    if policy.config.adapt_to_pi_aloha:
+        return "it converts joints to and from pi-0's Aloha space (adapt_to_pi_aloha)"
+    if policy._rtc_enabled():
+        return "real-time chunking is on (rtc_config)"
+    if policy.config.normalization_mapping.get(FeatureType.VISUAL.value) not in (None, NormalizationMode.IDENTITY):
+        return "it normalises images"
+    return None
 
 
 def rotation(positions: Tensor, head_dim: int) -> Rotation:

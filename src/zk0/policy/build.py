@@ -11,7 +11,7 @@ from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 
 from zk0.console import lerobot_quiet
 from zk0.data.frames import ACTION, STATE
-from zk0.policy import nano
+from zk0.policy import embedded
 from zk0.seeding import seeded
 
 FULL_VLM = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
@@ -29,21 +29,21 @@ def build_nano(vlm: Path, cameras: tuple[str, ...], seed: int, frozen_backbone: 
     """A new SmolVLA of about 2 M parameters.
 
     Args:
-        vlm: Folder written by :func:`zk0.policy.nano.write_vlm`.
+        vlm: Folder written by :func:`zk0.policy.embedded.write_vlm`.
         cameras: Image features, each 96 x 96.
         seed: Decides the initial weights.
         frozen_backbone: SmolVLA's fine-tuning default: only the action expert and the state
             projection train. False trains everything, as when the base is pretrained.
     """
-    size = nano.IMAGE_SIZE
+    size = embedded.IMAGE_SIZE
     inputs, outputs = _features(6, 6, dict.fromkeys(cameras, (3, size, size)))
     config = SmolVLAConfig(
         vlm_model_name=str(vlm),
         load_vlm_weights=False,
         input_features=inputs,
         output_features=outputs,
-        chunk_size=nano.CHUNK,
-        n_action_steps=nano.CHUNK,
+        chunk_size=embedded.CHUNK,
+        n_action_steps=embedded.CHUNK,
         max_state_dim=6,
         max_action_dim=6,
         resize_imgs_with_padding=(size, size),

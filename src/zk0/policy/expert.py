@@ -40,7 +40,7 @@ def read_state(policy: SmolVLAPolicy, prefix: Prefix, state: Tensor) -> Context:
     """Run the state token through the language model and gather what the expert attends to.
 
     Args:
-        policy: Any that :func:`zk0.policy.flow.covers` accepts.
+        policy: Any that :func:`zk0.policy.attention.covers` accepts.
         prefix: Of the frames.
         state: (B, S) normalised.
     """

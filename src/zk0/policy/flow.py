@@ -12,11 +12,10 @@ as SmolVLA uses it: the velocity from actions (time 0) to noise (time 1).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from lerobot.configs import FeatureType, NormalizationMode
 from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.common.vla_utils import pad_vector
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
@@ -25,26 +24,13 @@ from torch.nn import functional
 
 from zk0.console import console
 from zk0.data.frames import Frames
+from zk0.policy.attention import covers
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.expert import Context, read_state, velocity
-from zk0.policy.inputs import Batch, FrameInputs
+from zk0.policy.inputs import Batch, FrameInputs, StoredFeatures
 from zk0.policy.prefix import prefix_of
 
-if TYPE_CHECKING:
-    from zk0.policy.features import FrameFeatures
-
 Reduction = Literal["mean", "none"]
-
-
-def covers(policy: SmolVLAPolicy) -> str | None:
-    """Why the split forward pass does not serve this policy; None where it does."""
-    if policy.config.adapt_to_pi_aloha:
-        return "it converts joints to and from pi-0's Aloha space (adapt_to_pi_aloha)"
-    if policy._rtc_enabled():
-        return "real-time chunking is on (rtc_config)"
-    if policy.config.normalization_mapping.get(FeatureType.VISUAL.value) not in (None, NormalizationMode.IDENTITY):
-        return "it normalises images"
-    return None
 
 
 def flow_losses(policy: SmolVLAPolicy, context: Context, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
@@ -102,7 +88,7 @@ def flow_loss(
     rows: np.ndarray,
     noise: Tensor,
     times: Tensor,
-    features: FrameFeatures | None = None,
+    features: StoredFeatures | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """The loss of ``SmolVLAPolicy.forward`` for some frames, its rules for padding included.
@@ -139,7 +125,7 @@ def predict(policy: SmolVLAPolicy, batch: Batch, noise: Tensor) -> Tensor:
 
 
 def predict_chunk(
-    loaded: LoadedPolicy, frames: Frames, rows: np.ndarray, noise: Tensor, features: FrameFeatures | None = None
+    loaded: LoadedPolicy, frames: Frames, rows: np.ndarray, noise: Tensor, features: StoredFeatures | None = None
 ) -> Tensor:
     """The action chunks (B, chunk, A), normalised, for some frames; noise is (B, chunk, max_action_dim)."""
     device = loaded.policy.config.device

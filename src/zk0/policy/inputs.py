@@ -8,7 +8,7 @@ once for all frames of a site; a batch is then a lookup.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,8 +18,16 @@ from torch import Tensor
 from zk0.data.frames import ACTION, STATE, Frames
 from zk0.policy.checkpoint import LoadedPolicy
 
-if TYPE_CHECKING:
-    from zk0.policy.features import FrameFeatures
+
+class StoredFeatures(Protocol):
+    """What a frozen backbone made of frames, kept by somebody: see :mod:`zk0.policy.features`."""
+
+    def ensure(self, rows: np.ndarray) -> None:
+        """Compute what is missing of frames in (N,) rows."""
+
+    def read(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """Features of (B,) rows by name, (B, ...) each."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class FrameInputs:
         features: Their cached features, or None to read images.
     """
 
-    def __init__(self, loaded: LoadedPolicy, frames: Frames, features: FrameFeatures | None = None) -> None:
+    def __init__(self, loaded: LoadedPolicy, frames: Frames, features: StoredFeatures | None = None) -> None:
         self._frames, self._features, self._chunk = frames, features, loaded.chunk
         self._cameras = [camera for camera in loaded.cameras if camera in frames.images.cameras]
         distinct = list(dict.fromkeys(frames.sentences))

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from zk0.hub import HubError, fetch_policy
-from zk0.policy import nano
+from zk0.policy import embedded
 from zk0.policy.build import build_full, build_nano
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, with_stats
 from zk0.policy.lora import add_adapters
@@ -91,19 +91,17 @@ def _random(size: str) -> LoadedPolicy:
 
     stats = {f: {k: np.array(v) for k, v in _UNIT.items()} for f in ("observation.state", "action")}
     if size == "nano":
-        return with_stats(build_nano(_vlm(nano.NANO), CAMERAS, seed=0), stats)
+        return with_stats(build_nano(_vlm(embedded.NANO), CAMERAS, seed=0), stats)
     if size == "full":
         cameras = dict.fromkeys(CAMERAS, (3, 480, 640))
-        return with_stats(build_full(6, 6, cameras, seed=0, vlm=str(_vlm(nano.FULL))), stats)
+        return with_stats(build_full(6, 6, cameras, seed=0, vlm=str(_vlm(embedded.FULL))), stats)
     raise ValueError(f"random:{size} is unknown; random:nano and random:full are")
 
 
 @cache
-def _vlm(shape: nano.VlmShape) -> Path:
+def _vlm(shape: embedded.VlmShape) -> Path:
     """A folder to build from without a network, for the life of the process."""
-    from zk0.policy.pretrain import corpus
-
     folder = Path(tempfile.mkdtemp(prefix="zk0-vlm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    nano.write_vlm(folder, corpus(), shape)
+    embedded.write_vlm(folder, shape)
     return folder

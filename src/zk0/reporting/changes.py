@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from zk0.evaluation.intervals import sign_test, wilson
+from zk0.records.schemas import Task, TaskScore
 from zk0.reporting import format as fmt
-from zk0.reporting.records import Task, TaskScore
 
 
 @dataclass(frozen=True)

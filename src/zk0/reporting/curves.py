@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
+from zk0.records.schemas import Round, SiteRound
 from zk0.reporting import format as fmt
 from zk0.reporting.figures import BASE_COLOUR, GLOBAL_COLOUR, blank, by_name, safe
-from zk0.reporting.records import Round, SiteRound
 
 DOWN_COLOUR = "#7aa6c2"
 # Distinct for most colour-blind readers, and on white and near-black alike.

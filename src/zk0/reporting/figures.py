@@ -13,9 +13,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from zk0.records.schemas import Evaluation, Task, TaskScore
 from zk0.reporting import format as fmt
 from zk0.reporting.changes import Rate, task_rate
-from zk0.reporting.records import Evaluation, Task, TaskScore
 
 BASE_COLOUR = "#8a94a6"
 GLOBAL_COLOUR = "#2f7fd6"

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from zk0.errors import StageError
 from zk0.files import read_json, read_records
-from zk0.reporting.records import Benchmark, Environment, Evaluation, Event, Round, Run
+from zk0.records.schemas import Benchmark, Environment, Evaluation, Event, Round, Run
 
 ENVIRONMENT = "results/environment.json"
 RUN = "results/federation/run.json"

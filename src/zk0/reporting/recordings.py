@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zk0.data.joints import JOINTS
 from zk0.data.quality.judge import Judgement
 from zk0.data.quality.remarks import ADVICE, Numbers
 from zk0.data.quality.sketch import Sketch
 from zk0.files import write_text
 from zk0.reporting.pages import environment, verbatim
 from zk0.reporting.sparklines import Scale, sparkline
+from zk0.so100 import JOINTS
 
 PAGES = Path("results/data-check")
 _MANY = 100  # episodes above which a page must save bytes

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
-from zk0.data.joints import JOINTS
 from zk0.data.quality.remarks import Numbers
+from zk0.so100 import JOINTS
 
 WIDTH, LANE, MARGIN = 220, 17, 2  # in the drawing's own units
 _LEAST_DEG = 5.0  # a joint that hardly moves is a flat line, not an enlarged tremble

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from zk0.records.schemas import Evaluation, Pair, Safety
 from zk0.reporting import format as fmt
 from zk0.reporting.changes import Change, Success, pooled_success
-from zk0.reporting.records import Evaluation, Pair, Safety
 
 Level = Literal["better", "worse", "mixed", "unknown"]
 

@@ -6,8 +6,8 @@ import base64
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from zk0.records.schemas import Evaluation, Video
 from zk0.reporting.inputs import EVALUATION, MAKERS, MissingInputError, ReportError
-from zk0.reporting.records import Evaluation, Video
 
 _KINDS = {".mp4": "video/mp4", ".webm": "video/webm"}
 

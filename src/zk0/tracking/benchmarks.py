@@ -12,7 +12,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_NAME, MLFLOW
 
 from zk0.measuring.history import read_history, regressions
 from zk0.measuring.rows import Report
-from zk0.tracking.names import slug
+from zk0.tracking.metric_names import slug
 from zk0.tracking.results import milliseconds
 from zk0.tracking.rounds import FINISHED, log_metrics
 from zk0.tracking.store import experiment_id, opened, runs

@@ -14,7 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from zk0.evaluation.scores import UNSEEN
 from zk0.files import read_json
-from zk0.tracking import names
+from zk0.tracking import metric_names
 from zk0.tracking.promotion import RECORD
 from zk0.tracking.results import EVALUATION_FILE, RUN_FILE, TrackingError
 from zk0.words import in_markdown
@@ -49,7 +49,7 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
     run = _kept(folder / "results" / RUN_FILE.name)
     if run is None:
         raise TrackingError(f"the files of '{version.name}', version {version.version}, lack {RUN_FILE.name}")
-    params = names.flatten(run["params"])
+    params = metric_names.flatten(run["params"])
     evaluation = _kept(folder / EVALUATION_FILE)
     base = str(run["base"]["source"])
     tasks = evaluation["tasks"] if evaluation else {}
@@ -59,8 +59,8 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
         .render(
             model=version.name,
             version=version.version,
-            round=version.tags[names.ROUND],
-            digest=version.tags[names.DIGEST],
+            round=version.tags[metric_names.ROUND],
+            digest=version.tags[metric_names.DIGEST],
             place=place,
             run=run,
             policy=run.get("policy", {}),

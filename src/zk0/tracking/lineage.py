@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from zk0.files import read_json
-from zk0.tracking import DATABASE, FILES, names
+from zk0.tracking import DATABASE, FILES, metric_names
 from zk0.tracking.promotion import REFUSED
 from zk0.tracking.registry import aliases, find_version, version_checkpoint
 from zk0.tracking.restoring import restoring
@@ -53,7 +53,7 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
         run = client.get_run(str(found.run_id))
         checkpoint = version_checkpoint(client, root, found)
     tags = {**run.data.tags, **found.tags}
-    revision, dvc_experiment = tags.get(names.GIT_REVISION) or None, tags.get(names.DVC_EXPERIMENT)
+    revision, dvc_experiment = tags.get(metric_names.GIT_REVISION) or None, tags.get(metric_names.DVC_EXPERIMENT)
     datasets = _datasets(run)
     sources = [str(json.loads(given["source"]).get("source")) for given in datasets.values()]
     return {
@@ -62,21 +62,21 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
         "aliases": sorted(found.aliases),
         "description": found.description,
         "run_id": run.info.run_id,
-        "run": tags[names.RUN],
-        "round": int(tags[names.ROUND]),
-        "digest": tags[names.DIGEST],
+        "run": tags[metric_names.RUN],
+        "round": int(tags[metric_names.ROUND]),
+        "digest": tags[metric_names.DIGEST],
         "checkpoint": checkpoint.relative_to(root).as_posix(),
         "base_source": read_json(root / run.info.artifact_uri / FILES / RUN_FILE.name)["base"]["source"],
-        "base_digest": tags[names.BASE_DIGEST],
-        "strategy": tags[names.STRATEGY],
+        "base_digest": tags[metric_names.BASE_DIGEST],
+        "strategy": tags[metric_names.STRATEGY],
         "git_revision": revision,
-        "git_dirty": tags[names.GIT_DIRTY] == "true",
+        "git_dirty": tags[metric_names.GIT_DIRTY] == "true",
         "dvc_experiment": dvc_experiment,
         "flow_run": tags.get("prefect.flow_run_id"),
         "params": dict(run.data.params),
         "datasets": datasets,
         "metrics": dict(run.data.metrics),
-        **asdict(restoring(root, revision, dvc_experiment, tags.get(names.NOT_KEPT, ""), sources)),
+        **asdict(restoring(root, revision, dvc_experiment, tags.get(metric_names.NOT_KEPT, ""), sources)),
     }
 
 
@@ -108,9 +108,9 @@ def list_runs(root: Path, experiment: str) -> list[dict[str, Any]]:
         found = client.get_experiment_by_name(experiment)
         if found is None:
             return []
-        parents = runs(client, found.experiment_id, f"tags.`{names.RECORD}` LIKE '%'")
+        parents = runs(client, found.experiment_id, f"tags.`{metric_names.RECORD}` LIKE '%'")
         labels = _labels(client)
-    return [_row(run, labels) for run in parents if names.SITE not in run.data.tags]
+    return [_row(run, labels) for run in parents if metric_names.SITE not in run.data.tags]
 
 
 def _labels(client: MlflowClient) -> dict[str, list[str]]:
@@ -130,17 +130,17 @@ def _row(run: Run, labels: dict[str, list[str]]) -> dict[str, Any]:
     return {
         "run_id": run.info.run_id,
         "name": run.info.run_name,
-        "run": tags[names.RUN],
+        "run": tags[metric_names.RUN],
         "started_ms": run.info.start_time,
         "status": run.info.status,
-        "strategy": tags[names.STRATEGY],
+        "strategy": tags[metric_names.STRATEGY],
         "codec": _codec(run),
         "rounds": int(run.data.params["federation.rounds"]) if "federation.rounds" in run.data.params else None,
         "sites": sum(given["role"] == "training" for given in _datasets(run).values()),
-        "git_revision": tags.get(names.GIT_REVISION) or None,
-        "dvc_experiment": tags.get(names.DVC_EXPERIMENT),
+        "git_revision": tags.get(metric_names.GIT_REVISION) or None,
+        "dvc_experiment": tags.get(metric_names.DVC_EXPERIMENT),
         "versions": labels.get(run.info.run_id, []),
-        "refused": tags.get(names.PROMOTION_REASONS) if tags.get(names.PROMOTION) == REFUSED else None,
+        "refused": tags.get(metric_names.PROMOTION_REASONS) if tags.get(metric_names.PROMOTION) == REFUSED else None,
         **{key: metrics.get(name) for key, name in _TABLE_METRICS.items()},
     }
 

@@ -20,7 +20,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME
 
-from zk0.tracking import names
+from zk0.tracking import metric_names
 from zk0.tracking.results import Results, TrackingError
 from zk0.tracking.store import logged_models
 
@@ -100,7 +100,12 @@ def _whole(root: Path, model: LoggedModel) -> bool:
 def _tags(results: Results, number: int, digest: str) -> dict[str, str]:
     # MLflow would fill in the project's present commit, which need not be the run's.
     shown = {MLFLOW_GIT_COMMIT: str(results.run["git"]["revision"] or ""), MLFLOW_SOURCE_NAME: "zk0 federate"}
-    return {**shown, **names.identity_tags(results), names.ROUND: str(number), names.DIGEST: digest}
+    return {
+        **shown,
+        **metric_names.identity_tags(results),
+        metric_names.ROUND: str(number),
+        metric_names.DIGEST: digest,
+    }
 
 
 def _record_round(results: Results, content: dict[str, Any], experiment: str, run_id: str) -> LoggedModel:

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from zk0.files import digest_file, write_text
 from zk0.params import PromotionParams
-from zk0.tracking import FILES, names
+from zk0.tracking import FILES, metric_names
 from zk0.tracking.card import NAME as CARD
 from zk0.tracking.card import render_card
 from zk0.tracking.experiments import Kept
@@ -132,8 +132,8 @@ def track(
 
 def _find(client: MlflowClient, results: Results, experiment: str) -> Run | None:
     """The run that these files were projected into before."""
-    same = f"tags.`{names.RUN}` = '{results.run['run']}' AND tags.`{names.RECORD}` = '{results.digest}'"
-    return next((run for run in runs(client, experiment, same) if names.SITE not in run.data.tags), None)
+    same = f"tags.`{metric_names.RUN}` = '{results.run['run']}' AND tags.`{metric_names.RECORD}` = '{results.digest}'"
+    return next((run for run in runs(client, experiment, same) if metric_names.SITE not in run.data.tags), None)
 
 
 def _add_final_metrics(client: MlflowClient, results: Results, run: Run, best: LoggedModel) -> list[str]:
@@ -143,7 +143,7 @@ def _add_final_metrics(client: MlflowClient, results: Results, run: Run, best: L
     now = int(time.time() * 1000)
     metrics = [
         Metric(name, value, now if name in known else results.ended_ms, results.best_round, best.model_id)
-        for name, value in names.final_metrics(results).items()
+        for name, value in metric_names.final_metrics(results).items()
         if known.get(name) != value
     ]
     log_metrics(client, run.info.run_id, metrics)
@@ -186,10 +186,10 @@ def _add_links(
     if flow_run and _FLOW_RUN not in run.data.tags:
         wanted |= flow_run.tags()
     if kept and kept.name:
-        wanted |= {names.DVC_EXPERIMENT: kept.name, names.NOT_KEPT: ", ".join(kept.without)}
+        wanted |= {metric_names.DVC_EXPERIMENT: kept.name, metric_names.NOT_KEPT: ", ".join(kept.without)}
     wanted = {name: value for name, value in wanted.items() if run.data.tags.get(name, "") != value}
     if wanted:
         client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in wanted.items()])
-    if kept and kept.name and version.tags.get(names.DVC_EXPERIMENT) != kept.name:
-        client.set_model_version_tag(version.name, version.version, names.DVC_EXPERIMENT, kept.name)
+    if kept and kept.name and version.tags.get(metric_names.DVC_EXPERIMENT) != kept.name:
+        client.set_model_version_tag(version.name, version.version, metric_names.DVC_EXPERIMENT, kept.name)
     return list(wanted)

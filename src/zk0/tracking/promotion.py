@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from zk0.evaluation.scores import Scores
 from zk0.files import read_json, write_json
 from zk0.params import PromotionParams
-from zk0.tracking import names
+from zk0.tracking import metric_names
 from zk0.tracking.gate import Decision, decide
 from zk0.tracking.registry import CHALLENGER, CHAMPION, aliases, find_version, version_checkpoint
 from zk0.tracking.results import EVALUATION_FILE, TrackingError
@@ -92,12 +92,12 @@ def demote(root: Path, model_name: str) -> tuple[int, int | None]:
         champion = (aliases(client, model_name) or {}).get(CHAMPION)
         if champion is None:
             raise TrackingError(f"'{model_name}' has no champion; `zk0 promote VERSION` makes one")
-        noted = find_version(client, model_name, champion).tags.get(names.CHAMPION_BEFORE)
+        noted = find_version(client, model_name, champion).tags.get(metric_names.CHAMPION_BEFORE)
         before = int(noted) if noted else None
         if before is not None:
             version_checkpoint(client, root, find_version(client, model_name, before))
         with transaction(client, model_name) as changes:
-            changes.tag(champion, {names.CHAMPION_BEFORE: None})
+            changes.tag(champion, {metric_names.CHAMPION_BEFORE: None})
             changes.point(CHAMPION, before)
     return champion, before
 
@@ -114,7 +114,7 @@ def settle_challenger(
     if known.get(CHALLENGER) != number or known.get(CHAMPION) == number:
         return None
     present = changes.client.get_model_version(changes.name, version.version)
-    if present.tags.get(names.PROMOTION_BASIS) == _basis(evaluation, params):
+    if present.tags.get(metric_names.PROMOTION_BASIS) == _basis(evaluation, params):
         return None
     return _settle(changes, root, version, evaluation, params)
 
@@ -160,16 +160,16 @@ def _settle(
     outcome = PROMOTED if decision.passed else FORCED if force else REFUSED
     promotion = Promotion(number, outcome, before, decision)
     tags = {
-        names.PROMOTION: outcome,
-        names.PROMOTION_AGAINST: decision.against,
-        names.PROMOTION_REASONS: "; ".join(decision.reasons) or "none",
+        metric_names.PROMOTION: outcome,
+        metric_names.PROMOTION_AGAINST: decision.against,
+        metric_names.PROMOTION_REASONS: "; ".join(decision.reasons) or "none",
     }
     basis = _basis(evaluation, params) if evaluation is not None else None
-    changes.tag(number, {**tags, names.PROMOTION_BASIS: basis})
+    changes.tag(number, {**tags, metric_names.PROMOTION_BASIS: basis})
     changes.tag_run(str(version.run_id), tags)
     _keep_record(changes, root, version, promotion)
     if promotion.promoted:
-        changes.tag(number, {names.CHAMPION_BEFORE: str(before) if before else None})
+        changes.tag(number, {metric_names.CHAMPION_BEFORE: str(before) if before else None})
         changes.point(CHAMPION, number)
     return promotion
 
@@ -188,7 +188,7 @@ def _decide(
         return decide(challenger, base, params)
     holder = find_version(client, version.name, champion)
     # A run that started from the champion judged it beside the new model, on the very same scenes.
-    if holder.tags.get(names.DIGEST) == base.digest:
+    if holder.tags.get(metric_names.DIGEST) == base.digest:
         return decide(challenger, Scores.of(evaluation, "base", label(holder)), params)
     own = read_evaluation(client, root, holder, needed=False)
     if own is None:

@@ -9,7 +9,7 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from zk0.tracking import DATABASE, names
+from zk0.tracking import DATABASE, metric_names
 from zk0.tracking.models import checkpoint_folder
 from zk0.tracking.results import Results, TrackingError
 from zk0.tracking.store import opened, versions
@@ -37,9 +37,9 @@ def ensure_version(
     created = version is None
     if version is None:
         tags = {
-            **names.identity_tags(results),
-            names.ROUND: str(results.best_round),
-            names.DIGEST: results.checkpoint("best")["digest"],
+            **metric_names.identity_tags(results),
+            metric_names.ROUND: str(results.best_round),
+            metric_names.DIGEST: results.checkpoint("best")["digest"],
         }
         version = changes.create_version(f"models:/{model.model_id}", run_id, model.model_id, tags)
         existing.append(version)

@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from zk0.tracking import names
+from zk0.tracking import metric_names
 from zk0.tracking.datasets import dataset_inputs
 from zk0.tracking.models import round_name
 from zk0.tracking.results import Results
@@ -28,18 +28,18 @@ FINISHED = "FINISHED"
 
 def create_run(client: MlflowClient, results: Results, experiment: str) -> Run:
     """Begin the MLflow run of a federated run."""
-    identity = names.identity_tags(results)
+    identity = metric_names.identity_tags(results)
     tags = {
         **identity,
-        MLFLOW_RUN_NAME: f"{identity[names.STRATEGY]}-{identity[names.RUN][:8]}",
+        MLFLOW_RUN_NAME: f"{identity[metric_names.STRATEGY]}-{identity[metric_names.RUN][:8]}",
         MLFLOW_SOURCE_NAME: "zk0 federate",
         MLFLOW_SOURCE_TYPE: "LOCAL",
         MLFLOW_USER: _user(),
     }
-    if revision := identity[names.GIT_REVISION]:
+    if revision := identity[metric_names.GIT_REVISION]:
         tags[MLFLOW_GIT_COMMIT] = revision
     if why := results.run.get("stopped"):
-        tags[names.STOPPED] = str(why)
+        tags[metric_names.STOPPED] = str(why)
     return client.create_run(experiment, start_time=results.started_ms, tags=tags)
 
 
@@ -55,20 +55,20 @@ def add_rounds(
         run_id: The federated run.
         models: The rounds' records by name; a round's metrics are shown with its model as well.
     """
-    params = [Param(key, value) for key, value in names.flatten(results.run["params"]).items()]
+    params = [Param(key, value) for key, value in metric_names.flatten(results.run["params"]).items()]
     for start in range(0, len(params), _PARAMS_PER_BATCH):
         client.log_batch(run_id, params=params[start : start + _PARAMS_PER_BATCH])
     client.log_inputs(run_id, dataset_inputs(results))
-    times = names.round_times(results)
+    times = metric_names.round_times(results)
     metrics = []
     for content, at in zip(results.rounds, times, strict=True):
         number = int(content["round"])
         model = models.get(round_name(number))
-        for name, value in names.round_metrics(content).items():
+        for name, value in metric_names.round_metrics(content).items():
             metrics.append(Metric(name, value, at, number, model_id=model.model_id if model else None))
     log_metrics(client, run_id, metrics)
     children = runs(client, experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{run_id}'")
-    begun = {child.data.tags.get(names.SITE): child for child in children}
+    begun = {child.data.tags.get(metric_names.SITE): child for child in children}
     for site in results.run["sites"]:
         _add_site(client, results, experiment, run_id, site, times, begun.get(site))
     client.set_terminated(run_id, FINISHED, results.ended_ms)
@@ -86,8 +86,8 @@ def _add_site(
     """A site's own run below the federated one."""
     if child is None:
         tags = {
-            **names.identity_tags(results),
-            names.SITE: site,
+            **metric_names.identity_tags(results),
+            metric_names.SITE: site,
             MLFLOW_PARENT_RUN_ID: run_id,
             MLFLOW_RUN_NAME: site,
             MLFLOW_USER: _user(),
@@ -98,7 +98,7 @@ def _add_site(
     metrics = [
         Metric(name, value, at, int(content["round"]))
         for content, at in zip(results.rounds, times, strict=True)
-        for name, value in names.site_metrics(content, site).items()
+        for name, value in metric_names.site_metrics(content, site).items()
     ]
     log_metrics(client, child.info.run_id, metrics)
     client.log_inputs(child.info.run_id, dataset_inputs(results, site))

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,15 +15,12 @@ from zk0.data.frames import Frames
 from zk0.params import TrainingParams
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.flow import batch_loss
-from zk0.policy.inputs import Batch, FrameInputs
+from zk0.policy.inputs import Batch, FrameInputs, StoredFeatures
 from zk0.policy.trainable import Tensors, load_trainable, trainable_tensors
 from zk0.seeding import numpy_rng, torch_rng
-from zk0.training.ahead import ahead
 from zk0.training.optimizer import LocalOptimizer, Proximal
+from zk0.training.prefetch import ahead
 from zk0.training.schedule import learning_rate
-
-if TYPE_CHECKING:
-    from zk0.policy.features import FrameFeatures
 
 Drawn = tuple[Batch, Tensor, Tensor]
 
@@ -121,7 +117,7 @@ def train_locally(
     frames: Frames,
     start: Mapping[str, Tensor],
     task: LocalTask,
-    features: FrameFeatures | None = None,
+    features: StoredFeatures | None = None,
     moments: Mapping[str, Tensor] | None = None,
 ) -> LocalResult:
     """Train from ``start``; the policy is left holding the result.
@@ -173,7 +169,7 @@ def train_locally(
 
 
 def _draws(
-    loaded: LoadedPolicy, frames: Frames, task: LocalTask, features: FrameFeatures | None
+    loaded: LoadedPolicy, frames: Frames, task: LocalTask, features: StoredFeatures | None
 ) -> Callable[[int], Drawn]:
     """What a step needs, by its number; to be asked for in order, since the noise comes from one generator.
 

@@ -17,7 +17,6 @@ from zk0.federation import protocol, wire
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.journal import read_lines
 from zk0.federation.privacy.accountant import planned_epsilon
 from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.privacy.clipping import exact_norm
@@ -29,6 +28,7 @@ from zk0.federation.state import RoundState, StateFolder
 from zk0.files import read_json, write_json
 from zk0.params import Params, with_changes
 from zk0.policy.checkpoint import Stats
+from zk0.records.journal import read_lines
 
 RARE = 1e-8
 RESULTS = Path("results/federation")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from zk0.data.joints import ARM_JOINTS
 from zk0.data.quality.remarks import Numbers, Remark, longest_run
+from zk0.so100 import ARM_JOINTS
 
 MOST_S = 1.0  # how far apart the two are looked for
 CLEAR_DEG = 1.0  # unless shifting explains at least this much, nothing is known of the delay

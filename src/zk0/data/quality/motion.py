@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from zk0.data.joints import ARM_JOINTS, JOINTS
 from zk0.data.quality.remarks import Numbers, Remark, amount, longest_run
+from zk0.so100 import ARM_JOINTS, JOINTS
 
 FASTEST_DEG_S = 450.0  # an STS3215 turns at about 270 degrees a second with 7.4 V and at 430 with 12 V, without load
 LEADER = 2.0  # a hand moves a leader faster than a motor could

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from zk0.data.joints import ARM_JOINTS, JOINTS
+from zk0.so100 import ARM_JOINTS, JOINTS
 
 Kind = Literal[
     "length",

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from zk0.data.joints import ARM_JOINTS
 from zk0.data.quality.remarks import Numbers, Remark
-from zk0.names import stretches
+from zk0.so100 import ARM_JOINTS
+from zk0.suggestions import stretches
 
 RUN = 3  # episodes on each side: fewer are two that began elsewhere
 MOVED_DEG = 8.0  # half of the 17 degrees that a public report tells of; by hand nobody rests an arm as unlike

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 
 from zk0.data.quality.remarks import Numbers, Remark
-from zk0.names import stretches
+from zk0.suggestions import stretches
 
 FEWEST = 4  # episodes on either side, fewer are exceptions
 POINTS = 12  # of an episode that are compared, evenly spread over its way

@@ -19,7 +19,7 @@ import mujoco
 import numpy as np
 import trimesh
 
-from zk0.data.joints import JOINTS
+from zk0.so100 import JOINTS
 
 TOOL_SITE = "gripperframe"
 WRIST_CAMERA = "wrist_cam"

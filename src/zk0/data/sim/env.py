@@ -16,10 +16,10 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
-from zk0.data.joints import JOINTS
 from zk0.data.sim.episodes import MAX_STEPS
 from zk0.data.sim.simulation import CAMERAS, CONTROL_HZ, Simulation
 from zk0.data.sim.tasks import SITES, TASKS, find_task
+from zk0.so100 import JOINTS
 
 ENV_TYPE = "zk0_so101"
 RENDER_SIZE = 192  # of a video's frames, in pixels; what the policy sees may be smaller

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import mujoco
 import numpy as np
 
-from zk0.data.joints import JOINTS
 from zk0.data.sim.arm import TOOL_SITE, WRIST_CAMERA, Units, arm_spec
 from zk0.data.sim.tasks import COLOURS, PAN_AXIS_X_M, SimTask
+from zk0.so100 import JOINTS
 
 CAMERAS: dict[str, str] = {"top": "top", "wrist": WRIST_CAMERA}
 CONTROL_HZ = 10

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import nn
 
+from zk0.policy.attention import covers
+
 
 @dataclass(frozen=True)
 class Regime:
@@ -37,8 +39,6 @@ def backbone_modules(policy: SmolVLAPolicy, kind: str) -> dict[str, nn.Module]:
 
 def regime(policy: SmolVLAPolicy) -> Regime:
     """Which features are constants under this policy, as its parameters stand now."""
-    from zk0.policy.flow import covers
-
     if other := covers(policy):
         return Regime(tokens=False, prefix=False, reason=other)
     training = {

@@ -1,0 +1,45 @@
+"""How one check ended, the verdict over many, and how a documented step did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing a run needs. A failed ``error`` stops the run, a failed ``warning`` does not."""
+
+    name: str
+    passed: bool
+    found: str
+    expected: str
+    advice: str
+    severity: Literal["error", "warning"] = "error"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As results/environment.json keeps it."""
+        return asdict(self)
+
+
+def passed(checks: list[Check]) -> bool:
+    """Whether no check of severity ``error`` failed."""
+    return all(check.passed or check.severity == "warning" for check in checks)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended.
+
+    Attributes:
+        changed: Whether it changed anything.
+        told: What it found or did, a line each.
+        warnings: What a person should look at, a line each.
+        facts: For later steps.
+    """
+
+    changed: bool
+    told: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,169 @@
+"""`zk0 client`: a robot owner's side of a federation, as commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zk0.console import console
+
+app = typer.Typer(no_args_is_help=True, help="A robot owner's side of a federation over a network: see docs/join.md.")
+
+Keys = Annotated[Path, typer.Option("--keys", help="Folder of the site's key pair.")]
+KeyName = Annotated[str, typer.Option("--name", help="Ends the public key's line; says whose it is.")]
+Name = Annotated[str | None, typer.Argument(help="The membership's; needed where there are several.")]
+
+
+@app.command()
+def keys(folder: Keys = Path("site-keys"), name: KeyName = "zk0") -> None:
+    """Make the site's key pair; the public one is for the operator, who answers with an invitation."""
+    from zk0.network.security.keys import NodeKey
+
+    pair = NodeKey.create(folder, name)
+    console.print(f"send the operator {pair.public_path}, whose fingerprint is\n{pair.fingerprint}", markup=False)
+
+
+@app.command()
+def join(
+    server: Annotated[Path, typer.Argument(metavar="INVITATION", help="The file that the operator sent.")],
+    data: Annotated[
+        str,
+        typer.Option(help="local:PATH, hub:OWNER/NAME@REVISION, sim:TASK, or a folder's path; never written to."),
+    ],
+    folder: Keys = Path("site-keys"),
+    authority: Annotated[
+        str | None,
+        typer.Option(metavar="FINGERPRINT", help="The authority's, as the operator told it by another way."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The membership's; the site's own by default.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="This machine's copy of the federation's starting policy. The project's by default."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps or auto. cuda where there is one, else cpu.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. The project's by default.")] = None,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATA=POLICY",
+            help="A camera's name in the data and for the policy; again for each. DATA= leaves one out.",
+        ),
+    ] = None,
+    fps: Annotated[
+        int | None, typer.Option(min=1, help="Frames a second. The folder's own by default, 30 for the Hub's.")
+    ] = None,
+    convention: Annotated[
+        str | None, typer.Option(help="How joints are written: degrees, normalised or so100-old; see docs/data.md.")
+    ] = None,
+    calibration: Annotated[str | None, typer.Option(help="LeRobot's calibration file, for normalised joints.")] = None,
+    leave_out: Annotated[
+        list[int] | None,
+        typer.Option(metavar="EPISODE", help="An episode that neither trains nor judges; again for each."),
+    ] = None,
+    clip: Annotated[
+        float | None, typer.Option(help="No update of this site is longer than this; see docs/privacy.md.")
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option(help="Every update is noised by this times the clip, before it leaves.")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Epsilon at which the site ends its part, whatever the server asks for.")
+    ] = None,
+) -> None:
+    """Take part in a federation with your own data, which stays here; see docs/join.md."""
+    from zk0.network.client import Joining, open_membership
+    from zk0.workspaces.request import Request, camera_names
+
+    request = Request(
+        data=data,
+        base=base,
+        device=device,
+        fps=fps,
+        cameras=camera_names(camera or []),
+        convention=convention,
+        calibration=calibration,
+        leave_out=tuple(leave_out or ()),
+    )
+    demands = {"clip_norm": clip, "noise_multiplier": noise, "target_epsilon": budget}
+    asked = {setting: value for setting, value in demands.items() if value is not None}
+    membership = open_membership(Path.cwd(), Joining(server, request, folder, name, authority, threads, asked))
+    from zk0.network.client import steps
+
+    steps.join(membership)
+
+
+@app.command()
+def start(name: Name = None) -> None:
+    """Start the site's services again, as after a reboot."""
+    from zk0.network.client import find_membership, steps
+
+    steps.start(find_membership(Path.cwd(), name))
+
+
+@app.command()
+def boot(name: Name = None, cron: Annotated[bool, typer.Option(help="A line for crontab instead.")] = False) -> None:
+    """Print what starts the site again after a reboot: a unit for `systemctl --user`, with how to install it."""
+    from zk0.network.client import find_membership
+    from zk0.operations.boot import cron_line, unit
+
+    root, found = Path.cwd(), find_membership(Path.cwd(), name).name
+    start, stop = f"client start {found}", f"client stop {found}"
+    typer.echo(cron_line(root, start) if cron else unit(f"Site of the zk0 membership {found}", root, start, stop))
+
+
+@app.command()
+def stop(name: Name = None) -> None:
+    """Stop the site's services; the membership stays."""
+    from zk0.network.client import find_membership
+    from zk0.network.client.node import stop_node
+
+    stopped = stop_node(find_membership(Path.cwd(), name))
+    console.print(f"stopped: {', '.join(stopped) or 'nothing was running'}", markup=False)
+
+
+@app.command()
+def leave(name: Name = None) -> None:
+    """Withdraw from the federation; data, logs and what was spent of a privacy budget are kept."""
+    from zk0.network.client import find_membership
+    from zk0.network.client.node import stop_node
+
+    membership = find_membership(Path.cwd(), name)
+    stopped = stop_node(membership)
+    site, server = membership.leave().invitation.site, membership.invitation.server
+    console.print(
+        f"stopped: {', '.join(stopped) or 'nothing was running'}\n"
+        f"site '{site}' takes part no longer. Tell the operator of {server}, who shuts its key out:\n"
+        f'  zk0 site revoke {site} --why "its owner left"\n'
+        f"what it sent before stays in the models that came of it. Everything of this site is in {membership.folder}",
+        markup=False,
+    )
+
+
+@app.command()
+def status(name: Name = None) -> None:
+    """Whether the site is connected, what it did last, and where its logs are."""
+    from rich.table import Table
+
+    from zk0.network.client import find_membership
+    from zk0.network.client.status import site_status
+
+    table = Table(show_header=False)
+    for what, found in site_status(find_membership(Path.cwd(), name)).rows():
+        table.add_row(what, found)
+    console.print(table, markup=False)
+
+
+@app.command(hidden=True)
+def step(name: str, step: str) -> None:
+    """One of the steps of joining, for the flow."""
+    from zk0.errors import StageError
+    from zk0.network.client import find_membership, steps
+    from zk0.suggestions import nearest_hint
+
+    if step not in steps.ALONE:
+        raise StageError(f"there is no step '{step}'{nearest_hint(step, steps.ALONE)}")
+    steps.ALONE[step](find_membership(Path.cwd(), name))

@@ -1,0 +1,92 @@
+"""`zk0 train`: one owner's data, alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel="Start here")
+def train(
+    data: Annotated[
+        str | None,
+        typer.Option(help="local:PATH, hub:OWNER/NAME@REVISION, sim:TASK, or a folder's path; never written to."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The training's; alone, go on with it. The data's own by default.")
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="A checkpoint folder, hub:OWNER/NAME@REVISION, mlflow:MODEL/VERSION or mlflow:@ALIAS. "
+            "hub:lerobot/smolvla_base by default."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Optimiser steps. By default 20,000 on CUDA, 4,000 on mps, 1,000 on a CPU."),
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Frames a step. By default 64, 16, 8.")] = None,
+    saves: Annotated[
+        int | None, typer.Option(min=1, help="How often to save, and to judge on held-out episodes. 20 by default.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak. By default 1e-4, for a policy below 100 MB 5e-4.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps or auto. cuda where there is one, else cpu.")
+    ] = None,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DATA=POLICY",
+            help="A camera's name in the data and for the policy; again for each. DATA= leaves one out.",
+        ),
+    ] = None,
+    fps: Annotated[
+        int | None, typer.Option(min=1, help="Frames a second. The folder's own by default, 30 for the Hub's.")
+    ] = None,
+    convention: Annotated[
+        str | None, typer.Option(help="How joints are written: degrees, normalised or so100-old; see docs/data.md.")
+    ] = None,
+    calibration: Annotated[str | None, typer.Option(help="LeRobot's calibration file, for normalised joints.")] = None,
+    leave_out: Annotated[
+        list[int] | None,
+        typer.Option(metavar="EPISODE", help="An episode that neither trains nor judges; again for each."),
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="STEP", help="One step, as 'dataset preparation'.")] = None,
+) -> None:
+    """Fine-tune SmolVLA on your own data, alone; or go on where a training was stopped. See docs/train.md."""
+    from zk0.errors import StageError
+    from zk0.suggestions import nearest_hint
+    from zk0.workspaces import ROUND_STEPS, STEPS, Request, camera_names, open_training
+
+    if only is not None and only not in STEPS:
+        raise StageError(f"there is no step '{only}'{nearest_hint(only, STEPS)}")
+    if only in ROUND_STEPS[1:]:
+        raise StageError(f"'{only}' is a part of every round, which --only '{ROUND_STEPS[0]}' runs")
+    training = open_training(
+        Path.cwd(),
+        Request(
+            data=data,
+            name=name,
+            base=base,
+            steps=steps,
+            batch=batch,
+            saves=saves,
+            learning_rate=learning_rate,
+            device=device,
+            fps=fps,
+            cameras=camera_names(camera or []),
+            convention=convention,
+            calibration=calibration,
+            leave_out=tuple(leave_out or ()),
+        ),
+    )
+    from zk0.workspaces import training as stage
+
+    stage.run(training, only)

@@ -1,0 +1,183 @@
+"""Run the gateway: TLS, new certificates while it runs, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import ssl
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from prometheus_client import start_http_server
+
+from zk0.errors import StageError
+from zk0.network.gateway.config import GatewayConfig
+from zk0.network.gateway.connections import GuardedProtocol
+from zk0.network.gateway.journal import log_as_json, tell
+from zk0.network.gateway.proxy import Gateway
+from zk0.network.security.certificates import INIT, check_server, read_certificate
+
+_LOOK_S = 1.0
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """What clients agree with the server on: TLS 1.2 or later, HTTP/1.1, no compression and no renegotiation."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def check_files(config: GatewayConfig) -> float:
+    """Check certificate, key and list of sites before anything listens.
+
+    Returns:
+        When the certificate ends, in seconds since 1970.
+
+    Raises:
+        StageError: One is missing, damaged, expired, of another authority, or open to others.
+    """
+    certificate, authority = (read_certificate(path, INIT) for path in (config.certificate, config.authority))
+    check_server(certificate, config.key, authority, str(config.certificate))
+    return certificate.not_valid_after_utc.timestamp()
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """asyncio lets a TLS handshake take a minute, and uvicorn has no setting for it."""
+
+    handshake_s = 60.0
+
+    async def create_server(self, *arguments: Any, **settings: Any) -> Any:
+        if settings.get("ssl") is not None:
+            settings["ssl_handshake_timeout"] = self.handshake_s
+            settings["ssl_shutdown_timeout"] = self.handshake_s
+        return await super().create_server(*arguments, **settings)
+
+
+def run(config: GatewayConfig) -> None:
+    """Serve until SIGTERM or SIGINT; requests that run then may end.
+
+    Raises:
+        StageError: A file is not what it must be, or the port is taken.
+    """
+    log_as_json()
+    _raise_file_limit()
+    expires = check_files(config)
+    gateway = Gateway(config)
+    gateway.journal.expires.set(expires)
+    context = tls_context(config.certificate, config.key)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listen(config))
+        if config.metrics_port:
+            _metrics(gateway, config.metrics_port, stack)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                gateway,
+                http=GuardedProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                # What a client says of its address is not believed.
+                proxy_headers=False,
+                limit_concurrency=config.connections,
+                timeout_keep_alive=int(config.idle_s),
+                timeout_graceful_shutdown=int(config.shutdown_s),
+                h11_max_incomplete_event_size=16 * 1024,
+                ssl_context_factory=lambda *_: context,
+            )
+        )
+        # uvicorn sends itself the signal again when all is done; then it must not end the process by itself.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stack.callback(signal.signal, number, signal.signal(number, lambda *_: None))
+        tell("listening", address=config.host, port=config.port, upstream=config.upstream, pid=os.getpid())
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            runner.get_loop().handshake_s = config.handshake_s  # type: ignore[attr-defined]
+            runner.run(_serve(server, gateway, context, listener))
+    tell("stopped", pid=os.getpid())
+
+
+async def _serve(server: uvicorn.Server, gateway: Gateway, context: ssl.SSLContext, listener: socket.socket) -> None:
+    watching = asyncio.create_task(_watch(gateway, context))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        watching.cancel()
+        await gateway.close()
+
+
+async def _watch(gateway: Gateway, context: ssl.SSLContext) -> None:
+    """Take a new certificate as soon as it is there; connections that are open keep theirs."""
+    config = gateway.config
+    present = _identity(config)
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        if (found := _identity(config)) == present:
+            continue
+        present = found
+        try:
+            expires = check_files(config)
+            # Tried first on its own: a context that took half of a pair would refuse everybody.
+            tls_context(config.certificate, config.key)
+            context.load_cert_chain(config.certificate, config.key)
+        except (StageError, OSError) as error:  # ssl.SSLError is an OSError
+            tell("certificate-not-taken", logging.ERROR, path=str(config.certificate), detail=str(error))
+        else:
+            gateway.journal.expires.set(expires)
+            tell("certificate-taken", path=str(config.certificate.resolve()))
+
+
+def _identity(config: GatewayConfig) -> tuple[Any, ...]:
+    """What changes when either file does."""
+    found: list[Any] = []
+    for path in (config.certificate, config.key):
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            found.append((state.st_ino, state.st_mtime_ns, state.st_mode))
+    return tuple(found)
+
+
+def _listen(config: GatewayConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server(
+            (config.host, config.port), family=family, backlog=512, dualstack_ipv6=config.host == "::"
+        )
+    except OSError as error:
+        raise StageError(
+            f"the gateway cannot listen on {config.host} port {config.port} ({error.strerror}); stop what uses it, or "
+            "choose another port"
+        ) from error
+
+
+def _metrics(gateway: Gateway, port: int, stack: contextlib.ExitStack) -> None:
+    try:
+        server, thread = start_http_server(port, addr="127.0.0.1", registry=gateway.journal.metrics)
+    except OSError as error:
+        raise StageError(f"metrics_port {port} is taken ({error.strerror}); choose another, or 0 for none") from error
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    stack.callback(stop)
+
+
+def _raise_file_limit() -> None:
+    """Connections that never get as far as being counted hold open files, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

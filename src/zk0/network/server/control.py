@@ -1,0 +1,168 @@
+"""The operator's way to the SuperLink: commands with the token, and a list of nodes that follows the list of sites.
+
+Flower's open-source SuperLink lets everybody who reaches it register nodes and start runs, and starting a run is
+running code at every site. It takes plug-ins for accounts though, and its own `flwr` commands send a bearer token to
+servers that they have one for. So one token, made with the federation, is the operator's account.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from flwr.cli.constant import ACCESS_TOKEN_STORE_KEY, AUTHN_TYPE_STORE_KEY, REFRESH_TOKEN_STORE_KEY
+from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, AuthnType
+from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
+from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
+from flwr.supercore.constant import NodeStatus
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.credential_store import FileCredentialStore
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.superlink.auth_plugin import ControlAuthnPlugin
+
+from zk0.errors import StageError
+from zk0.files import write_bytes
+from zk0.network.security.files import Places, read_operator_token
+from zk0.network.security.site_registry import SiteRegistry
+from zk0.private_files import private_folder
+
+CONNECTION = "zk0"
+
+
+class OperatorAccount(ControlAuthnPlugin):
+    """Flower's account plug-in with one account, whose token is the operator's.
+
+    It is Flower's own default account, so that a SuperLink's database stays valid with and without the token.
+    """
+
+    def __init__(self, token: str) -> None:
+        """Let in whoever brings ``token``."""
+        self._token = token.encode()
+
+    def validate_tokens_in_metadata(
+        self, metadata: Sequence[tuple[str, str | bytes]]
+    ) -> tuple[bool, AccountInfo | None]:
+        """Compare the token of a request, in constant time."""
+        given = [value for key, value in metadata if key == ACCESS_TOKEN_KEY]
+        if len(given) != 1:
+            return False, None
+        sent = given[0].encode() if isinstance(given[0], str) else given[0]
+        if not hmac.compare_digest(sent, self._token):
+            return False, None
+        return True, AccountInfo(flwr_aid=NOOP_FLWR_AID, account_name=NOOP_ACCOUNT_NAME)
+
+    def get_login_details(self) -> AccountAuthLoginDetails | None:
+        """There is no way to log in: the token is in a file of the operator's."""
+        return None
+
+    def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:
+        """None are given out."""
+        return None
+
+    def refresh_tokens(
+        self, metadata: Sequence[tuple[str, str | bytes]]
+    ) -> tuple[Sequence[tuple[str, str | bytes]] | None, AccountInfo | None]:
+        """None are given out."""
+        return None, None
+
+
+def prepare_flower_home(places: Places, address: str) -> dict[str, str]:
+    """Make a FLWR_HOME with which `flwr` commands reach the SuperLink and are let in.
+
+    Args:
+        places: The federation's.
+        address: ``HOST:PORT`` of the SuperLink, on loopback.
+
+    Returns:
+        What to put into the environment of `flwr run . zk0`, `flwr list . zk0` and the like.
+    """
+    home = private_folder(places.flower_home)
+    entry = f"[superlink]\ndefault = {json.dumps(CONNECTION)}\n\n[superlink.{CONNECTION}]\n"
+    entry += f"address = {json.dumps(address)}\n"
+    entry += f"root-certificates = {json.dumps(str((places.authority / 'ca.pem').resolve()))}\n"
+    write_bytes(home / "config.toml", entry.encode(), mode=0o600)
+    store = FileCredentialStore(home / "credentials.yaml")
+    token = read_operator_token(places.operator_token).encode()
+    store.set(AUTHN_TYPE_STORE_KEY % address, AuthnType.OIDC.encode())
+    store.set(ACCESS_TOKEN_STORE_KEY % address, token)
+    # Never sent unless the token is refused, and then refused as well; without one, flwr asks to log in.
+    store.set(REFRESH_TOKEN_STORE_KEY % address, b"none")
+    return {"FLWR_HOME": str(home.resolve())}
+
+
+class _BringToken:
+    """Adds the token to every request."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        context.request.headers["Authorization"] = f"Bearer {self._token}"
+        return call_next(context)
+
+
+@contextmanager
+def control(address: str, authority: Path, token: str) -> Iterator[ControlHttpClient]:
+    """A connection to the SuperLink's Control API.
+
+    Args:
+        address: ``HOST:PORT``, on loopback.
+        authority: The authority's certificate.
+        token: The operator's.
+
+    Raises:
+        StageError: It cannot be reached, or does not take the token; says what to do.
+    """
+    client = ControlHttpClient.from_server_address(
+        address,
+        insecure=False,
+        root_certificates=authority.read_bytes(),
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="zk0"), _BringToken(token)],
+    )
+    try:
+        with client:
+            yield client
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code == httpx.codes.UNAUTHORIZED:
+            raise StageError(f"the SuperLink at {address} runs with another operator token; restart it") from error
+        raise StageError(f"the SuperLink at {address} refused ({error.response.text[:300]})") from error
+    except httpx.HTTPError as error:
+        raise StageError(f"the SuperLink at {address} cannot be reached ({error}); start it first") from error
+
+
+def register_sites(registry: SiteRegistry, client: ControlHttpClient) -> list[str]:
+    """Make the SuperLink know the admitted sites' present keys and no others; a second time changes nothing.
+
+    A key that the SuperLink does not know cannot reach it even from the server's own machine, past the gateway.
+
+    Args:
+        registry: The federation's list; it gets the nodes' numbers.
+        client: A connection of :func:`control`.
+
+    Returns:
+        What was changed, a sentence each.
+    """
+    nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    known = {node.public_key: node.node_id for node in nodes if node.status != NodeStatus.UNREGISTERED}
+    changes = []
+    for site in registry.sites():
+        key = site.pem
+        if not site.admitted:
+            if site.node_id is not None:
+                registry.registered(site.name, None)
+            continue
+        node = known.pop(key, None)
+        if node is None:
+            node = client.RegisterNode(RegisterNodeRequest(public_key=key, name=site.name)).node_id
+            changes.append(f"site {site.name} registered as node {node}")
+        if site.node_id != node:
+            registry.registered(site.name, node)
+    for node in known.values():
+        client.UnregisterNode(UnregisterNodeRequest(node_id=node))
+        changes.append(f"node {node} unregistered: no admitted site has its key")
+    return changes

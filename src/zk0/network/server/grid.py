@@ -1,0 +1,124 @@
+"""A Grid over a network: replies are yielded as they arrive, and every site is who the registry says it is."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.superlink.grid import HttpGrid
+
+from zk0.network.packing import Made, pack
+from zk0.network.server.carriers import Carriers
+from zk0.network.server.pulling import Pulling, refusal
+
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
+_BEGAN_ANEW = "its node is away: it began anew, and what it was asked is lost"
+_NOT_ADMITTED = "it is not admitted any more"
+
+
+class NetworkGrid(Grid):
+    """Flower's Grid of a SuperLink, pulled in a loop.
+
+    Replies are asked for one message at a time, so the server's memory holds one reply, however many sites there are.
+
+    Args:
+        grid: Flower's.
+        nodes: The federation's, in partition order, whether they are there or not.
+        admitted: Whether a node's site is admitted at this moment.
+        payload_bytes: How many bytes of tensors the reply to a message of a kind may carry; a longer one is not taken.
+        carriers: Which may lose a message; None where nobody looks.
+    """
+
+    def __init__(
+        self,
+        grid: HttpGrid,
+        nodes: Sequence[int],
+        admitted: Callable[[int], bool],
+        payload_bytes: Callable[[str], int] = lambda kind: 0,
+        carriers: Carriers | None = None,
+    ) -> None:
+        self._grid, self._nodes, self._admitted, self._carriers = grid, list(nodes), admitted, carriers
+        self._pulling = Pulling(grid, payload_bytes)
+
+    @property
+    def run(self) -> Any:
+        """Flower's record of the run."""
+        return self._grid.run
+
+    def set_run(self, run: Any) -> None:
+        """Flower has set it."""
+        self._grid.set_run(run)
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """The federation's nodes, in partition order."""
+        return list(self._nodes)
+
+    def present(self) -> set[int]:
+        """Those nodes that the SuperLink has heard of lately."""
+        return set(self._grid.get_node_ids()) & set(self._nodes)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Send messages, packed; a number that is empty belongs to one that the SuperLink did not take."""
+        made: Made = {}
+        packed = list(messages)
+        for message in packed:
+            message.content = pack(message.content, made)
+        return self._grid.push_messages(packed)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """The replies that are there by now, as Flower has them."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Send all messages, then yield each reply as it arrives; end when none is to come, or in time.
+
+        For a node that is away the SuperLink answers with an error. After the timeout a message is of no use to
+        anybody, so none is kept for a node that comes back later.
+        """
+        lost = self._carriers.watched() if self._carriers else lambda node: False
+        asked = []
+        for message in messages:
+            if not self._admitted(message.metadata.dst_node_id):
+                yield refusal(message, _NOT_ADMITTED)
+                continue
+            if timeout is not None:
+                message.metadata.ttl = timeout
+            asked.append(message)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        waiting: dict[str, Message] = {}
+        for message, number in zip(asked, self.push_messages(asked) if asked else [], strict=True):
+            message.content = RecordDict()  # its tensors are sent, and need no memory while the sites train
+            if number:
+                waiting[number] = message
+            else:
+                yield refusal(message, "the SuperLink does not know its node; `zk0 site sync` tells it")
+        del asked
+        pause = _SHORTEST_PAUSE_S
+        while waiting:
+            late = time.monotonic() >= deadline  # asked first: what came in time is then taken all the same
+            arrived = False
+            for number in list(waiting):
+                reply = self._pulling.reply(number, waiting[number], deadline)
+                if reply is not None:
+                    arrived, message = True, waiting.pop(number)
+                    if not self._admitted(message.metadata.dst_node_id):
+                        reply = refusal(message, _NOT_ADMITTED)
+                    yield reply
+                    del reply  # or its update would stay in memory while the next site makes its own
+            if late:
+                return
+            for number in [number for number, message in waiting.items() if lost(message.metadata.dst_node_id)]:
+                yield refusal(waiting.pop(number), _BEGAN_ANEW)
+            pause = _SHORTEST_PAUSE_S if arrived else min(pause * 1.2, _LONGEST_PAUSE_S)
+            if waiting:
+                time.sleep(min(pause, max(0.0, deadline - time.monotonic())))

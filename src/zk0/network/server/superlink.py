@@ -1,0 +1,81 @@
+"""Flower's SuperLink with its doors closed: ``python -m zk0.network.server.superlink --operator-token FILE ...``.
+
+All other options are `flower-superlink`'s own. Started so, Control takes the operator's token only, and what would
+leave a door open is refused before anything listens: plain text, an address beside loopback (the network's only door is
+the gateway), nodes without registered keys, and a Runtime API that hands the ServerApp's work to anybody.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zk0 import runtime_env
+from zk0.errors import StageError
+from zk0.network.security.files import read_operator_token
+
+if TYPE_CHECKING:
+    from flwr.superlink.config_loader import SuperLinkLifespanConfig
+
+
+def check_closed(config: SuperLinkLifespanConfig) -> None:
+    """Refuse a SuperLink that would let somebody in.
+
+    Raises:
+        StageError: It would; names the option.
+    """
+    if config.insecure or config.certificates is None:
+        raise StageError(
+            "--insecure sends everything as plain text; give --ssl-certfile, --ssl-keyfile, --ssl-ca-certfile"
+        )
+    if not is_loopback(config.host):
+        raise StageError(f"--host {config.host} is on the network, where only the gateway may be; use --host 127.0.0.1")
+    if not config.enable_supernode_auth:
+        raise StageError("without --enable-supernode-auth any node may join")
+    if config.superexec_auth_secret is None:
+        raise StageError(
+            "without --isolation process and --superexec-auth-secret-file FILE everybody on this machine may take the "
+            "ServerApp's work, and with it every site's updates"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, and no other machine can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the SuperLink in the foreground until it is told to stop."""
+    runtime_env.switch_off()  # before Flower is imported, which looks at the environment once
+    # Flower has no public way between its options and its server; the version is pinned, and the tests start both.
+    from flwr.supercore.logger import FLOWER_LOGGER
+    from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config, _run_superlink_http_api
+
+    from zk0.network.server.control import OperatorAccount
+    from zk0.services.json_logs import log_as_json
+
+    parser = argparse.ArgumentParser(prog="python -m zk0.network.server.superlink", add_help=False, allow_abbrev=False)
+    parser.add_argument("--operator-token", type=Path, required=True)
+    own, rest = parser.parse_known_args(arguments)
+    sys.argv = ["flower-superlink", *rest]  # where Flower's own parser looks
+    try:
+        token = read_operator_token(own.operator_token)
+        config = _parse_superlink_lifespan_config()
+        check_closed(config)
+    except StageError as error:
+        sys.exit(f"error: {error}")
+    config.authn_plugin = OperatorAccount(token)
+    for handler in list(FLOWER_LOGGER.handlers):  # coloured, and without the time
+        FLOWER_LOGGER.removeHandler(handler)
+    log_as_json(FLOWER_LOGGER)
+    _run_superlink_http_api(lifespan_config=config)
+
+
+if __name__ == "__main__":
+    main()

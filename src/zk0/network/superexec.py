@@ -1,0 +1,64 @@
+"""Flower's SuperExec, with the tokens of its tasks out of sight: ``python -m zk0.network.superexec ...``.
+
+All options are `flower-superexec`'s own. Flower puts a task's token into the command line of the process that it starts
+for it, where `ps` shows it to every account of the machine; who has it can take the task's messages, and with them
+updates and models. Started so, the process gets its token as a file that has no name and that it alone is given.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+from typing import Any
+
+from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TASK_TYPE_TO_COMMAND
+from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
+from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
+
+from zk0 import runtime_env
+
+
+class DiscreetExecutor(SubprocessExecutor):
+    """Starts the same processes with the same options as Flower's, except for the token's."""
+
+    def launch(self, spec: ExecutionSpec) -> LaunchResult:
+        """Start a task's process."""
+        # Flower's processes take a token from a file; this one is memory, and gone with those who have it open.
+        command = [TASK_TYPE_TO_COMMAND[spec.task_type], "--token-file", "/dev/stdin"]
+        command += [TASK_TYPE_TO_APPIO_API_ADDRESS_ARG[spec.task_type], spec.runtime_api_address]
+        if spec.insecure:
+            command.append("--insecure")
+        elif spec.root_certificates_path is not None:
+            command += ["--root-certificates", spec.root_certificates_path]
+        if spec.parent_pid is not None:
+            command += ["--parent-pid", str(spec.parent_pid)]
+        if spec.runtime_dependency_install:
+            command.append("--allow-runtime-dependency-installation")
+        output = subprocess.DEVNULL if spec.suppress_output else None
+        with os.fdopen(os.memfd_create("token"), "w") as file:
+            file.write(spec.token)
+            file.flush()
+            subprocess.Popen(command, stdin=file, stdout=output, stderr=output)
+        return LaunchResult.accepted()
+
+
+def _executor(*_: Any, **__: Any) -> DiscreetExecutor:
+    return DiscreetExecutor()
+
+
+def main() -> None:
+    """Run SuperExec in the foreground until it is told to stop."""
+    runtime_env.switch_off()  # before Flower's command looks at the environment
+    from flwr.supercore.cli import flower_superexec
+
+    # Flower has no public way to another executor; the version is pinned, and the tests look at what is started.
+    running = importlib.import_module("flwr.supercore.superexec.run_superexec")
+    if not hasattr(running, "get_executor"):
+        raise RuntimeError("this Flower chooses its executor elsewhere; tasks' tokens would be in plain sight")
+    running.get_executor = _executor  # type: ignore[attr-defined]
+    flower_superexec()
+
+
+if __name__ == "__main__":
+    main()

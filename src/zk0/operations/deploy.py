@@ -1,0 +1,200 @@
+"""deploy: the seven steps on the server's machine. All may be run again; what is well is left as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from zk0.checks import Outcome
+from zk0.console import console
+from zk0.environment import check_environment
+from zk0.errors import StageError
+from zk0.files import write_json
+from zk0.network.config import Group
+from zk0.operations.monitor.snapshot import Snapshot, take
+from zk0.operations.record import STEPS, Deployment, read_record, remember
+from zk0.pipeline import validate
+
+if TYPE_CHECKING:
+    from zk0.operations.round_trip import RoundTrip
+
+
+def run(deployment: Deployment) -> None:
+    """Run all steps, and say of each what it came to.
+
+    Raises:
+        StageError: A step refused.
+    """
+    for number, step in enumerate(STEPS, start=1):
+        console.print(f"{number} of {len(STEPS)}: {step}", style="bold", markup=False)
+        outcome = run_step(deployment, step)
+        for line in outcome.told:
+            console.print(line, markup=False)
+        for line in outcome.warnings:
+            console.print(f"note: {line}", style="yellow", markup=False)
+
+
+def run_step(deployment: Deployment, step: str) -> Outcome:
+    """Run one step and write down how it ended.
+
+    Raises:
+        StageError: It refused.
+    """
+    outcome = ALONE[step](deployment)
+    remember(deployment.root, step, outcome)
+    return outcome
+
+
+def validate_environment(deployment: Deployment) -> Outcome:
+    """Check this machine: Python, packages, device, threads, memory, disk, ports."""
+    report = check_environment(deployment.params, deployment.root)
+    write_json(deployment.root / validate.REPORT, report)
+    validate.show_checks(report["checks"])
+    notes = [c for c in report["checks"] if not c["passed"]]
+    return Outcome(
+        changed=False,
+        told=(f"{len(report['checks'])} checks, none failed",),
+        warnings=tuple(f"{c['name']}: {c['found']} (expected {c['expected']})" for c in notes),
+    )
+
+
+def review_configuration(deployment: Deployment) -> Outcome:
+    """Name every risky setting, and why it is."""
+    from zk0.operations.review import review
+
+    risks = review(deployment.root, deployment.params, deployment.config)
+    high = sum(risk.level == "high" for risk in risks)
+    return Outcome(
+        changed=False,
+        told=(f"{len(risks)} risky settings, {high} of them high",),
+        warnings=tuple(f"[{risk.level}] {risk.setting}: {risk.why}. Better: {risk.advice}" for risk in risks),
+        facts={"risks": [risk.as_dict() for risk in risks]},
+    )
+
+
+def set_up_security(deployment: Deployment) -> Outcome:
+    """Make authority, certificates, token and list of sites, or check those that are there."""
+    from zk0.network.security.files import SECURITY
+    from zk0.network.security.setup import set_up_security as set_up
+
+    if "federation" not in deployment.config.services:
+        return Outcome(changed=False, told=("no federation is started here",))
+    config = deployment.config
+    found = set_up(deployment.root / SECURITY, config.hosts, config.federation)
+    told = (*found.told, f"the authority's fingerprint, for owners to compare: {found.fingerprint}")
+    return Outcome(found.made, told, found.warnings, {"fingerprint": found.fingerprint})
+
+
+def allocate_resources(deployment: Deployment) -> Outcome:
+    """Hold what is needed of memory, disk and GPU against what there is."""
+    from zk0.operations.resources import allocate
+    from zk0.operations.start import lacking_groups
+
+    root, config = deployment.root, deployment.config
+    sites = sum(state.site.admitted for state in take(root, config).sites)
+    starting = lacking_groups(root, config.services)
+    found = allocate(root, deployment.params, config.resources, starting, sites)
+    return Outcome(
+        changed=False,
+        told=tuple(need.told() for need in found.needs),
+        facts={"needs": [need.as_dict() for need in found.needs], "environment": found.environment},
+    )
+
+
+def start_services(deployment: Deployment) -> Outcome:
+    """Start MLflow, Prefect, SuperLink and gateway, those that do not run, side by side."""
+    return _start(deployment, tuple(group for group in deployment.config.services if group != "monitor"))
+
+
+def set_up_monitoring(deployment: Deployment) -> Outcome:
+    """Start the monitor, and try the way of an alert.
+
+    Raises:
+        StageError: The monitor does not come up; the services that this deployment started are stopped again.
+    """
+    from zk0.operations.monitor.notify import try_webhook, webhook_address
+    from zk0.operations.start import stop_services
+
+    config = deployment.config
+    if "monitor" not in config.services:
+        return Outcome(changed=False, told=("no monitor is started here",))
+    try:
+        address = webhook_address(deployment.root, config.alerts)
+        outcome = _start(deployment, ("monitor",))
+    except StageError:
+        stop_services(deployment.root, _facts(deployment, "service startup").get("started", []))
+        raise
+    told = (*outcome.told, f"metrics for Prometheus: http://127.0.0.1:{config.ports.monitor}/metrics")
+    if "federation" in config.services:
+        told = (*told, f"the gateway's own: http://127.0.0.1:{config.ports.gateway_metrics}/metrics")
+    warnings: tuple[str, ...] = ()
+    if address is not None and outcome.changed:
+        arrived = try_webhook(address, config.federation)
+        told = (*told, "a test alert has arrived at the webhook") if arrived else told
+        warnings = () if arrived else ("a test alert did not arrive at the webhook: look at alerts.webhook",)
+    return Outcome(outcome.changed, told, warnings, outcome.facts)
+
+
+def check_health(deployment: Deployment) -> Outcome:
+    """Every service answers, certificates last, there is disk, and every site is there.
+
+    Raises:
+        StageError: A check failed; lists each with what to do. What runs goes on running.
+    """
+    from zk0.operations.health import health_checks
+
+    snapshot = take(deployment.root, deployment.config)
+    trips, how = _messages(deployment, snapshot)
+    checks = health_checks(deployment.root, deployment.config, snapshot, trips)
+    validate.show_checks([check.as_dict() for check in checks])
+    return Outcome(
+        changed=False,
+        told=(f"{len(checks)} checks, none failed", *how),
+        warnings=tuple(f"{c.name}: {c.found}; {c.advice}" for c in checks if not c.passed),
+        facts={"checks": [check.as_dict() for check in checks]},
+    )
+
+
+def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, RoundTrip] | None, tuple[str, ...]]:
+    """What became of a message to each site, where one can be sent; and how sites are judged, in words."""
+    from zk0.network.server.services import FederationServer
+    from zk0.operations.round_trip import round_trips
+
+    if "federation" not in deployment.config.services or not any(state.site.admitted for state in snapshot.sites):
+        return None, ()
+    try:
+        trips = round_trips(FederationServer(deployment.root))
+    except StageError as error:
+        return None, (f"no message was sent to sites ({error}); they are judged by their last signed request",)
+    return trips, ("every site was sent a message, and is judged by its reply",)
+
+
+def _start(deployment: Deployment, groups: tuple[Group, ...]) -> Outcome:
+    from zk0.operations.start import start_groups
+
+    allocated = _facts(deployment, "resource allocation").get("environment", {})
+    started = start_groups(deployment.root, deployment.config, groups, allocated)
+    told = f"started: {', '.join(started)}" if started else "all of them ran before"
+    return Outcome(bool(started), (told,), facts={"started": started})
+
+
+def _facts(deployment: Deployment, step: str) -> dict[str, Any]:
+    """What an earlier step of this deployment left."""
+    return dict(read_record(deployment.root).get(step, {}).get("facts", {}))
+
+
+ALONE: dict[str, Callable[[Deployment], Outcome]] = dict(
+    zip(
+        STEPS,
+        (
+            validate_environment,
+            review_configuration,
+            set_up_security,
+            allocate_resources,
+            start_services,
+            set_up_monitoring,
+            check_health,
+        ),
+        strict=True,
+    )
+)

@@ -1,0 +1,221 @@
+"""Alerts: what is worth waking somebody, found in a snapshot, told once when it begins and once when it is over.
+
+An alert's words are made of names, numbers and times only. Whatever sites or libraries say stays in the logs, since
+it may hold anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from zk0.files import read_json, write_json
+from zk0.network.config import Alerts
+from zk0.operations.monitor.snapshot import ServiceState, Snapshot
+
+
+@dataclass(frozen=True)
+class Alert:
+    """Something that is wrong.
+
+    Attributes:
+        rule: Which rule found it; see :data:`RULES`.
+        subject: What it is about: a site, a service, a certificate, a run and its round.
+        summary: In words.
+        severity: ``critical`` where the federation stands still or soon will, else ``warning``.
+        since: When it was first found, in seconds since 1970.
+    """
+
+    rule: str
+    subject: str
+    summary: str
+    severity: Literal["warning", "critical"] = "warning"
+    since: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """By what the same occurrence is known again."""
+        return self.rule, self.subject
+
+    def as_dict(self) -> dict[str, Any]:
+        """As ``.run/monitor/alerts.json`` and messages have it."""
+        return asdict(self)
+
+
+def find_alerts(snapshot: Snapshot, limits: Alerts) -> list[Alert]:
+    """Everything that is wrong at one moment."""
+    return [replace(alert, since=snapshot.at) for rule in RULES.values() for alert in rule(snapshot, limits)]
+
+
+def _stalled(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    progress = snapshot.progress
+    if progress is None or not progress.active:
+        return
+    waited = snapshot.at - progress.round_ended
+    if waited > limits.round_s:
+        yield Alert(
+            "no-round",
+            f"run {progress.run} after round {progress.round}",
+            f"a run is on, and no round has ended for more than {limits.round_s / 60:.0f} min",
+            "critical",
+        )
+
+
+def _failed(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    progress = snapshot.progress
+    if progress is None or progress.failed is None:
+        return
+    names = sorted({f"{one.site} ({one.kind})" for one in progress.left_out if one.round == progress.failed})
+    told = f"; left out: {', '.join(names)}" if names else ""
+    yield Alert(
+        "failed-round",
+        f"run {progress.run} round {progress.failed}, failure {progress.failures}",
+        f"round {progress.failed} could not be completed{told}. Complete rounds are saved",
+        "critical",
+    )
+
+
+def _away(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    if snapshot.gateway_since is None:
+        return
+    for state in snapshot.sites:
+        if not state.site.admitted:
+            continue
+        silent = snapshot.at - max(state.seen or 0.0, snapshot.gateway_since)
+        if silent > limits.site_away_s:
+            yield Alert(
+                "site-away",
+                f"site {state.site.name}",
+                f"site {state.site.name} has asked for nothing for more than {limits.site_away_s / 60:g} min",
+            )
+
+
+def _certificates(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    for one in snapshot.certificates:
+        if one.days_left < limits.certificate_days:
+            ended = one.days_left < 0
+            yield Alert(
+                "certificate",
+                f"certificate of {one.name} until {one.expires:%Y-%m-%d}",
+                f"the certificate of {one.name} {'has ended' if ended else 'ends'} on {one.expires:%d %B %Y}",
+                "critical" if ended else "warning",
+            )
+
+
+def _disk(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    if snapshot.disk_free_bytes < limits.disk_free_bytes:
+        yield Alert("disk", "disk", f"less than {limits.disk_free_bytes / 1e9:g} GB of disk are free", "critical")
+
+
+def _down(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    for service in snapshot.services:
+        # Whoever looks is the monitor. It may look before its start is recorded.
+        if service.wanted and not service.up and service.name != "monitor":
+            yield _away_service(service, "service-down", "does not run")
+
+
+def _given_up(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    for service in snapshot.services:
+        if service.given_up:
+            why = (
+                f"died too often and is not started again: `zk0 logs {service.name}`, then `zk0 restart {service.name}`"
+            )
+            yield _away_service(service, "service-given-up", why)
+
+
+def _interrupted(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    if snapshot.run_given_up:
+        why = "its server died again and again within a round, so that the run is not taken up any more"
+        yield Alert("run-given-up", "run", f"{why}: `zk0 server run` goes on from its last complete round", "critical")
+
+
+def _away_service(service: ServiceState, rule: str, why: str) -> Alert:
+    stops = service.name in ("superlink", "superexec", "gateway")
+    told = f"{service.name} {why}" + ("" if stops else "; a federation goes on without it")
+    return Alert(rule, f"service {service.name}", told, "critical" if stops else "warning")
+
+
+RULES: dict[str, Callable[[Snapshot, Alerts], Iterator[Alert]]] = {
+    "no-round": _stalled,
+    "failed-round": _failed,
+    "site-away": _away,
+    "certificate": _certificates,
+    "disk": _disk,
+    "service-down": _down,
+    "service-given-up": _given_up,
+    "run-given-up": _interrupted,
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is to be told of an alert: that it began, or that it is over.
+
+    Attributes:
+        alert: Which.
+        status: ``firing`` or ``resolved``.
+    """
+
+    alert: Alert
+    status: Literal["firing", "resolved"]
+
+
+class AlertBook:
+    """Which alerts are open and what has been told of them, in a file: a monitor started again tells nothing twice.
+
+    Args:
+        path: The file; need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            content = read_json(path)
+        except (FileNotFoundError, ValueError):  # a new book; of a damaged one the worst is that alerts are told again
+            content = {"open": [], "to_tell": []}
+        self._open = {alert.key: alert for alert in (Alert(**one) for one in content["open"])}
+        self._to_tell = [Message(Alert(**one["alert"]), one["status"]) for one in content["to_tell"]]
+
+    @property
+    def open(self) -> tuple[Alert, ...]:
+        """Alerts that hold now, the oldest first."""
+        return tuple(sorted(self._open.values(), key=lambda alert: alert.since))
+
+    def note(self, found: list[Alert]) -> list[Message]:
+        """Take what was found now; an alert that was open keeps its beginning.
+
+        Returns:
+            What is new, to be told.
+        """
+        present = {alert.key: self._open.get(alert.key, alert) for alert in found}
+        news = [Message(alert, "firing") for key, alert in present.items() if key not in self._open]
+        news += [Message(alert, "resolved") for key, alert in self._open.items() if key not in present]
+        self._open = present
+        if news:
+            self._to_tell += news
+            self._write()
+        return news
+
+    def deliver(self, send: Callable[[Message], bool]) -> int:
+        """Tell what is still to be told, in order, until something does not arrive.
+
+        Returns:
+            How many arrived.
+        """
+        arrived = 0
+        while self._to_tell and send(self._to_tell[0]):
+            del self._to_tell[0]
+            arrived += 1
+            self._write()
+        return arrived
+
+    def _write(self) -> None:
+        told = [{"alert": one.alert.as_dict(), "status": one.status} for one in self._to_tell]
+        write_json(self._path, {"open": [alert.as_dict() for alert in self.open], "to_tell": told})
+
+
+def open_alerts(path: Path) -> tuple[Alert, ...]:
+    """The alerts that a monitor has open; none where there is no book."""
+    return AlertBook(path).open

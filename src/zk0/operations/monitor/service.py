@@ -1,0 +1,105 @@
+"""The monitor: looks at a deployment again and again, answers Prometheus, and tells of alerts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import threading
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from zk0.errors import StageError
+from zk0.network.config import DeploymentConfig
+from zk0.network.server.wanted import wanted_run
+from zk0.operations.monitor.alerts import AlertBook, Message, find_alerts
+from zk0.operations.monitor.metrics import SnapshotCollector
+from zk0.operations.monitor.notify import as_event, payload, post, tell, webhook_address
+from zk0.operations.monitor.snapshot import take
+from zk0.services.process import RUN
+
+BOOK = RUN / "monitor" / "alerts.json"  # in a folder of its own: beside the logs, JSON files record processes
+
+
+class Monitor:
+    """Watches one deployment.
+
+    Args:
+        root: Project folder.
+        config: What is watched, and what is told to whom.
+
+    Raises:
+        StageError: The webhook's file is not what it must be.
+    """
+
+    def __init__(self, root: Path, config: DeploymentConfig) -> None:
+        self.root, self.config = root, config
+        self.book = AlertBook(root / BOOK)
+        self.webhook = webhook_address(root, config.alerts)
+        self.metrics = CollectorRegistry()
+        self.metrics.register(SnapshotCollector(lambda: (take(self.root, self.config), self.book.open)))
+
+    def look(self) -> None:
+        """Look once: note and tell what began and what is over."""
+        snapshot = take(self.root, self.config)
+        if snapshot.problem:
+            tell("not-seen", logging.WARNING, problem=snapshot.problem)
+        for message in self.book.note(find_alerts(snapshot, self.config.alerts)):
+            level = logging.WARNING if message.status == "firing" else logging.INFO
+            tell(f"alert-{message.status}", level, **message.alert.as_dict())
+            self._show(message)
+        self.book.deliver(self._send)
+        if self.config.resume and wanted_run(self.root) is not None:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Take up the run that is wanted, if it was interrupted."""
+        from zk0.network.server.resume import take_up  # much memory, where no run was ever handed over
+        from zk0.network.server.services import FederationServer
+
+        with contextlib.suppress(StageError):  # the SuperLink is away: an alert of its own, and it is asked again
+            if (number := take_up(FederationServer(self.root))) is not None:
+                tell("run-taken-up", logging.WARNING, run=number)
+
+    def _send(self, message: Message) -> bool:
+        return self.webhook is None or post(self.webhook, payload(message, self.config.federation))
+
+    def _show(self, message: Message) -> None:
+        """Tell Prefect. Once and not again: it keeps what it gets, and may well be what is down."""
+        if self.config.alerts.events and self.config.prefect_url:
+            post(f"{self.config.prefect_url}/api/events", [as_event(message, self.config.federation)])
+
+    def run(self) -> None:
+        """Look every so often until SIGTERM or SIGINT.
+
+        Raises:
+            StageError: The port for Prometheus is taken.
+        """
+        ended = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: ended.set())
+        port = self.config.ports.monitor
+        try:
+            server, thread = start_http_server(port, addr="127.0.0.1", registry=self.metrics)
+        except OSError as error:
+            raise StageError(
+                f"ports.monitor {port} is taken ({error.strerror}); choose another in deployment.yaml"
+            ) from error
+        tell("watching", port=port, every_s=self.config.alerts.every_s)
+        try:
+            self._look_on()
+            while not ended.wait(self.config.alerts.every_s):
+                self._look_on()
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+        tell("stopped")
+
+    def _look_on(self) -> None:
+        """Look; what goes wrong is told, and the monitor goes on: it is there for when things go wrong."""
+        try:
+            self.look()
+        except (OSError, ValueError, KeyError, StageError) as error:
+            tell("look-failed", logging.ERROR, problem=f"{type(error).__name__}: {error}")

@@ -1,0 +1,78 @@
+"""federate: run the ServerApp on the in-process engine."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import torch
+from flwr.app import Context, RecordDict
+
+from zk0.console import console
+from zk0.data.manifest import read_manifests
+from zk0.environment.code import CODE_LOCK
+from zk0.errors import StageError
+from zk0.federation.client_app import app as client_app
+from zk0.federation.client_events import noted
+from zk0.federation.inprocess import RUN_ID, InProcessGrid
+from zk0.federation.run import read_run
+from zk0.federation.server_app import app as server_app
+from zk0.files import read_json, write_text
+from zk0.params import Params
+from zk0.pipeline import features
+from zk0.records.journal import Journal
+from zk0.records.paths import RESULTS, STATES
+
+_MADE_BY = "code.json"  # in the state of a run that was completed
+
+
+def run(root: Path, params: Params, again: str = "zk0 federate") -> None:
+    """Run or continue the federation; Ctrl-C or SIGTERM loses at most the round in progress.
+
+    Args:
+        root: Project folder.
+        params: The run's.
+        again: The command that goes on with it, for a person who stopped it.
+
+    Raises:
+        FederationError: Too few good replies.
+        StageError: Stopped by the user; says how to go on.
+    """
+    torch.set_num_threads(params.threads)
+    if params.features.ahead:
+        features.build(root, params)
+    sites, _ = read_manifests(root)
+    grid = InProcessGrid(
+        noted(client_app, Journal(root / RESULTS / "events.jsonl")), root, len(sites), params.data.decoded_limit_bytes
+    )
+    code = _code(root)
+    _set_aside_other(root / STATES, params, code)
+    context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={"project": str(root)})
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        server_app(grid=grid, context=context)
+    except KeyboardInterrupt:
+        raise StageError(f"stopped; complete rounds are saved, and `{again}` goes on from the last one") from None
+    if code:
+        write_text(root / STATES / read_run(root)["run"] / _MADE_BY, code)
+    console.print(f"global model in {root / 'checkpoints'}")
+
+
+def _code(root: Path) -> str | None:
+    """Which code decides the result, as `zk0 validate` found it; None where there is no pipeline to be stale."""
+    return json.dumps(read_json(root / CODE_LOCK)["code"]["federate"]) if (root / CODE_LOCK).is_file() else None
+
+
+def _set_aside_other(states: Path, params: Params, code: str | None) -> None:
+    """Remove what other code made to the end, or DVC would call for the stage and get the same model again.
+
+    A run that was stopped goes on, whatever its code. So does a private one: what it spent is in its state.
+    """
+    if code is None or params.privacy.mode != "off":
+        return
+    for note in states.glob(f"*/{_MADE_BY}"):
+        if note.read_text().strip() != code:
+            console.print(f"the code has changed since {note.parent.name} was trained: its rounds are not used again")
+            shutil.rmtree(note.parent)

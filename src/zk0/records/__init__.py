@@ -1,0 +1,1 @@
+"""What a run writes: its files, their paths and their contents."""

@@ -1,0 +1,223 @@
+"""docs/RESULTS.md, made from the studies' pieces: tables, plots, aims, and how each figure came about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from zk0.errors import StageError
+from zk0.evaluation.paired import Difference
+from zk0.files import write_text
+from zk0.keys import RESULTS_VERSION
+from zk0.reporting.format import machine
+from zk0.study import plots, tables
+from zk0.study.arms import FEDERATED
+from zk0.study.results import ArmResult, Role, StudyResult
+from zk0.study.results_store import RECORD, STUDIES, StudyFolder
+from zk0.study.verdicts import MARGIN, comparison_verdicts, robustness_verdicts
+
+PAGE = Path("docs/RESULTS.md")
+IMAGES = Path("docs/images/results")
+NOTES = STUDIES / "NOTES.md"
+
+_HEAD = """# Results
+
+Generated from the pieces in [results/studies](../results/studies) by `zk0 study page`; do not edit.
+[comparison.md](comparison.md) says what is compared, and how.
+
+Success is closed loop in simulation, on scenes that are the same for every arm. Intervals are 95%, clustered by
+training seed and scene; differences are paired. A held-out loss is in its model's own normalisation: it can be compared
+between the pooled and the federated arms, which share one, and not with the base's or a site's alone. Seconds are those
+of one training seed; a federation's sites share one machine here."""
+
+_AXES: dict[str, tuple[str, Callable[[ArmResult], float]]] = {
+    "training episodes, all sites": ("episodes", lambda found: found.average(lambda piece: piece.episodes)),
+    "optimiser steps": ("steps", lambda found: found.average(lambda piece: piece.steps)),
+    "trainable parameters": ("trainable", lambda found: found.average(lambda piece: piece.trainable)),
+}
+_ORDER = (
+    "comparison",
+    "personalisation",
+    "robustness",
+    "robustness-confirmation",
+    "privacy",
+    "privacy-many",
+    "feasibility",
+)
+Section = tuple[list[str], list[Path]]
+
+
+def write_page(root: Path) -> list[Path]:
+    """Write the page and its plots, and remove plots that nothing refers to any more.
+
+    Args:
+        root: Project folder.
+
+    Returns:
+        All files written; the page is the last.
+
+    Raises:
+        StageError: No study was run, or a file of one is damaged.
+    """
+    folders = [StudyFolder(path.parent) for path in sorted((root / STUDIES).glob(f"*/{RECORD}"))]
+    results = [StudyResult.read(folder) for folder in folders]
+    results = [result for result in results if result.arms and not result.record.quick]
+    if not results:
+        raise StageError(f"{root / STUDIES} holds no piece of any study; `zk0 study comparison` makes them")
+    parts, written = [_HEAD, *_state(results)], list[Path]()
+    for result in sorted(results, key=_place):
+        text, files = section(root, result)
+        parts += text
+        written += files
+    if (root / NOTES).exists():
+        parts += ["## What did not work", (root / NOTES).read_text().strip()]
+    for stale in set((root / IMAGES).glob("*.svg")) - set(written):
+        stale.unlink()
+    write_text(root / PAGE, "\n\n".join(parts))
+    return [*written, root / PAGE]
+
+
+def _state(results: list[StudyResult]) -> list[str]:
+    """Which figures are of an earlier state of zk0."""
+    versions = sorted({result.record.results_version for result in results})
+    if versions == [RESULTS_VERSION]:
+        return []
+    old = [f"{n}" for n in versions if n != RESULTS_VERSION]
+    told = [f"`{r.record.name}`" for r in sorted(results, key=_place) if r.record.results_version != RESULTS_VERSION]
+    return [
+        f"**Figures of an earlier state.** {', '.join(told)}: results version {' and '.join(old)}, before the changes "
+        f"that made it {RESULTS_VERSION} ([comparison.md](comparison.md#pieces) says which). They stand as they were "
+        "measured; run again they would differ."
+    ]
+
+
+def section(root: Path, result: StudyResult) -> Section:
+    """One study's paragraphs, and the plots they show."""
+    kinds: dict[str, Callable[[Path, StudyResult], Section]] = {
+        "comparison": _comparison,
+        "personalisation": _personalisation,
+        "robustness": _robustness,
+        "robustness-confirmation": _robustness,
+        "privacy": _privacy,
+        "privacy-many": _privacy,
+        "feasibility": _feasibility,
+    }
+    body, files = kinds[_kind(result)](root, result)
+    return [f"## {result.record.title}", result.record.about, *body, _how(result)], files
+
+
+def _kind(result: StudyResult) -> str:
+    return result.record.name.removesuffix("-quick")
+
+
+def _place(result: StudyResult) -> int:
+    return _ORDER.index(_kind(result))
+
+
+def _comparison(root: Path, result: StudyResult) -> Section:
+    name = result.record.name
+    parts, files = [_listed(comparison_verdicts(result)), tables.markdown(*tables.arms_table(result))], list[Path]()
+    parts += ["### By task", tables.markdown(*tables.task_table(result))]
+    parts.append(_plot(root, f"{name}-rates", "Every arm", files))
+    _every_arm(files[-1], result)
+    if differences := _differences(result):
+        parts += ["### Federated less every other arm", tables.markdown(*tables.difference_table(result))]
+        unit = "share of success" if result.closed_loop else "degrees of error"
+        parts.append(_plot(root, f"{name}-differences", "Federated less every other arm, seen tasks", files))
+        margin = MARGIN if result.closed_loop else None
+        plots.write_differences(files[-1], differences, f"federated is better by ({unit})", margin)
+    parts.append(_arms(result))
+    return [part for part in parts if part], files
+
+
+def _differences(result: StudyResult) -> dict[str, Difference]:
+    if FEDERATED not in result.arms:
+        return {}
+    seen = result.arms[FEDERATED].tasks("site")
+    gaps = {name: result.advantage(FEDERATED, name, seen) for name in result.arms if name != FEDERATED}
+    return {name: gap for name, gap in gaps.items() if gap is not None}
+
+
+def _personalisation(root: Path, result: StudyResult) -> Section:
+    return [tables.markdown(*tables.personal_table(result)), _arms(result)], []
+
+
+def _robustness(root: Path, result: StudyResult) -> Section:
+    parts = [_listed(robustness_verdicts(result)), tables.markdown(*tables.attack_table(result))]
+    files: list[Path] = []
+    parts.append(_plot(root, f"{result.record.name}-rates", "Every strategy under every attack", files))
+    _every_arm(files[-1], result)
+    return [part for part in parts if part], files
+
+
+def _privacy(root: Path, result: StudyResult) -> Section:
+    files: list[Path] = []
+    plot = _plot(root, f"{result.record.name}-rates", "Every budget", files)
+    _every_arm(files[-1], result)
+    return [tables.markdown(*tables.privacy_table(result)), plot, _arms(result)], files
+
+
+def _every_arm(path: Path, result: StudyResult) -> None:
+    """Rates of every arm, on the seen tasks and the unseen."""
+    groups: dict[str, Role] = {"seen tasks": "site", "unseen task": "unseen"}
+    rates = {
+        label: {arm: result.rate(arm, found.tasks(role)) for arm, found in result.arms.items()}
+        for label, role in groups.items()
+    }
+    axis = "success rate" if result.closed_loop else "action error (degrees)"
+    plots.write_rates(path, {label: found for label, found in rates.items() if any(found.values())}, axis)
+
+
+def _feasibility(root: Path, result: StudyResult) -> Section:
+    """A curve for each axis along which more than one point was run, the others held in the middle."""
+    points = {
+        name: {label: figure(found) for label, (_, figure) in _AXES.items()} for name, found in result.arms.items()
+    }
+    parts, files = [tables.markdown(*tables.arms_table(result))], list[Path]()
+    axis = "success rate" if result.closed_loop else "action error (degrees)"
+    for label, (stem, _) in _AXES.items():
+        curve = _longest(points, label)
+        rates = {name: result.rate(name, result.arms[name].tasks("site")) for name in curve}
+        known = [(points[name][label], rate) for name, rate in rates.items() if rate]
+        if len(known) > 1:
+            parts.append(_plot(root, f"{result.record.name}-{stem}", label, files))
+            held = ", ".join(f"{points[curve[0]][other]:,.0f} {other}" for other in points[curve[0]] if other != label)
+            plots.write_curve(files[-1], known, label, axis, held)
+    return parts, files
+
+
+def _longest(points: dict[str, dict[str, float]], label: str) -> list[str]:
+    """The largest set of arms that differ in nothing but this."""
+    groups: dict[tuple[float, ...], list[str]] = {}
+    for name, found in points.items():
+        groups.setdefault(tuple(value for key, value in found.items() if key != label), []).append(name)
+    return max(groups.values(), key=len)
+
+
+def _arms(result: StudyResult) -> str:
+    return "\n".join(f"- `{found.arm.name}`: {found.arm.about}" for found in result.arms.values())
+
+
+def _listed(sentences: list[str]) -> str:
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def _plot(root: Path, stem: str, title: str, files: list[Path]) -> str:
+    files.append(root / IMAGES / f"{stem}.svg")
+    return f"![{title}](images/results/{stem}.svg)"
+
+
+def _how(result: StudyResult) -> str:
+    """Command, seeds, scenes, machine and time."""
+    record, pieces = result.record, list(result.pieces())
+    first, count = record.scenes
+    seeds = ", ".join(map(str, record.seeds))
+    scenes = f"scenes {first} to {first + count - 1} of every task" if count else "held-out episodes, no simulator"
+    machines = sorted({machine(piece.machine) for piece in pieces})
+    hours = sum(piece.train_s + piece.evaluate_s for piece in pieces) / 3600
+    lacking = f" **{result.missing} pieces are still to be made.**" if result.missing else ""
+    return (
+        f"Run by `{record.command}`: training seeds {seeds}; {scenes}; {len(pieces)} pieces, {hours:.1f} hours, "
+        f"{min(piece.created for piece in pieces)[:10]} to {max(piece.created for piece in pieces)[:10]}, on "
+        f"{'; '.join(machines)}.{lacking}"
+    )

@@ -1,0 +1,129 @@
+"""A study's pieces as outcomes that can be compared: rates, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Literal
+
+from zk0.evaluation.outcomes import Outcomes
+from zk0.evaluation.paired import Difference, Estimate, difference, rate
+from zk0.study.results_store import ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
+
+Role = Literal["site", "unseen"]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm and its pieces by training seed, as far as they are made."""
+
+    arm: ArmRecord
+    pieces: dict[int, Piece]
+
+    def tasks(self, role: Role | None = None) -> tuple[str, ...]:
+        """The tasks on which every piece was judged."""
+        first = next(iter(self.pieces.values()))
+        return tuple(name for name, task in first.tasks.items() if role in (None, task.role))
+
+    def average(self, figure: Callable[[Piece], float]) -> float:
+        """Mean of a figure over training seeds."""
+        return mean(figure(piece) for piece in self.pieces.values())
+
+    def task_average(self, figure: Callable[[TaskResult], float], tasks: Sequence[str]) -> float:
+        """Mean of a figure over tasks and training seeds."""
+        return self.average(lambda piece: mean(figure(piece.tasks[task]) for task in tasks))
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """A study as far as it was run.
+
+    Attributes:
+        record: What belongs together.
+        arms: Those with at least one piece, by name.
+        closed_loop: Whether outcomes are successes of scenes; else errors of held-out episodes, in degrees.
+    """
+
+    record: StudyRecord
+    arms: dict[str, ArmResult]
+    closed_loop: bool
+
+    @classmethod
+    def read(cls, folder: StudyFolder) -> StudyResult:
+        """From the study's folder.
+
+        Raises:
+            StageError: It was not run, or a file is damaged.
+        """
+        record = folder.record()
+        arms = {arm.name: ArmResult(arm, pieces) for arm, pieces in folder.pieces(record) if pieces}
+        closed = any(task.outcomes for arm in arms.values() for p in arm.pieces.values() for task in p.tasks.values())
+        return cls(record, arms, closed)
+
+    @property
+    def missing(self) -> int:
+        """Pieces that are still to be made."""
+        return sum(len(arm.files) for arm in self.record.arms) - sum(len(arm.pieces) for arm in self.arms.values())
+
+    def pieces(self) -> Iterable[Piece]:
+        """All pieces that are made."""
+        return (piece for arm in self.arms.values() for piece in arm.pieces.values())
+
+    def outcomes(self, name: str, tasks: Sequence[str]) -> Outcomes | None:
+        """An arm's outcomes on some tasks, (training seeds, tasks, scenes); None where there are none.
+
+        Without a simulator they are minus the error in degrees, so that more is better, of the held-out episodes.
+        Tasks may have different numbers of those: the n-th of each are taken together, as many as all tasks have.
+        """
+        if name not in self.arms or not tasks:
+            return None
+        judged = {seed: piece.tasks for seed, piece in self.arms[name].pieces.items()}
+        if any(task not in found for found in judged.values() for task in tasks):
+            return None
+        if self.closed_loop:
+            if any(not found[task].outcomes for found in judged.values() for task in tasks):
+                return None
+            return Outcomes.of({seed: {t: _successes(found[t]) for t in tasks} for seed, found in judged.items()})
+        errors = {seed: {t: list(found[t].episode_error_deg.values()) for t in tasks} for seed, found in judged.items()}
+        count = min(len(values) for by_task in errors.values() for values in by_task.values())
+        return Outcomes.of(
+            {seed: {t: {n: -v[n] for n in range(count)} for t, v in found.items()} for seed, found in errors.items()}
+        )
+
+    def rate(self, name: str, tasks: Sequence[str]) -> Estimate | None:
+        """Success rate, or mean error in degrees, with its interval; None where it cannot be known."""
+        found = self.outcomes(name, tasks)
+        if found is None or (len(found.scenes) < 2 and not self.closed_loop):
+            return None
+        estimate = rate(found)
+        return estimate if self.closed_loop else Estimate(-estimate.value, -estimate.high, -estimate.low)
+
+    def advantage(self, a: str, b: str, tasks: Sequence[str]) -> Difference | None:
+        """By how much ``a`` is better than ``b`` on some tasks, paired; None where it cannot be known.
+
+        Points of success, or degrees by which the error is smaller: above 0, ``a`` is better.
+        """
+        first, second = self.outcomes(a, tasks), self.outcomes(b, tasks)
+        if first is None or second is None:
+            return None
+        if len(first.seeds) > 1 and len(second.seeds) > 1:
+            common = [seed for seed in first.seeds if seed in second.seeds]
+            if not common:
+                return None
+            first, second = first.only(seeds=common), second.only(seeds=common)
+        if len(first.scenes) < 2:
+            return None
+        return difference(first, second)
+
+    def best_pooled(self, tasks: Sequence[str]) -> str | None:
+        """The better of the two budgets, by what was observed on these tasks."""
+        rates = {n: self.rate(n, tasks) for n, result in self.arms.items() if result.arm.kind == "pooled"}
+        known = {name: found.value for name, found in rates.items() if found}
+        if not known:
+            return None
+        return (max if self.closed_loop else min)(known, key=lambda name: known[name])
+
+
+def _successes(task: TaskResult) -> dict[int, float]:
+    return {scene: float(success) for scene, success in task.outcomes.items()}

@@ -1,0 +1,198 @@
+"""Pieces of a study on disk: one arm, one training seed, one JSON file that is there as a whole or not at all.
+
+``results/studies/NAME/study.json`` says which arms, seeds and scenes belong together and which file is whose;
+files of other params, or of an earlier state of zk0, may lie beside them and do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zk0.errors import StageError
+from zk0.files import read_json, write_json
+
+STUDIES = Path("results/studies")
+RECORD = "study.json"
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TaskResult(_Stored):
+    """A model on one task.
+
+    Attributes:
+        role: ``site`` if some site has this task, else ``unseen``.
+        outcomes: Scene seed to success; empty without a simulator.
+        held_out_loss: Flow-matching loss in the model's own normalisation: comparable only between arms that share it.
+        action_error_deg: Mean absolute error over the arm's joints.
+        action_error_by_joint: By joint, in LeRobot's units.
+        episode_error_deg: Held-out episode to mean error.
+    """
+
+    role: Literal["site", "unseen"]
+    outcomes: dict[int, bool]
+    held_out_loss: float
+    action_error_deg: float
+    action_error_by_joint: dict[str, float]
+    episode_error_deg: dict[int, float]
+
+
+class Piece(_Stored):
+    """One arm with one training seed.
+
+    Attributes:
+        arm, seed: Whose; the seed of an arm that trains nothing is 0.
+        digest: Of all that decides the figures.
+        steps, samples, train_s, bytes, best, losses, epsilon: See :class:`zk0.study.trained.Cost`.
+        evaluate_s: Seconds of judging.
+        trainable: Number of parameters that train.
+        episodes: Episodes trained on.
+        tasks: Figures by task.
+        created: When, ISO 8601.
+        machine: Where.
+        versions: Of the packages that matter.
+    """
+
+    arm: str
+    seed: int
+    digest: str
+    steps: int = Field(ge=0)
+    samples: int = Field(ge=0)
+    train_s: float = Field(ge=0)
+    evaluate_s: float = Field(ge=0)
+    bytes: int = Field(ge=0)
+    best: int = Field(ge=0)
+    losses: tuple[float, ...]
+    epsilon: float | None
+    trainable: int = Field(ge=0)
+    episodes: int = Field(ge=0)
+    tasks: dict[str, TaskResult]
+    created: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+
+
+class ArmRecord(_Stored):
+    """An arm as a study's record tells it, with its pieces' files by training seed."""
+
+    name: str
+    kind: str
+    about: str
+    site: str | None
+    attack: str | None
+    changes: dict[str, Any]
+    share: float
+    files: dict[int, str]
+
+
+class StudyRecord(_Stored):
+    """What belongs together.
+
+    Attributes:
+        name, title, about: Of the study.
+        command: Makes or completes it.
+        quick: Whether it was run at small sizes.
+        seeds: Training seeds.
+        scenes: First scene seed and number of scenes.
+        arms: In the order in which they are shown.
+        params: The params that all arms share; paths as they were written.
+        results_version: The state of zk0 that its pieces are of, see :data:`zk0.keys.RESULTS_VERSION`.
+    """
+
+    name: str
+    title: str
+    about: str
+    command: str
+    quick: bool
+    seeds: tuple[int, ...]
+    scenes: tuple[int, int]
+    arms: tuple[ArmRecord, ...]
+    params: dict[str, Any]
+    results_version: int = 1
+
+
+@dataclass(frozen=True)
+class StudyFolder:
+    """``results/studies/NAME``.
+
+    Attributes:
+        folder: The study's.
+    """
+
+    folder: Path
+
+    def piece(self, file: str) -> Piece | None:
+        """A piece by its file's name; None where it is not there yet.
+
+        Raises:
+            StageError: It is damaged; says what to do.
+        """
+        path = self.folder / "pieces" / file
+        return _checked(Piece, path) if path.exists() else None
+
+    def adopt(self, file: str) -> Piece | None:
+        """A piece that another study of the project has made, copied into this one; None where none has.
+
+        The file's name holds the digest of all that decides the figures, so it serves both.
+
+        Raises:
+            StageError: It is damaged; says what to do.
+        """
+        for path in sorted(self.folder.parent.glob(f"*/pieces/{file}")):
+            found = _checked(Piece, path)
+            self.write(file, found)
+            return found
+        return None
+
+    def write(self, file: str, piece: Piece) -> None:
+        """Keep a piece."""
+        write_json(self.folder / "pieces" / file, piece.model_dump(mode="json"))
+
+    def describe(self, record: StudyRecord) -> StudyRecord | None:
+        """Say what belongs together.
+
+        Returns:
+            What did so before, where that is of another state of zk0: it is kept beside, and its pieces stay.
+        """
+        before = self.record() if (self.folder / RECORD).exists() else None
+        if before is not None and before.results_version != record.results_version:
+            (self.folder / RECORD).rename(self.folder / f"study-results-{before.results_version}.json")
+        else:
+            before = None
+        write_json(self.folder / RECORD, record.model_dump(mode="json"))
+        return before
+
+    def record(self) -> StudyRecord:
+        """What belongs together.
+
+        Raises:
+            StageError: The study was not run, or its record is damaged.
+        """
+        path = self.folder / RECORD
+        if not path.exists():
+            raise StageError(f"{path} not found; `zk0 study {self.folder.name}` writes it")
+        return _checked(StudyRecord, path)
+
+    def pieces(self, record: StudyRecord) -> Iterator[tuple[ArmRecord, dict[int, Piece]]]:
+        """The arms and their pieces by training seed, as far as they are made."""
+        for arm in record.arms:
+            found = {seed: self.piece(file) for seed, file in arm.files.items()}
+            yield arm, {seed: piece for seed, piece in found.items() if piece is not None}
+
+
+def _checked[M: _Stored](kind: type[M], path: Path) -> M:
+    try:
+        return kind.model_validate(read_json(path))
+    except (ValidationError, ValueError) as error:
+        told = str(error)
+        if isinstance(error, ValidationError):
+            problem = error.errors()[0]
+            told = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        raise StageError(f"{path} is damaged ({told}); delete it and run the study again") from error

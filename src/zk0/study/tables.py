@@ -1,0 +1,195 @@
+"""Tables of a study's results: in the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from zk0.evaluation.paired import Difference, Estimate
+from zk0.reporting import format as fmt
+from zk0.study.arms import FEDERATED
+from zk0.study.results import StudyResult
+from zk0.study.results_store import StudyFolder
+
+Rows = list[list[str]]
+
+
+def markdown(head: Sequence[str], rows: Rows) -> str:
+    """A Markdown table; the first column on the left, figures on the right."""
+    lines = ["| " + " | ".join(head) + " |", "| --- |" + " --: |" * (len(head) - 1)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def estimate_text(estimate: Estimate | None, closed_loop: bool) -> str:
+    """A rate or an error with its interval.
+
+    >>> estimate_text(Estimate(0.5, 0.4, 0.6), True)
+    '50% (40 to 60)'
+    """
+    if estimate is None:
+        return fmt.NOTHING
+    if closed_loop:
+        return f"{estimate.value:.0%} ({estimate.low * 100:.0f} to {estimate.high * 100:.0f})"
+    return f"{estimate.value:.2f}° ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def difference_text(found: Difference | None, closed_loop: bool) -> str:
+    """An advantage with its interval, in points or degrees."""
+    if found is None:
+        return fmt.NOTHING
+    scale, digits = (100, 1) if closed_loop else (1, 2)
+    value, low, high = (
+        f"{v * scale:+.{digits}f}".replace("-", fmt.MINUS) for v in (found.value, found.low, found.high)
+    )
+    return f"{value} ({low} to {high})"
+
+
+def p_text(p: float | None) -> str:
+    """A p value as it is told.
+
+    >>> p_text(0.0004), p_text(0.25)
+    ('< 0.001', '0.250')
+    """
+    if p is None:
+        return fmt.NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def arms_table(result: StudyResult) -> tuple[list[str], Rows]:
+    """What each arm came to, and what it took; means over training seeds."""
+    unit = "success" if result.closed_loop else "error"
+    head = ["arm", f"{unit}, seen tasks", f"{unit}, unseen", "action error", "held-out loss", "steps", "samples"]
+    head += ["traffic", "training", "judging"]
+    rows = []
+    for name, found in result.arms.items():
+        seen, unseen = found.tasks("site"), found.tasks("unseen")
+        rows.append(
+            [
+                name,
+                estimate_text(result.rate(name, seen), result.closed_loop),
+                estimate_text(result.rate(name, unseen), result.closed_loop),
+                f"{found.task_average(lambda task: task.action_error_deg, seen):.2f}°",
+                f"{found.task_average(lambda task: task.held_out_loss, seen):.4f}",
+                fmt.count(found.average(lambda piece: piece.steps)),
+                fmt.count(found.average(lambda piece: piece.samples)),
+                fmt.data_size(found.average(lambda piece: piece.bytes)),
+                fmt.duration(found.average(lambda piece: piece.train_s)),
+                fmt.duration(found.average(lambda piece: piece.evaluate_s)),
+            ]
+        )
+    return head, rows
+
+
+def task_table(result: StudyResult) -> tuple[list[str], Rows]:
+    """Every arm on every task."""
+    tasks = list(dict.fromkeys(task for found in result.arms.values() for task in found.tasks()))
+    roles = {task: found.pieces for found in result.arms.values() for task in found.tasks()}
+    unseen = {task for task in tasks if next(iter(roles[task].values())).tasks[task].role == "unseen"}
+    head = ["arm", *(f"{task} (unseen)" if task in unseen else task for task in tasks)]
+    rows = [
+        [name, *(estimate_text(result.rate(name, [task]), result.closed_loop) for task in tasks)]
+        for name in result.arms
+    ]
+    return head, rows
+
+
+def difference_table(result: StudyResult) -> tuple[list[str], Rows]:
+    """Federated less every other arm, on the seen tasks and the unseen; of a site alone also by whose task it is."""
+    head = ["federated less", "tasks", "difference (95%)", "at least (one-sided 95%)", "p better", "p worse"]
+    rows: Rows = []
+    if FEDERATED not in result.arms:
+        return head, rows
+    seen, unseen = result.arms[FEDERATED].tasks("site"), result.arms[FEDERATED].tasks("unseen")
+    for name, found in result.arms.items():
+        if name == FEDERATED:
+            continue
+        groups = {"seen": seen, "unseen": unseen}
+        if found.arm.site:
+            others = tuple(task for task in seen if task != found.arm.site)
+            groups = {"its own": (found.arm.site,), "the other sites'": others, "unseen": unseen}
+        for what, tasks in groups.items():
+            if (gap := result.advantage(FEDERATED, name, tasks)) is not None:
+                scale, digits = (100, 1) if result.closed_loop else (1, 2)
+                bound = f"{gap.lower_bound * scale:+.{digits}f}".replace("-", fmt.MINUS)
+                told = difference_text(gap, result.closed_loop)
+                rows.append([name, what, told, bound, p_text(gap.p_better), p_text(gap.p_worse)])
+    return head, rows
+
+
+def personal_table(result: StudyResult) -> tuple[list[str], Rows]:
+    """What a few steps of its own give a site, on its own task."""
+    closed = result.closed_loop
+    head = ["site", "alone", "federated", "personalised", "less alone", "p better", "less federated", "p better"]
+    rows = []
+    for name, found in result.arms.items():
+        if found.arm.kind != "personalised" or found.arm.site is None:
+            continue
+        site, tasks = found.arm.site, (found.arm.site,)
+        row = [site, *(estimate_text(result.rate(arm, tasks), closed) for arm in (f"alone:{site}", FEDERATED, name))]
+        for other in (f"alone:{site}", FEDERATED):
+            gap = result.advantage(name, other, tasks)
+            row += [difference_text(gap, closed), p_text(gap.p_better if gap else None)]
+        rows.append(row)
+    return head, rows
+
+
+def privacy_table(result: StudyResult) -> tuple[list[str], Rows]:
+    """What each budget left of the success, and by how much less than without privacy."""
+    closed = result.closed_loop
+    head = ["arm", "epsilon", "rounds", "success" if closed else "error", "action error", "less no privacy", "p worse"]
+    plain = next((name for name, found in result.arms.items() if not found.arm.changes), None)
+    rows = []
+    for name, found in result.arms.items():
+        tasks = found.tasks("site")
+        gap = result.advantage(name, plain, tasks) if plain and name != plain else None
+        spent = [piece.epsilon for piece in found.pieces.values() if piece.epsilon is not None]
+        rows.append(
+            [
+                name,
+                f"{max(spent):,.3g}" if spent else fmt.NOTHING,
+                fmt.count(found.average(lambda piece: len(piece.losses))),
+                estimate_text(result.rate(name, tasks), closed),
+                f"{found.task_average(lambda task: task.action_error_deg, tasks):.2f}°",
+                difference_text(gap, closed),
+                p_text(gap.p_worse if gap else None),
+            ]
+        )
+    return head, rows
+
+
+def attack_table(result: StudyResult) -> tuple[list[str], Rows]:
+    """Every strategy under every attack, and the share of its success without one that is left."""
+    by_attack: dict[str, dict[str, str]] = {}
+    for name, found in result.arms.items():
+        by_attack.setdefault(str(found.arm.changes["federation.strategy"]), {})[found.arm.attack or ""] = name
+    attacks = list(dict.fromkeys(found.arm.attack or "" for found in result.arms.values()))
+    head = ["strategy", *(attack or "no attack" for attack in attacks)]
+    rows = []
+    for strategy, names in by_attack.items():
+        row = [strategy]
+        clean = result.rate(names[""], result.arms[names[""]].tasks("site")) if "" in names else None
+        for attack in attacks:
+            if attack not in names:
+                row.append(fmt.NOTHING)
+                continue
+            found_rate = result.rate(names[attack], result.arms[names[attack]].tasks("site"))
+            text = estimate_text(found_rate, result.closed_loop)
+            if attack and result.closed_loop and clean and clean.value and found_rate:
+                text += f", {found_rate.value / clean.value:.0%} of its own"
+            row.append(text)
+        rows.append(row)
+    return head, rows
+
+
+def overview(folder: StudyFolder) -> Table:
+    """The arms as far as they are run, for a terminal."""
+    result = StudyResult.read(folder)
+    head, rows = arms_table(result)
+    kept = [0, 1, 2, 3, 5, 8]
+    caption = f"{result.missing} pieces are still to be made" if result.missing else None
+    table = Table(*(head[index] for index in kept), title=result.record.title, caption=caption)
+    for row in rows:
+        table.add_row(*(row[index] for index in kept))
+    return table

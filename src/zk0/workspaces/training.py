@@ -1,0 +1,183 @@
+"""train: the nine steps of model training for one owner, as a federation of one site in the training's folder.
+
+Each step imports what it needs when it runs: as a task of the flow it has a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from zk0.alone import STAGE_LOCK, alone
+from zk0.console import console
+from zk0.errors import StageError
+from zk0.files import digest_folder, read_json
+from zk0.workspaces import ROUND_STEPS, STEPS, Training, removed_if_refused
+
+if TYPE_CHECKING:
+    from zk0.federation.site import Warm
+
+_OPTIONS = {
+    "data.cameras": "--camera top=POLICY'S (or --camera top= to leave it out)",
+    "data.conventions": "--convention",
+    "data.calibrations": "--calibration FILE",
+    "data.fps": "--fps",
+    "data.leave_out": "--leave-out EPISODE",
+}
+
+
+def run(training: Training, only: str | None = None) -> None:
+    """Run the steps, or go on where a training that was stopped ended.
+
+    Args:
+        training: What to train.
+        only: One of the steps that can run by itself, see :data:`ALONE`.
+
+    Raises:
+        StageError: A step refused; a new training that had not begun to train is removed.
+    """
+    with removed_if_refused(training):
+        for number, step in enumerate(STEPS, start=1):
+            if step not in ALONE or only not in (None, step):
+                continue
+            together = step == ROUND_STEPS[0]
+            title = f"{number} to {number + 3} of 9: {', '.join(ROUND_STEPS)}" if together else f"{number} of 9: {step}"
+            console.print(title, style="bold", markup=False)
+            try:
+                ALONE[step](training)
+            except StageError as error:
+                raise type(error)(_with_options(str(error))) from error
+
+
+def set_up_environment(training: Training) -> None:
+    """Check the machine; note what the data and the starting policy are at this moment."""
+    from zk0.pipeline import validate
+
+    validate.run(training.folder, training.params)
+
+
+def load_model(training: Training) -> None:
+    """Load the starting policy, from the Hub where it is there, and say what it is."""
+    policy = _warm(training).start.policy
+    trained = sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    whole = sum(p.numel() for p in policy.parameters())
+    cameras = ", ".join(name.removeprefix("observation.images.") for name in policy.config.image_features)
+    console.print(
+        f"{training.params.policy.base} on {policy.config.device}: {whole / 1e6:.1f} M parameters, "
+        f"{trained / 1e6:.1f} M of them train; it knows cameras {cameras}",
+        markup=False,
+    )
+
+
+def prepare_dataset(training: Training) -> None:
+    """Record or find the data, check it, keep some episodes from training."""
+    from zk0.pipeline import prepare
+
+    prepare.run(training.folder, training.params)
+
+
+def configure(training: Training) -> None:
+    """Hold data and policy against each other, and say what will be done.
+
+    Raises:
+        FederationError: The policy does not know the data's cameras.
+    """
+    from zk0.data.manifest import read_manifests
+    from zk0.federation.compatibility import check_cameras
+    from zk0.policy.start import resolve_device
+
+    params = training.params
+    sites, _ = read_manifests(training.folder)
+    check_cameras([site.summary() for site in sites], _warm(training).start, params.data.missing_cameras)
+    settings, rounds = params.training, params.federation.rounds
+    steps = rounds * settings.local_steps
+    passes = steps * settings.batch / sites[0].train_frames
+    console.print(
+        f"{steps} steps of {settings.batch} frames, {passes:.1f} times through {sites[0].train_frames} frames; "
+        f"learning rate {settings.learning_rate:g}, {settings.precision} on {resolve_device(params.policy.device)}; "
+        f"saved and judged on {sites[0].held_out_frames} held-out frames every {settings.local_steps} steps\n"
+        f"settings are in {training.folder / 'params.yaml'}",
+        markup=False,
+    )
+
+
+def train(training: Training) -> None:
+    """Train, extract the update, send it, take the server's new model, round by round.
+
+    Raises:
+        StageError: Another process trains here, or it was stopped; says how to go on.
+    """
+    from zk0.pipeline import federate
+
+    with alone(training.folder / STAGE_LOCK, training.again):
+        if is_trained(training):
+            console.print(f"complete before: {training.folder / 'checkpoints'}", markup=False)
+            return
+        federate.run(training.folder, training.params, again=training.again)
+
+
+def validate_model(training: Training) -> None:
+    """Compare the trained model with its start on held-out episodes, and put the run into MLflow."""
+    from zk0.federation.run import read_run
+    from zk0.pipeline import evaluate, track
+
+    run = read_run(training.folder)
+    best = training.folder / run["checkpoints"]["best"]["path"]
+    if not _is_judged(training, run["checkpoints"]["best"]["digest"]):
+        evaluate.run(training.folder, training.params)
+    track.run(training.root, training.params, training.folder)
+    console.print(f"trained model: {best}", style="bold green", markup=False)
+
+
+# Those that can run by themselves: rounds are one step after the other, and stand under the first.
+ALONE: dict[str, Callable[[Training], None]] = {
+    "environment setup": set_up_environment,
+    "model loading": load_model,
+    "dataset preparation": prepare_dataset,
+    "training configuration": configure,
+    "local training": train,
+    "validation": validate_model,
+}
+
+
+def is_trained(training: Training) -> bool:
+    """Whether the training was completed with just these settings, data and start, and its checkpoints are whole."""
+    from zk0.data.manifest import read_manifests
+    from zk0.federation.run import config_digest, locked_base, read_run
+    from zk0.records.paths import RESULTS
+
+    folder = training.folder
+    if not (folder / RESULTS / "run.json").exists():
+        return False
+    run = read_run(folder)
+    sites, _ = read_manifests(folder)
+    wanted = config_digest(training.params, locked_base(folder)[1], [site.summary() for site in sites])
+    kept = run["checkpoints"].values()
+    return bool(
+        run["run"] == wanted
+        and all(
+            (folder / one["path"]).is_dir() and digest_folder(folder / one["path"]) == one["digest"] for one in kept
+        )
+    )
+
+
+def _is_judged(training: Training, digest: str) -> bool:
+    file = training.folder / "results" / "evaluation.json"
+    return file.exists() and read_json(file)["models"]["global"]["digest"] == digest
+
+
+def _warm(training: Training) -> Warm:
+    """The starting policy, loaded as the rounds will want it, so that they find it loaded."""
+    import torch
+
+    from zk0.federation.run import locked_base, warm_start
+
+    torch.set_num_threads(training.params.threads)
+    base, _ = locked_base(training.folder)
+    return warm_start(training.folder, training.params, base)
+
+
+def _with_options(text: str) -> str:
+    """A refusal that names params, with the options that set them."""
+    named = [f"{param}: {option}" for param, option in _OPTIONS.items() if param in text]
+    return f"{text}\nAs options of `zk0 train`: {'; '.join(named)}" if named else text

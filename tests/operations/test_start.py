@@ -1,0 +1,92 @@
+"""Starting what deployment.yaml names: all or nothing, and what was running stays."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from network_services import free_port
+
+from zk0.checks import Outcome
+from zk0.errors import StageError
+from zk0.files import write_text
+from zk0.network.config import DeploymentConfig
+from zk0.network.security.setup import set_up_security
+from zk0.operations.deploy import run_step
+from zk0.operations.record import Deployment, remember
+from zk0.operations.start import restart_services, start_groups, stop_services
+from zk0.params import parse_params
+from zk0.services.process import Services, own_environment
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A project with keys; what runs there is stopped."""
+    set_up_security(tmp_path / "security", ["localhost"], "arms")
+    yield tmp_path
+    stop_services(tmp_path)
+
+
+def config(root: Path, services: list[str], **more: Any) -> DeploymentConfig:
+    ports = {name: free_port() for name in ("gateway", "superlink", "gateway_metrics", "monitor")}
+    content = {"federation": "arms", "listen": "127.0.0.1", "services": services, "ports": {**ports, **more}}
+    content |= {"prefect_url": None, "mlflow_url": f"http://127.0.0.1:{free_port()}"}
+    write_text(root / "deployment.yaml", yaml.safe_dump(content))
+    return DeploymentConfig.parse(content)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody else has."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield int(listener.getsockname()[1])
+
+
+def test_one_that_cannot_start_takes_the_others_with_it(root: Path, taken: int) -> None:
+    """MLflow comes up; the gateway finds its port taken, so SuperLink and MLflow are stopped again."""
+    wanted = config(root, ["mlflow", "federation", "monitor"], gateway=taken)
+
+    with pytest.raises(StageError, match=rf"federation: (.|\n)*cannot listen on 127\.0\.0\.1 port {taken}") as refused:
+        start_groups(root, wanted, wanted.services)
+
+    assert "what was started with it is stopped again" in str(refused.value)
+    assert Services(root / ".run").known() == []
+
+
+def test_monitoring_that_fails_undoes_this_deployments_services(root: Path, taken: int) -> None:
+    """Of an earlier step; what ran before the deployment goes on."""
+    services = Services(root / ".run")
+    for name in ("gateway", "worker"):
+        services.launch(name, ["sleep", "60"], own_environment())
+    remember(root, "service startup", Outcome(changed=True, facts={"started": ["gateway"]}))
+    params = parse_params({"policy": {"base": "random:nano"}, "data": {"sites": {"a": "sim:push-red-cube-left"}}})
+    deployment = Deployment(root, params, config(root, ["monitor"], monitor=taken))
+
+    with pytest.raises(StageError, match=r"ports\.monitor .* is taken"):
+        run_step(deployment, "monitoring setup")
+
+    assert list(services.running()) == ["worker"]
+
+
+def test_what_is_not_wanted_here_is_not_started(root: Path) -> None:
+    with pytest.raises(StageError, match="does not name mlflow among its services"):
+        restart_services(root, config(root, ["monitor"]), ["mlflow"])
+
+
+def test_services_inherit_nothing_of_the_flow_run_that_starts_them(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "of another")
+    wanted = config(root, ["monitor"])
+
+    assert start_groups(root, wanted, wanted.services, {"ZK0_GPU_SHARE": "0.5"}) == ["monitor"]
+
+    (process,) = Services(root / ".run").running().values()
+    inherited = process.environ()
+    assert inherited["ZK0_GPU_SHARE"] == "0.5" and "PREFECT__FLOW_RUN_ID" not in inherited
+    assert os.environ["PREFECT__FLOW_RUN_ID"] == "of another" and "ZK0_GPU_SHARE" not in os.environ
