@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from zk0.data.frames import ACTION, IMAGES, STATE
+from zk0.data.reach import JOINT_HIGH, JOINT_LOW
 from zk0.files import replaced_folder
 from zk0.so100 import FEATURE_NAMES
 
@@ -24,7 +25,7 @@ def camera_dataset(cache: Path, episodes: int, frames: int) -> Path:
         episodes: Episodes in it.
         frames: Frames of each.
     """
-    folder = cache / f"cameras-{episodes}x{frames}"
+    folder = cache / f"arm-{episodes}x{frames}"
     if not (folder / "meta" / "info.json").is_file():
         import av
         import datasets
@@ -64,9 +65,9 @@ def make(*, episodes: int, frames: int) -> str:
 def _add_episode(dataset: object, episode: int, frames: int) -> None:
     rng = np.random.default_rng(episode)
     texture = {name: _texture(rng) for name in CAMERAS}
-    state = rng.uniform(-60, 60, len(FEATURE_NAMES)).astype(np.float32)
+    state = rng.uniform(JOINT_LOW, JOINT_HIGH).astype(np.float32)
     for row in range(frames):
-        action = state + rng.normal(0, 2, len(FEATURE_NAMES)).astype(np.float32)
+        action = np.clip(state + rng.normal(0, 2, len(state)), JOINT_LOW, JOINT_HIGH).astype(np.float32)
         frame = {STATE: state, ACTION: action, "task": SENTENCE}
         frame |= {f"{IMAGES}.{name}": _picture(texture[name], rng, row) for name in CAMERAS}
         dataset.add_frame(frame)  # type: ignore[attr-defined]

@@ -158,7 +158,7 @@ def info_large(root: Path) -> None:
     edit_info(root, lambda info: info.update(padding="x" * (5 << 20)))
 
 
-@refused("is not valid JSON")
+@refused("is no text in UTF-8")
 def info_binary(root: Path) -> None:
     (root / "meta/info.json").write_bytes(bytes(range(256)))
 

@@ -75,7 +75,7 @@ def _lines(source: Path, name: Path) -> Iterable[tuple[int, dict[str, Any]]]:
     try:
         return read_records(require_file(source, name), whole=True, most=_MOST_BYTES).items()
     except BadFileError as error:
-        raise DataError(f"{error}; restore the file") from error
+        raise DataError(str(error)) from error
 
 
 def _lengths(source: Path, info: Mapping[str, Any]) -> dict[int, int]:
