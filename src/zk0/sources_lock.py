@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from zk0 import so100
 from zk0.checkpoints import CheckpointError, read_checkpoint
 from zk0.data.calibration import MEASURED
 from zk0.data.sim import tasks
@@ -177,7 +178,7 @@ def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, Any]
     task = tasks.find_task(task_name)
     folder = Path(tasks.__file__).parent
     code = new_digest()
-    for path in [*sorted(folder.glob("*.py")), folder.parent / "joints.py", folder.parent / "recordings.py"]:
+    for path in [*sorted(folder.glob("*.py")), Path(so100.__file__), folder.parent / "recordings.py"]:
         code.update(f"{path.name}\0{digest_file(path)}\n".encode())
     detail = {
         "task": repr(task),

@@ -28,9 +28,10 @@ _BY_NAME = ("import_module", "find_spec")  # calls that name a module as text
 # Beginnings of modules' names that stages import and that decide no result, and why.
 LEFT_OUT = {
     "zk0.console": "prints",
-    "zk0.environment": "notes machine and versions beside the results",
+    "zk0.environment": "finds out whether a run would get through",
     "zk0.errors": "names what went wrong",
     "zk0.files": "reads and writes whole files, whatever is in them",
+    "zk0.machine": "notes machine and versions beside the results",
     "zk0.hub": "fetches what sources.lock.json names by commit",
     "zk0.params": "checks params; dvc.yaml depends on their values, and a param that is left out is off",
     "zk0.pipeline.summary": "prints",
@@ -135,7 +136,7 @@ def _with_parents(module: str) -> Iterator[str]:
 def _room(module: str) -> str:
     """The part of ``zk0`` that a module is in; a stage's own module is a room by itself."""
     parts = module.split(".")[1:]
-    return "-".join(parts[: 2 if parts[:1] == ["stages"] else 1]) or "zk0"
+    return "-".join(parts[: 2 if parts[:1] == ["pipeline"] else 1]) or "zk0"
 
 
 def _imported(tree: ast.AST) -> Iterator[str]:

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from zk0.federation.compatibility import check_alike, check_cameras
 from zk0.federation.discovery import Meet, meet
 from zk0.federation.plan import sites_drawn
-from zk0.federation.privacy.begin import begin_privacy, told_privacy
+from zk0.federation.private_start import begin_privacy, told_privacy
 from zk0.federation.protocol import Adapters
 from zk0.federation.rounds import moments_in, rows_with_best, run_rounds, why_stopped
 from zk0.federation.server import FederationError, Server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,6 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from zk0.errors import StageError
 from zk0.explain import explained
 from zk0.files import BadFileError, write_text
-from zk0.network.server.superlink import is_loopback
 from zk0.params.section import Section
 from zk0.settings import parse_settings, read_settings
 
@@ -193,3 +193,11 @@ def _address(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must be an address, as https://HOST:PORT")
     return url.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, and no other machine can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

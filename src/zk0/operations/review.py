@@ -10,8 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from zk0.hub import moving
-from zk0.network.config import CONFIG, DeploymentConfig
-from zk0.network.server.superlink import is_loopback
+from zk0.network.config import CONFIG, DeploymentConfig, is_loopback
 from zk0.params import PARAMS_FILE, ROBUST, Params
 
 _SHORT_S, _LONG_S = 60.0, 3600.0

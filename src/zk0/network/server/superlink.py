@@ -8,13 +8,13 @@ the gateway), nodes without registered keys, and a Runtime API that hands the Se
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zk0 import runtime_env
 from zk0.errors import StageError
+from zk0.network.config import is_loopback
 from zk0.network.security.files import read_operator_token
 
 if TYPE_CHECKING:
@@ -40,14 +40,6 @@ def check_closed(config: SuperLinkLifespanConfig) -> None:
             "without --isolation process and --superexec-auth-secret-file FILE everybody on this machine may take the "
             "ServerApp's work, and with it every site's updates"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own, and no other machine can reach it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def main(arguments: list[str] | None = None) -> None:
