@@ -30,8 +30,8 @@ test-services: $(STAMP) ## real servers and clients on loopback, and whole runs;
 test-all: test test-services ## both, and the coverage of both together
 	@$(BIN)/coverage report --format=total --fail-under=95
 
-lint: $(STAMP) ## style and types
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: $(STAMP) ## style, types, and who may know whom
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 
 # Flower's own simulation, a peer, runs on Ray, which nothing else needs and the ordinary lock leaves out.
 bench: $(STAMP) ## every figure beside its peers, about an hour; goes on where it was stopped

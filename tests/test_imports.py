@@ -1,11 +1,14 @@
-"""What is typed often, and what runs all the time, needs no policy: torch and lerobot stay unloaded."""
+"""Who knows whom. What is typed often, and what runs all the time, needs no policy: torch and lerobot stay unloaded."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -28,3 +31,12 @@ def test_no_policy_is_loaded_for_what_needs_none(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_rooms_know_only_those_below_them() -> None:
+    """The contracts of pyproject.toml, with the imports inside functions and for types alone."""
+    linter = Path(sys.executable).with_name("lint-imports")
+
+    done = subprocess.run([str(linter), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
