@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+import subprocess
+import sys
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
+from tests_support import REPO
 
 from zk0.errors import StageError, refused_by_disk
 from zk0.federation.run import read_run
@@ -132,6 +137,34 @@ def test_a_malformed_backup_is_refused_with_nothing_restored(tmp_path: Path, con
 def test_json_that_is_missing_is_just_that(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none.json")
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A project's folder that the system lets nobody write to."""
+    project = tmp_path / "project"
+    project.mkdir()
+    shutil.copy(REPO / "params.yaml", project)
+    try:
+        for options in (["--bind", str(project)], ["-o", "remount,ro,bind"]):
+            subprocess.run(["mount", *options, str(project)], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"file systems may not be mounted here: {error}")
+    try:
+        yield project
+    finally:
+        subprocess.run(["umount", str(project)], check=True)
+
+
+@pytest.mark.parametrize("command", ["validate", "prepare", "demo", "security init --host localhost"])
+def test_a_read_only_project_is_told_of_in_a_line(read_only: Path, command: str) -> None:
+    words = [str(Path(sys.executable).with_name("zk0")), *command.split()]
+
+    done = subprocess.run(words, cwd=read_only, capture_output=True, text=True, check=False)
+
+    (line,) = (done.stdout + done.stderr).replace("\n", " ").split("error: ")[1:]
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    assert line.startswith("Read-only file system: ") and "make it writable, or work in a copy" in line
 
 
 @pytest.mark.parametrize(

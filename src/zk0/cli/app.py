@@ -116,6 +116,10 @@ def demo() -> None:
     import subprocess
     import sys
 
+    from zk0.unfinished import new_file
+
+    with new_file(Path.cwd() / "context.json"):  # where nothing can be written, that is told before anything starts
+        pass
     done = subprocess.run([sys.executable, "-m", "flows.federate"], check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)
