@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from zk0.measuring.rows import Row
-from zk0.reporting.svg import save_svg
+from zk0.svg import save_svg
 
 _COLOURS = ("#1f6f8b", "#d1495b", "#edae49", "#66a182", "#7a5195", "#3d405b", "#b0785a")
 

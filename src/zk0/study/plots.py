@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zk0.evaluation.paired import Difference, Estimate
-from zk0.reporting.svg import save_svg
+from zk0.svg import save_svg
 
 COLOURS = ("#2f7fd6", "#d1853c", "#3a9d78", "#8c6bb8", "#c4577a", "#8a94a6")
 _ROW = 0.34  # inches

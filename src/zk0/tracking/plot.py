@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from zk0.files import digest_file
-from zk0.reporting.svg import save_svg
+from zk0.svg import save_svg
 from zk0.tracking.results import Results
 
 FILE = "run.svg"
