@@ -49,11 +49,11 @@ def site_and_server(threads: int) -> Iterator[Any]:
     """The operator's services with one connected site; all of it down at the end."""
     from zk0.network.client import Joining, open_membership, steps
     from zk0.network.client.node import free_port, stop_node
-    from zk0.network.security.admission import admit_site
     from zk0.network.security.files import initialise
+    from zk0.network.security.invitation import admit_site
     from zk0.network.security.keys import NodeKey
     from zk0.network.server.services import FederationServer
-    from zk0.workspaces.request import Request
+    from zk0.workspaces.defaults import Request
 
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="network-", dir=CACHE) as folder:

@@ -103,10 +103,10 @@ class Federation:
 def federation(folder: Path, params: Params, services: Sequence[str]) -> Iterator[Federation]:
     """A server and two sites in a folder; all of it down at the end."""
     from zk0.network.client import steps
-    from zk0.network.security.admission import admit_site
+    from zk0.network.security.invitation import admit_site
     from zk0.network.security.keys import NodeKey
     from zk0.network.security.setup import set_up_security
-    from zk0.workspaces.request import Request
+    from zk0.workspaces.defaults import Request
 
     operator = folder / "operator"
     use_params(operator, params)

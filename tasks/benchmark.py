@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.streaming import CommandFailed, stream
+from tasks.steps import CommandFailed, stream
 from zk0.errors import StageError
 from zk0.measuring.history import QUICK, Regression, read_history, regressions, remember
 from zk0.measuring.rows import Report, read_report

@@ -12,8 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from tasks.alone import FROM_THE_HUB, run_alone
-from tasks.steps import StageRun
+from tasks.steps import FROM_THE_HUB, StageRun, run_alone
 from zk0.errors import StageError
 from zk0.network.client import Membership, steps
 from zk0.network.client.status import site_status

@@ -14,8 +14,7 @@ from prefect.events.actions import CallWebhook
 from prefect.logging import get_run_logger
 from prefect.states import State
 
-from tasks.recorded import checks_markdown, recorded
-from tasks.steps import StageRun
+from tasks.steps import StageRun, checks_markdown, recorded
 from zk0.checks import Outcome
 from zk0.operations.deploy import run_step
 from zk0.operations.monitor.notify import webhook_address

@@ -17,8 +17,7 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
-from tasks.steps import StageRun, run_stage
-from tasks.streaming import read_events
+from tasks.steps import StageRun, read_events, run_stage
 from zk0.files import read_json
 from zk0.pipeline.summary import comparison_markdown
 

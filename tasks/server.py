@@ -14,8 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.states import State
 
 from tasks import rounds
-from tasks.recorded import checks_markdown, recorded
-from tasks.steps import StageRun
+from tasks.steps import StageRun, checks_markdown, recorded
 from zk0.checks import Outcome
 from zk0.context import StageOutcome
 from zk0.network.server import ROUND_STEPS

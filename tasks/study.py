@@ -9,7 +9,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.streaming import CommandFailed, stream
+from tasks.steps import CommandFailed, stream
 from zk0.errors import StageError
 from zk0.params import load_params
 from zk0.study.results_store import STUDIES, StudyFolder

@@ -17,7 +17,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from tasks.benchmark import compare_benchmarks, measure_beside_peers
-from tasks.streaming import CommandFailed, stream
+from tasks.steps import CommandFailed, stream
 from zk0.params import load_params
 from zk0.testing.coverage import judge_coverage, read_coverage, read_gate
 from zk0.testing.page import COVERAGE_JSON, JUNIT, SIMULATION_FOLDER, collect, write_validation

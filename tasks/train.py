@@ -19,9 +19,7 @@ from prefect.logging import get_run_logger
 from prefect.states import State
 
 from tasks import rounds
-from tasks.alone import FROM_THE_HUB, run_alone
-from tasks.steps import StageRun
-from tasks.streaming import read_events, started
+from tasks.steps import FROM_THE_HUB, StageRun, read_events, run_alone, started
 from zk0.context import StageOutcome
 from zk0.errors import StageError
 from zk0.files import read_json

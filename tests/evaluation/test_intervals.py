@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from zk0.evaluation.intervals import sign_test, wilson
+from zk0.evaluation.paired import sign_test, wilson
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,8 @@ import pytest
 from scipy import stats
 
 from zk0.evaluation import paired
-from zk0.evaluation.intervals import wilson
 from zk0.evaluation.outcomes import Outcomes, UnpairedError
-from zk0.evaluation.paired import difference, rate, stratified
+from zk0.evaluation.paired import difference, rate, stratified, wilson
 
 RUNS = 400
 

@@ -15,7 +15,7 @@ from flwr.app import Context, Message, RecordDict
 
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
-from zk0.federation.failed import ERROR_CODE
+from zk0.federation.header import ERROR_CODE
 from zk0.federation.inprocess import InProcessGrid
 
 

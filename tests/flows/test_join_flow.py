@@ -16,8 +16,8 @@ from docs_commands import documented
 from network_services import free_port, wait_until
 from prefect_api import post, states_of, tasks_of
 
-from zk0.network.security.admission import admit_site
 from zk0.network.security.files import initialise
+from zk0.network.security.invitation import admit_site
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer

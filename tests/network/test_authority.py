@@ -20,8 +20,7 @@ from network_services import fleet
 
 from zk0.errors import StageError
 from zk0.network.gateway.server import tls_context
-from zk0.network.security.authority import Authority, ServerCertificate
-from zk0.network.security.expiry import expiries
+from zk0.network.security.authority import Authority, ServerCertificate, expiries
 
 NOW = datetime.now(UTC)
 

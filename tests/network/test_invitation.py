@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from zk0.errors import StageError
-from zk0.network.security.admission import admit_site, invite_site, rotate_site
 from zk0.network.security.authority import Authority
 from zk0.network.security.files import Places, initialise
-from zk0.network.security.invitation import Invitation, check_address
+from zk0.network.security.invitation import Invitation, admit_site, check_address, invite_site, rotate_site
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.site_registry import SiteRegistry
 

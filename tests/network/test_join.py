@@ -23,9 +23,8 @@ from zk0.federation.site import open_site
 from zk0.network.client import Membership, find_membership
 from zk0.network.client.node import NAMES, check_server
 from zk0.network.client.status import site_status
-from zk0.network.security.admission import admit_site
 from zk0.network.security.authority import Authority
-from zk0.network.security.invitation import Invitation
+from zk0.network.security.invitation import Invitation, admit_site
 from zk0.network.security.keys import NodeKey
 from zk0.network.server.control import register_sites
 from zk0.services.process import Services

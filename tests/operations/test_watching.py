@@ -19,7 +19,7 @@ from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.run import run_federation
 from zk0.federation.server import FederationError
 from zk0.network.config import Alerts, DeploymentConfig
-from zk0.network.security.expiry import Expiry
+from zk0.network.security.authority import Expiry
 from zk0.network.security.sites import Site
 from zk0.operations.monitor.alerts import RULES, find_alerts
 from zk0.operations.monitor.metrics import SnapshotCollector

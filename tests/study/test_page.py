@@ -21,13 +21,14 @@ from zk0.study.studies import Study, feasibility, privacy
 from zk0.study.tables import (
     arms_table,
     attack_table,
+    comparison_verdicts,
     difference_table,
     markdown,
     p_text,
     personal_table,
     privacy_table,
+    robustness_verdicts,
 )
-from zk0.study.verdicts import comparison_verdicts, robustness_verdicts
 
 
 @pytest.fixture

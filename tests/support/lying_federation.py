@@ -26,8 +26,7 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.compatibility import misfits
 from zk0.federation.console import print_event
 from zk0.federation.discovery import meet
-from zk0.federation.failed import ERROR_CODE, GRID_CODE
-from zk0.federation.header import HEADER
+from zk0.federation.header import ERROR_CODE, GRID_CODE, HEADER
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.rounds import first_state, moments_in, run_round
 from zk0.federation.run import run_federation, warm_start

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from zk0.training.prefetch import ahead
+from zk0.training.local import ahead
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])

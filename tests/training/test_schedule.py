@@ -8,7 +8,7 @@ import math
 import pytest
 
 from zk0.params import TrainingParams
-from zk0.training.schedule import learning_rate
+from zk0.training.optimizer import learning_rate
 
 PARAMS = TrainingParams(learning_rate=1.0, final_learning_rate=0.2, warmup_steps=4)
 

@@ -41,7 +41,7 @@ def base_score(
     import torch
 
     from zk0.data.sim.tasks import PUBLIC
-    from zk0.evaluation.intervals import wilson
+    from zk0.evaluation.paired import wilson
     from zk0.evaluation.rollouts import roll_out
     from zk0.policy.checkpoint import load_checkpoint
 

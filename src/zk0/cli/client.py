@@ -76,7 +76,7 @@ def join(
 ) -> None:
     """Take part in a federation with your own data, which stays here; see docs/join.md."""
     from zk0.network.client import Joining, open_membership
-    from zk0.workspaces.request import Request, camera_names
+    from zk0.workspaces.defaults import Request, camera_names
 
     request = Request(
         data=data,

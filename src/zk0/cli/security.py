@@ -35,7 +35,7 @@ def show(folder: Folder = Path("security")) -> None:
     """Until when certificates are valid, and their fingerprints; fails when one has expired."""
     from rich.table import Table
 
-    from zk0.network.security.expiry import expiries
+    from zk0.network.security.authority import expiries
     from zk0.network.security.files import Places
 
     rows = expiries(Places(folder).authority)

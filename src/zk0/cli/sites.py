@@ -19,7 +19,7 @@ Out = Annotated[Path | None, typer.Option("--out", help="Where the invitation go
 @app.command()
 def admit(name: str, pubkey: str, server: Server, out: Out = None, folder: Folder = Path("security")) -> None:
     """Let a site take part, by its public key's file or line, and write its invitation."""
-    from zk0.network.security.admission import admit_site
+    from zk0.network.security.invitation import admit_site
 
     _invited(admit_site(folder, name, pubkey, server, out))
     _tell_superlink(folder)
@@ -28,7 +28,7 @@ def admit(name: str, pubkey: str, server: Server, out: Out = None, folder: Folde
 @app.command()
 def rotate(name: str, pubkey: str, server: Server, out: Out = None, folder: Folder = Path("security")) -> None:
     """Give a site a new key in place of its old one, and write its new invitation."""
-    from zk0.network.security.admission import rotate_site
+    from zk0.network.security.invitation import rotate_site
 
     _invited(rotate_site(folder, name, pubkey, server, out))
     _tell_superlink(folder)
@@ -37,7 +37,7 @@ def rotate(name: str, pubkey: str, server: Server, out: Out = None, folder: Fold
 @app.command()
 def invite(name: str, server: Server, out: Out = None, folder: Folder = Path("security")) -> None:
     """Write a site's invitation again, as when the server has moved."""
-    from zk0.network.security.admission import invite_site
+    from zk0.network.security.invitation import invite_site
 
     _invited(invite_site(folder, name, server, out))
 

@@ -14,13 +14,14 @@ about that model, not about the way it was trained.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 
-from zk0.evaluation.clustered import Mean, clustered, quantile, with_two_scenes
 from zk0.evaluation.outcomes import Outcomes, UnpairedError, aligned, listed
 
 CONFIDENCE = 0.95
@@ -161,3 +162,78 @@ def _tested(value: float, centre: Mean, bounded: bool, confidence: float) -> Dif
     else:  # the very same difference everywhere: nothing is left to chance but a tie
         p_better, p_worse = float(centre.value <= 0), float(centre.value >= 0)
     return Difference(value, min(low, value), max(high, value), lower, upper, p_better, p_worse)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean, its sampling variance and that variance's degrees of freedom."""
+
+    value: float
+    variance: float
+    dof: float
+
+
+def clustered(cells: np.ndarray) -> Mean:
+    """Mean of (S, N) cells and its variance, clustered both ways; see above."""
+    seeds, scenes = cells.shape
+    mean = float(cells.mean())
+    if scenes < 2:
+        return Mean(mean, 0.0, 1.0)
+    by_seed, by_scene = cells.mean(axis=1), cells.mean(axis=0)
+    scene = float(seeds * by_scene.var(ddof=1))
+    if seeds == 1:
+        return Mean(mean, scene / scenes, scenes - 1.0)
+    seed = float(scenes * by_seed.var(ddof=1))
+    rest = float(((cells - by_seed[:, None] - by_scene + mean) ** 2).sum() / ((seeds - 1) * (scenes - 1)))
+    seed, scene = max(seed, rest), max(scene, rest)
+    total = seed + scene - rest
+    if total <= 1e-15:
+        return Mean(mean, 0.0, scenes - 1.0)
+    parts = seed**2 / (seeds - 1) + scene**2 / (scenes - 1) + rest**2 / ((seeds - 1) * (scenes - 1))
+    fewest = float(min(seeds, scenes) - 1)
+    return Mean(mean, total / cells.size, min(max(total**2 / parts, fewest), scenes - 1.0))
+
+
+def with_two_scenes(mean: Mean, scenes: int, tasks: int) -> Mean:
+    """Agresti and Min's two scenes, one win and one loss at half weight and a tie, in every task.
+
+    What they add to the variance is known, so it adds degrees of freedom.
+    """
+    larger = scenes + 2
+    observed = mean.variance * scenes**2
+    total = observed + 2 * scenes * mean.value**2 / larger + 1 / tasks
+    dof = mean.dof * (total / observed) ** 2 if observed else float(scenes)
+    return Mean(mean.value * scenes / larger, total / larger**2, min(dof, max(scenes - 1.0, 1.0)))
+
+
+def quantile(probability: float, dof: float) -> float:
+    if not 0.5 < probability < 1:
+        raise ValueError("confidence must lie between 0 and 1")
+    return float(stdtrit(dof, probability))
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a proportion.
+
+    Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+
+    >>> tuple(round(bound, 3) for bound in wilson(8, 10))
+    (0.49, 0.943)
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    failures, whole = trials - successes, trials + z**2
+    centre = (successes + z**2 / 2) / whole
+    half = z * math.sqrt(successes * failures / trials + z**2 / 4) / whole
+    # At the ends rounding must not leave a hair's breadth.
+    return centre - half if successes else 0.0, centre + half if failures else 1.0
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided exact p value: how often a fair coin would differ from half by as much.
+
+    >>> sign_test(1, 7)
+    0.0703125
+    """
+    tosses = wins + losses
+    tail = sum(math.comb(tosses, fewer) for fewer in range(min(wins, losses) + 1))
+    return min(1.0, 2 * tail / 2**tosses)

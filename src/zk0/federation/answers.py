@@ -17,8 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from zk0.data.manifest import Manifest
 from zk0.federation import codecs, protocol, wire
-from zk0.federation.failed import failure
-from zk0.federation.header import Header, plain
+from zk0.federation.header import Header, failure, plain
 from zk0.federation.statistics import Moments
 from zk0.params import Codec
 from zk0.words import fault, printable

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from flwr.app import ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import from_json
+
+from zk0.words import printable, said
 
 SUMMARY = "query.summary"
 HEADER = "header"
@@ -61,3 +63,19 @@ def plain(content: RecordDict) -> dict[str, Any]:
     if not isinstance(fields, dict) or not isinstance(fields.get("values"), dict):
         raise WireError("the message's header is malformed: a table with a table 'values' was expected")
     return fields
+
+
+ERROR_CODE = 100
+# Of a reply that the server's own Grid makes in a site's stead: its reason is no word of the site's.
+GRID_CODE = 101
+
+
+def error_reply(message: Message, error: Exception) -> Message:
+    """The reply to a message that could not be served."""
+    return Message(Error(ERROR_CODE, printable(f"{type(error).__name__}: {error}")), reply_to=message)
+
+
+def failure(reply: Message, site: str) -> str:
+    """Why a site's error reply tells that it failed; in few words, and marked as the site's where they are its own."""
+    reason = str(reply.error.reason or "it gave no reason")
+    return printable(reason) if reply.error.code == GRID_CODE else said(site, reason)

@@ -10,8 +10,8 @@ import numpy as np
 from zk0.console import progress_bar
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.evaluation.held_out import Excess, Limits, held_out_loss
-from zk0.evaluation.intervals import wilson
 from zk0.evaluation.judging import judge_actions
+from zk0.evaluation.paired import wilson
 from zk0.evaluation.rollouts import Rollout, roll_out_source, why_no_rollouts
 from zk0.evaluation.safety import rollout_excess, safety_report
 from zk0.federation.agreement import agree

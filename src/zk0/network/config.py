@@ -12,9 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from zk0.errors import StageError
-from zk0.explain import explained
 from zk0.files import BadFileError, write_text
-from zk0.params.section import Section
+from zk0.params.section import Section, explained
 from zk0.settings import parse_settings, read_settings
 
 CONFIG = Path("deployment.yaml")

@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import HttpGrid
 
 from zk0.federation import header
-from zk0.federation.failed import failure
+from zk0.federation.header import failure
 from zk0.files import write_json
 from zk0.network.security.files import Places
 from zk0.network.security.site_registry import SiteRegistry

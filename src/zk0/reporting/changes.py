@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from zk0.evaluation.intervals import sign_test, wilson
+from zk0.evaluation.paired import sign_test, wilson
 from zk0.records.schemas import Task, TaskScore
 from zk0.reporting import format as fmt
 

@@ -14,7 +14,7 @@ from zk0.study import plots, tables
 from zk0.study.arms import FEDERATED
 from zk0.study.results import ArmResult, Role, StudyResult
 from zk0.study.results_store import RECORD, STUDIES, StudyFolder
-from zk0.study.verdicts import MARGIN, comparison_verdicts, robustness_verdicts
+from zk0.study.tables import MARGIN, comparison_verdicts, robustness_verdicts
 
 PAGE = Path("docs/RESULTS.md")
 IMAGES = Path("docs/images/results")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +21,7 @@ from zk0.policy.flow import batch_loss
 from zk0.policy.inputs import Batch, FrameInputs, StoredFeatures
 from zk0.policy.trainable import Tensors, load_trainable, trainable_tensors
 from zk0.seeding import numpy_rng, torch_rng
-from zk0.training.optimizer import LocalOptimizer, Proximal
-from zk0.training.prefetch import ahead
-from zk0.training.schedule import learning_rate
+from zk0.training.optimizer import LocalOptimizer, Proximal, learning_rate
 
 Drawn = tuple[Batch, Tensor, Tensor]
 
@@ -190,3 +191,35 @@ def _draws(
         return (batch.pinned(), noise.pin_memory(), times.pin_memory()) if pinned else (batch, noise, times)
 
     return draw
+
+
+@contextmanager
+def ahead[T](make: Callable[[int], T], count: int, depth: int = 2) -> Iterator[Iterator[T]]:
+    """``make(0)`` to ``make(count - 1)``, in this order, made by one other thread a few ahead.
+
+    What ``make`` raises is raised where its result is asked for. Leaving the block, by an error or
+    by Ctrl-C too, drops what was not begun and waits for the one that is being made.
+
+    Args:
+        make: Called in the other thread, one call at a time, so it may own a generator.
+        count: How many.
+        depth: How many are made before they are asked for.
+
+    >>> with ahead(lambda number: number * number, 4) as squares:
+    ...     list(squares)
+    [0, 1, 4, 9]
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="zk0-ahead")
+    waiting: deque[Future[T]] = deque(pool.submit(make, number) for number in range(min(depth, count)))
+
+    def results() -> Iterator[T]:
+        for following in range(len(waiting), count + len(waiting)):
+            found = waiting.popleft().result()
+            if following < count:
+                waiting.append(pool.submit(make, following))
+            yield found
+
+    try:
+        yield results()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -6,9 +6,8 @@ Nothing heavy is imported here, so that what cannot be is refused at once.
 
 from __future__ import annotations
 
-from zk0.workspaces.folder import TRAININGS, Training, open_training, removed_if_refused
-from zk0.workspaces.request import Request, camera_names
-from zk0.workspaces.steps import ROUND_STEPS, STEPS
+from zk0.workspaces.defaults import Request, camera_names
+from zk0.workspaces.folder import ROUND_STEPS, STEPS, TRAININGS, Training, open_training, removed_if_refused
 
 __all__ = [
     "ROUND_STEPS",

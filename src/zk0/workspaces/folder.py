@@ -18,8 +18,7 @@ from zk0.params import PARAMS_FILE, Params, load_params, parse_params
 from zk0.sources import Source
 from zk0.suggestions import nearest_hint
 from zk0.tracking.metric_names import flatten
-from zk0.workspaces.defaults import params_content
-from zk0.workspaces.request import Request
+from zk0.workspaces.defaults import Request, params_content
 
 TRAININGS = Path("trainings")
 
@@ -156,3 +155,20 @@ def source_of(data: str) -> Source:
         ValueError: It is of no known form.
     """
     return Source.parse(data if ":" in data else f"local:{data}")
+
+
+# The nine documented steps of model training, in order.
+STEPS = (
+    "environment setup",
+    "model loading",
+    "dataset preparation",
+    "training configuration",
+    "local training",
+    "parameter extraction",
+    "server communication",
+    "model update",
+    "validation",
+)
+
+# Those that every round repeats: alone, they are a federation of one site.
+ROUND_STEPS = STEPS[4:8]

@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from zk0.errors import StageError
-from zk0.explain import explained
 from zk0.files import BadFileError, write_text
 from zk0.network.security.files import GATEWAY, Places
+from zk0.params.section import explained
 from zk0.settings import read_settings
 
 MEBIBYTE = 1 << 20

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zk0.errors import StageError
-from zk0.network.security.authority import Authority
-from zk0.network.security.expiry import WARN_DAYS, days_left
+from zk0.network.security.authority import WARN_DAYS, Authority, days_left
 from zk0.network.security.files import GATEWAY, SUPERLINK, Places, initialise, read_operator_token
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.private_files import private_folder, read_private

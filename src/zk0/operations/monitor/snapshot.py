@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from zk0.errors import StageError
 from zk0.network.config import DeploymentConfig
-from zk0.network.security.expiry import Expiry, expiries
+from zk0.network.security.authority import Expiry, expiries
 from zk0.network.security.files import SECURITY, Places
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.network.security.sites import Site
