@@ -22,18 +22,24 @@ from zk0.data.manifest import read_manifests
 from zk0.evaluation.held_out import (
     Limits,
     SensorNoise,
-    action_errors,
     episode_errors,
     held_out_excess,
     held_out_loss,
+    mean_error,
     predict,
 )
 from zk0.federation.statistics import moments_of
 from zk0.policy.checkpoint import LoadedPolicy
+from zk0.policy.features import FrameFeatures
 from zk0.seeding import torch_rng
 from zk0.training.local import flow_draws
 
 SEED = 3
+
+
+def action_errors(loaded: LoadedPolicy, frames: Frames, seed: int, features: FrameFeatures | None = None) -> np.ndarray:
+    """Mean absolute error of the predicted actions, (6,)."""
+    return mean_error(episode_errors(loaded, frames, seed, features))
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from policy_on_frames import flow_loss
 
 from zk0.data.frames import Frames, MemoryImages
 from zk0.federation.compatibility import check_alike, check_cameras
 from zk0.federation.server import FederationError
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.policy.flow import flow_loss
 from zk0.policy.prefix import embed_images
 
 TOP, WRIST, SIDE = (f"observation.images.{name}" for name in ("top", "wrist", "side"))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from manifests import anew
+from policy_on_frames import flow_loss
 
 from zk0.data.dataset import _opened
 from zk0.data.frames import Frames, MemoryImages
@@ -25,7 +26,6 @@ from zk0.policy.features import frames as frames_module
 from zk0.policy.features.keys import backbone_digest, image_block
 from zk0.policy.features.reading import FeatureFile
 from zk0.policy.features.store import Layout, create
-from zk0.policy.flow import flow_loss
 from zk0.policy.prefix import embed_images, encode_prefix
 from zk0.training.local import flow_draws
 

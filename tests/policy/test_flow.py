@@ -13,6 +13,7 @@ from computed_features import Kind, features_of
 from lerobot.configs import NormalizationMode
 from lerobot.policies.rtc.configuration_rtc import RTCConfig
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
+from policy_on_frames import flow_loss, predict_chunk
 
 from zk0.console import console, lerobot_quiet
 from zk0.data.frames import Frames, ImageStore
@@ -20,7 +21,6 @@ from zk0.federation.statistics import moments_of
 from zk0.policy import flow
 from zk0.policy.attention import covers
 from zk0.policy.checkpoint import LoadedPolicy, with_stats
-from zk0.policy.flow import flow_loss, predict_chunk
 from zk0.policy.inputs import FrameInputs
 from zk0.seeding import seeded
 from zk0.training.local import flow_draws

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lerobot.policies.common.flow_matching import euler_integrate
 from lerobot.policies.common.vla_utils import pad_vector
@@ -23,11 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from zk0.console import console
-from zk0.data.frames import Frames
 from zk0.policy.attention import covers
-from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.expert import Context, read_state, velocity
-from zk0.policy.inputs import Batch, FrameInputs, StoredFeatures
+from zk0.policy.inputs import Batch
 from zk0.policy.prefix import prefix_of
 
 Reduction = Literal["mean", "none"]
@@ -70,9 +67,15 @@ def batch_loss(
     reduction: Reduction = "mean",
     context: Context | None = None,
 ) -> Tensor:
-    """The flow-matching loss of a batch on the policy's device; see :func:`flow_loss`.
+    """The loss of ``SmolVLAPolicy.forward`` for a batch on the policy's device, its rules for padding included.
 
-    ``context`` is the batch's, where it serves several draws of noise and time.
+    Args:
+        policy: Any SmolVLA.
+        batch: With actions.
+        noise: (B, chunk, max_action_dim).
+        times: (B,).
+        reduction: ``mean``: a number; ``none``: (B,) losses.
+        context: The batch's, where it serves several draws of noise and time.
     """
     if (reason := covers(policy)) is not None:
         _say_once(reason)
@@ -80,31 +83,6 @@ def batch_loss(
     actions, is_pad = _targets(batch)
     losses = flow_losses(policy, context or context_of(policy, batch), actions, noise, times)
     return reduce_losses(policy, losses, is_pad, reduction)
-
-
-def flow_loss(
-    loaded: LoadedPolicy,
-    frames: Frames,
-    rows: np.ndarray,
-    noise: Tensor,
-    times: Tensor,
-    features: StoredFeatures | None = None,
-    reduction: Reduction = "mean",
-) -> Tensor:
-    """The loss of ``SmolVLAPolicy.forward`` for some frames, its rules for padding included.
-
-    Args:
-        loaded: Policy and processors.
-        frames: Recorded frames.
-        rows: (B,) which of them.
-        noise: (B, chunk, max_action_dim).
-        times: (B,).
-        features: The frames' cached features; None computes them from the images.
-        reduction: ``mean``: a number; ``none``: (B,) losses.
-    """
-    device = loaded.policy.config.device
-    batch = FrameInputs(loaded, frames, features).batch(rows).to(device)
-    return batch_loss(loaded.policy, batch, noise.to(device), times.to(device), reduction)
 
 
 @torch.no_grad()
@@ -122,15 +100,6 @@ def predict(policy: SmolVLAPolicy, batch: Batch, noise: Tensor) -> Tensor:
     context = context_of(policy, batch)
     found = euler_integrate(lambda noisy, time: velocity(policy, context, noisy, time), noise, policy.config.num_steps)
     return found[:, :, : policy.config.action_feature.shape[0]]
-
-
-def predict_chunk(
-    loaded: LoadedPolicy, frames: Frames, rows: np.ndarray, noise: Tensor, features: StoredFeatures | None = None
-) -> Tensor:
-    """The action chunks (B, chunk, A), normalised, for some frames; noise is (B, chunk, max_action_dim)."""
-    device = loaded.policy.config.device
-    batch = FrameInputs(loaded, frames, features).batch(rows, with_actions=False).to(device)
-    return predict(loaded.policy, batch, noise.to(device))
 
 
 def _targets(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from zk0.policy.trainable import Tensors
 from zk0.seeding import torch_rng
 
 if TYPE_CHECKING:
@@ -74,15 +73,6 @@ def has_adapters(policy: nn.Module) -> bool:
     return next(_adapters(policy), None) is not None
 
 
-def merged_state(policy: nn.Module) -> Tensors:
-    """The state of a plain SmolVLA that computes the same: adapters folded into the weights they adapt.
-
-    Tensors that no adapter touches are the policy's own, not copies.
-    """
-    with merged(policy):
-        return dict(policy.state_dict())
-
-
 @contextmanager
 def merged(policy: nn.Module) -> Iterator[None]:
     """Within the block the policy is a plain SmolVLA with its adapters folded in; afterwards as before, bit for bit.
@@ -100,14 +90,6 @@ def merged(policy: nn.Module) -> Iterator[None]:
         for (name, layer), (base, weight) in zip(swapped, kept, strict=True):
             base.weight.data = weight
             policy.set_submodule(name, layer)
-
-
-def merge_adapters(policy: nn.Module) -> None:
-    """Fold the adapters into the weights and remove them; in place, for good. Nothing trains afterwards."""
-    for name, layer in list(_adapters(policy)):
-        base = layer.get_base_layer()
-        base.weight.data = _folded(layer, base.weight.data)
-        policy.set_submodule(name, base)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,6 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from zk0.environment import Check
 from zk0.network.security.authority import expiries
-from zk0.network.server.holes import MENDED, known_holes
 from zk0.network.server.services import FederationServer
 from zk0.params import ROBUST, Params
 from zk0.records.journal import read_lines
@@ -42,7 +40,6 @@ def security_checks(server: FederationServer, params: Params) -> list[Check]:
         _files_private(server),
         _privacy(server.root, params),
         _robust(params),
-        _versions(),
     ]
 
 
@@ -136,21 +133,3 @@ def _robust(params: Params) -> Check:
     return Check(
         "robust strategy", strategy in ROBUST, f"federation.strategy {strategy}", " or ".join(ROBUST), advice, "warning"
     )
-
-
-def _versions() -> Check:
-    holes = known_holes()
-    found = "; ".join(holes) or f"none of {len(MENDED)} packages is older than its last known hole"
-    return Check("versions with known holes", not holes, found, "none", "`make install` brings the locked versions")
-
-
-def _codes(name: str, answers: dict[str, int], wanted: int) -> Check:
-    wrong = {what: code for what, code in answers.items() if code != wanted}
-    told = ", ".join(f"{what}: {code}" for what, code in (wrong or answers).items())
-    return Check(name, not wrong, told, f"{int(wanted)} for each", f"stop it: `zk0 server stop`; then {_START}")
-
-
-def _client(server: FederationServer) -> httpx.Client:
-    context = ssl.create_default_context(cafile=str(server.authority))
-    headers = {"Content-Type": "application/protobuf"}
-    return httpx.Client(verify=context, trust_env=False, timeout=5, headers=headers)

@@ -11,7 +11,7 @@ from typing import Any
 from zk0.checks import Outcome
 from zk0.console import console
 from zk0.errors import StageError
-from zk0.files import read_json, write_json
+from zk0.files import write_json
 from zk0.network.server import STEPS
 from zk0.network.server.services import FederationServer
 from zk0.params import PARAMS_FILE, Params, load_params
@@ -164,12 +164,6 @@ def validate_security(serving: Serving) -> Outcome:
     show_checks(checks)
     notes = tuple(f"{c['name']}: {c['found']}; {c['advice']}" for c in checks if not c["passed"])
     return Outcome(False, (f"{len(checks)} checks, none failed",), notes, {"checks": checks})
-
-
-def security_report(root: Path) -> list[dict[str, Any]]:
-    """The last checklist; nothing where there was none."""
-    file = root / SECURITY_REPORT
-    return list(read_json(file)["checks"]) if file.exists() else []
 
 
 # Those that can run by themselves: rounds are the ServerApp's.
