@@ -69,7 +69,7 @@ def test_frozen_half_belongs_to_the_seed() -> None:
     assert half(1) == half(1) != half(2)
 
 
-def merged_weight(policy: nn.Module) -> torch.Tensor:
+def merged_weight(policy: torch.nn.Module) -> torch.Tensor:
     with merged(policy):
         return policy.get_parameter(f"{LAYER}.weight").detach()
 

@@ -231,3 +231,40 @@ def mean_error(by_episode: Mapping[int, tuple[np.ndarray, int]]) -> np.ndarray:
     """Mean over all actions of what :func:`episode_errors` found, (6,)."""
     counts = [count for _, count in by_episode.values()]
     return np.average([error for error, _ in by_episode.values()], axis=0, weights=counts)
+
+
+def chunk_excess(chunks: np.ndarray, states: np.ndarray, limits: Limits, factor: float) -> Excess:
+    """How far chunks (B, T, 6) that start at joint positions (B, 6) leave the limits.
+
+    Args:
+        chunks: Joint targets.
+        states: Where the arm was when each chunk was predicted.
+        limits: What the recordings show.
+        factor: Steps of more than this multiple of the largest recorded one count as fast.
+
+    A chunk's first step leads from a measured position, its others from the target before; the arm
+    lags behind its targets, so each kind is held against its own in the recordings.
+    """
+    outside = np.maximum(limits.low - chunks, chunks - limits.high).clip(0)
+    first = np.abs(chunks[:, 0] - states) / np.maximum(limits.step, _STILL)
+    later = np.abs(np.diff(chunks, axis=1)) / np.maximum(limits.change, _STILL)
+    fastest = np.maximum(first.max(axis=0), later.max(axis=(0, 1), initial=0.0))
+    return Excess(outside.max(axis=(0, 1)), fastest, (first > factor).sum(axis=0), len(chunks))
+
+
+def held_out_excess(
+    loaded: LoadedPolicy,
+    frames: Frames,
+    limits: Limits,
+    seed: int,
+    factor: float,
+    noise: SensorNoise | None = None,
+    features: StoredFeatures | None = None,
+) -> Excess:
+    """The excess over all frames, with or without disturbed observations; ``factor`` as in :func:`chunk_excess`."""
+    found = Excess.none(len(limits.low))
+    if noise is None:
+        _ensure_all(frames, features)
+    for rows, chunks in _predictions(loaded, frames, _batches(frames), seed, noise, features):
+        found = found.and_of(chunk_excess(chunks, frames.states[rows], limits, factor))
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from flwr.supercore.constant import NodeStatus
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from zk0.environment import Check
-from zk0.network.security.authority import expiries
+from zk0.network.security.expiry import expiries
 from zk0.network.server.services import FederationServer
 from zk0.params import ROBUST, Params
 from zk0.records.journal import read_lines
@@ -133,3 +134,15 @@ def _robust(params: Params) -> Check:
     return Check(
         "robust strategy", strategy in ROBUST, f"federation.strategy {strategy}", " or ".join(ROBUST), advice, "warning"
     )
+
+
+def _codes(name: str, answers: dict[str, int], wanted: int) -> Check:
+    wrong = {what: code for what, code in answers.items() if code != wanted}
+    told = ", ".join(f"{what}: {code}" for what, code in (wrong or answers).items())
+    return Check(name, not wrong, told, f"{int(wanted)} for each", f"stop it: `zk0 server stop`; then {_START}")
+
+
+def _client(server: FederationServer) -> httpx.Client:
+    context = ssl.create_default_context(cafile=str(server.authority))
+    headers = {"Content-Type": "application/protobuf"}
+    return httpx.Client(verify=context, trust_env=False, timeout=5, headers=headers)
