@@ -15,7 +15,8 @@ from prefect.states import Completed, State
 from tasks.alone import FROM_THE_HUB, run_alone
 from tasks.steps import StageRun
 from zk0.errors import StageError
-from zk0.network.client import Membership, steps
+from zk0.network.client import steps
+from zk0.network.client.membership import Membership
 from zk0.network.client.status import site_status
 
 

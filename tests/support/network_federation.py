@@ -253,12 +253,12 @@ class RunRows:
 
 
 def commands_of(network: NetworkFederation) -> dict[int, list[str]]:
-    """What runs for a federation, its sites' processes too: process id to command line, as `ps` shows it to all."""
+    """What runs for a federation's server: process id to command line, as `ps` shows it to everybody."""
     found = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             lines = [one.cmdline() for one in (process, *process.parents())]
-            if any(str(network.root.parent) in word for line in lines for word in line):
+            if any(str(network.root) in word for line in lines for word in line):
                 found[process.pid] = lines[0]
     return found
 

@@ -75,7 +75,7 @@ def join(
     ] = None,
 ) -> None:
     """Take part in a federation with your own data, which stays here; see docs/join.md."""
-    from zk0.network.client import Joining, open_membership
+    from zk0.network.client.membership import Joining, open_membership
     from zk0.workspaces.request import Request, camera_names
 
     request = Request(
@@ -99,7 +99,8 @@ def join(
 @app.command()
 def start(name: Name = None) -> None:
     """Start the site's services again, as after a reboot."""
-    from zk0.network.client import find_membership, steps
+    from zk0.network.client import steps
+    from zk0.network.client.membership import find_membership
 
     steps.start(find_membership(Path.cwd(), name))
 
@@ -107,7 +108,7 @@ def start(name: Name = None) -> None:
 @app.command()
 def boot(name: Name = None, cron: Annotated[bool, typer.Option(help="A line for crontab instead.")] = False) -> None:
     """Print what starts the site again after a reboot: a unit for `systemctl --user`, with how to install it."""
-    from zk0.network.client import find_membership
+    from zk0.network.client.membership import find_membership
     from zk0.operations.boot import cron_line, unit
 
     root, found = Path.cwd(), find_membership(Path.cwd(), name).name
@@ -118,7 +119,7 @@ def boot(name: Name = None, cron: Annotated[bool, typer.Option(help="A line for 
 @app.command()
 def stop(name: Name = None) -> None:
     """Stop the site's services; the membership stays."""
-    from zk0.network.client import find_membership
+    from zk0.network.client.membership import find_membership
     from zk0.network.client.node import stop_node
 
     stopped = stop_node(find_membership(Path.cwd(), name))
@@ -128,7 +129,7 @@ def stop(name: Name = None) -> None:
 @app.command()
 def leave(name: Name = None) -> None:
     """Withdraw from the federation; data, logs and what was spent of a privacy budget are kept."""
-    from zk0.network.client import find_membership
+    from zk0.network.client.membership import find_membership
     from zk0.network.client.node import stop_node
 
     membership = find_membership(Path.cwd(), name)
@@ -148,7 +149,7 @@ def status(name: Name = None) -> None:
     """Whether the site is connected, what it did last, and where its logs are."""
     from rich.table import Table
 
-    from zk0.network.client import find_membership
+    from zk0.network.client.membership import find_membership
     from zk0.network.client.status import site_status
 
     table = Table(show_header=False)
@@ -161,7 +162,8 @@ def status(name: Name = None) -> None:
 def step(name: str, step: str) -> None:
     """One of the steps of joining, for the flow."""
     from zk0.errors import StageError
-    from zk0.network.client import find_membership, steps
+    from zk0.network.client import steps
+    from zk0.network.client.membership import find_membership
     from zk0.suggestions import nearest_hint
 
     if step not in steps.ALONE:
