@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zk0.cli.options import Calibration, Cameras, Convention, Device, Fps, LeaveOut
 from zk0.console import console
 
 app = typer.Typer(no_args_is_help=True, help="A robot owner's side of a federation over a network: see docs/join.md.")
@@ -42,28 +43,13 @@ def join(
         str | None,
         typer.Option(help="This machine's copy of the federation's starting policy. The project's by default."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps or auto. cuda where there is one, else cpu.")
-    ] = None,
+    device: Device = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. The project's by default.")] = None,
-    camera: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DATA=POLICY",
-            help="A camera's name in the data and for the policy; again for each. DATA= leaves one out.",
-        ),
-    ] = None,
-    fps: Annotated[
-        int | None, typer.Option(min=1, help="Frames a second. The folder's own by default, 30 for the Hub's.")
-    ] = None,
-    convention: Annotated[
-        str | None, typer.Option(help="How joints are written: degrees, normalised or so100-old; see docs/data.md.")
-    ] = None,
-    calibration: Annotated[str | None, typer.Option(help="LeRobot's calibration file, for normalised joints.")] = None,
-    leave_out: Annotated[
-        list[int] | None,
-        typer.Option(metavar="EPISODE", help="An episode that neither trains nor judges; again for each."),
-    ] = None,
+    camera: Cameras = None,
+    fps: Fps = None,
+    convention: Convention = None,
+    calibration: Calibration = None,
+    leave_out: LeaveOut = None,
     clip: Annotated[
         float | None, typer.Option(help="No update of this site is longer than this; see docs/privacy.md.")
     ] = None,
