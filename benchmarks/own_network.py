@@ -47,7 +47,8 @@ def messages(*, rounds: int, loading_rounds: int, repeats: int, threads: int) ->
 @contextmanager
 def site_and_server(threads: int) -> Iterator[Any]:
     """The operator's services with one connected site; all of it down at the end."""
-    from zk0.network.client import Joining, open_membership, steps
+    from zk0.network.client import steps
+    from zk0.network.client.membership import Joining, open_membership
     from zk0.network.client.node import free_port, stop_node
     from zk0.network.security.files import initialise
     from zk0.network.security.invitation import admit_site

@@ -25,7 +25,7 @@ import yaml
 
 from benchmarks.projects import CACHE, demo_params, use_params
 from zk0.files import write_text
-from zk0.network.client import Joining, Membership, open_membership
+from zk0.network.client.membership import Joining, Membership, open_membership
 from zk0.network.client.node import free_port, stop_node
 from zk0.network.config import DeploymentConfig
 from zk0.network.server.services import FederationServer

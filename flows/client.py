@@ -12,7 +12,7 @@ from prefect.states import Completed
 
 from tasks import client as steps_of
 from tasks.context import leaves_context
-from zk0.network.client import Joining, Membership, find_membership, open_membership, removed_if_refused
+from zk0.network.client.membership import Joining, Membership, find_membership, open_membership, removed_if_refused
 from zk0.words import in_markdown
 from zk0.workspaces import Request
 

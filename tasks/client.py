@@ -14,7 +14,8 @@ from prefect.states import Completed, State
 
 from tasks.steps import FROM_THE_HUB, StageRun, run_alone
 from zk0.errors import StageError
-from zk0.network.client import Membership, steps
+from zk0.network.client import steps
+from zk0.network.client.membership import Membership
 from zk0.network.client.status import site_status
 
 

@@ -90,10 +90,12 @@ def test_lines(tmp_path: Path, line: bytes, told: str) -> None:
     path.write_bytes(b'{"round": 0}\n' + line + b'\n{"round": 1}\n')
 
     with pytest.raises(BadFileError, match=told) as error:
-        read_records(path, whole=True)
+        read_records(path, broken="none")
 
     assert str(path) in str(error.value) and "\n" not in str(error.value)
     assert read_records(path) == {1: {"round": 0}, 3: {"round": 1}}
+    with pytest.raises(BadFileError, match=told):  # nobody was killed in the middle of a file
+        read_records(path, broken="last")
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a pipe"])

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import xxhash
 
@@ -106,18 +106,19 @@ def read_text(path: Path, most: int = _MOST_BYTES) -> str:
         raise BadFileError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def read_json(path: Path, most: int = _MOST_BYTES) -> Any:
+def read_json(path: Path, most: int = _MOST_BYTES, deepest: int = _DEEPEST) -> Any:
     """Read a JSON file.
 
     Args:
         path: The file.
         most: Bytes that it may have.
+        deepest: How deep lists and mappings may be in each other.
 
     Raises:
         FileNotFoundError: It is not there.
         BadFileError: It cannot be read, is not JSON, nested too deep, or has a key twice; names the file.
     """
-    return parse_json(read_text(path, most), str(path))
+    return parse_json(read_text(path, most), str(path), deepest)
 
 
 def read_mapping(path: Path, *keys: str) -> dict[str, Any]:
@@ -128,27 +129,30 @@ def read_mapping(path: Path, *keys: str) -> dict[str, Any]:
     return value
 
 
-def read_records(path: Path, *, whole: bool = False, most: int = _MOST_BYTES) -> dict[int, dict[str, Any]]:
+def read_records(
+    path: Path, *, broken: Literal["none", "last", "any"] = "any", most: int = _MOST_BYTES
+) -> dict[int, dict[str, Any]]:
     """Read the mappings of a file that has one as JSON in each line, by the line's number from 1 on.
 
     Args:
         path: The file.
-        whole: Whether each line must be one. Of a file that is appended to, one need not: its writer may be in the
-            middle of a line, or was killed there, and others may follow.
+        broken: Which lines need not be one, and are left out. Of a file that is appended to, the last: its writer may
+            be in the middle of it, or was killed there. Where others may have been appended since, any.
         most: Bytes that it may have.
 
     Raises:
         FileNotFoundError: It is not there.
-        BadFileError: It cannot be read, or ``whole`` and a line is no mapping; names the file and the line.
+        BadFileError: It cannot be read, or a line that must be is no mapping; names the file and the line.
     """
     found = {}
-    for number, line in enumerate(read_text(path, most).split("\n"), 1):
+    lines = read_text(path, most).rstrip().split("\n")
+    for number, line in enumerate(lines, 1):
         origin = f"{path}, line {number}"
         try:
             if line.strip():
                 found[number] = _mapping(parse_json(line, origin), origin)
         except BadFileError:
-            if whole:
+            if broken == "none" or (broken == "last" and number < len(lines)):
                 raise
     return found
 
@@ -159,35 +163,35 @@ def _mapping(value: Any, origin: str) -> dict[str, Any]:
     return value
 
 
-def parse_json(text: str, origin: str) -> Any:
+def parse_json(text: str, origin: str, deepest: int = _DEEPEST) -> Any:
     """Read JSON; see :func:`read_json`."""
     try:
         value = json.loads(text, object_pairs_hook=each_key_once)
     except RecursionError as error:
-        raise BadFileError(_too_deep(origin)) from error
+        raise BadFileError(_too_deep(origin, deepest)) from error
     except ValueError as error:
         raise BadFileError(f"{origin} is not valid JSON: {error}") from error
-    check_depth(value, origin)
+    check_depth(value, origin, deepest)
     return value
 
 
-def check_depth(value: Any, origin: str) -> None:
+def check_depth(value: Any, origin: str, deepest: int = _DEEPEST) -> None:
     """Refuse lists and mappings in each other so deep that working on them could end the process.
 
     Raises:
         BadFileError: They are; names ``origin``.
     """
     level = [value]
-    for _ in range(_DEEPEST):
+    for _ in range(deepest):
         inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
         level = [one for some in inner for one in some if isinstance(one, dict | list)]
         if not level:
             return
-    raise BadFileError(_too_deep(origin))
+    raise BadFileError(_too_deep(origin, deepest))
 
 
-def _too_deep(origin: str) -> str:
-    return f"{origin} is nested more than {_DEEPEST} deep"
+def _too_deep(origin: str, deepest: int) -> str:
+    return f"{origin} is nested more than {deepest} deep"
 
 
 def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

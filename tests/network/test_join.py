@@ -20,7 +20,7 @@ from network_services import Federation, wait_until
 
 from zk0.errors import StageError
 from zk0.federation.site import open_site
-from zk0.network.client import Membership, find_membership
+from zk0.network.client.membership import Membership, find_membership
 from zk0.network.client.node import NAMES, check_server
 from zk0.network.client.status import site_status
 from zk0.network.security.authority import Authority

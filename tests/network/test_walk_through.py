@@ -18,7 +18,7 @@ from tests_support import REPO, Project
 
 from zk0.errors import StageError
 from zk0.files import read_json
-from zk0.network.client import memberships
+from zk0.network.client.membership import memberships
 from zk0.network.server import ROUND_STEPS, STEPS
 from zk0.network.server.services import FederationServer
 from zk0.network.server.steps import SECURITY_REPORT

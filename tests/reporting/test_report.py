@@ -352,6 +352,15 @@ def test_an_event_cut_off_by_a_kill_is_left_out(project: Path) -> None:
     assert "All 2 events" in read(project).sections["events"]
 
 
+def test_an_event_that_is_damaged_with_others_after_it_is_named(project: Path) -> None:
+    path = project / "results/federation/events.jsonl"
+    first, *others = path.read_text().splitlines()
+    path.write_text("\n".join([first[:-10], *others]))
+
+    with pytest.raises(ReportError, match=r"events\.jsonl, line 1 is not valid JSON.*federate stage"):
+        write_report(project, project / "report.html")
+
+
 def test_unseen_data_that_the_run_did_not_know(project: Path, edit: Editor) -> None:
     edit("results/federation/run.json", lambda run: run.pop("unseen"))
     edit("results/evaluation.json", lambda e: e["tasks"]["purple-cylinder"].update(source="sim:touch-purple-cylinder"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -248,27 +247,22 @@ class RunRows:
     def _check(self) -> None:
         (run,) = runs_of(self._network.server, self._number)
         assert not run.finished, run.details
-        told = [line for line in commands_of(self._network).values() if "--token" in line]
-        assert not told, "the token of a task stands in a command line"
-
-
-def commands_of(network: NetworkFederation) -> dict[int, list[str]]:
-    """What runs for a federation, its sites' processes too: process id to command line, as `ps` shows it to all."""
-    found = {}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            lines = [one.cmdline() for one in (process, *process.parents())]
-            if any(str(network.root.parent) in word for line in lines for word in line):
-                found[process.pid] = lines[0]
-    return found
 
 
 def server_app_peak_bytes(network: NetworkFederation) -> int:
     """Most memory that the ServerApp of the run in progress has had."""
-    for pid, line in commands_of(network).items():
-        if any("flwr-serverapp" in word for word in line):
-            status = Path(f"/proc/{pid}/status").read_text()
-            return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+    def is_ours(process: psutil.Process) -> bool:
+        lines = [" ".join(one.cmdline()) for one in (process, *process.parents())]
+        return "flwr-serverapp" in lines[0] and any(str(network.root) in line for line in lines)
+
+    for process in psutil.process_iter():
+        try:
+            if is_ours(process):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
     raise AssertionError("no ServerApp runs")
 
 

@@ -148,7 +148,7 @@ _info(
 )
 
 
-@refused("nested more than 100 deep")
+@refused("nested more than 12 deep")
 def info_deep(root: Path) -> None:
     (root / "meta/info.json").write_text('{"fps": 10, "features": {}, "x": ' + "[" * 90000 + "]" * 90000 + "}")
 

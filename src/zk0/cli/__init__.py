@@ -1,1 +1,1 @@
-"""Groups of `zk0` commands whose own rooms import too much for `zk0 --help`; the others are with their rooms."""
+"""Every command of `zk0`. What a command needs is imported when it runs, so that `zk0 --help` is quick."""

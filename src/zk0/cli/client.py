@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from zk0.cli.options import Calibration, Cameras, Convention, Device, Fps, LeaveOut
 from zk0.console import console
 
 app = typer.Typer(no_args_is_help=True, help="A robot owner's side of a federation over a network: see docs/join.md.")
@@ -42,28 +43,13 @@ def join(
         str | None,
         typer.Option(help="This machine's copy of the federation's starting policy. The project's by default."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps or auto. cuda where there is one, else cpu.")
-    ] = None,
+    device: Device = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads. The project's by default.")] = None,
-    camera: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DATA=POLICY",
-            help="A camera's name in the data and for the policy; again for each. DATA= leaves one out.",
-        ),
-    ] = None,
-    fps: Annotated[
-        int | None, typer.Option(min=1, help="Frames a second. The folder's own by default, 30 for the Hub's.")
-    ] = None,
-    convention: Annotated[
-        str | None, typer.Option(help="How joints are written: degrees, normalised or so100-old; see docs/data.md.")
-    ] = None,
-    calibration: Annotated[str | None, typer.Option(help="LeRobot's calibration file, for normalised joints.")] = None,
-    leave_out: Annotated[
-        list[int] | None,
-        typer.Option(metavar="EPISODE", help="An episode that neither trains nor judges; again for each."),
-    ] = None,
+    camera: Cameras = None,
+    fps: Fps = None,
+    convention: Convention = None,
+    calibration: Calibration = None,
+    leave_out: LeaveOut = None,
     clip: Annotated[
         float | None, typer.Option(help="No update of this site is longer than this; see docs/privacy.md.")
     ] = None,
@@ -75,7 +61,7 @@ def join(
     ] = None,
 ) -> None:
     """Take part in a federation with your own data, which stays here; see docs/join.md."""
-    from zk0.network.client import Joining, open_membership
+    from zk0.network.client.membership import Joining, open_membership
     from zk0.workspaces.defaults import Request, camera_names
 
     request = Request(
@@ -99,7 +85,8 @@ def join(
 @app.command()
 def start(name: Name = None) -> None:
     """Start the site's services again, as after a reboot."""
-    from zk0.network.client import find_membership, steps
+    from zk0.network.client import steps
+    from zk0.network.client.membership import find_membership
 
     steps.start(find_membership(Path.cwd(), name))
 
@@ -107,7 +94,7 @@ def start(name: Name = None) -> None:
 @app.command()
 def boot(name: Name = None, cron: Annotated[bool, typer.Option(help="A line for crontab instead.")] = False) -> None:
     """Print what starts the site again after a reboot: a unit for `systemctl --user`, with how to install it."""
-    from zk0.network.client import find_membership
+    from zk0.network.client.membership import find_membership
     from zk0.operations.boot import cron_line, unit
 
     root, found = Path.cwd(), find_membership(Path.cwd(), name).name
@@ -118,7 +105,7 @@ def boot(name: Name = None, cron: Annotated[bool, typer.Option(help="A line for 
 @app.command()
 def stop(name: Name = None) -> None:
     """Stop the site's services; the membership stays."""
-    from zk0.network.client import find_membership
+    from zk0.network.client.membership import find_membership
     from zk0.network.client.node import stop_node
 
     stopped = stop_node(find_membership(Path.cwd(), name))
@@ -128,7 +115,7 @@ def stop(name: Name = None) -> None:
 @app.command()
 def leave(name: Name = None) -> None:
     """Withdraw from the federation; data, logs and what was spent of a privacy budget are kept."""
-    from zk0.network.client import find_membership
+    from zk0.network.client.membership import find_membership
     from zk0.network.client.node import stop_node
 
     membership = find_membership(Path.cwd(), name)
@@ -148,7 +135,7 @@ def status(name: Name = None) -> None:
     """Whether the site is connected, what it did last, and where its logs are."""
     from rich.table import Table
 
-    from zk0.network.client import find_membership
+    from zk0.network.client.membership import find_membership
     from zk0.network.client.status import site_status
 
     table = Table(show_header=False)
@@ -161,7 +148,8 @@ def status(name: Name = None) -> None:
 def step(name: str, step: str) -> None:
     """One of the steps of joining, for the flow."""
     from zk0.errors import StageError
-    from zk0.network.client import find_membership, steps
+    from zk0.network.client import steps
+    from zk0.network.client.membership import find_membership
     from zk0.suggestions import nearest_hint
 
     if step not in steps.ALONE:

@@ -8,3 +8,22 @@ from typing import Annotated
 import typer
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
+
+# Of an owner's data, and of the machine that trains on it.
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto. cuda where there is one, else cpu.")]
+Cameras = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DATA=POLICY",
+        help="A camera's name in the data and for the policy; again for each. DATA= leaves one out.",
+    ),
+]
+Fps = Annotated[int | None, typer.Option(min=1, help="Frames a second. The folder's own by default, 30 for the Hub's.")]
+Convention = Annotated[
+    str | None, typer.Option(help="How joints are written: degrees, normalised or so100-old; see docs/data.md.")
+]
+Calibration = Annotated[str | None, typer.Option(help="LeRobot's calibration file, for normalised joints.")]
+LeaveOut = Annotated[
+    list[int] | None,
+    typer.Option(metavar="EPISODE", help="An episode that neither trains nor judges; again for each."),
+]

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from zk0.cli.options import Calibration, Cameras, Convention, Device, Fps, LeaveOut
+
 app = typer.Typer()
 
 
@@ -37,27 +39,12 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak. By default 1e-4, for a policy below 100 MB 5e-4.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, mps or auto. cuda where there is one, else cpu.")
-    ] = None,
-    camera: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DATA=POLICY",
-            help="A camera's name in the data and for the policy; again for each. DATA= leaves one out.",
-        ),
-    ] = None,
-    fps: Annotated[
-        int | None, typer.Option(min=1, help="Frames a second. The folder's own by default, 30 for the Hub's.")
-    ] = None,
-    convention: Annotated[
-        str | None, typer.Option(help="How joints are written: degrees, normalised or so100-old; see docs/data.md.")
-    ] = None,
-    calibration: Annotated[str | None, typer.Option(help="LeRobot's calibration file, for normalised joints.")] = None,
-    leave_out: Annotated[
-        list[int] | None,
-        typer.Option(metavar="EPISODE", help="An episode that neither trains nor judges; again for each."),
-    ] = None,
+    device: Device = None,
+    camera: Cameras = None,
+    fps: Fps = None,
+    convention: Convention = None,
+    calibration: Calibration = None,
+    leave_out: LeaveOut = None,
     only: Annotated[str | None, typer.Option(metavar="STEP", help="One step, as 'dataset preparation'.")] = None,
 ) -> None:
     """Fine-tune SmolVLA on your own data, alone; or go on where a training was stopped. See docs/train.md."""

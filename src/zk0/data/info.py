@@ -20,6 +20,7 @@ from zk0.files import BadFileError, read_json
 
 INFO = Path("meta/info.json")
 _MOST_BYTES = 4 << 20
+_DEEPEST = 12  # no dataset of LeRobot's is
 _KEY = re.compile(r"[\w.\- ]{1,128}")
 _NUMBER = re.compile(r"0?\d{0,2}d?")  # how a pattern may write a number: at most 99 digits
 _PLACES = {
@@ -171,6 +172,6 @@ def read_bounded_json(root: Path, name: Path) -> Any:
         DataError: It is missing, too large, too deep, or no JSON.
     """
     try:
-        return read_json(require_file(root, name), _MOST_BYTES)
+        return read_json(require_file(root, name), _MOST_BYTES, _DEEPEST)
     except BadFileError as error:
         raise DataError(str(error)) from error

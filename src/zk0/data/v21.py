@@ -73,7 +73,7 @@ def read_sentences(source: Path) -> dict[int, str]:
 def _lines(source: Path, name: Path) -> Iterable[tuple[int, dict[str, Any]]]:
     """The mappings in a file of one a line, with their lines' numbers."""
     try:
-        return read_records(require_file(source, name), whole=True, most=_MOST_BYTES).items()
+        return read_records(require_file(source, name), broken="none", most=_MOST_BYTES).items()
     except BadFileError as error:
         raise DataError(str(error)) from error
 

@@ -54,7 +54,7 @@ def read_history(root: Path) -> list[Report]:
     """
     path = root / HISTORY
     try:
-        found = read_records(path, whole=True)
+        found = read_records(path, broken="none")
     except FileNotFoundError:
         return []
     except ValueError as error:

@@ -1,1 +1,1 @@
-"""Services: what runs beside the pipeline, started and stopped by one command."""
+"""A federation between machines: its security, its gateway, the server's side and the client's."""

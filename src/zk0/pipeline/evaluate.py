@@ -218,7 +218,7 @@ def _headline(result: dict[str, Any]) -> dict[str, Any]:
 
 def _cost(root: Path, report: dict[str, Any]) -> dict[str, Any]:
     """What the run spent, so that `dvc exp show` tells it beside what came of it."""
-    rounds = read_records(root / RESULTS / "rounds.jsonl", whole=True).values()
+    rounds = read_records(root / RESULTS / "rounds.jsonl", broken="none").values()
     spent = {name: sum(line.get(name) or 0 for line in rounds) for name in ("bytes_up", "bytes_down")}
     epsilon = report.get("privacy", {}).get("epsilon")
     return {"rounds": report["rounds"], **spent, **({} if epsilon is None else {"epsilon": epsilon})}

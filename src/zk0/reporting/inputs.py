@@ -81,9 +81,9 @@ def _read[R: BaseModel](root: Path, name: str, kind: type[R]) -> R:
 
 
 def _read_lines[R: BaseModel](root: Path, name: str, kind: type[R], may_be_cut_off: bool = False) -> list[R]:
-    """A file of one JSON object a line as records; where lines are appended, a kill may cut one off."""
+    """A file of one JSON object a line as records; where lines are appended, a kill may cut off the last."""
     try:
-        lines = read_records(root / name, whole=not may_be_cut_off)
+        lines = read_records(root / name, broken="last" if may_be_cut_off else "none")
     except ValueError as error:
         raise ReportError(f"{error}; run the {MAKERS[name]} stage again") from error
     return [_parse(line, kind, f"{root / name}, line {n}", MAKERS[name]) for n, line in lines.items()]

@@ -176,7 +176,7 @@ def _read(root: Path, file: Path, stage: str, keys: Iterable[str]) -> dict[str, 
 def _read_rounds(root: Path, last: int) -> tuple[dict[str, Any], ...]:
     """The lines of rounds.jsonl, which must be rounds 0 to ``last``."""
     try:
-        rounds = tuple(read_records(root / ROUNDS_FILE, whole=True).values())
+        rounds = tuple(read_records(root / ROUNDS_FILE, broken="none").values())
     except FileNotFoundError as error:
         raise TrackingError(f"{ROUNDS_FILE} is missing; `zk0 federate` makes it") from error
     except ValueError as error:

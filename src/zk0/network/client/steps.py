@@ -13,7 +13,7 @@ from typing import Any
 
 from zk0.console import console
 from zk0.errors import StageError
-from zk0.network.client import Membership, removed_if_refused
+from zk0.network.client.membership import Membership, removed_if_refused
 
 SUMMARY = Path("results/site/summary.json")
 _POLL_S = 0.5
