@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zk0.errors import StageError
-from zk0.policy.kept import DamagedError, read_kept, write_kept
-from zk0.policy.trainable import Tensors
+from zk0.policy.trainable import DamagedError, Tensors, read_kept, write_kept
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ import numpy as np
 
 from zk0.errors import StageError
 from zk0.policy.checkpoint import Stats
-from zk0.policy.kept import RECORD, DamagedError, read_kept, write_kept
-from zk0.policy.trainable import Tensors
+from zk0.policy.trainable import RECORD, DamagedError, Tensors, read_kept, write_kept
 
 _TENSORS = "trainable"
 

@@ -28,12 +28,10 @@ from zk0.data.sim.episodes import Episode, record_episodes
 from zk0.data.sim.tasks import PAN_AXIS_X_M, PUBLIC, find_task
 from zk0.files import write_bytes
 from zk0.policy import embedded
-from zk0.policy.build import build_nano
 from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint, with_stats
+from zk0.policy.start import CAMERAS, build_nano
 from zk0.seeding import numpy_rng, torch_rng
 from zk0.training.local import flow_draws
-
-CAMERAS = ("observation.images.top", "observation.images.wrist")
 
 
 @dataclass(frozen=True)
