@@ -10,8 +10,7 @@ from rich.table import Table
 from zk0.console import console
 from zk0.data.dataset import DatasetFolder
 from zk0.data.hub import fetch_dataset
-from zk0.data.quality.judge import Judgement, judge
-from zk0.data.quality.watch import Watch, numbers_of
+from zk0.data.quality.judge import Judgement, Watch, judge, numbers_of
 from zk0.data.report import facts_of, lines_of, report_of
 from zk0.data.survey import survey
 from zk0.errors import DataError
