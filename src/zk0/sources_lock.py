@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from zk0 import so100
 from zk0.checkpoints import CheckpointError, read_checkpoint
-from zk0.data.calibration import MEASURED
+from zk0.data.readings import MEASURED
 from zk0.data.sim import tasks
 from zk0.digests import DigestCache
 from zk0.files import digest_file, read_json

@@ -9,10 +9,9 @@ from rich.table import Table
 
 from zk0.console import console
 from zk0.data.dataset import DatasetFolder
-from zk0.data.hub import fetch_dataset
+from zk0.data.formats import fetch_dataset
 from zk0.data.quality.judge import Judgement, Watch, judge, numbers_of
-from zk0.data.report import facts_of, lines_of, report_of
-from zk0.data.survey import survey
+from zk0.data.survey import facts_of, lines_of, report_of, survey
 from zk0.errors import DataError
 from zk0.hub import hub_commit
 from zk0.params import DataParams
@@ -144,7 +143,7 @@ def open_source(root: Path, source: Source, any_format: bool = False) -> tuple[s
     Args:
         root: Project folder.
         source: Local or of the Hub.
-        any_format: See :func:`zk0.data.hub.fetch_dataset`.
+        any_format: See :func:`zk0.data.formats.fetch_dataset`.
 
     Raises:
         DataError: It is simulated, or cannot be found.

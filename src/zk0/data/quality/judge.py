@@ -11,11 +11,11 @@ import numpy as np
 
 from zk0.data.conventions import Joints
 from zk0.data.dataset import DatasetFolder
-from zk0.data.keys import IMAGES
 from zk0.data.quality.across import calibration, cameras, doubles, words
 from zk0.data.quality.looks import Sketch, Sketches, looks
 from zk0.data.quality.motion import ends, following, jumps, lengths, stillness
 from zk0.data.quality.remarks import ADVICE, Numbers, Remark
+from zk0.so100 import IMAGES
 
 
 @dataclass(frozen=True)
@@ -109,5 +109,5 @@ class Watch:
         return Sketches(lengths, self._dataset.fps)
 
     def see(self, camera: str, episode: int, frame: int, picture: np.ndarray) -> None:
-        """See :data:`zk0.data.decoded.See`."""
+        """See :data:`zk0.data.pictures.See`."""
         self.sketches.see(camera.removeprefix(f"{IMAGES}."), episode, frame, picture)
