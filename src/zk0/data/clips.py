@@ -22,9 +22,9 @@ import numpy as np
 import xxhash
 
 from zk0.data.dataset import DatasetFolder
+from zk0.digests import new_digest
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
-from zk0.keys import new_digest
 
 CLIPS = Path(".cache/clips")  # below a project's folder: what is known of the videos that its sites train on
 _FORM = "2"  # raise it when a clip's digest is made in another way

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from zk0.data.formats import read_info
 from zk0.data.layout import Episodes, Span, read_episodes, read_table, read_tasks, real_numbers, whole_numbers
+from zk0.digests import new_digest
 from zk0.errors import DataError
-from zk0.keys import new_digest
 from zk0.so100 import ACTION, IMAGES, STATE
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from zk0.data.conventions import JointMap
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
 from zk0.params import Convention
-from zk0.suggestions import check_site_name
+from zk0.words import check_site_name
 
 MANIFESTS = Path("data/manifests")
 MOST_FRAMES = 10**9  # a year of recordings at 30 frames a second

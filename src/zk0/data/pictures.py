@@ -22,8 +22,9 @@ from av.video.stream import VideoStream
 from zk0.console import progress_bar
 from zk0.data.dataset import DatasetFolder
 from zk0.data.layout import require_file
+from zk0.digests import digest_parts
 from zk0.errors import DataError
-from zk0.files import digest_parts, write_json
+from zk0.files import write_json
 
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 

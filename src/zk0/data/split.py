@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from zk0.digests import digest_value
 from zk0.errors import DataError
-from zk0.keys import digest_value
 from zk0.params import PartitionParams
 
 

@@ -20,7 +20,7 @@ from zk0.data.units import check_units
 from zk0.errors import DataError
 from zk0.params import DataParams
 from zk0.so100 import IMAGES, STATE, embodiment
-from zk0.suggestions import stretches
+from zk0.words import stretches
 
 
 @dataclass(frozen=True)

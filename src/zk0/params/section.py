@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 
 class ParamsError(ValueError):

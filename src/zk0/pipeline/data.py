@@ -17,7 +17,7 @@ from zk0.hub import hub_commit
 from zk0.params import DataParams
 from zk0.reporting.recordings import write_recording_page
 from zk0.sources import Source
-from zk0.suggestions import stretches
+from zk0.words import stretches
 
 UNNAMED = "mine"
 WIDTH, MOST_LINES, MOST_WIDE = 80, 18, 20  # of the remarks in a terminal, and of the episodes before them

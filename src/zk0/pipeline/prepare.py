@@ -16,9 +16,9 @@ from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, write_manifes
 from zk0.data.recorders import record_all
 from zk0.data.split import hold_out, partition
 from zk0.data.survey import Survey, check_robots, markdown_of, report_of, survey
+from zk0.digests import digest_value
 from zk0.errors import DataError
 from zk0.files import write_json, write_text
-from zk0.keys import digest_value
 from zk0.params import Params
 from zk0.seeding import numpy_rng
 from zk0.sources import Source, read_lock

@@ -13,7 +13,7 @@ import numpy as np
 from zk0.data.quality.looks import Sketch
 from zk0.data.quality.remarks import Numbers, Remark
 from zk0.so100 import ARM_JOINTS
-from zk0.suggestions import stretches
+from zk0.words import stretches
 
 RUN = 3  # episodes on each side: fewer are two that began elsewhere
 MOVED_DEG = 8.0  # half of the 17 degrees that a public report tells of; by hand nobody rests an arm as unlike

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from zk0.data.quality.remarks import PEERS, Numbers, Remark
-from zk0.suggestions import stretches
+from zk0.words import stretches
 
 DARK_LEVEL = 12  # of 255; a lens under its cap gives 0 to 8, a room at night 15 and more
 BLANK_LEVELS = 3  # from the lightest to the darkest block: one colour, as of a camera without a signal
