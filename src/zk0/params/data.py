@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from zk0.params.section import Section
+from zk0.settings import Section
 from zk0.so100 import ARM_JOINTS
 from zk0.sources import Source
 from zk0.words import check_site_name, nearest_hint
