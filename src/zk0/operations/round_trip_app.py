@@ -10,8 +10,8 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import HttpGrid
 
-from zk0.federation import header
-from zk0.federation.header import failure
+from zk0.federation import protocol
+from zk0.federation.protocol import failure
 from zk0.files import write_json
 from zk0.network.security.files import Places
 from zk0.network.security.site_registry import SiteRegistry
@@ -34,8 +34,8 @@ def main(grid: Grid, context: Context) -> None:
     messages = []
     for node, site in sites.items():
         content = RecordDict()
-        header.write(content, header.Header(run="", round=0, partition=site.partition))
-        messages.append(Message(content, node, header.SUMMARY, group_id="0"))
+        protocol.write(content, protocol.Header(run="", round=0, partition=site.partition))
+        messages.append(Message(content, node, protocol.SUMMARY, group_id="0"))
     found: dict[str, dict[str, Any]] = {site.name: {"problem": "no reply in time"} for site in sites.values()}
     began = time.monotonic()
     for reply in network.send_and_receive(messages, timeout=float(cast(float, settings["wait-s"]))):

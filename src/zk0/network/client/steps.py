@@ -81,7 +81,7 @@ def configure_model(membership: Membership) -> None:
     import torch
 
     from zk0.data.manifest import read_manifests
-    from zk0.federation.compatibility import check_cameras
+    from zk0.federation.discovery import check_cameras
     from zk0.federation.run import locked_base
     from zk0.pipeline import features
     from zk0.policy.features.regime import regime

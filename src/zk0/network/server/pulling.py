@@ -20,7 +20,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.superlink.grid import HttpGrid
 from pydantic_core import from_json
 
-from zk0.federation.header import ERROR_CODE, GRID_CODE, LONGEST_HEADER
+from zk0.federation.protocol import ERROR_CODE, GRID_CODE, LONGEST_HEADER
 from zk0.network.packing import PackingError, unpack
 
 # A sender that is cut off is waited for so long; the slowest line that is borne brings 5 MiB in that time.
