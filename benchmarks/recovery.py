@@ -190,7 +190,7 @@ def _killed(made: Federation, kind: str, number: int) -> tuple[float, float]:
 
 def _training(site: Membership, number: int) -> bool:
     """Whether a site has got its task of a round."""
-    from zk0.network.client.trainer import EVENTS
+    from zk0.network.client.membership import EVENTS
 
     events = read_lines(site.folder / EVENTS)
     return any(one["event"] == "received" and one["round"] == number and "train" in one["message"] for one in events)

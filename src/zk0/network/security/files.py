@@ -61,11 +61,6 @@ class Places:
         """Which sites belong to the federation."""
         return self.folder / "sites.json"
 
-    @property
-    def flower_home(self) -> Path:
-        """The operator's FLWR_HOME: with it, and only with it, `flwr` commands are let in."""
-        return self.folder / "flower"
-
     def invitation(self, site: str) -> Path:
         """What a site was sent."""
         return self.folder / "invitations" / f"{site}.json"
