@@ -15,8 +15,8 @@ from docs_commands import documented, typed
 
 from zk0.errors import StageError
 from zk0.files import digest_folder, read_json, write_json, write_text
+from zk0.network.security.files import set_up_security
 from zk0.network.security.keys import NodeKey
-from zk0.network.security.setup import set_up_security
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.operations.backup import back_up, restore
 from zk0.services.process import Services, own_environment
@@ -85,7 +85,7 @@ def test_a_restored_project_is_the_one_that_was_backed_up(
     assert "deployment.yaml, mlflow.db, mlruns, params.yaml, security, state" in said
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     again = set_up_security(back / "security", ["localhost"], "arms")  # refuses what is open to others, or expired
-    assert not again.made and digest_folder(back / "security") == digest_folder(kept / "security")
+    assert not again.changed and digest_folder(back / "security") == digest_folder(kept / "security")
     assert [site.name for site in SiteRegistry(again.places.registry).sites()] == ["kitchen"]
     assert sorted(path.name for path in (back / "state").iterdir()) == ["0123456789abcdef"]
     assert not (back / "data").exists()

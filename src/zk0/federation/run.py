@@ -24,7 +24,7 @@ from zk0.files import digest_folder, read_mapping, write_json, write_text
 from zk0.keys import counted, key_of
 from zk0.machine.hardware import machine
 from zk0.machine.packages import versions
-from zk0.machine.revision import revision
+from zk0.machine.repository import revision
 from zk0.params import Params
 from zk0.policy.checkpoint import save_checkpoint
 from zk0.records.journal import Journal, Listener, read_lines

@@ -13,16 +13,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
-from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
-from flwr.supercore.constant import NodeStatus
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.superlink.auth_plugin import ControlAuthnPlugin
 
 from zk0.errors import StageError
+from zk0.federation.flower import (
+    ACCESS_TOKEN_KEY,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    AccountAuthCredentials,
+    AccountAuthLoginDetails,
+    AccountInfo,
+    ControlAuthnPlugin,
+    ControlHttpClient,
+    NodeStatus,
+    ProtobufCall,
+    ProtobufRequestContext,
+    RuntimeVersionHttpInterceptor,
+    control_pb2,
+)
 from zk0.network.security.site_registry import SiteRegistry
 
 
@@ -115,7 +122,7 @@ def register_sites(registry: SiteRegistry, client: ControlHttpClient) -> list[st
     Returns:
         What was changed, a sentence each.
     """
-    nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    nodes = client.ListNodes(control_pb2.ListNodesRequest()).nodes_info
     known = {node.public_key: node.node_id for node in nodes if node.status != NodeStatus.UNREGISTERED}
     changes = []
     for site in registry.sites():
@@ -126,11 +133,11 @@ def register_sites(registry: SiteRegistry, client: ControlHttpClient) -> list[st
             continue
         node = known.pop(key, None)
         if node is None:
-            node = client.RegisterNode(RegisterNodeRequest(public_key=key, name=site.name)).node_id
+            node = client.RegisterNode(control_pb2.RegisterNodeRequest(public_key=key, name=site.name)).node_id
             changes.append(f"site {site.name} registered as node {node}")
         if site.node_id != node:
             registry.registered(site.name, node)
     for node in known.values():
-        client.UnregisterNode(UnregisterNodeRequest(node_id=node))
+        client.UnregisterNode(control_pb2.UnregisterNodeRequest(node_id=node))
         changes.append(f"node {node} unregistered: no admitted site has its key")
     return changes

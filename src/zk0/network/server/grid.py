@@ -9,9 +9,9 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.superlink.grid import HttpGrid
 
 from zk0.errors import StageError
+from zk0.federation.flower import HttpGrid
 from zk0.network.packing import Made, pack
 from zk0.network.security.files import SUPERLINK
 from zk0.network.server.pulling import Pulling, refusal

@@ -12,14 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flwr.cli.build import build_fab_from_disk
-from flwr.common.serde import fab_to_proto, user_config_to_proto
-from flwr.proto.control_pb2 import StartRunRequest
-from flwr.supercore.fab import Fab
 from rich.table import Table
 
 from zk0 import __version__
 from zk0.errors import StageError
+from zk0.federation.flower import Fab, build_fab_from_disk, control_pb2, fab_to_proto, user_config_to_proto
 from zk0.files import write_text
 from zk0.network.server.services import FederationServer, present_nodes, runs_of
 from zk0.network.server.wanted import NAME, Wanted
@@ -101,7 +98,7 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         app = build_fab_from_disk(write_bundle(Path(folder) / "app", client_app, server_app, name))
     config: Any = {key.replace("_", "-"): value for key, value in settings.items()}
-    request = StartRunRequest(
+    request = control_pb2.StartRunRequest(
         fab=fab_to_proto(Fab(hashlib.sha256(app).hexdigest(), app, {})), override_config=user_config_to_proto(config)
     )
     with server.control() as client:

@@ -12,11 +12,11 @@ import httpx
 from filelock import FileLock, Timeout
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.superlink.grid import HttpGrid
 
 from zk0.errors import StageError
 from zk0.federation import answers
 from zk0.federation.compatibility import misfits
+from zk0.federation.flower import HttpGrid
 from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.federation.server import FederationError
 from zk0.network.security.files import Places

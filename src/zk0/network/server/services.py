@@ -11,11 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from flwr.common.constant import Status
-from flwr.proto.control_pb2 import ListNodesRequest, ListRunsRequest, StopRunRequest
-from flwr.supercore.constant import NodeStatus
 
 from zk0.errors import StageError
+from zk0.federation.flower import NodeStatus, Status, control_pb2
 from zk0.network.gateway.config import GatewayConfig
 from zk0.network.security.files import SECURITY, SUPERLINK, Places, read_operator_token
 from zk0.network.security.site_registry import SiteRegistry
@@ -239,7 +237,7 @@ def runs_of(server: FederationServer, number: int | None = None) -> list[Run]:
         server: Whose.
         number: Only this one.
     """
-    request = ListRunsRequest() if number is None else ListRunsRequest(run_id=number)
+    request = control_pb2.ListRunsRequest() if number is None else control_pb2.ListRunsRequest(run_id=number)
     with server.control() as client:
         found = client.ListRuns(request).run_dict.values()
         runs = [
@@ -260,7 +258,7 @@ def runs_of(server: FederationServer, number: int | None = None) -> list[Run]:
 def present_nodes(server: FederationServer) -> dict[int, str]:
     """By node, since when it is there; those that are away are not listed."""
     with server.control() as client:
-        nodes = client.ListNodes(ListNodesRequest()).nodes_info
+        nodes = client.ListNodes(control_pb2.ListNodesRequest()).nodes_info
     return {node.node_id: node.last_activated_at for node in nodes if node.status == NodeStatus.ONLINE}
 
 
@@ -291,5 +289,5 @@ def _stop(server: FederationServer, number: int | None = None) -> list[int]:
     busy = [run.number for run in runs_of(server, number) if not run.finished]
     with server.control() as client:
         for one in busy:
-            client.StopRun(StopRunRequest(run_id=one))
+            client.StopRun(control_pb2.StopRunRequest(run_id=one))
     return busy
