@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from zk0.environment import Check, check_environment, machine, needed_bytes, needs, passed, surroundings, versions
+from zk0.environment import Check, check_environment, machine, needs, passed, surroundings, versions
 from zk0.errors import StageError
 from zk0.files import read_json
 from zk0.machine import packages
@@ -139,16 +139,20 @@ def test_memory_that_may_be_freed_is_a_warning(root: Path) -> None:
 
 
 def test_needs_grow_with_sites_episodes_and_the_policy(root: Path) -> None:
-    memory, disk = needed_bytes(make_params(), root)
+    def needed(params: Params) -> tuple[int, int]:
+        found = needs.memory_need(params, root, 0), needs.disk_need(params, root, 0)
+        return found[0].needed_bytes, found[1].needed_bytes
+
+    memory, disk = needed(make_params())
     two = {"sites": {"a": "sim:push-red-cube-left", "b": "sim:push-green-ball-right"}}
 
-    assert needed_bytes(make_params(data=two), root)[0] > memory
-    assert needed_bytes(make_params(data={"episodes": 300}), root)[1] > disk
-    assert needed_bytes(make_params(policy={"base": "random:full"}), root) > (memory, disk)
+    assert needed(make_params(data=two))[0] > memory
+    assert needed(make_params(data={"episodes": 300}))[1] > disk
+    assert needed(make_params(policy={"base": "random:full"})) > (memory, disk)
     (root / "base").mkdir()
     (root / "base" / "model.safetensors").write_bytes(bytes(1000))
-    assert needs._policy_bytes("base", make_params(), root) == 1000
-    assert needs._policy_bytes("random:other", make_params(), root) == 0
+    assert needs.policy_bytes(make_params(), root, "base") == 1000
+    assert needs.policy_bytes(make_params(), root, "random:other") == 0
 
 
 def test_more_threads_than_cores_is_noted(root: Path) -> None:

@@ -15,7 +15,7 @@ from docs_commands import documented, typed
 
 from zk0.errors import StageError
 from zk0.files import digest_folder, read_json, write_json, write_text
-from zk0.network.security.files import set_up_security
+from zk0.network.security.files import Places, set_up_security
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.operations.backup import back_up, restore
@@ -27,7 +27,8 @@ from zk0.tracking.store import opened
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with keys, a site, a state, a run in MLflow, and what is no part of a backup. Read only."""
     root = tmp_path_factory.mktemp("kept") / "project"
-    places = set_up_security(root / "security", ["localhost"], "arms").places
+    set_up_security(root / "security", ["localhost"], "arms")
+    places = Places(root / "security")
     SiteRegistry(places.registry).admit("kitchen", NodeKey.create(root.parent / "kitchen").public)
     (root / "security/sites.json.lock").unlink()  # of the command that has ended; locks are in no backup
     write_text(root / "state/0123456789abcdef/rows.json", "[]")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from zk0.checks import Check, passed
-from zk0.environment.needs import check_device, check_disk, check_memory, check_threads, needed_bytes
+from zk0.environment.needs import check_device, check_disk, check_memory, check_threads
 from zk0.environment.surroundings import SERVICES, check_graphics, check_hub, check_port
 from zk0.machine.hardware import GIB, machine
 from zk0.machine.packages import (
@@ -32,7 +32,6 @@ __all__ = [
     "Check",
     "check_environment",
     "machine",
-    "needed_bytes",
     "passed",
     "versions",
 ]
