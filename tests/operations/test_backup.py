@@ -13,8 +13,9 @@ import pytest
 import xxhash
 from docs_commands import documented, typed
 
+from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.files import digest_folder, read_json, write_json, write_text
+from zk0.files import read_json, write_json, write_text
 from zk0.network.security.files import Places, set_up_security
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.site_registry import SiteRegistry
@@ -87,7 +88,7 @@ def test_a_restored_project_is_the_one_that_was_backed_up(
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     again = set_up_security(back / "security", ["localhost"], "arms")  # refuses what is open to others, or expired
     assert not again.changed and digest_folder(back / "security") == digest_folder(kept / "security")
-    assert [site.name for site in SiteRegistry(again.places.registry).sites()] == ["kitchen"]
+    assert [site.name for site in SiteRegistry(Places(back / "security").registry).sites()] == ["kitchen"]
     assert sorted(path.name for path in (back / "state").iterdir()) == ["0123456789abcdef"]
     assert not (back / "data").exists()
     with opened(back) as client:
