@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zk0.data.reach import READ_HIGH, READ_LOW, longest_change, longest_step
+from zk0.data.units import READ_HIGH, READ_LOW, longest_change, longest_step
 from zk0.federation.agreement import (
     CHANGE_TIMES,
     COUNT_TIMES,

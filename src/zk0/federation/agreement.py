@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from zk0.data.reach import longest_change, longest_step
+from zk0.data.units import longest_change, longest_step
 from zk0.federation.plan import Rows
 from zk0.federation.statistics import Moments, merge_all
 from zk0.params import PrivacyParams

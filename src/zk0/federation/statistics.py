@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from zk0.data.frames import ACTION, STATE, Frames
-from zk0.data.reach import JOINT_HIGH, JOINT_LOW, READ_HIGH, READ_LOW, servo_turn
+from zk0.data.units import JOINT_HIGH, JOINT_LOW, READ_HIGH, READ_LOW, servo_turn
 from zk0.errors import StageError
 from zk0.evaluation.held_out import Limits
 from zk0.policy.checkpoint import LoadedPolicy, Stats, own_stats

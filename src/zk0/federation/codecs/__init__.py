@@ -32,7 +32,7 @@ from zk0.federation.codecs.base import (
 )
 from zk0.federation.codecs.blocks import Blocks
 from zk0.policy.trainable import TensorMismatch, Tensors
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 __all__ = [
     "CODECS",

@@ -183,7 +183,7 @@ def wait_for_rounds(membership: Membership, rounds: int, since: str, wait_s: flo
 
 def part_since(membership: Membership, since: str) -> Part:
     """The site's part in the rounds since a time, see :func:`wait_for_rounds`."""
-    from zk0.network.client.trainer import EVENTS
+    from zk0.network.client.membership import EVENTS
     from zk0.records.journal import read_lines
 
     events = [event for event in read_lines(membership.folder / EVENTS) if event["time"] >= since]
