@@ -14,9 +14,9 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
 from benchmarks.projects import CACHE, CAMERAS_ID
 from zk0.data.frames import ACTION, IMAGES, STATE
-from zk0.data.reach import JOINT_HIGH, JOINT_LOW
 from zk0.data.recordings import IMAGE_SIZE, record_dataset
 from zk0.data.sim.tasks import find_task
+from zk0.data.units import JOINT_HIGH, JOINT_LOW
 from zk0.files import replaced_folder
 from zk0.so100 import FEATURE_NAMES
 

@@ -9,8 +9,7 @@ from rich.progress import track
 from benchmarks.harness import Outcome, plain_app
 from benchmarks.pieces import Pieces
 from zk0.console import console
-from zk0.data.sim.episodes import MAX_STEPS
-from zk0.data.sim.expert import Expert
+from zk0.data.sim.expert import MAX_STEPS, Expert
 from zk0.data.sim.simulation import Simulation
 from zk0.data.sim.tasks import SITES, TASKS
 

@@ -13,9 +13,9 @@ import pytest
 from so100_recordings import as_lerobot, motor_steps, write_v3
 from spoiling import DATA, SOUND, SPOILED, TOP, VIDEO, edit_info
 
-from zk0.data import decoded
+from zk0.data import pictures
 from zk0.data.dataset import DatasetFolder
-from zk0.data.decoded import check_pictures
+from zk0.data.pictures import check_pictures
 from zk0.data.survey import Survey, survey
 from zk0.errors import DataError
 from zk0.params import DataParams
@@ -81,7 +81,7 @@ def test_a_camera_that_is_left_out_may_be_broken(cups: Path) -> None:
 
 def test_pictures_are_decoded_once(cups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     surveyed(cups)
-    monkeypatch.setattr(decoded, "pictures", None)  # as good as gone: whatever decodes fails
+    monkeypatch.setattr(pictures, "decode_strictly", None)  # as good as gone: whatever decodes fails
 
     surveyed(cups)
     (cups / VIDEO).write_bytes((cups / VIDEO).read_bytes())

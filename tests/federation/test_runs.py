@@ -21,10 +21,9 @@ from flwr.app import RecordDict
 
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.federation import protocol
-from zk0.federation.asking import train_round
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.rounds import moments_in, run_round
+from zk0.federation.rounds import moments_in, run_round, train_round
 from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.site import forget, open_site, warm_policy
@@ -213,7 +212,7 @@ def test_key_counts_the_state_of_zk0_and_no_param_that_is_off(
     assert later() == later(swing=0.0) == now != later(swing=0.1)
     monkeypatch.setattr("zk0.__version__", "9.9.9")
     assert config_digest(small_params, "base", []) == now
-    monkeypatch.setattr("zk0.keys.RESULTS_VERSION", 99)
+    monkeypatch.setattr("zk0.digests.RESULTS_VERSION", 99)
     assert config_digest(small_params, "base", []) != now
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from zk0.checkpoints import CheckpointError
+from zk0.digests import digest_folder
 from zk0.environment import needs
 from zk0.federation.run import locked_base
-from zk0.files import digest_folder, write_json
+from zk0.files import write_json
 from zk0.params import Params, PromotionParams, parse_params
 from zk0.policy.start import load_start
 from zk0.sources_lock import base_folder, base_kind, resolve_sources
@@ -119,8 +120,8 @@ def test_its_size_counts_as_any_folders(tracked: Path) -> None:
     folder = base_folder(params.policy.base, params.tracking.model, tracked)
     assert folder is not None
 
-    assert needs._policy_bytes(params.policy.base, params, tracked) == needs._policy_bytes(str(folder), params, tracked)
-    assert needs._policy_bytes("mlflow:zk0-smolvla/7", params, tracked) == 0
+    assert needs.policy_bytes(params, tracked) == needs.policy_bytes(params, tracked, str(folder))
+    assert needs.policy_bytes(params, tracked, "mlflow:zk0-smolvla/7") == 0
 
 
 def test_a_base_that_was_not_resolved_says_who_does(tracked: Path) -> None:

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from zk0.files import BadFileError, digest_parts, read_mapping, replaced_folder, write_json
-from zk0.keys import digest_value
+from zk0.digests import digest_parts, digest_value
+from zk0.files import BadFileError, read_mapping, replaced_folder, write_json
 
 Tensors = dict[str, torch.Tensor]
 

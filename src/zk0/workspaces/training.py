@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from zk0.alone import STAGE_LOCK, alone
 from zk0.console import console
+from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.files import digest_folder, read_json
+from zk0.files import read_json
 from zk0.workspaces import ROUND_STEPS, STEPS, Training, removed_if_refused
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def configure(training: Training) -> None:
         FederationError: The policy does not know the data's cameras.
     """
     from zk0.data.manifest import read_manifests
-    from zk0.federation.compatibility import check_cameras
+    from zk0.federation.discovery import check_cameras
     from zk0.policy.start import resolve_device
 
     params = training.params
