@@ -60,7 +60,7 @@ def main(
 def _compare(root: Path) -> None:
     """Say what has become worse by more than benchmark.margin; exit status 2 if anything has."""
     runtime_env.switch_off()
-    from zk0.tracking.benchmarks import compare_with_earlier
+    from zk0.tracking.benchmarks import compare_with_earlier  # noqa: PLC0415 - it loads mlflow, which takes seconds
 
     found = compare_with_earlier(root)
     console.print(f"compared with {found.earlier} earlier runs on this machine; MLflow experiment {found.experiment}")

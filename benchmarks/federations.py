@@ -117,7 +117,7 @@ class TrainableOnly(nn.Module):
         self.config = SimpleNamespace(device="cpu", image_features=dict.fromkeys(cameras), chunk_size=50)
 
 
-def no_training(loaded: Any, frames: Any, start: Any, task: Any, *_: Any, **__: Any) -> LocalResult:
+def no_training(loaded: Any, _frames: Any, start: Any, task: Any, *_: Any, **__: Any) -> LocalResult:
     """Local training of no steps, after which every parameter has moved a little."""
     began = time.perf_counter()
     load_trainable(loaded.policy, start)
@@ -178,7 +178,7 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
         server = Server(grid, params, "benchmark", (params.policy.base, ""), journal, Path(folder) / "waiting")
         meet(server)
         warm = warm_policy(Path(root), params.policy.base, params.policy.device)
-        state = run_rounds(server, states, warm.first, lambda state, seconds: saves.append(seconds or 0.0))
+        state = run_rounds(server, states, warm.first, lambda _, seconds: saves.append(seconds or 0.0))
         seconds = clock.seconds()
     return {
         "save_s": saves[1:] if saving else [],
@@ -230,7 +230,7 @@ def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy
         server = Server(grid, params, "benchmark", ("random:full", ""), journal, Path(folder) / "waiting")
         meet(server)
         # Nobody else holds what the rounds begin with.
-        run_rounds(server, StateFolder(Path(folder) / "state"), random_values(), lambda state, seconds: None)
+        run_rounds(server, StateFolder(Path(folder) / "state"), random_values(), lambda *_: None)
 
 
 def _answer(message: Message, update: Callable[[], dict[str, torch.Tensor]]) -> Message:

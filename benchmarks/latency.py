@@ -31,11 +31,11 @@ def latencies(*, checkpoint: str, height: int, width: int, chunks: int, device: 
         device: cpu or cuda.
         threads: Threads of this process.
     """
-    import torch
-    from lerobot.common.control_utils import predict_action
+    import torch  # noqa: PLC0415 - it loads torch, which the process that measures does alone
+    from lerobot.common.control_utils import predict_action  # noqa: PLC0415 - likewise
 
-    from zk0.policy.checkpoint import load_checkpoint
-    from zk0.tracking.serving import PolicyModel
+    from zk0.policy.checkpoint import load_checkpoint  # noqa: PLC0415 - likewise
+    from zk0.tracking.serving import PolicyModel  # noqa: PLC0415 - likewise
 
     torch.set_num_threads(threads)
     served = PolicyModel()
@@ -68,8 +68,8 @@ def latencies(*, checkpoint: str, height: int, width: int, chunks: int, device: 
 
 def full_checkpoint(*, folder: str) -> None:
     """Write the 450 M policy with random weights, unless it is there."""
-    from zk0.policy.checkpoint import save_checkpoint
-    from zk0.policy.start import load_start
+    from zk0.policy.checkpoint import save_checkpoint  # noqa: PLC0415 - likewise
+    from zk0.policy.start import load_start  # noqa: PLC0415 - likewise
 
     if not (Path(folder) / "model.safetensors").is_file():
         save_checkpoint(load_start(Path(), "random:full", "cpu"), Path(folder))

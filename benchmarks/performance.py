@@ -44,7 +44,7 @@ def write_page(root: Path, report: Report) -> list[Path]:
     for key in sorted(report.details, key=_place):
         detail = report.details[key]
         rows = [row for row in report.rows if row.name in detail["rows"]]
-        parts += section(key, detail, rows)
+        parts += section(detail, rows)
         for stem, plot in detail.get("series", {}).items():
             path = root / IMAGES / f"{stem}.svg"
             write_series(path, plot)
@@ -61,7 +61,7 @@ def _place(key: str) -> tuple[int, str]:
     return (NAMES.index(name) if name in NAMES else len(NAMES), key)
 
 
-def section(key: str, detail: dict[str, Any], rows: list[Row]) -> list[str]:
+def section(detail: dict[str, Any], rows: list[Row]) -> list[str]:
     """One benchmark's paragraphs."""
     parts = [f"## {detail['title']}", detail["about"], table(rows)]
     if spreads := [f"- {name}: {text}" for name, text in detail.get("spread", {}).items()]:

@@ -54,8 +54,8 @@ def prepared(name: str, params: Params) -> Path:
         name: Names the folder.
         params: Data, seed and starting policy.
     """
-    from zk0.pipeline import prepare
-    from zk0.sources_lock import resolve_sources
+    from zk0.pipeline import prepare  # noqa: PLC0415 - it loads torch
+    from zk0.sources_lock import resolve_sources  # noqa: PLC0415 - likewise
 
     data = params.model_dump(mode="json", include={"seed": True, "data": True, "policy": {"base"}})
     digest = xxhash.xxh3_64_hexdigest(yaml.safe_dump(data).encode())[:8]

@@ -27,7 +27,7 @@ client_app = ClientApp()
 
 
 @client_app.train()
-def _train(message: Message, context: Context) -> Message:
+def _train(message: Message, _: Context) -> Message:
     """The no-op: the arrays as they came, and the weight that FedAvg asks for."""
     (arrays,) = message.content.array_records.values()
     content = RecordDict({"arrays": arrays, "metrics": MetricRecord({"num-examples": 1})})
@@ -43,12 +43,14 @@ class TimedFedAvg(FedAvg):
         self.replies: list[int] = []
 
     def configure_train(self, server_round: int, *arguments: Any, **named: Any) -> Iterable[Message]:
+        """As FedAvg's, with the time noted."""
         self._began = time.perf_counter()
         return super().configure_train(server_round, *arguments, **named)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """As FedAvg's, with the time and the number of replies without an error noted."""
         kept = list(replies)
         self.replies.append(sum(not message.has_error() for message in kept))
         averaged = super().aggregate_train(server_round, kept)
@@ -81,7 +83,7 @@ def simulation_rounds(*, sites: int, values: int, rounds: int) -> dict[str, Any]
     server_app = ServerApp()
 
     @server_app.main()
-    def serve(grid: Grid, context: Context) -> None:
+    def serve(grid: Grid, _: Context) -> None:
         strategy.start(grid, initial_arrays=arrays_of(values), num_rounds=1 + rounds)
 
     baseline, began = resident_bytes(), time.perf_counter()
@@ -118,7 +120,7 @@ def server_peak(*, sites: int, values: int, rounds: int) -> dict[str, Any]:
 
 
 def _serve(sites: int, values: int, rounds: int) -> None:
-    from zk0.federation.inprocess import LocalGrid
+    from zk0.federation.inprocess import LocalGrid  # noqa: PLC0415 - it loads torch
 
     rng = np.random.default_rng(1)
 
@@ -136,8 +138,8 @@ def record_bytes(*, base: str) -> dict[str, int]:
     Args:
         base: A starting policy, as params name it.
     """
-    from zk0.policy.start import load_start
-    from zk0.policy.trainable import trainable_tensors
+    from zk0.policy.start import load_start  # noqa: PLC0415 - likewise
+    from zk0.policy.trainable import trainable_tensors  # noqa: PLC0415 - likewise
 
     policy = load_start(Path(), base, "cpu").policy
     records = {"all": policy.state_dict(), "trainable": trainable_tensors(policy)}

@@ -109,7 +109,7 @@ def steps_noted() -> Iterator[list[tuple[float, float, float]]]:
 def decoder() -> str:
     """The faster of LeRobot's video decoders that works here."""
     try:
-        import torchcodec.decoders  # noqa: F401 - to see whether it loads
+        import torchcodec.decoders  # noqa: F401, PLC0415 - to see whether it loads
     except (ImportError, OSError, RuntimeError):
         return "pyav"
     return "torchcodec"

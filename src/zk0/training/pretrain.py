@@ -69,7 +69,7 @@ class PlaceHead(nn.Module):
         vlm = policy.model.vlm_with_expert.get_vlm_model()
         width = policy.model.vlm_with_expert.config.text_config.hidden_size
         self.tokens: list[torch.Tensor] = []
-        vlm.connector.register_forward_hook(lambda module, inputs, output: self.tokens.append(output))
+        vlm.connector.register_forward_hook(lambda _module, _inputs, output: self.tokens.append(output))
         self.read = nn.Sequential(nn.Linear(len(CAMERAS) * 16 * width, 128), nn.GELU(), nn.Linear(128, 2))
 
     def loss(self, place: torch.Tensor) -> torch.Tensor:

@@ -251,7 +251,7 @@ class FrameFeatures:
     @contextmanager
     def _progress(self, frames: int) -> Iterator[Advance]:
         if frames * self.frame_pixels < _LONG_WORK_PIXELS:
-            yield lambda count: None
+            yield lambda _count: None
             return
         with progress_bar() as bar:
             line = bar.add_task("computing features", total=frames)
