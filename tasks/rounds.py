@@ -30,7 +30,7 @@ class Rounds(Protocol):
 def step_of_round(rounds: Rounds, step: str, number: int) -> State[dict[str, Any]]:
     """A task's work: wait until a step of a round is over, and tell what was said."""
     said = rounds.wait(step, number)
-    return Completed(data=said, message=said["message"])
+    return Completed(data=said, message=said.message)
 
 
 def run_rounds(

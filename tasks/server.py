@@ -23,8 +23,8 @@ from zk0.network.server.runs import submit
 from zk0.network.server.services import halt
 from zk0.network.server.session import prepare
 from zk0.network.server.steps import ALONE, Serving
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.files import rounds_so_far
+from zk0.records.run import Event
 from zk0.words import in_markdown
 
 
@@ -56,11 +56,11 @@ def monitor_performance(serving: Serving) -> State[StageRun]:
 
     def show(outcome: Outcome) -> None:
         lines = ["| round | held-out loss | seconds | up | down | left out |", "| --: | --: | --: | --: | --: | --- |"]
-        for row in read_lines(serving.server.root / RESULTS / "rounds.jsonl"):
-            seconds = "" if row["round_s"] is None else f"{row['round_s']:.1f}"
-            megabytes = " | ".join(f"{row[name] / 1e6:.1f} MB" for name in ("bytes_up", "bytes_down"))
-            left_out = in_markdown("; ".join(f"{site}: {why}" for site, why in row["left_out"].items()))
-            lines.append(f"| {row['round']} | {row['held_out_loss']:.4f} | {seconds} | {megabytes} | {left_out} |")
+        for row in rounds_so_far(serving.server.root):
+            seconds = "" if row.round_s is None else f"{row.round_s:.1f}"
+            megabytes = " | ".join(f"{size / 1e6:.1f} MB" for size in (row.bytes_up, row.bytes_down))
+            left_out = in_markdown("; ".join(f"{site}: {why}" for site, why in row.left_out.items()))
+            lines.append(f"| {row.round} | {row.held_out_loss:.4f} | {seconds} | {megabytes} | {left_out} |")
         create_markdown_artifact(key="rounds", markdown="\n".join(lines), description="The federation's rounds")
 
     return _alone(serving, "performance monitoring", show)
@@ -98,7 +98,7 @@ class Rounds:
         Raises:
             StageError: The run failed, or was stopped.
         """
-        return next((int(said["round"]) for said in self._said() if said["event"] == "round-start"), None)
+        return next((said.round or 0 for said in self._said() if said.event == "round-start"), None)
 
     def wait(self, step: str, number: int) -> dict[str, Any]:
         """What is said when a step of a round is over.
@@ -107,16 +107,16 @@ class Rounds:
             StageError: The run failed, or was stopped.
         """
         over = ROUND_STEPS[step]
-        if (self._last["event"], self._last["round"]) == (over, number):
+        if (self._last.event, self._last.round) == (over, number):
             return self._last
-        return next(said for said in self._said() if said["event"] == over and said["round"] == number)
+        return next(said for said in self._said() if said.event == over and said.round == number)
 
     def finish(self) -> None:
         """Nothing is to be waited for: what :meth:`next` finds last is said after everything is written."""
 
-    def _said(self) -> Iterator[dict[str, Any]]:
+    def _said(self) -> Iterator[Event]:
         for event in self._events:
-            get_run_logger().info(event["message"])
+            get_run_logger().info(event.message)
             self._last = event
             yield event
 

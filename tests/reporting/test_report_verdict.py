@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-
 from zk0.records.schemas import Evaluation
+
 from zk0.reporting.changes import Paired, rate_of
 from zk0.reporting.verdict import judge
 

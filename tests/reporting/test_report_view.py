@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zk0.records.schemas import Pair, Round, Safety
+
 from zk0.reporting import curves, view
 
 

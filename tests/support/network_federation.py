@@ -29,7 +29,8 @@ from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer, runs_of
 from zk0.network.server.session import prepare
 from zk0.network.server.status import present_nodes
-from zk0.records.journal import read_lines
+from zk0.records.files import read, read_lines
+from zk0.records.run import Run
 
 
 @dataclass
@@ -207,9 +208,9 @@ class NetworkFederation:
             return str(error)
         raise AssertionError("the run was to fail")
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Run:
         """The last run's run.json."""
-        return dict(read_json(self.root / "results/federation/run.json"))
+        return read(self.root, Run)
 
 
 class RunRows:

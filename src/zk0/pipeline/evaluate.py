@@ -24,10 +24,10 @@ from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.run import locked_base, read_run
+from zk0.federation.run import locked_base
 from zk0.federation.server import Server
 from zk0.federation.site import Site
-from zk0.files import digest_folder, read_records, write_json
+from zk0.files import digest_folder, write_json
 from zk0.models.judge import (
     about_tasks,
     add_excess,
@@ -42,10 +42,11 @@ from zk0.pipeline.summary import comparison_table
 from zk0.policy.checkpoint import LoadedPolicy, Stats, load_checkpoint
 from zk0.policy.start import load_start, resolve_device
 from zk0.policy.trainable import trainable_tensors
+from zk0.records.files import read, read_rounds, write
 from zk0.records.journal import Journal
-from zk0.records.paths import RESULTS
+from zk0.records.results import Evaluation
+from zk0.records.run import Run
 
-OUT = Path("results/evaluation.json")
 METRICS = Path("results/metrics.json")
 VIDEOS = Path("results/rollouts")
 
@@ -66,11 +67,11 @@ def run(root: Path, params: Params) -> None:
         StageError: A site's episodes are in both training and evaluation, or a site failed.
     """
     torch.set_num_threads(params.threads)
-    report = read_run(root)
-    limits = Limits.of(report["limits"])
+    report = read(root, Run)
+    limits = Limits.of(report.limits)
     base_source, base_digest = locked_base(root)
-    best = root / report["checkpoints"]["best"]["path"]
-    stats = {f: {k: np.array(v, dtype=np.float32) for k, v in s.items()} for f, s in report["stats"].items()}
+    best = root / report.checkpoints.best.path
+    stats = {f: {k: np.array(v, dtype=np.float32) for k, v in s.items()} for f, s in report.stats.items()}
     candidates = [
         Candidate("base", load_start(root, base_source, params.policy.device), None),
         Candidate("global", load_checkpoint(best, resolve_device(params.policy.device)), stats),
@@ -104,7 +105,7 @@ def run(root: Path, params: Params) -> None:
     result = {
         "models": {
             "base": {"path": base_source, "digest": base_digest},
-            "global": {**report["checkpoints"]["best"], "digest": digest_folder(best)},
+            "global": {**report.checkpoints.best.content(), "digest": digest_folder(best)},
         },
         "settings": settings_of(params),
         "tasks": tasks,
@@ -113,16 +114,17 @@ def run(root: Path, params: Params) -> None:
         "max_relative_target": step_limits(limits, params.evaluation),
         "videos": videos,
     }
-    write_json(root / OUT, result)
+    found = Evaluation.model_validate(result)
+    write(root, found)
     write_json(root / METRICS, _headline(result) | {"cost": _cost(root, report)})
-    console.print(comparison_table(result))
+    console.print(comparison_table(found))
 
 
-def _refuse_leakage(report: dict[str, Any], sites: list[Manifest]) -> None:
+def _refuse_leakage(report: Run, sites: list[Manifest]) -> None:
     """The manifests judged on must be those trained on: held-out episodes then stayed out."""
     for manifest in sites:
-        trained = report["sites"].get(manifest.site)
-        if trained is None or trained["digest"] != manifest.digest:
+        trained = report.sites.get(manifest.site)
+        if trained is None or trained.digest != manifest.digest:
             raise StageError(
                 f"site '{manifest.site}' was split anew since the federation ran, so its held-out episodes may have "
                 "been trained on; run `zk0 federate` again"
@@ -216,9 +218,9 @@ def _headline(result: dict[str, Any]) -> dict[str, Any]:
     return {**found["global"], "base": found["base"], "gain": gain}
 
 
-def _cost(root: Path, report: dict[str, Any]) -> dict[str, Any]:
+def _cost(root: Path, report: Run) -> dict[str, Any]:
     """What the run spent, so that `dvc exp show` tells it beside what came of it."""
-    rounds = read_records(root / RESULTS / "rounds.jsonl", broken="none").values()
-    spent = {name: sum(line.get(name) or 0 for line in rounds) for name in ("bytes_up", "bytes_down")}
-    epsilon = report.get("privacy", {}).get("epsilon")
-    return {"rounds": report["rounds"], **spent, **({} if epsilon is None else {"epsilon": epsilon})}
+    rounds = read_rounds(root)
+    spent = {"bytes_up": sum(one.bytes_up for one in rounds), "bytes_down": sum(one.bytes_down for one in rounds)}
+    epsilon = report.privacy and report.privacy.epsilon
+    return {"rounds": report.rounds, **spent, **({} if epsilon is None else {"epsilon": epsilon})}

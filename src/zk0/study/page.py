@@ -213,7 +213,7 @@ def _how(result: StudyResult) -> str:
     first, count = record.scenes
     seeds = ", ".join(map(str, record.seeds))
     scenes = f"scenes {first} to {first + count - 1} of every task" if count else "held-out episodes, no simulator"
-    machines = sorted({machine(piece.machine) for piece in pieces})
+    machines = sorted({machine(Machine.model_validate(piece.machine)) for piece in pieces})
     hours = sum(piece.train_s + piece.evaluate_s for piece in pieces) / 3600
     lacking = f" **{result.missing} pieces are still to be made.**" if result.missing else ""
     return (

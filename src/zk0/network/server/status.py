@@ -10,8 +10,7 @@ from rich.table import Table
 
 from zk0.network.server.bundle import NAME
 from zk0.network.server.services import FederationServer, runs_of
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.files import rounds_so_far
 
 
 def tables(server: FederationServer) -> list[Table]:
@@ -48,13 +47,13 @@ def _sites(server: FederationServer) -> Table:
 
 def _runs(server: FederationServer) -> Table:
     table = Table("run", "", "handed over", "rounds", "held-out loss", title="last runs")
-    rows = read_lines(server.root / RESULTS / "rounds.jsonl")
+    rows = rounds_so_far(server.root)
     federated = [run for run in runs_of(server) if run.app == NAME]
     for place, run in enumerate(federated[:3]):
         state = run.outcome or run.status
         rounds, loss = "", ""
         if rows and place == 0:  # the files are of the last run alone
-            rounds, loss = str(rows[-1]["round"]), f"{rows[-1]['held_out_loss']:.4f}"
+            rounds, loss = str(rows[-1].round), f"{rows[-1].held_out_loss:.4f}"
         table.add_row(str(run.number), state, _when(run.started), rounds, loss)
     return table
 
