@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -90,7 +89,7 @@ class Rounds:
         self.serving = serving
         self.number = submit(serving.server, **serving.settings)
         self._events = watch(serving.server, self.number, since)
-        self._last: dict[str, Any] = {"event": "", "round": -1}
+        self._last: Event = Event(event="", round=-1)
 
     def next(self) -> int | None:
         """The number of the next round, once it has begun; None when there is none to come.
@@ -100,7 +99,7 @@ class Rounds:
         """
         return next((said.round or 0 for said in self._said() if said.event == "round-start"), None)
 
-    def wait(self, step: str, number: int) -> dict[str, Any]:
+    def wait(self, step: str, number: int) -> Event:
         """What is said when a step of a round is over.
 
         Raises:
@@ -133,19 +132,19 @@ def rounds_of(serving: Serving) -> Iterator[Rounds]:
 
 
 @task(name="round orchestration", task_run_name="round orchestration, round {number}", cache_policy=NO_CACHE)
-def orchestrate_round(made: Rounds, number: int) -> State[dict[str, Any]]:
+def orchestrate_round(made: Rounds, number: int) -> State[Event]:
     """The sites have got their tasks, and have trained or were left out."""
     return rounds.step_of_round(made, "round orchestration", number)
 
 
 @task(name="parameter aggregation", task_run_name="parameter aggregation, round {number}", cache_policy=NO_CACHE)
-def aggregate(made: Rounds, number: int) -> State[dict[str, Any]]:
+def aggregate(made: Rounds, number: int) -> State[Event]:
     """Their updates are combined."""
     return rounds.step_of_round(made, "parameter aggregation", number)
 
 
 @task(name="model distribution", task_run_name="model distribution, round {number}", cache_policy=NO_CACHE)
-def distribute(made: Rounds, number: int) -> State[dict[str, Any]]:
+def distribute(made: Rounds, number: int) -> State[Event]:
     """The sites have the new model, and have judged it."""
     return rounds.step_of_round(made, "model distribution", number)
 

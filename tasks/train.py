@@ -117,7 +117,7 @@ class Rounds:
         said = self._wait(lambda e: e.event == "done" or (e.event == "round-start" and e.round > last))
         if said is None or said.event == "done":
             return None
-        self._last = said.round
+        self._last = said.round or 0
         return self._last
 
     def wait(self, step: str, number: int) -> Event:

@@ -69,7 +69,7 @@ def test_a_full_disk_and_a_killed_server_cost_nothing(
     killed = {name: network.server.services.running()[name] for name in ("superlink", "superexec")}
     for process in killed.values():
         signal_family(process.pid, signal.SIGKILL)
-    assert list(watch(network.server, number, since))[-1]["event"] == "done"  # nobody starts anything again
+    assert list(watch(network.server, number, since))[-1].event == "done"  # nobody starts anything again
     running = network.server.services.running()
     assert not {running[name].pid for name in killed} & {process.pid for process in killed.values()}
 

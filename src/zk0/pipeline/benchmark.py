@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -41,17 +42,17 @@ def run(root: Path, params: Params) -> None:
         _times("action chunk", _chunks(loaded, frames, params), f"batch 1, {setting}"),
         _row(
             "bytes up",
-            np.mean([s.bytes_up for r in rounds for s in r.sites.values()]),
+            fmean(float(s.bytes_up or 0) for r in rounds for s in r.sites.values()),
             "bytes",
             "per site and round",
         ),
         _row(
             "bytes down",
-            np.mean([s.bytes_down for r in rounds for s in r.sites.values()]),
+            fmean(float(s.bytes_down or 0) for r in rounds for s in r.sites.values()),
             "bytes",
             "per site and round",
         ),
-        _row("round", np.mean([r.round_s for r in rounds]), "s", f"{len(sites)} sites, in process"),
+        _row("round", fmean(float(r.round_s or 0) for r in rounds), "s", f"{len(sites)} sites, in process"),
         _row("peak memory", peak_bytes(), "bytes", "resident, this process"),
     ]
     created, this = datetime.now(UTC).isoformat(timespec="seconds"), Machine.model_validate(machine())

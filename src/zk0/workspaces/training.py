@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from zk0.alone import STAGE_LOCK, alone
 from zk0.console import console
+from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.files import digest_folder
 from zk0.records.files import read
 from zk0.records.paths import EVALUATION, RUN
 from zk0.records.results import Evaluation
