@@ -156,7 +156,7 @@ def test_interrupted_run_draws_and_schedules_as_if_it_had_not_been(
     forget()  # as another process would
     resumed = run_federation(InProcessGrid(client_app, other, 2, LIMIT), other, params, BASE)
 
-    assert resumed.resumed_at_rounds == [2] and resumed.checkpoints == whole.checkpoints
+    assert resumed.resumed_at_rounds == (2,) and resumed.checkpoints == whole.checkpoints
     ran = [read_lines(root / "results" / "federation" / "rounds.jsonl")[1:] for root in (project, other)]
     for key in ("server_learning_rate", "proximal_mu", "digest", "held_out_loss"):
         assert [row[key] for row in ran[0]] == [row[key] for row in ran[1]]

@@ -62,8 +62,8 @@ def test_interrupted_run_ends_as_if_it_had_not_been(
     forget()  # as another process would
     resumed = run_federation(InProcessGrid(client_app, other, 2, LIMIT), other, params, BASE)
 
-    assert resumed.run == whole.run and resumed.resumed_at_rounds == [2]
-    assert whole.resumed_at_rounds == []
+    assert resumed.run == whole.run and resumed.resumed_at_rounds == (2,)
+    assert whole.resumed_at_rounds == ()
     assert resumed.checkpoints == whole.checkpoints
     last = load_checkpoint(other / "checkpoints" / "last")
     rows = read_lines(other / "results" / "federation" / "rounds.jsonl")

@@ -74,7 +74,7 @@ def test_a_full_disk_and_a_killed_server_cost_nothing(
     assert not {running[name].pid for name in killed} & {process.pid for process in killed.values()}
 
     report = network.report()
-    assert report.rounds == 3 and report.resumed_at_rounds == [0, 1]
+    assert report.rounds == 3 and report.resumed_at_rounds == (0, 1)
     root = copy_project(prepared, tmp_path / "undisturbed")
     params = load_params(network.root / "params.yaml")
     grid = InProcessGrid(client_app, root, 2, params.data.decoded_limit_bytes)

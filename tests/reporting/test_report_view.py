@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from zk0.records.schemas import Pair, Round, Safety
-
+from zk0.records.results import Pair, Safety
+from zk0.records.run import Round
 from zk0.reporting import curves, view
 
 

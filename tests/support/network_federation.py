@@ -30,7 +30,7 @@ from zk0.network.server.services import FederationServer, runs_of
 from zk0.network.server.session import prepare
 from zk0.network.server.status import present_nodes
 from zk0.records.files import read, read_lines
-from zk0.records.run import Run
+from zk0.records.run import Event, Run
 
 
 @dataclass
@@ -195,7 +195,7 @@ class NetworkFederation:
         prepare(self.server)
         return submit(self.server, **settings), since
 
-    def run(self, **settings: Any) -> list[dict[str, Any]]:
+    def run(self, **settings: Any) -> list[Event]:
         """A whole run's events."""
         number, since = self.begin(**settings)
         return list(watch(self.server, number, since))
