@@ -83,7 +83,8 @@ def resolve_policy(params: Params, root: Path, known: LockEntry) -> LockEntry:
     Args:
         params: Which policy.
         root: The project's root.
-        known: The entry that there is, or an empty one: a branch of the Hub and an alias stand for what they stood for then.
+        known: The entry that there is, or an empty one. A branch of the Hub and an alias stand for what they stood for
+            then.
 
     Raises:
         ValueError: It cannot be found.
