@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from zk0.console import console
 from zk0.records.run import Event
 
 Listener = Callable[[Event], None]
+
+_STYLE = {"round-start": "bold", "site-left-out": "yellow", "resume": "cyan", "stop": "cyan", "done": "bold green"}
 
 
 class Journal:
@@ -46,3 +49,11 @@ class Journal:
             with self._path.open("a") as stream:
                 stream.write(json.dumps(event.content()) + "\n")
             self._listener(event)
+
+
+def print_event(event: Event) -> None:
+    """Print an event as a line for a person at a terminal; rounds stand out, sites are indented."""
+    if event.event in ("aggregate", "save", "strategy", "local-training", "extract"):
+        return
+    indent = "" if event.event in ("round-start", "resume", "stop", "done") else "  "
+    console.print(f"{indent}{event.message}", style=_STYLE.get(event.event), markup=False)

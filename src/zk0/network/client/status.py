@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zk0.errors import StageError
-from zk0.network.client.membership import Membership
+from zk0.network.client.membership import EVENTS, Membership
 from zk0.network.client.node import NAMES, SUPERNODE, TRAINER, check_server, node_number
-from zk0.network.client.trainer import EVENTS
 from zk0.records.files import events_so_far
 from zk0.records.run import Event
 
