@@ -9,11 +9,13 @@ from typing import Any
 
 from rich.table import Table
 
-from zk0.console import console
+from zk0.console import console, progress_bar
+from zk0.data.manifest import read_manifests
 from zk0.errors import StageError
 from zk0.evaluation.paired import Difference
 from zk0.evaluation.scores import METRICS, Comparison, IncomparableError, Metric, Scores
 from zk0.evaluation.scores import compare as compare_scores
+from zk0.files import digest_folder
 from zk0.params import Params
 from zk0.tracking.comparing import read_checkpoint, read_scores
 from zk0.tracking.gate import in_words
@@ -38,7 +40,8 @@ def compare(root: Path, params: Params, first: str, second: str, anew: bool = Fa
     """
     name = params.tracking.model
     if anew:
-        a, b = (_judged_anew(root, params, model) for model in (first, second))
+        judged = (judge_anew(root, params, model) for model in (first, second))
+        a, b = (Scores.of(evaluation, "global", label) for label, evaluation in judged)
     else:
         a, b = read_scores(root, name, first), read_scores(root, name, second)
     reasons = []
@@ -58,13 +61,29 @@ def compare(root: Path, params: Params, first: str, second: str, anew: bool = Fa
         console.print(f"safety check of {scores.label} {failed}", markup=False)
 
 
-def _judged_anew(root: Path, params: Params, model: str) -> Scores:
-    """Judge a model, whichever run it is of, as the project stands."""
+def judge_anew(root: Path, params: Params, model: str) -> tuple[str, dict[str, Any]]:
+    """Judge a model, whichever run it is of, on this project's prepared data and scenes.
+
+    Args:
+        root: Project folder, prepared.
+        params: The project's.
+        model: ``base``, or see :func:`zk0.tracking.comparing.read_checkpoint`.
+
+    Returns:
+        How to name it, and what evaluation.json would hold with this model as ``global``.
+
+    Raises:
+        TrackingError: There is no such model.
+    """
+    # PyTorch and LeRobot take seconds to import, and no other command about models needs them.
     import torch
 
+    from zk0.evaluation.judge import JudgedModel, evaluation_of, judge_task
+    from zk0.evaluation.rollouts import roll_out_source
+    from zk0.federation.agreement import agree
     from zk0.federation.run import locked_base
-    from zk0.files import digest_folder
-    from zk0.models.judge import judge_here
+    from zk0.federation.site import Site
+    from zk0.federation.statistics import moments_of
     from zk0.policy.checkpoint import load_checkpoint
     from zk0.policy.start import load_start, resolve_device
 
@@ -75,7 +94,17 @@ def _judged_anew(root: Path, params: Params, model: str) -> Scores:
     else:
         folder, label = read_checkpoint(root, params.tracking.model, model)
         digest, loaded = digest_folder(folder), load_checkpoint(folder, resolve_device(params.policy.device))
-    return Scores.of(judge_here(root, params, loaded, digest, label), "global", label)
+    sites, unseen = read_manifests(root)
+    opened = [Site(root, manifest, params.data.decoded_limit_bytes) for manifest in [*sites, *unseen]]
+    moments = {site.manifest.site: moments_of(site.train_frames) for site in opened[: len(sites)]}
+    limits = agree(moments, params.data.fps).moments.limits()
+    settings, judged = params.evaluation, []
+    scenes = range(settings.seed, settings.seed + settings.rollouts)
+    with progress_bar() as bar:
+        for site in bar.track(opened, description=f"judging {label}"):
+            rollouts = roll_out_source(loaded, site.manifest.source, settings, scenes)
+            judged.append(judge_task(loaded, site.manifest, site, params, rollouts, limits))
+    return label, evaluation_of({"global": JudgedModel({"digest": digest}, judged)}, params)
 
 
 def comparison_table(a: Scores, b: Scores, found: Comparison, confidence: float) -> Table:

@@ -149,6 +149,7 @@ class TaskScore(_Record):
     held_out_loss: float | None = None
     action_error_deg: float | None = None
     action_error_deg_by_joint: dict[str, float | None] = {}
+    episode_errors_deg: dict[str, float] = {}
     held_out_frames: int | None = None
     rollouts: int = 0
     successes: int = 0
@@ -173,6 +174,8 @@ class Overall(_Record):
 
     held_out_loss: float | None = None
     action_error_deg: float | None = None
+    success_rate_seen: float | None = None
+    success_rate_unseen: float | None = None
     successes: int | None = None
     rollouts: int | None = None
 

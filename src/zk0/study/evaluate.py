@@ -1,21 +1,18 @@
-"""Judge a model on every task: closed loop, held-out loss and action error, on what it was not trained on.
-
-Scenes, noise and times are fixed by seed, the same for every model, so that comparisons are paired.
-"""
+"""Judge a model on every task of a study, on what it was not trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from zk0.data.clips import motion_of
 from zk0.data.manifest import Manifest
 from zk0.errors import StageError
-from zk0.evaluation.held_out import episode_errors, held_out_loss, mean_error
-from zk0.evaluation.rollouts import roll_out_source
+from zk0.evaluation.judge import judge_task
+from zk0.evaluation.rollouts import Rollout, roll_out_source
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.study.project import StudyProject
+from zk0.study.results_store import TaskResult
 
 _SIDE_BY_SIDE = 25
 
@@ -46,8 +43,8 @@ def refuse_leakage(trained: Sequence[tuple[Manifest, Sequence[int]]], judged: Se
 
 def judge(
     project: StudyProject, loaded: LoadedPolicy, params: Params, scenes: Sequence[int], judged: Sequence[Manifest]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Figures of a model, task by task.
+) -> dict[str, TaskResult]:
+    """What a model comes to, task by task.
 
     Args:
         project: Where the data is.
@@ -55,36 +52,13 @@ def judge(
         params: The study's; its ``seed``, not the training seed, fixes noise and times.
         scenes: Seeds of the closed-loop episodes; none are run where a task has no simulator.
         judged: The tasks.
-
-    Yields:
-        Task and its ``role``, ``outcomes`` (scene to success), ``held_out_loss``, ``action_error_deg`` (mean over
-        the arm's joints), ``action_error_by_joint`` and ``episode_error_deg`` (held-out episode to mean).
     """
-    met: dict[str, dict[str, bool]] = {}  # sites may share a task, and then its scenes
+    met: dict[str, list[Rollout]] = {}  # sites may share a task, and then its scenes
+    found = {}
     for manifest in judged:
-        if manifest.source not in met:
-            met[manifest.source] = outcomes(loaded, manifest, params, scenes)
-        site = project.site(manifest)
-        frames, features = site.held_out_frames, site.features("held-out", loaded, params.features)
-        loss = held_out_loss(loaded, frames, params.evaluation.loss_draws, params.seed, features)
-        errors = episode_errors(loaded, frames, params.seed, features)
-        by_joint = mean_error(errors)
-        # The gripper is in percent of its opening; degrees are of the other joints.
-        arm = [index for index, joint in enumerate(manifest.joints) if not joint.startswith("gripper")]
-        yield (
-            manifest.site,
-            {
-                "role": manifest.role,
-                "outcomes": met[manifest.source],
-                "held_out_loss": loss,
-                "action_error_deg": float(by_joint[arm].mean()),
-                "action_error_by_joint": dict(zip(manifest.joints, by_joint.tolist(), strict=True)),
-                "episode_error_deg": {str(e): float(error[arm].mean()) for e, (error, _) in errors.items()},
-            },
-        )
-
-
-def outcomes(loaded: LoadedPolicy, manifest: Manifest, params: Params, scenes: Sequence[int]) -> dict[str, bool]:
-    """Whether the model did the task, by scene; nothing where there is no simulator of it."""
-    rollouts = roll_out_source(loaded, manifest.source, params.evaluation, scenes, side_by_side=_SIDE_BY_SIDE)
-    return {str(rollout.seed): rollout.success for rollout in rollouts}
+        source = manifest.source
+        if source not in met:
+            met[source] = roll_out_source(loaded, source, params.evaluation, scenes, side_by_side=_SIDE_BY_SIDE)
+        score = judge_task(loaded, manifest, project.site(manifest), params, met[source]).score
+        found[manifest.site] = TaskResult.of(manifest.role, score)
+    return found

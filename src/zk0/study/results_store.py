@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
+from zk0.records.schemas import TaskScore
 
 STUDIES = Path("results/studies")
 RECORD = "study.json"
@@ -42,6 +43,20 @@ class TaskResult(_Stored):
     action_error_deg: float
     action_error_by_joint: dict[str, float]
     episode_error_deg: dict[int, float]
+
+    @classmethod
+    def of(cls, role: Literal["site", "unseen"], score: TaskScore) -> TaskResult:
+        """What a study keeps of a score: all that the other figures can be computed from."""
+        return cls.model_validate(
+            {
+                "role": role,
+                "outcomes": score.outcomes,
+                "held_out_loss": score.held_out_loss,
+                "action_error_deg": score.action_error_deg,
+                "action_error_by_joint": score.action_error_deg_by_joint,
+                "episode_error_deg": score.episode_errors_deg,
+            }
+        )
 
 
 class Piece(_Stored):

@@ -160,7 +160,7 @@ class Runner:
         loaded = warm.fitted(trained.stats)
         warm.show(self._stem(job, self._model_key(job)), trained.tensors)
         judged = self._judged(job.arm)
-        tasks = dict(judge(self.project, loaded, self.study.params, self.study.scenes, judged))
+        tasks = judge(self.project, loaded, self.study.params, self.study.scenes, judged)
         return Piece.model_validate(
             {
                 "arm": job.arm.name,
