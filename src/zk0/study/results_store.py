@@ -65,7 +65,7 @@ class Piece(_Stored):
     Attributes:
         arm, seed: Whose; the seed of an arm that trains nothing is 0.
         digest: Of all that decides the figures.
-        steps, samples, train_s, bytes, best, losses, epsilon: See :class:`zk0.study.trained.Cost`.
+        steps, samples, train_s, bytes, best, losses, epsilon: See :class:`zk0.study.training.Cost`.
         evaluate_s: Seconds of judging.
         trainable: Number of parameters that train.
         episodes: Episodes trained on.

@@ -2,5 +2,5 @@
 
 ``accountant`` counts what was spent, ``clipping`` and ``noise`` are the mechanism, ``central`` is the
 server's use of it and ``site`` a site's own, ``public`` the normalisation that asks no site. What is
-promised, and what is not, is in ``docs/privacy.md``; what it costs is a study (:mod:`zk0.study.privacy`).
+promised, and what is not, is in ``docs/privacy.md``; what it costs is a study (:mod:`zk0.study.studies`).
 """

@@ -11,9 +11,9 @@ from zk0.errors import StageError
 from zk0.evaluation.rollouts import Rollout, roll_out_source
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.study import evaluate
-from zk0.study.evaluate import judge, refuse_leakage
-from zk0.study.project import StudyProject
+from zk0.study import runner
+from zk0.study.project import StudyProject, refuse_leakage
+from zk0.study.runner import judge
 
 
 def test_a_copied_episode_is_leakage(local_project: StudyProject) -> None:
@@ -67,7 +67,7 @@ def test_sites_that_share_a_task_share_its_scenes(
         driven.append(source)
         return roll_out_source(loaded, source, *given, **more)
 
-    monkeypatch.setattr(evaluate, "roll_out_source", counted)
+    monkeypatch.setattr(runner, "roll_out_source", counted)
     found = judge(project, loaded, study_params, range(200_000, 200_002), twice)
 
     assert list(found) == ["red", "red-again"] and driven == [red.source]
