@@ -116,7 +116,7 @@ def demo() -> None:
     import subprocess
     import sys
 
-    from zk0.unfinished import new_file
+    from zk0.files import new_file
 
     with new_file(Path.cwd() / "context.json"):  # where nothing can be written, that is told before anything starts
         pass

@@ -150,7 +150,7 @@ def step(name: str, step: str) -> None:
     from zk0.errors import StageError
     from zk0.network.client import steps
     from zk0.network.client.membership import find_membership
-    from zk0.suggestions import nearest_hint
+    from zk0.words import nearest_hint
 
     if step not in steps.ALONE:
         raise StageError(f"there is no step '{step}'{nearest_hint(step, steps.ALONE)}")

@@ -24,7 +24,7 @@ def profile_list() -> None:
 def profile_use(name: str) -> None:
     """Make a profile the params.yaml of this project; the present one is kept as params.yaml.old."""
     from zk0.params import ParamsError, load_params
-    from zk0.suggestions import nearest_hint
+    from zk0.words import nearest_hint
 
     source, target = Path("profiles") / f"{name}.yaml", Path("params.yaml")
     if not source.exists():

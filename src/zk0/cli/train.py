@@ -49,7 +49,7 @@ def train(
 ) -> None:
     """Fine-tune SmolVLA on your own data, alone; or go on where a training was stopped. See docs/train.md."""
     from zk0.errors import StageError
-    from zk0.suggestions import nearest_hint
+    from zk0.words import nearest_hint
     from zk0.workspaces import ROUND_STEPS, STEPS, Request, camera_names, open_training
 
     if only is not None and only not in STEPS:

@@ -11,11 +11,11 @@ from rich.table import Table
 
 from zk0.console import console, progress_bar
 from zk0.data.manifest import read_manifests
+from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.evaluation.paired import Difference
 from zk0.evaluation.scores import METRICS, Comparison, IncomparableError, Metric, Scores
 from zk0.evaluation.scores import compare as compare_scores
-from zk0.files import digest_folder
 from zk0.params import Params
 from zk0.tracking.comparing import read_checkpoint, read_scores
 from zk0.tracking.gate import in_words

@@ -11,6 +11,7 @@ import torch
 from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.data.sim.simulation import CONTROL_HZ
+from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.evaluation.held_out import Limits
 from zk0.evaluation.judge import JudgedModel, JudgedTask, evaluation_of, judge_task
@@ -20,7 +21,7 @@ from zk0.evaluation.scores import gains
 from zk0.evaluation.video import write_video
 from zk0.federation.run import locked_base, read_run
 from zk0.federation.site import Site
-from zk0.files import digest_folder, read_records, write_json
+from zk0.files import read_records, write_json
 from zk0.params import Params
 from zk0.pipeline.summary import comparison_table
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint

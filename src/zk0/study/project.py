@@ -14,11 +14,11 @@ import numpy as np
 import torch
 import xxhash
 
-from zk0.data.calibration import MEASURED
 from zk0.data.clips import motion_of
 from zk0.data.frames import Frames, ImageStore
 from zk0.data.load import load_frames
 from zk0.data.manifest import MANIFESTS, Manifest, read_manifests
+from zk0.data.readings import MEASURED
 from zk0.errors import DataError, StageError
 from zk0.federation.protocol import Adapters
 from zk0.federation.run import locked_base
@@ -28,7 +28,7 @@ from zk0.params import Params, with_changes
 from zk0.pipeline import prepare
 from zk0.sources import LOCK, Source
 from zk0.sources_lock import base_folder, resolve_sources
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 WORK = Path(".cache/studies")
 _DONE = "prepared.json"

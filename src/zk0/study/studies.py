@@ -11,7 +11,7 @@ from zk0.params import ROBUST, Params, ParamsError, Strategy, with_changes
 from zk0.sources import Source
 from zk0.study import arms
 from zk0.study.arms import Arm
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 ATTACKS = ("sign-flip", "shuffled-labels")
 
