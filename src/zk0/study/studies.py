@@ -164,7 +164,7 @@ def _many_sites(params: Params) -> dict[str, Any]:
 # What privacy costs: the noise on the mean is noise_multiplier * clip / sites in every value that trains. Its effect
 # falls with the number of sites and grows with the square root of the number of values. Hundreds of sites that train
 # small adapters may pay little; four sites that train the whole expert drown in it.
-STUDIES: dict[str, Recipe] = {
+RECIPES: dict[str, Recipe] = {
     "comparison": Recipe(
         "Comparison",
         "Does federation help? Every arm is trained from the same base on the same recordings and judged on the same "
@@ -228,7 +228,7 @@ def study_named(name: str, params: Params, quick: bool = False, seeds: int | Non
     """A study of these params.
 
     Args:
-        name: One of ``STUDIES``.
+        name: One of ``RECIPES``.
         params: The project's.
         quick: At small sizes, under a name of its own: it shows that everything works and says nothing else.
         seeds: Only so many training seeds, the first ones (None = all that the study has).
@@ -237,9 +237,9 @@ def study_named(name: str, params: Params, quick: bool = False, seeds: int | Non
         ValueError: There is no such study; names the nearest.
         ParamsError: What an arm changes cannot be; names the arm.
     """
-    if name not in STUDIES:
-        raise ValueError(f"there is no study '{name}'{nearest_hint(name, STUDIES)}")
-    study = STUDIES[name].study(name, _small(params) if quick else params)
+    if name not in RECIPES:
+        raise ValueError(f"there is no study '{name}'{nearest_hint(name, RECIPES)}")
+    study = RECIPES[name].study(name, _small(params) if quick else params)
     for arm in study.arms:  # refuse now what could not be run in an hour
         try:
             arm.params(study.params)
