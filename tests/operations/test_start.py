@@ -16,7 +16,7 @@ from zk0.checks import Outcome
 from zk0.errors import StageError
 from zk0.files import write_text
 from zk0.network.config import DeploymentConfig
-from zk0.network.security.setup import set_up_security
+from zk0.network.security.files import set_up_security
 from zk0.operations.deploy import run_step
 from zk0.operations.record import Deployment, remember
 from zk0.operations.start import restart_services, start_groups, stop_services

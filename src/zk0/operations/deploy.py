@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zk0.checks import Outcome
@@ -16,7 +17,7 @@ from zk0.operations.record import STEPS, Deployment, read_record, remember
 from zk0.pipeline import validate
 
 if TYPE_CHECKING:
-    from zk0.operations.round_trip import RoundTrip
+    from zk0.checks import Check
 
 
 def run(deployment: Deployment) -> None:
@@ -75,14 +76,14 @@ def review_configuration(deployment: Deployment) -> Outcome:
 def set_up_security(deployment: Deployment) -> Outcome:
     """Make authority, certificates, token and list of sites, or check those that are there."""
     from zk0.network.security.files import SECURITY
-    from zk0.network.security.setup import set_up_security as set_up
+    from zk0.network.security.files import set_up_security as set_up
 
     if "federation" not in deployment.config.services:
         return Outcome(changed=False, told=("no federation is started here",))
     config = deployment.config
     found = set_up(deployment.root / SECURITY, config.hosts, config.federation)
-    told = (*found.told, f"the authority's fingerprint, for owners to compare: {found.fingerprint}")
-    return Outcome(found.made, told, found.warnings, {"fingerprint": found.fingerprint})
+    told = f"the authority's fingerprint, for owners to compare: {found.facts['fingerprint']}"
+    return replace(found, told=(*found.told, told))
 
 
 def allocate_resources(deployment: Deployment) -> Outcome:
@@ -155,7 +156,7 @@ def check_health(deployment: Deployment) -> Outcome:
     )
 
 
-def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, RoundTrip] | None, tuple[str, ...]]:
+def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, Check] | None, tuple[str, ...]]:
     """What became of a message to each site, where one can be sent; and how sites are judged, in words."""
     from zk0.network.server.services import FederationServer
     from zk0.operations.round_trip import round_trips

@@ -84,7 +84,7 @@ def configure(training: Training) -> None:
         FederationError: The policy does not know the data's cameras.
     """
     from zk0.data.manifest import read_manifests
-    from zk0.federation.compatibility import check_cameras
+    from zk0.federation.discovery import check_cameras
     from zk0.policy.start import resolve_device
 
     params = training.params

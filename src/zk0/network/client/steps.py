@@ -81,7 +81,7 @@ def configure_model(membership: Membership) -> None:
     import torch
 
     from zk0.data.manifest import read_manifests
-    from zk0.federation.compatibility import check_cameras
+    from zk0.federation.discovery import check_cameras
     from zk0.federation.run import locked_base
     from zk0.pipeline import features
     from zk0.policy.features.regime import regime
@@ -183,7 +183,7 @@ def wait_for_rounds(membership: Membership, rounds: int, since: str, wait_s: flo
 
 def part_since(membership: Membership, since: str) -> Part:
     """The site's part in the rounds since a time, see :func:`wait_for_rounds`."""
-    from zk0.network.client.trainer import EVENTS
+    from zk0.network.client.membership import EVENTS
     from zk0.records.journal import read_lines
 
     events = [event for event in read_lines(membership.folder / EVENTS) if event["time"] >= since]

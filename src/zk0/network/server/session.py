@@ -10,12 +10,12 @@ from typing import Any
 
 from zk0.console import console
 from zk0.errors import StageError
-from zk0.federation.console import print_event
 from zk0.files import read_json, write_json
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import NAMES, FederationServer, halt, runs_of
 from zk0.params import PARAMS_FILE, Params, load_params
+from zk0.records.journal import print_event
 from zk0.sources import LOCK
 from zk0.sources_lock import resolve_policy
 

@@ -110,7 +110,7 @@ def select_strategy(serving: Serving) -> Outcome:
 def register(serving: Serving) -> Outcome:
     """Have the SuperLink know the admitted sites' keys and no others, and wait for their nodes."""
     from zk0.network.server.roll_call import members_of
-    from zk0.network.server.status import present_nodes
+    from zk0.network.server.services import present_nodes
 
     server = serving.server
     changes = server.sync()
