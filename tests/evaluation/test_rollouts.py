@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from zk0.data.sim.tasks import find_task
-from zk0.evaluation.rollouts import Rollout, roll_out
-from zk0.evaluation.video import write_video
+from zk0.evaluation.rollouts import Rollout, roll_out, write_video
 from zk0.policy.checkpoint import LoadedPolicy
 
 SEEDS = (100_000, 100_001, 100_002)

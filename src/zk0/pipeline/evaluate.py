@@ -15,10 +15,9 @@ from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.evaluation.held_out import Limits
 from zk0.evaluation.judge import JudgedModel, JudgedTask, evaluation_of, judge_task
-from zk0.evaluation.rollouts import Rollout, roll_out_source
+from zk0.evaluation.rollouts import Rollout, roll_out_source, write_video
 from zk0.evaluation.safety import step_limits
 from zk0.evaluation.scores import gains
-from zk0.evaluation.video import write_video
 from zk0.federation.run import locked_base, read_run
 from zk0.federation.site import Site
 from zk0.files import read_records, write_json
