@@ -28,7 +28,7 @@ def test_results_come_in_the_seeds_order_within_the_limit(loaded: LoadedPolicy) 
     for result in results:
         assert result.steps == 6 and not result.success
         assert result.states.shape == (7, 6) and result.actions.shape == (6, 6)
-        assert 0 < result.distance_m < 1 and result.frames is None
+        assert result.frames is None
 
 
 def test_same_policy_same_rollouts(loaded: LoadedPolicy) -> None:

@@ -46,7 +46,6 @@ def rollout(states: list[float], actions: list[float]) -> Rollout:
         steps=len(actions),
         states=np.repeat(np.array(states)[:, None], 6, axis=1),
         actions=np.repeat(np.array(actions)[:, None], 6, axis=1),
-        distance_m=0.0,
         frames=None,
     )
 

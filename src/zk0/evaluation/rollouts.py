@@ -34,7 +34,6 @@ class Rollout:
         steps: Control steps taken.
         states: (steps + 1, 6) joint positions, LeRobot's units.
         actions: (steps, 6) joint targets the policy asked for.
-        distance_m: How near the tool ended to the object, seen from above.
         frames: (steps + 1, H, W, 3) uint8 from the top camera, or None when not filmed.
     """
 
@@ -43,7 +42,6 @@ class Rollout:
     steps: int
     states: np.ndarray
     actions: np.ndarray
-    distance_m: float
     frames: np.ndarray | None
 
 
@@ -64,14 +62,12 @@ class _Run:
             self.frames.append(self.sim.render(size=VIDEO_SIZE))
 
     def result(self) -> Rollout:
-        sim = self.sim
         return Rollout(
             seed=self.seed,
-            success=bool(sim.success),
+            success=bool(self.sim.success),
             steps=len(self.actions),
             states=np.stack(self.states),
             actions=np.stack(self.actions),
-            distance_m=float(np.linalg.norm(sim.tool[:2] - sim.object_position[:2])),
             frames=np.stack(self.frames) if self.filmed else None,
         )
 

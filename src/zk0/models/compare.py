@@ -71,17 +71,16 @@ def judge_anew(root: Path, params: Params, model: str) -> tuple[str, dict[str, A
     Raises:
         TrackingError: There is no such model.
     """
-    # PyTorch and LeRobot take seconds to import, and no other command about models needs them.
-    import torch
+    import torch  # noqa: PLC0415 - slow to import, and only --anew needs it
 
-    from zk0.evaluation.judge import JudgedModel, evaluation_of, judge_task
-    from zk0.evaluation.rollouts import roll_out_source
-    from zk0.federation.agreement import agree
-    from zk0.federation.run import locked_base
-    from zk0.federation.site import Site
-    from zk0.federation.statistics import moments_of
-    from zk0.policy.checkpoint import load_checkpoint
-    from zk0.policy.start import load_start, resolve_device
+    from zk0.evaluation.judge import JudgedModel, evaluation_of, judge_task  # noqa: PLC0415 - imports torch
+    from zk0.evaluation.rollouts import roll_out_source  # noqa: PLC0415 - imports torch
+    from zk0.federation.agreement import agree  # noqa: PLC0415 - imports torch
+    from zk0.federation.run import locked_base  # noqa: PLC0415 - imports torch
+    from zk0.federation.site import Site  # noqa: PLC0415 - imports torch
+    from zk0.federation.statistics import moments_of  # noqa: PLC0415 - imports torch
+    from zk0.policy.checkpoint import load_checkpoint  # noqa: PLC0415 - imports torch
+    from zk0.policy.start import load_start, resolve_device  # noqa: PLC0415 - imports torch
 
     torch.set_num_threads(params.threads)
     if model == "base":

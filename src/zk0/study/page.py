@@ -126,7 +126,7 @@ def _differences(result: StudyResult) -> dict[str, Difference]:
     return {name: gap for name, gap in gaps.items() if gap is not None}
 
 
-def _personalisation(root: Path, result: StudyResult) -> Section:
+def _personalisation(_root: Path, result: StudyResult) -> Section:
     return [tables.markdown(*tables.personal_table(result)), _arms(result)], []
 
 

@@ -174,7 +174,7 @@ def refuse_leakage(trained: Sequence[tuple[Manifest, Sequence[int]]], judged: Se
 
 
 @dataclass(frozen=True, eq=False)
-class JoinedImages:
+class _JoinedImages:
     """The pictures of several stores, one after the other.
 
     Attributes:
@@ -242,7 +242,7 @@ def join_frames(parts: Sequence[Frames]) -> Frames:
         last=np.concatenate([part.last + start for part, start in zip(parts, starts, strict=True)]),
         episodes=np.concatenate([part.episodes for part in parts]),
         sentences=tuple(sentence for part in parts for sentence in part.sentences),
-        images=JoinedImages(tuple(part.images for part in parts), starts),
+        images=_JoinedImages(tuple(part.images for part in parts), starts),
     )
 
 

@@ -67,7 +67,7 @@ class Recipe:
     title: str
     about: str
     arms: Callable[[Params], tuple[Arm, ...]]
-    changes: Callable[[Params], dict[str, Any]] = lambda params: {}
+    changes: Callable[[Params], dict[str, Any]] = lambda _: {}
     seeds: slice = slice(None)
     scenes: Literal["final", "confirmation", "development"] = "final"
 
@@ -201,7 +201,7 @@ RECIPES: dict[str, Recipe] = {
         "Client-level differential privacy where it cannot make sense: {sites} sites, and the whole expert trained. "
         "Shown because a run says nothing of it by itself.",
         arms.privacy_arms,
-        lambda params: _PRIVACY,
+        lambda _: _PRIVACY,
     ),
     "privacy-many": Recipe(
         "Privacy, many sites",
