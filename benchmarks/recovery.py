@@ -31,7 +31,7 @@ from zk0.network.config import DeploymentConfig
 from zk0.network.server.services import FederationServer
 from zk0.operations.start import start_groups, stop_services
 from zk0.params import Params
-from zk0.records.journal import read_lines
+from zk0.records.files import read_lines
 from zk0.services.identity import recorded
 
 SITES = {"kitchen": "sim:push-red-cube-left", "lab": "sim:press-magenta-disc"}
@@ -102,10 +102,11 @@ class Federation:
 @contextmanager
 def federation(folder: Path, params: Params, services: Sequence[str]) -> Iterator[Federation]:
     """A server and two sites in a folder; all of it down at the end."""
+    from zk0.network.security.setup import set_up_security
+
     from zk0.network.client import steps
     from zk0.network.security.invitation import admit_site
     from zk0.network.security.keys import NodeKey
-    from zk0.network.security.setup import set_up_security
     from zk0.workspaces.defaults import Request
 
     operator = folder / "operator"

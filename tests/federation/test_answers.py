@@ -16,15 +16,16 @@ from zk0.federation import answers, protocol, wire
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.discovery import meet
-from zk0.federation.header import ERROR_CODE, GRID_CODE, LONGEST_HEADER
 from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.protocol import ERROR_CODE, GRID_CODE, LONGEST_HEADER
 from zk0.federation.rounds import first_state, moments_in, run_round
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, Stats
 from zk0.policy.trainable import Tensors
-from zk0.records.journal import Journal, read_lines
+from zk0.records.files import read_lines
+from zk0.records.journal import Journal
 from zk0.words import LONGEST
 
 DEEP, LONG = 100_000, 10**6

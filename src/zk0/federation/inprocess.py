@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from zk0.federation.flower import TaskIdentity
-from zk0.federation.header import error_reply
+from zk0.federation.protocol import error_reply
 
 RUN_ID = 1
 

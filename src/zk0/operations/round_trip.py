@@ -11,7 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from zk0.checks import Check
 from zk0.errors import StageError
-from zk0.federation import header
+from zk0.federation import protocol
 from zk0.federation.flower import HttpGrid
 from zk0.files import read_json, write_json
 from zk0.network.security.files import Places
@@ -42,13 +42,13 @@ def main(grid: Grid, context: Context) -> None:
     messages = []
     for node, site in sites.items():
         content = RecordDict()
-        header.write(content, header.Header(run="", round=0, partition=site.partition))
-        messages.append(Message(content, node, header.SUMMARY, group_id="0"))
+        protocol.write(content, protocol.Header(run="", round=0, partition=site.partition))
+        messages.append(Message(content, node, protocol.SUMMARY, group_id="0"))
     found: dict[str, dict[str, Any]] = {site.name: {"problem": "no reply in time"} for site in sites.values()}
     began = time.monotonic()
     for reply in network.send_and_receive(messages, timeout=float(cast(float, settings["wait-s"]))):
         site = sites[reply.metadata.src_node_id]
-        problem = header.failure(reply, site.name) if reply.has_error() else ""
+        problem = protocol.failure(reply, site.name) if reply.has_error() else ""
         found[site.name] = {"seconds": round(time.monotonic() - began, 2), "problem": problem}
     write_json(root / FOUND, found)
 

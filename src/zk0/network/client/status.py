@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zk0.errors import StageError
 from zk0.network.client.membership import EVENTS, Membership
 from zk0.network.client.node import NAMES, SUPERNODE, TRAINER, check_server, node_number
-from zk0.records.journal import read_lines
+from zk0.records.files import events_so_far
+from zk0.records.run import Event
 
 _MESSAGES = ("train", "evaluate", "query.summary", "query.statistics")
 
@@ -32,7 +32,7 @@ class SiteStatus:
     given_up: list[str]
     node: str | None
     server_says: str | None
-    events: list[dict[str, Any]]
+    events: list[Event]
 
     @property
     def connected(self) -> bool:
@@ -65,15 +65,15 @@ class SiteStatus:
     def rows(self) -> list[tuple[str, str]]:
         """As a table for people."""
         invitation = self.membership.invitation
-        served = [event for event in self.events if event["event"] in _MESSAGES]
-        trained = [event for event in served if event["event"] == "train" and "train_loss" in event]
-        judged = [event for event in served if "held_out_loss" in event]
-        failures = sum(event["event"] in ("failed", "lost") for event in self.events)
+        served = [event for event in self.events if event.event in _MESSAGES]
+        trained = [event for event in served if event.event == "train" and event.train_loss is not None]
+        judged = [event for event in served if event.held_out_loss is not None]
+        failures = sum(event.event in ("failed", "lost") for event in self.events)
         return [
             ("site", f"{invitation.site}, number {invitation.partition} in the federation '{invitation.federation}'"),
             ("server", invitation.server),
             ("state", self.state),
-            ("rounds trained", str(len({(event["run"], event["round"]) for event in trained}))),
+            ("rounds trained", str(len({(event.run, event.round) for event in trained}))),
             ("messages", f"{len(served)} served, {failures} not"),
             ("last message", _last(served)),
             ("last training", _last(trained)),
@@ -93,9 +93,9 @@ def site_status(membership: Membership) -> SiteStatus:
         except StageError as error:
             says = str(error)
     node = node_number(membership) if SUPERNODE in running else None
-    return SiteStatus(membership, running, services.given_up(), node, says, read_lines(membership.folder / EVENTS))
+    return SiteStatus(membership, running, services.given_up(), node, says, events_so_far(membership.folder / EVENTS))
 
 
-def _last(events: list[dict[str, Any]]) -> str:
+def _last(events: list[Event]) -> str:
     last = events[-1] if events else None
-    return f"{last['time']}, round {last['round']}: {last['message']}" if last else "none yet"
+    return f"{last.time}, round {last.round}: {last.message}" if last else "none yet"

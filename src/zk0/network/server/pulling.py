@@ -23,7 +23,7 @@ from zk0.federation.flower import (
     runtime_client,
     runtime_pb2,
 )
-from zk0.federation.header import ERROR_CODE, GRID_CODE, LONGEST_HEADER
+from zk0.federation.protocol import ERROR_CODE, GRID_CODE, LONGEST_HEADER
 from zk0.network.packing import PackingError, unpack
 
 # A sender that is cut off is waited for so long; the slowest line that is borne brings 5 MiB in that time.

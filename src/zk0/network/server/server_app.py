@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from zk0.errors import StageError
 from zk0.federation import answers
-from zk0.federation.compatibility import misfits
+from zk0.federation.discovery import misfits
 from zk0.federation.flower import HttpGrid
 from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.federation.server import FederationError
