@@ -90,7 +90,7 @@ def set_up_security(deployment: Deployment) -> Outcome:
 
 def allocate_resources(deployment: Deployment) -> Outcome:
     """Hold what is needed of memory, disk and GPU against what there is."""
-    from zk0.operations.resources import allocate
+    from zk0.operations.resources import allocate, gpu_share
     from zk0.operations.start import lacking_groups
 
     root, config = deployment.root, deployment.config
@@ -99,8 +99,8 @@ def allocate_resources(deployment: Deployment) -> Outcome:
     found = allocate(root, deployment.params, config.resources, starting, sites)
     return Outcome(
         changed=False,
-        told=tuple(need.told() for need in found.needs),
-        facts={"needs": [need.as_dict() for need in found.needs], "environment": found.environment},
+        told=tuple(need.told() for need in found),
+        facts={"needs": [need.as_dict() for need in found], "environment": gpu_share(config.resources)},
     )
 
 
