@@ -115,7 +115,7 @@ def set_up_monitoring(deployment: Deployment) -> Outcome:
     Raises:
         StageError: The monitor does not come up; the services that this deployment started are stopped again.
     """
-    from zk0.operations.monitor.notify import try_webhook, webhook_address
+    from zk0.operations.monitor.alerts import try_webhook, webhook_address
     from zk0.operations.start import stop_services
 
     config = deployment.config
@@ -161,7 +161,7 @@ def check_health(deployment: Deployment) -> Outcome:
 def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, Check] | None, tuple[str, ...]]:
     """What became of a message to each site, where one can be sent; and how sites are judged, in words."""
     from zk0.network.server.services import FederationServer
-    from zk0.operations.round_trip import round_trips
+    from zk0.operations.health import round_trips
 
     if "federation" not in deployment.config.services or not any(state.site.admitted for state in snapshot.sites):
         return None, ()

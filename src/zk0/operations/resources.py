@@ -8,7 +8,7 @@ from pathlib import Path
 from zk0.environment import needs
 from zk0.environment.needs import Need
 from zk0.errors import StageError
-from zk0.machine.hardware import machine
+from zk0.machine import machine
 from zk0.network.config import Group, Resources
 from zk0.params import Params
 
