@@ -79,7 +79,7 @@ def convert_dataset(source: Path, target: Path) -> Conversion:
     with _workshop(target) as work:
         _check_room(source, work)
         with _quiet_libraries(work / "cache"):
-            built = _convert(source, info, work)
+            built = _convert(source, work)
             dataset = DatasetFolder(built, source.name)
             _compare(source, info, dataset)
         write_json(built / NOTE, {"converted_from": "v2.1", "source": source.name, "source_digest": digest})
@@ -185,7 +185,7 @@ def _quiet_libraries(cache: Path) -> Iterator[None]:
         lerobot.setLevel(level)
 
 
-def _convert(source: Path, info: dict[str, Any], work: Path) -> Path:
+def _convert(source: Path, work: Path) -> Path:
     """Run LeRobot's converter on links to the source's files; its progress bars go to stderr."""
     from lerobot.scripts import convert_dataset_v21_to_v30 as lerobot
 

@@ -38,7 +38,7 @@ class ImageStore(Protocol):
         ...
 
     def shape(self, camera: str) -> tuple[int, int, int]:
-        """(3, H, W) of a camera."""
+        """Channels, height and width of a camera's pictures."""
         ...
 
     def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:
