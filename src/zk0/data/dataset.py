@@ -242,7 +242,7 @@ class DatasetFolder:
         Raises:
             DataError: The video is missing or cannot be read; names file and episode.
         """
-        from lerobot.datasets.video_utils import decode_video_frames
+        from lerobot.datasets.video_utils import decode_video_frames  # noqa: PLC0415 - seconds
 
         span = self.span(episode, camera)
         times = [span.start_s + t for t in timestamps]

@@ -1,3 +1,4 @@
+# ruff: noqa: D102, ARG002 - ImageStore says what a store's methods and arguments are
 """Frames of a set of episodes, ready to be drawn into batches of LeRobot's form."""
 
 from __future__ import annotations
