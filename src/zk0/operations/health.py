@@ -16,6 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from zk0.checks import Check
 from zk0.errors import StageError
+from zk0.federation import protocol
 from zk0.federation.flower import HttpGrid
 from zk0.files import read_json, write_json
 from zk0.network.config import DeploymentConfig
