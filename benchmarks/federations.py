@@ -44,7 +44,9 @@ from zk0.federation.statistics import Moments
 from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes, seconds_of
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.trainable import load_trainable
-from zk0.records.journal import Journal, read_lines
+from zk0.records.files import read, read_rounds
+from zk0.records.journal import Journal
+from zk0.records.run import Event, Run
 from zk0.so100 import JOINTS
 from zk0.training.local import LocalResult
 
@@ -58,9 +60,9 @@ class RoundClock:
     began: float = field(default_factory=time.perf_counter)
     starts: list[float] = field(default_factory=list)
 
-    def listen(self, event: dict[str, Any]) -> None:
+    def listen(self, event: Event) -> None:
         """Take an event of the run."""
-        if event["event"] == "round-start":
+        if event.event == "round-start":
             self.starts.append(time.perf_counter())
 
     def seconds(self) -> dict[str, Any]:
@@ -90,12 +92,12 @@ def federated_run(*, root: str, features: str) -> dict[str, Any]:
     grid = InProcessGrid(client_app.app, folder, count, params.data.decoded_limit_bytes)
     run_federation(grid, folder, params, locked_base(folder), clock.listen)
     seconds = clock.seconds()
-    rows = read_lines(folder / "results/federation/rounds.jsonl")
-    if rows[-1]["round"] != params.federation.rounds:
-        raise RuntimeError(f"the run ended at round {rows[-1]['round']} of {params.federation.rounds}")
+    rows = read_rounds(folder)
+    if (made := read(folder, Run).rounds) != params.federation.rounds:
+        raise RuntimeError(f"the run ended after {made} of {params.federation.rounds} rounds")
     return {
-        "losses": [row["held_out_loss"] for row in rows],
-        "bytes_site": [(row["bytes_up"] + row["bytes_down"]) / count for row in rows[1:]],
+        "losses": [row.held_out_loss for row in rows],
+        "bytes_site": [(row.bytes_up + row.bytes_down) / count for row in rows[1:]],
         "peak_bytes": peak_bytes(),
         **seconds,
     }

@@ -30,7 +30,7 @@ from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
 from zk0.network.server.session import prepare
-from zk0.records.journal import read_lines
+from zk0.records.files import read_lines
 from zk0.workspaces.defaults import Request
 
 NAME = "network"

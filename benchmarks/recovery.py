@@ -42,8 +42,8 @@ from zk0.operations.health import health_checks
 from zk0.operations.monitor.snapshot import take
 from zk0.operations.start import start_groups, stop_services
 from zk0.params import Params
-from zk0.records.journal import read_lines
-from zk0.services.identity import recorded
+from zk0.records.files import read_lines
+from zk0.services.supervise import recorded
 
 SITES = {"kitchen": "sim:push-red-cube-left", "lab": "sim:press-magenta-disc"}
 SERVER = ("gateway", "superlink", "superexec", "serverapp", "mlflow", "server", "worker", "monitor", "supervisord")

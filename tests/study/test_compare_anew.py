@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from zk0.console import console
-from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.models.compare import compare
-from zk0.models.judge import judge_here
+from zk0.models.compare import compare, judge_anew
 from zk0.params import Params
-from zk0.policy.checkpoint import load_checkpoint, save_checkpoint
+from zk0.policy.checkpoint import save_checkpoint
 from zk0.study.project import StudyProject
 
 
@@ -40,8 +38,9 @@ def test_what_is_judged_is_as_evaluation_json_has_it(
     folder = tmp_path / "checkpoint"
     save_checkpoint(project.policy(study_params).start, folder)
 
-    found = judge_here(project.root, study_params, load_checkpoint(folder), digest_folder(folder), "it")
+    label, found = judge_anew(project.root, study_params, str(folder))
 
+    assert label == str(folder)
     assert set(found["tasks"]) == {"red", "disc", "purple"}
     red = found["tasks"]["red"]
     assert red["role"] == "site" and red["global"]["rollouts"] == 2

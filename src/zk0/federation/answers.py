@@ -111,7 +111,7 @@ class ExcessAnswer(Answer):
 
 
 class JudgedAnswer(EvaluateAnswer):
-    """To :data:`protocol.EVALUATE` where it asks for details; see :mod:`zk0.evaluation.judging`."""
+    """To :data:`protocol.EVALUATE` where it asks for details; see :mod:`zk0.evaluation.judge`."""
 
     action_error: dict[str, Share] = Field(max_length=64, description="by joint, degrees; percent for the gripper")
     episode_error_deg: dict[str, Share] = Field(max_length=_MOST_NAMES, description="by episode, degrees")

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from zk0.evaluation.held_out import Limits, held_out_loss
-from zk0.evaluation.judging import judge_actions
+from zk0.evaluation.judge import judge_actions
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.broadcast import MissingModel
 from zk0.federation.privacy.site import SitePrivacy, demanded
@@ -128,7 +128,10 @@ def evaluate(message: Message, context: Context) -> Message:
         results = {"held_out_loss": noised, "frames": 1, "epsilon": privacy.ledger.epsilon}
     if task.detailed:
         limits = Limits.of(values["limits"])
-        results |= judge_actions(loaded, frames, features, task.evaluation, task.seed, limits)
+        score, excess = judge_actions(loaded, frames, features, task.evaluation, task.seed, limits)
+        results["action_error"] = score.action_error_deg_by_joint
+        results["episode_error_deg"] = score.episode_errors_deg
+        results["excess"] = {where: found.content() for where, found in excess.items()}
     return _reply(message, task, **results, evaluate_s=time.perf_counter() - began)
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
+from zk0.records.results import TaskScore
 
 STUDIES = Path("results/studies")
 RECORD = "study.json"
@@ -43,6 +44,20 @@ class TaskResult(_Stored):
     action_error_by_joint: dict[str, float]
     episode_error_deg: dict[int, float]
 
+    @classmethod
+    def of(cls, role: Literal["site", "unseen"], score: TaskScore) -> TaskResult:
+        """What a study keeps of a score: all that the other figures can be computed from."""
+        return cls.model_validate(
+            {
+                "role": role,
+                "outcomes": score.outcomes,
+                "held_out_loss": score.held_out_loss,
+                "action_error_deg": score.action_error_deg,
+                "action_error_by_joint": score.action_error_deg_by_joint,
+                "episode_error_deg": score.episode_errors_deg,
+            }
+        )
+
 
 class Piece(_Stored):
     """One arm with one training seed.
@@ -50,7 +65,7 @@ class Piece(_Stored):
     Attributes:
         arm, seed: Whose; the seed of an arm that trains nothing is 0.
         digest: Of all that decides the figures.
-        steps, samples, train_s, bytes, best, losses, epsilon: See :class:`zk0.study.trained.Cost`.
+        steps, samples, train_s, bytes, best, losses, epsilon: See :class:`zk0.study.training.Cost`.
         evaluate_s: Seconds of judging.
         trainable: Number of parameters that train.
         episodes: Episodes trained on.
