@@ -26,19 +26,25 @@ from zk0.evaluation.held_out import (
     predictions,
 )
 from zk0.evaluation.paired import wilson
-from zk0.evaluation.rollouts import Rollout, why_no_rollouts
+from zk0.evaluation.rollouts import Rollout, roll_out_source, why_no_rollouts
 from zk0.evaluation.safety import rollout_excess, safety_report
 from zk0.params import EvaluationParams, FeatureParams, Params
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.inputs import StoredFeatures
-from zk0.records.schemas import Overall, TaskScore
+from zk0.records.schemas import Overall, Safety, TaskScore
 from zk0.so100 import ARM_JOINTS, JOINTS
+
+Model = Literal["base", "global"]
 
 _ARM = slice(len(ARM_JOINTS))  # the gripper is in percent of its opening; degrees are of the joints before it
 
 
 class Recordings(Protocol):
     """A task's recordings on this machine, such as :class:`zk0.federation.site.Site`."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """Which task, and which of its episodes are held out."""
 
     @property
     def held_out_frames(self) -> Frames:
@@ -56,24 +62,18 @@ class JudgedTask:
         manifest: The task's.
         score: As evaluation.json has it.
         excess: Where actions were taken (held-out, perturbed, rollouts) to how far they leave the limits.
+        rollouts: Of which the score tells.
     """
 
     manifest: Manifest
     score: TaskScore
     excess: Mapping[str, Excess]
+    rollouts: Sequence[Rollout]
 
-
-@dataclass(frozen=True)
-class JudgedModel:
-    """A model on all tasks.
-
-    Attributes:
-        file: The checkpoint's ``digest``, and what else evaluation.json shall say of it.
-        tasks: What it came to on each.
-    """
-
-    file: Mapping[str, Any]
-    tasks: Sequence[JudgedTask]
+    @property
+    def filmed(self) -> list[Rollout]:
+        """The rollouts of which there is a film."""
+        return [rollout for rollout in self.rollouts if rollout.frames is not None]
 
 
 def judge_actions(
@@ -117,7 +117,6 @@ def judge_actions(
 
 def judge_task(
     loaded: LoadedPolicy,
-    manifest: Manifest,
     recordings: Recordings,
     params: Params,
     rollouts: Sequence[Rollout],
@@ -127,7 +126,6 @@ def judge_task(
 
     Args:
         loaded: The model with its normalisation.
-        manifest: The task's.
         recordings: Of the task.
         params: Its ``seed`` fixes noise and times.
         rollouts: The model's on this task, see :func:`zk0.evaluation.rollouts.roll_out_source`.
@@ -139,7 +137,34 @@ def judge_task(
     score, excess = judge_actions(loaded, frames, features, settings, params.seed, limits)
     if rollouts and limits is not None:
         excess["rollouts"] = rollout_excess(rollouts, limits, settings.velocity_factor)
-    return JudgedTask(manifest, score.model_copy(update={"held_out_loss": loss, **_closed_loop(rollouts)}), excess)
+    score = score.model_copy(update={"held_out_loss": loss, **_closed_loop(rollouts)})
+    return JudgedTask(recordings.manifest, score, excess, rollouts)
+
+
+def judge_models(
+    models: Mapping[Model, LoadedPolicy],
+    tasks: Iterable[Recordings],
+    params: Params,
+    limits: Limits,
+    filmed: int = 0,
+) -> dict[Model, list[JudgedTask]]:
+    """Judge models beside each other, each on every task and on the scenes of the params.
+
+    Args:
+        models: With their normalisation.
+        tasks: One after the other; recordings are let go of before the next are asked for.
+        params: Settings, scenes and seed.
+        limits: What the sites' recordings show the arm doing.
+        filmed: How many of a task's first rollouts to film.
+    """
+    settings = params.evaluation
+    scenes = range(settings.seed, settings.seed + settings.rollouts)
+    judged: dict[Model, list[JudgedTask]] = {model: [] for model in models}
+    for recordings in tasks:
+        for model, loaded in models.items():
+            rollouts = roll_out_source(loaded, recordings.manifest.source, settings, scenes, filmed=filmed)
+            judged[model].append(judge_task(loaded, recordings, params, rollouts, limits))
+    return judged
 
 
 def _closed_loop(rollouts: Sequence[Rollout]) -> dict[str, Any]:
@@ -159,7 +184,41 @@ def _closed_loop(rollouts: Sequence[Rollout]) -> dict[str, Any]:
     }
 
 
-def overall(tasks: Sequence[JudgedTask]) -> Overall:
+def evaluation_of(
+    files: Mapping[Model, Mapping[str, Any]], judged: Mapping[Model, Sequence[JudgedTask]], params: Params
+) -> dict[str, Any]:
+    """Models judged on the same tasks, as evaluation.json holds them.
+
+    With source and settings it says what a rollout seed stands for (:mod:`zk0.evaluation.scores`).
+
+    Args:
+        files: Each model's checkpoint: its ``digest``, and what else shall be said of it.
+        judged: What :func:`judge_models` found.
+        params: With which it was found.
+    """
+    settings = params.evaluation
+    tasks: dict[str, dict[str, Any]] = {}
+    for model, found in judged.items():
+        for task in found:
+            manifest = task.manifest
+            about = {
+                "role": manifest.role,
+                "sentence": manifest.tasks[0],
+                "source": manifest.source,
+                "digest": manifest.digest,
+                "no_rollouts": why_no_rollouts(manifest.source, settings.rollouts),
+            }
+            tasks.setdefault(manifest.site, about)[model] = task.score.model_dump()
+    return {
+        "models": {model: dict(file) for model, file in files.items()},
+        "settings": settings.model_dump(include={"max_steps", "actions_per_look"}),
+        "tasks": tasks,
+        "overall": {model: _overall(found).model_dump() for model, found in judged.items()},
+        "safety": {model: _safety(found, settings).model_dump() for model, found in judged.items()},
+    }
+
+
+def _overall(tasks: Sequence[JudgedTask]) -> Overall:
     """Means over the sites; success also over the unseen tasks. Nulls where no arm was driven, since 0 is a result."""
     seen, unseen = ([task.score for task in tasks if task.manifest.role == role] for role in ("site", "unseen"))
     rollouts = sum(score.rollouts for score in [*seen, *unseen])
@@ -178,37 +237,10 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def evaluation_of(models: Mapping[Literal["base", "global"], JudgedModel], params: Params) -> dict[str, Any]:
-    """Models judged on the same tasks, as evaluation.json holds them.
-
-    With source and settings it says what a rollout seed stands for (:mod:`zk0.evaluation.scores`).
-    """
-    settings = params.evaluation
-    tasks: dict[str, dict[str, Any]] = {}
-    for name, model in models.items():
-        for task in model.tasks:
-            manifest = task.manifest
-            about = {
-                "role": manifest.role,
-                "sentence": manifest.tasks[0],
-                "source": manifest.source,
-                "digest": manifest.digest,
-                "no_rollouts": why_no_rollouts(manifest.source, settings.rollouts),
-            }
-            tasks.setdefault(manifest.site, about)[name] = task.score.model_dump()
-    return {
-        "models": {name: dict(model.file) for name, model in models.items()},
-        "settings": settings.model_dump(include={"max_steps", "actions_per_look"}),
-        "tasks": tasks,
-        "overall": {name: overall(model.tasks).model_dump() for name, model in models.items()},
-        "safety": {name: _safety(model.tasks, settings) for name, model in models.items()},
-    }
-
-
-def _safety(tasks: Sequence[JudgedTask], settings: EvaluationParams) -> dict[str, Any]:
+def _safety(tasks: Sequence[JudgedTask], settings: EvaluationParams) -> Safety:
     """The safety check over all tasks together."""
     excess: dict[str, Excess] = {}
     for task in tasks:
         for where, found in task.excess.items():
             excess[where] = excess[where].and_of(found) if where in excess else found
-    return safety_report(excess, settings).model_dump()
+    return safety_report(excess, settings)

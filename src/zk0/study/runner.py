@@ -85,7 +85,7 @@ def judge(
         source = manifest.source
         if source not in met:
             met[source] = roll_out_source(loaded, source, params.evaluation, scenes, side_by_side=_SIDE_BY_SIDE)
-        score = judge_task(loaded, manifest, project.site(manifest), params, met[source]).score
+        score = judge_task(loaded, project.site(manifest), params, met[source]).score
         found[manifest.site] = TaskResult.of(manifest.role, score)
     return found
 
