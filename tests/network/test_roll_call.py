@@ -21,7 +21,8 @@ from zk0.network.security.site_registry import SiteRegistry
 from zk0.network.security.sites import Site
 from zk0.network.server.roll_call import RollCall, members_of
 from zk0.params import Params
-from zk0.records.journal import Journal, read_lines
+from zk0.records.files import read_lines
+from zk0.records.journal import Journal
 
 
 @dataclass

@@ -119,7 +119,7 @@ def test_no_message_holds_anything_recorded(
 
 def test_messages_hold_what_trains_and_little_else(watched: tuple[WatchedGrid, dict[str, Any], Path]) -> None:
     grid, run, _ = watched
-    trainable = run["policy"]["trainable_bytes"]
+    trainable = run.policy.trainable_bytes
     for reply, sent in grid.sent:
         expected = trainable if reply.metadata.message_type == protocol.TRAIN else 0
         assert len(sent) <= expected + MOST_BESIDES, reply.metadata.message_type
@@ -138,7 +138,7 @@ def test_a_detailed_judgement_holds_no_more(
 ) -> None:
     grid, run, _ = watched
     base = locked_base(sites_home)
-    server = Server(grid, quick, run["run"], base, Journal(tmp_path / "events.jsonl"), tmp_path)
+    server = Server(grid, quick, run.run, base, Journal(tmp_path / "events.jsonl"), tmp_path)
     meet(server)
     moments = merge_all([moments_of(open_site(sites_home, part, LIMIT).train_frames) for part in (0, 1)])
     limits = moments.limits().content()
@@ -158,6 +158,6 @@ def test_the_model_is_that_of_the_in_process_engine(
     _, run, root = watched
     other = copy_project(prepared, tmp_path / "inprocess")
     alone = run_federation(InProcessGrid(client_app, other, 2, LIMIT), other, quick, locked_base(sites_home))
-    assert run["run"] == alone["run"]
+    assert run.run == alone.run
     for name in ("best", "last"):
         assert digest_folder(root / "checkpoints" / name) == digest_folder(other / "checkpoints" / name)

@@ -115,9 +115,9 @@ def test_prometheus_sees_rounds_losses_bytes_and_failures(failed: Path, progress
         return registry.get_sample_value(name, labels)
 
     assert value("zk0_round", run=run) == 1 and value("zk0_run_active", run=run) == 0
-    assert value("zk0_held_out_loss", run=run) == row["held_out_loss"]
-    assert value("zk0_site_train_loss", run=run, site="cubes-0") == row["sites"]["cubes-0"]["train_loss"]
-    assert value("zk0_bytes_total", run=run, site="cubes-1", direction="up") == row["sites"]["cubes-1"]["bytes_up"]
+    assert value("zk0_held_out_loss", run=run) == row.held_out_loss
+    assert value("zk0_site_train_loss", run=run, site="cubes-0") == row.sites["cubes-0"].train_loss
+    assert value("zk0_bytes_total", run=run, site="cubes-1", direction="up") == row.sites["cubes-1"].bytes_up
     assert value("zk0_failed_rounds_total", run=run) == 1
     assert value("zk0_left_out_total", run=run, site="cubes-1", reason="not-finite") == 1
     assert {value("zk0_alerts", rule=rule) for rule in RULES} == {0}

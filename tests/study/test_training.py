@@ -14,6 +14,7 @@ from zk0.federation.run import run_federation
 from zk0.federation.server import FederationError
 from zk0.params import Params, parse_params, with_changes
 from zk0.policy.trainable import digest_tensors
+from zk0.records.run import Event
 from zk0.study import arms, training
 from zk0.study.project import StudyProject, first_episodes
 from zk0.study.project import prepared as prepared_study
@@ -175,8 +176,8 @@ def test_a_stopped_run_goes_on(
     whole = federate(local_project, small_params, tmp_path / "whole")
 
     def stopping(grid, root, params, base):  # type: ignore[no-untyped-def]
-        def listen(event: dict) -> None:  # type: ignore[type-arg]
-            if event["event"] == "round-start" and event["round"] == 2:
+        def listen(event: Event) -> None:
+            if event.event == "round-start" and event.round == 2:
                 raise KeyboardInterrupt
 
         return run_federation(grid, root, params, base, listen)
@@ -205,8 +206,8 @@ def test_a_run_that_noise_breaks_counts_up_to_where_it_came(
     """Without noise or an attack it is an error, as ever; here the second round is broken in each."""
 
     def breaking(grid, root, params, base):  # type: ignore[no-untyped-def]
-        def listen(event: dict) -> None:  # type: ignore[type-arg]
-            if event["event"] == "round-start" and event["round"] == 2:
+        def listen(event: Event) -> None:
+            if event.event == "round-start" and event.round == 2:
                 raise FederationError("round 2: no site trained well")
 
         return run_federation(grid, root, params, base, listen)

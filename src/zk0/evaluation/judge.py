@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,14 +27,12 @@ from zk0.evaluation.held_out import (
 )
 from zk0.evaluation.paired import wilson
 from zk0.evaluation.rollouts import Rollout, roll_out_source, why_no_rollouts
-from zk0.evaluation.safety import rollout_excess, safety_report
+from zk0.evaluation.safety import rollout_excess, safety_report, step_limits
 from zk0.params import EvaluationParams, FeatureParams, Params
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.inputs import StoredFeatures
-from zk0.records.schemas import Overall, Safety, TaskScore
+from zk0.records.results import Evaluation, Model, Overall, Safety, TaskScore
 from zk0.so100 import ARM_JOINTS, JOINTS
-
-Model = Literal["base", "global"]
 
 _ARM = slice(len(ARM_JOINTS))  # the gripper is in percent of its opening; degrees are of the joints before it
 
@@ -185,16 +183,20 @@ def _closed_loop(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 
 def evaluation_of(
-    files: Mapping[Model, Mapping[str, Any]], judged: Mapping[Model, Sequence[JudgedTask]], params: Params
-) -> dict[str, Any]:
-    """Models judged on the same tasks, as evaluation.json holds them.
+    files: Mapping[Model, Mapping[str, Any]],
+    judged: Mapping[Model, Sequence[JudgedTask]],
+    params: Params,
+    limits: Limits,
+) -> Evaluation:
+    """Base and global model, judged on the same tasks, as evaluation.json holds them.
 
     With source and settings it says what a rollout seed stands for (:mod:`zk0.evaluation.scores`).
 
     Args:
-        files: Each model's checkpoint: its ``digest``, and what else shall be said of it.
+        files: Each model's checkpoint, see :class:`zk0.records.results.ModelFile`.
         judged: What :func:`judge_models` found.
         params: With which it was found.
+        limits: With which it was found.
     """
     settings = params.evaluation
     tasks: dict[str, dict[str, Any]] = {}
@@ -209,13 +211,16 @@ def evaluation_of(
                 "no_rollouts": why_no_rollouts(manifest.source, settings.rollouts),
             }
             tasks.setdefault(manifest.site, about)[model] = task.score.model_dump()
-    return {
-        "models": {model: dict(file) for model, file in files.items()},
-        "settings": settings.model_dump(include={"max_steps", "actions_per_look"}),
-        "tasks": tasks,
-        "overall": {model: _overall(found).model_dump() for model, found in judged.items()},
-        "safety": {model: _safety(found, settings).model_dump() for model, found in judged.items()},
-    }
+    return Evaluation.model_validate(
+        {
+            "models": files,
+            "settings": settings.model_dump(include={"max_steps", "actions_per_look"}),
+            "tasks": tasks,
+            "overall": {model: _overall(found).model_dump() for model, found in judged.items()},
+            "safety": {model: _safety(found, settings).model_dump() for model, found in judged.items()},
+            "max_relative_target": step_limits(limits, settings),
+        }
+    )
 
 
 def _overall(tasks: Sequence[JudgedTask]) -> Overall:

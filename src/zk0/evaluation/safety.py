@@ -25,7 +25,7 @@ import numpy as np
 from zk0.evaluation.held_out import Excess, Limits, chunk_excess
 from zk0.evaluation.rollouts import Rollout
 from zk0.params import EvaluationParams
-from zk0.records.schemas import Safety, SafetyCheck
+from zk0.records.results import Safety, SafetyCheck
 from zk0.so100 import JOINTS
 
 

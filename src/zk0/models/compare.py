@@ -14,6 +14,7 @@ from zk0.evaluation.paired import Difference
 from zk0.evaluation.scores import METRICS, Comparison, IncomparableError, Metric, Scores
 from zk0.evaluation.scores import compare as compare_scores
 from zk0.params import Params
+from zk0.records.results import Evaluation, Model
 from zk0.tracking.comparing import read_checkpoint, read_scores
 from zk0.tracking.gate import in_words
 
@@ -36,7 +37,7 @@ def compare(root: Path, params: Params, first: str, second: str, anew: bool = Fa
     name = params.tracking.model
     if anew:
         evaluation, labels = judge_anew(root, params, first, second)
-        a, b = (Scores.of(evaluation, which, labels[which]) for which in ("global", "base"))
+        a, b = (Scores.of(evaluation.content(), which, labels[which]) for which in ("global", "base"))
     else:
         a, b = read_scores(root, name, first), read_scores(root, name, second)
     reasons = []
@@ -56,7 +57,7 @@ def compare(root: Path, params: Params, first: str, second: str, anew: bool = Fa
         console.print(f"safety check of {scores.label} {failed}", markup=False)
 
 
-def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Evaluation, Labels]:
+def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Evaluation, dict[Model, str]]:
     """Judge two models, whichever runs they are of, on this project's prepared data and scenes.
 
     Args:
@@ -73,7 +74,7 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
     """
     import torch  # noqa: PLC0415 - slow to import, and only --anew needs it
 
-    from zk0.evaluation.judge import Model, evaluation_of, judge_models  # noqa: PLC0415 - imports torch
+    from zk0.evaluation.judge import evaluation_of, judge_models  # noqa: PLC0415 - imports torch
     from zk0.federation.agreement import agree  # noqa: PLC0415 - imports torch
     from zk0.federation.run import locked_base  # noqa: PLC0415 - imports torch
     from zk0.federation.site import Site  # noqa: PLC0415 - imports torch
@@ -84,10 +85,9 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
     torch.set_num_threads(params.threads)
     device = params.policy.device
     loaded: dict[Model, LoadedPolicy] = {}
-    labels: dict[Model, str] = {}
-    files: dict[Model, dict[str, str]] = {}
-    named: dict[Model, str] = {"global": first, "base": second}
-    for which, model in named.items():
+    labels, files = dict[Model, str](), dict[Model, dict[str, str]]()
+    named: tuple[tuple[Model, str], ...] = (("global", first), ("base", second))
+    for which, model in named:
         if model == "base":
             source, digest = locked_base(root)
             labels[which], loaded[which] = "the base policy", load_start(root, source, device)
@@ -101,7 +101,7 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
     limits = agree(moments, params.data.fps).moments.limits()
     with progress_bar() as bar:
         tasks = bar.track(opened, description=f"judging {' and '.join(labels.values())}")
-        evaluation = evaluation_of(files, judge_models(loaded, tasks, params, limits), params)
+        evaluation = evaluation_of(files, judge_models(loaded, tasks, params, limits), params, limits)
     return evaluation, labels
 
 

@@ -14,20 +14,20 @@ from zk0.data.sim.simulation import CONTROL_HZ
 from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.evaluation.held_out import Limits
-from zk0.evaluation.judge import JudgedTask, Model, evaluation_of, judge_models
+from zk0.evaluation.judge import JudgedTask, evaluation_of, judge_models
 from zk0.evaluation.rollouts import Rollout, write_video
-from zk0.evaluation.safety import step_limits
 from zk0.evaluation.scores import gains
-from zk0.federation.run import locked_base, read_run
+from zk0.federation.run import locked_base
 from zk0.federation.site import Site
-from zk0.files import read_records, write_json
+from zk0.files import write_json
 from zk0.params import Params
 from zk0.pipeline.summary import comparison_table
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
 from zk0.policy.start import load_start, resolve_device
-from zk0.records.paths import RESULTS
+from zk0.records.files import read, read_rounds, write
+from zk0.records.results import Evaluation, Model, Video
+from zk0.records.run import Run
 
-OUT = Path("results/evaluation.json")
 METRICS = Path("results/metrics.json")
 VIDEOS = Path("results/rollouts")
 
@@ -39,10 +39,10 @@ def run(root: Path, params: Params) -> None:
         StageError: A site's episodes are in both training and evaluation.
     """
     torch.set_num_threads(params.threads)
-    report = read_run(root)
-    limits = Limits.of(report["limits"])
+    report = read(root, Run)
+    limits = Limits.of(report.limits)
     base_source, base_digest = locked_base(root)
-    best = root / report["checkpoints"]["best"]["path"]
+    best = root / report.checkpoints.best.path
     models: dict[Model, LoadedPolicy] = {
         "base": load_start(root, base_source, params.policy.device),
         "global": load_checkpoint(best, resolve_device(params.policy.device)),
@@ -55,59 +55,58 @@ def run(root: Path, params: Params) -> None:
         judged = judge_models(models, opened, params, limits, filmed=params.evaluation.videos)
     files: dict[Model, dict[str, Any]] = {
         "base": {"path": base_source, "digest": base_digest},
-        "global": {**report["checkpoints"]["best"], "digest": digest_folder(best)},
+        "global": {**report.checkpoints.best.content(), "digest": digest_folder(best)},
     }
     shutil.rmtree(root / VIDEOS, ignore_errors=True)
-    result = evaluation_of(files, judged, params) | {
-        "max_relative_target": step_limits(limits, params.evaluation),
-        "videos": [_film(root, model, task, one) for model in judged for task in judged[model] for one in task.filmed],
-    }
-    write_json(root / OUT, result)
-    write_json(root / METRICS, _headline(result) | {"cost": _cost(root, report)})
-    console.print(comparison_table(result))
+    videos = [_film(root, model, task, one) for model in judged for task in judged[model] for one in task.filmed]
+    found = evaluation_of(files, judged, params, limits).model_copy(update={"videos": videos})
+    write(root, found)
+    write_json(root / METRICS, _headline(found) | {"cost": _cost(root, report)})
+    console.print(comparison_table(found))
 
 
-def _refuse_leakage(report: dict[str, Any], sites: list[Manifest]) -> None:
+def _refuse_leakage(report: Run, sites: list[Manifest]) -> None:
     """The manifests judged on must be those trained on: held-out episodes then stayed out."""
     for manifest in sites:
-        trained = report["sites"].get(manifest.site)
-        if trained is None or trained["digest"] != manifest.digest:
+        trained = report.sites.get(manifest.site)
+        if trained is None or trained.digest != manifest.digest:
             raise StageError(
                 f"site '{manifest.site}' was split anew since the federation ran, so its held-out episodes may have "
                 "been trained on; run `zk0 federate` again"
             )
 
 
-def _film(root: Path, model: Model, task: JudgedTask, rollout: Rollout) -> dict[str, Any]:
+def _film(root: Path, model: Model, task: JudgedTask, rollout: Rollout) -> Video:
     """Write the video of a rollout, and say which it is."""
     assert rollout.frames is not None
     site, file = task.manifest.site, VIDEOS / f"{task.manifest.site}-{model}-{rollout.seed}.mp4"
     write_video(rollout.frames, root / file, CONTROL_HZ)
-    return {"task": site, "model": model, "seed": rollout.seed, "success": rollout.success, "file": str(file)}
+    return Video(task=site, model=model, seed=rollout.seed, success=rollout.success, file=str(file))
 
 
-def _headline(result: dict[str, Any]) -> dict[str, Any]:
+def _headline(found: Evaluation) -> dict[str, Any]:
     """What `dvc exp show` and `dvc metrics diff` compare: the global model's first, under names that fit columns.
 
     What holds of single tasks stays in evaluation.json: three figures a task would be dozens of columns.
     """
-    short = {
-        "success": "success_rate_seen",
-        "unseen": "success_rate_unseen",
-        "error_deg": "action_error_deg",
-        "loss": "held_out_loss",
-    }
-    found: dict[str, dict[str, Any]] = {}
-    for model, overall in result["overall"].items():
-        found[model] = {name: overall[key] for name, key in short.items() if overall[key] is not None}
-        found[model]["safe"] = int(result["safety"][model]["passed"])
-    gain = {name: {"value": gain.value, "at_least": gain.lower_bound} for name, gain in gains(result).items()}
-    return {**found["global"], "base": found["base"], "gain": gain}
+    told: dict[Model, dict[str, Any]] = {}
+    for model, overall in found.overall.named():
+        short = {
+            "success": overall.success_rate_seen,
+            "unseen": overall.success_rate_unseen,
+            "error_deg": overall.action_error_deg,
+            "loss": overall.held_out_loss,
+        }
+        told[model] = {name: value for name, value in short.items() if value is not None}
+        told[model]["safe"] = int(found.safety.of(model).passed)
+    better = gains(found.content())
+    gain = {name: {"value": gain.value, "at_least": gain.lower_bound} for name, gain in better.items()}
+    return {**told["global"], "base": told["base"], "gain": gain}
 
 
-def _cost(root: Path, report: dict[str, Any]) -> dict[str, Any]:
+def _cost(root: Path, report: Run) -> dict[str, Any]:
     """What the run spent, so that `dvc exp show` tells it beside what came of it."""
-    rounds = read_records(root / RESULTS / "rounds.jsonl", broken="none").values()
-    spent = {name: sum(line.get(name) or 0 for line in rounds) for name in ("bytes_up", "bytes_down")}
-    epsilon = report.get("privacy", {}).get("epsilon")
-    return {"rounds": report["rounds"], **spent, **({} if epsilon is None else {"epsilon": epsilon})}
+    rounds = read_rounds(root)
+    spent = {"bytes_up": sum(one.bytes_up for one in rounds), "bytes_down": sum(one.bytes_down for one in rounds)}
+    epsilon = report.privacy and report.privacy.epsilon
+    return {"rounds": report.rounds, **spent, **({} if epsilon is None else {"epsilon": epsilon})}

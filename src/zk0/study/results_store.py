@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
-from zk0.records.schemas import TaskScore
+from zk0.records.results import TaskScore
 
 STUDIES = Path("results/studies")
 RECORD = "study.json"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zk0.errors import StageError
 from zk0.network.client.membership import EVENTS, Membership
 from zk0.network.client.node import NAMES, SUPERNODE, TRAINER, check_server, node_number
-from zk0.records.journal import read_lines
+from zk0.records.files import events_so_far
+from zk0.records.run import Event
 
 _MESSAGES = ("train", "evaluate", "query.summary", "query.statistics")
 
@@ -46,9 +46,9 @@ class SiteStatus:
     rounds: int
     messages: int
     failures: int
-    last: dict[str, Any] | None
-    training: dict[str, Any] | None
-    judging: dict[str, Any] | None
+    last: Event | None
+    training: Event | None
+    judging: Event | None
     logs: dict[str, Path]
 
     @property
@@ -103,10 +103,10 @@ def site_status(membership: Membership, ask_server: bool = True) -> SiteStatus:
             check_server(invitation)
         except StageError as error:
             says = str(error)
-    events = read_lines(membership.folder / EVENTS)
-    served = [event for event in events if event["event"] in _MESSAGES]
-    trained = [event for event in served if event["event"] == "train" and "train_loss" in event]
-    judged = [event for event in served if "held_out_loss" in event]
+    events = events_so_far(membership.folder / EVENTS)
+    served = [event for event in events if event.event in _MESSAGES]
+    trained = [event for event in served if event.event == "train" and event.train_loss is not None]
+    judged = [event for event in served if event.held_out_loss is not None]
     return SiteStatus(
         site=invitation.site,
         federation=invitation.federation,
@@ -117,9 +117,9 @@ def site_status(membership: Membership, ask_server: bool = True) -> SiteStatus:
         given_up=services.given_up(),
         node=node_number(membership) if SUPERNODE in running else None,
         server_says=says,
-        rounds=len({(event["run"], event["round"]) for event in trained}),
+        rounds=len({(event.run, event.round) for event in trained}),
         messages=len(served),
-        failures=sum(event["event"] in ("failed", "lost") for event in events),
+        failures=sum(event.event in ("failed", "lost") for event in events),
         last=_last(served),
         training=_last(trained),
         judging=_last(judged),
@@ -130,9 +130,9 @@ def site_status(membership: Membership, ask_server: bool = True) -> SiteStatus:
     )
 
 
-def _last(events: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _last(events: list[Event]) -> Event | None:
     return events[-1] if events else None
 
 
-def _told(event: dict[str, Any] | None) -> str:
-    return f"{event['time']}, round {event['round']}: {event['message']}" if event else "none yet"
+def _told(event: Event | None) -> str:
+    return f"{event.time}, round {event.round}: {event.message}" if event else "none yet"

@@ -20,8 +20,7 @@ from zk0.federation.flower import Fab, build_fab_from_disk, control_pb2, fab_to_
 from zk0.files import write_text
 from zk0.network.server.services import FederationServer, present_nodes, runs_of
 from zk0.network.server.wanted import NAME, Wanted
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.files import rounds_so_far
 
 SERVER_APP = "zk0.network.server.server_app:app"
 CLIENT_APP = "zk0.network.client.app:app"
@@ -137,13 +136,13 @@ def _sites(server: FederationServer) -> Table:
 
 def _runs(server: FederationServer) -> Table:
     table = Table("run", "", "handed over", "rounds", "held-out loss", title="last runs")
-    rows = read_lines(server.root / RESULTS / "rounds.jsonl")
+    rows = rounds_so_far(server.root)
     federated = [run for run in runs_of(server) if run.app == NAME]
     for place, run in enumerate(federated[:3]):
         state = run.outcome or run.status
         rounds, loss = "", ""
         if rows and place == 0:  # the files are of the last run alone
-            rounds, loss = str(rows[-1]["round"]), f"{rows[-1]['held_out_loss']:.4f}"
+            rounds, loss = str(rows[-1].round), f"{rows[-1].held_out_loss:.4f}"
         table.add_row(str(run.number), state, _when(run.started), rounds, loss)
     return table
 

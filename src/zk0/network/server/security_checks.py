@@ -14,8 +14,7 @@ from zk0.federation.flower import NodeStatus, RuntimeVersionMetadata, control_pb
 from zk0.network.security.authority import expiries
 from zk0.network.server.services import FederationServer
 from zk0.params import ROBUST, Params
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.files import rounds_so_far
 
 _CLOSED = ("/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/fleet/register-node")
 _START = "`zk0 server start`"
@@ -120,8 +119,7 @@ def _privacy(root: Path, params: Params) -> Check:
     advice = "`privacy.mode: site` has every site add noise; see docs/privacy.md"
     if privacy.mode == "off":
         return Check("privacy budget", False, "privacy.mode is off", "central or site", advice, "warning")
-    rows = [row for row in read_lines(root / RESULTS / "rounds.jsonl") if row.get("epsilon") is not None]
-    spent = max((float(row["epsilon"]) for row in rows), default=0.0)
+    spent = max((one.epsilon for one in rounds_so_far(root) if one.epsilon is not None), default=0.0)
     found, most = f"epsilon {spent:.2f} of {privacy.target_epsilon:g} spent", f"at most {privacy.target_epsilon:g}"
     return Check("privacy budget", spent <= privacy.target_epsilon, found, most, "stop the run: `zk0 server halt`")
 
