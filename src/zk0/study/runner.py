@@ -23,6 +23,7 @@ from zk0.evaluation.rollouts import Rollout, roll_out_source
 from zk0.federation.run import config_digest
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
+from zk0.records.base import Machine
 from zk0.study.arms import FEDERATED, Arm, arm_named, federated
 from zk0.study.project import StudyProject, first_episodes, prepared, refuse_leakage, with_absolute_paths
 from zk0.study.results_store import RECORD, STUDIES, ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
@@ -219,7 +220,7 @@ class Runner:
             episodes=sum(len(episodes) for _, episodes in self._trained_on(job.arm)),
             tasks=tasks,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            machine=machine(),
+            machine=Machine.model_validate(machine()),
             versions={name: str(version) for name, version in versions().items()},
             **cost,
         )
