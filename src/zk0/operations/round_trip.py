@@ -15,7 +15,7 @@ from zk0.federation import protocol
 from zk0.federation.flower import HttpGrid
 from zk0.files import read_json, write_json
 from zk0.network.security.files import Places
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 from zk0.network.server.grid import NetworkGrid
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer, halt, runs_of

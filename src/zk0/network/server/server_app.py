@@ -20,7 +20,7 @@ from zk0.federation.flower import HttpGrid
 from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.federation.server import FederationError
 from zk0.network.security.files import Places
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 from zk0.network.server.grid import Carriers, NetworkGrid
 from zk0.network.server.roll_call import RollCall, members_of
 from zk0.network.server.services import FederationServer

@@ -16,7 +16,7 @@ from zk0.errors import StageError
 from zk0.federation.flower import NodeStatus, Status, control_pb2
 from zk0.network.gateway.config import GatewayConfig
 from zk0.network.security.files import SECURITY, SUPERLINK, Places, read_operator_token
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 from zk0.network.server.control import control, register_sites
 from zk0.network.server.wanted import NAME, forget_wanted, wanted_run
 from zk0.private_files import private_folder
