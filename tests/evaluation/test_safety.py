@@ -93,12 +93,6 @@ def test_of_two_sets_the_worse_extreme_and_all_counts() -> None:
     assert (both.fast.tolist(), both.steps) == ([3, 4], 40)
 
 
-def test_excess_travels_as_plain_numbers() -> None:
-    found = chunk_excess(np.array([[[12.0, 50.0]]]), np.array([[0.0, 50.0]]), TWO, factor=1.5)
-
-    assert Excess.of(json.loads(json.dumps(found.content()))).content() == found.content()
-
-
 def test_limits_travel_whole_or_are_refused() -> None:
     content = json.loads(json.dumps(TWO.content()))
 

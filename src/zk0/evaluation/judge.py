@@ -1,8 +1,7 @@
 """Judge a model task by task: held-out loss, action error, closed loop, and how far its actions leave the limits.
 
-Whoever judges does it here and gets the same record: the pipeline, ``zk0 compare --anew``, the studies, and a site
-that is asked for details. Scenes, noise and times are fixed by seed, the same for every model, so that models are
-compared in pairs.
+Whoever judges does it here and gets the same record: the pipeline, ``zk0 compare --anew`` and the studies. Scenes,
+noise and times are fixed by seed, the same for every model, so that models are compared in pairs.
 """
 
 from __future__ import annotations
@@ -74,45 +73,6 @@ class JudgedTask:
         return [rollout for rollout in self.rollouts if rollout.frames is not None]
 
 
-def judge_actions(
-    loaded: LoadedPolicy,
-    frames: Frames,
-    features: StoredFeatures | None,
-    settings: EvaluationParams,
-    seed: int,
-    limits: Limits | None = None,
-) -> tuple[TaskScore, dict[str, Excess]]:
-    """Judge the actions that a model would take on held-out frames; no simulator is needed.
-
-    Args:
-        loaded: Policy and processors.
-        frames: Held-out frames.
-        features: Their cached features, if there are any.
-        settings: The sensors' noise, and which steps count as fast.
-        seed: Decides all noise.
-        limits: What the recordings show; None where nobody asks how far actions leave them.
-
-    Returns:
-        Action errors, and the excess on the frames as they are and with noisy sensors.
-    """
-    excess: dict[str, Excess] = {}
-    plain = list(predictions(loaded, frames, seed, features=features))
-    if limits is not None:
-        noise = SensorNoise(settings.perturbation, settings.perturbation_deg)
-        noisy = predictions(loaded, frames, seed, noise)
-        for where, found in (("held-out", plain), ("perturbed", noisy)):
-            excess[where] = frames_excess(frames, found, limits, settings.velocity_factor)
-    errors = episode_errors(frames, plain)
-    by_joint = mean_error(errors)
-    score = TaskScore(
-        held_out_frames=len(frames),
-        action_error_deg=float(by_joint[_ARM].mean()),
-        action_error_deg_by_joint=dict(zip(JOINTS, by_joint.tolist(), strict=True)),
-        episode_errors_deg={str(episode): float(error[_ARM].mean()) for episode, (error, _) in errors.items()},
-    )
-    return score, excess
-
-
 def judge_task(
     loaded: LoadedPolicy,
     recordings: Recordings,
@@ -120,22 +80,36 @@ def judge_task(
     rollouts: Sequence[Rollout],
     limits: Limits | None = None,
 ) -> JudgedTask:
-    """Judge a model on a task.
+    """Judge a model on a task: on its held-out recordings, and by what it came to in closed loop.
 
     Args:
         loaded: The model with its normalisation.
         recordings: Of the task.
         params: Its ``seed`` fixes noise and times.
         rollouts: The model's on this task, see :func:`zk0.evaluation.rollouts.roll_out_source`.
-        limits: See :func:`judge_actions`.
+        limits: What the recordings show; None where nobody asks how far actions leave them.
     """
     frames, features = recordings.held_out_frames, recordings.features("held-out", loaded, params.features)
-    settings = params.evaluation
-    loss = held_out_loss(loaded, frames, settings.loss_draws, params.seed, features)
-    score, excess = judge_actions(loaded, frames, features, settings, params.seed, limits)
-    if rollouts and limits is not None:
-        excess["rollouts"] = rollout_excess(rollouts, limits, settings.velocity_factor)
-    score = score.model_copy(update={"held_out_loss": loss, **_closed_loop(rollouts)})
+    settings, seed = params.evaluation, params.seed
+    predicted = list(predictions(loaded, frames, seed, features=features))
+    errors = episode_errors(frames, predicted)
+    by_joint = mean_error(errors)
+    score = TaskScore(
+        held_out_loss=held_out_loss(loaded, frames, settings.loss_draws, seed, features),
+        held_out_frames=len(frames),
+        action_error_deg=float(by_joint[_ARM].mean()),
+        action_error_deg_by_joint=dict(zip(JOINTS, by_joint.tolist(), strict=True)),
+        episode_errors_deg={str(episode): float(error[_ARM].mean()) for episode, (error, _) in errors.items()},
+        **_closed_loop(rollouts),
+    )
+    excess: dict[str, Excess] = {}
+    if limits is not None:
+        factor = settings.velocity_factor
+        perturbed = predictions(loaded, frames, seed, SensorNoise(settings.perturbation, settings.perturbation_deg))
+        excess["held-out"] = frames_excess(frames, predicted, limits, factor)
+        excess["perturbed"] = frames_excess(frames, perturbed, limits, factor)
+        if rollouts:
+            excess["rollouts"] = rollout_excess(rollouts, limits, factor)
     return JudgedTask(recordings.manifest, score, excess, rollouts)
 
 
