@@ -23,7 +23,7 @@ from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.network.security.files import initialise
 from zk0.network.security.keys import NodeKey
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer, present_nodes, runs_of

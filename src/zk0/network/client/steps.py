@@ -207,8 +207,8 @@ def summarise(membership: Membership, part: Part) -> dict[str, Any]:
 
     status = site_status(membership)
     content = {
-        "site": status.site,
-        "federation": status.federation,
+        "site": membership.invitation.site,
+        "federation": membership.invitation.federation,
         "connected": status.connected,
         "state": status.state,
         **asdict(part),
