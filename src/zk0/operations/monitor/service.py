@@ -70,8 +70,9 @@ class Monitor:
 
     def _resume(self) -> None:
         """Take up the run that is wanted, if it was interrupted."""
-        from zk0.network.server.resume import take_up  # much memory, where no run was ever handed over
-        from zk0.network.server.services import FederationServer
+        # Flower takes much memory, and is not needed where no run was ever handed over.
+        from zk0.network.server.resume import take_up  # noqa: PLC0415 - as said above
+        from zk0.network.server.services import FederationServer  # noqa: PLC0415 - as said above
 
         with contextlib.suppress(StageError):  # the SuperLink is away: an alert of its own, and it is asked again
             if (number := take_up(FederationServer(self.root))) is not None:
