@@ -6,7 +6,8 @@ from pathlib import Path
 
 from zk0.context.facts import LOCK, RUN, SITE, STAGE_FILES, Facts
 from zk0.digests import digest_file
-from zk0.environment import GIB, LOCK_FILE
+from zk0.machine import GIB
+from zk0.machine.packages import LOCK_FILE
 from zk0.params import Params
 from zk0.sources import LockEntry
 
