@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zk0.checks import Outcome
+from zk0.checks import Check, Outcome
 from zk0.console import console
 from zk0.environment import check_environment
 from zk0.errors import StageError
@@ -15,9 +15,6 @@ from zk0.network.config import Group
 from zk0.operations.monitor.snapshot import Snapshot, take
 from zk0.operations.record import STEPS, Deployment, read_record, remember
 from zk0.pipeline import validate
-
-if TYPE_CHECKING:
-    from zk0.checks import Check
 
 
 def run(deployment: Deployment) -> None:

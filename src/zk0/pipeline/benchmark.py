@@ -13,7 +13,7 @@ from zk0.console import console
 from zk0.data.frames import Frames
 from zk0.data.load import load_frames
 from zk0.data.manifest import read_manifests
-from zk0.environment import machine
+from zk0.machine import machine
 from zk0.measuring.timing import peak_bytes, seconds_of
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
