@@ -27,8 +27,8 @@ from zk0.network.security.site_registry import SiteRegistry
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer, runs_of
-from zk0.network.server.session import prepare
 from zk0.network.server.status import present_nodes
+from zk0.network.server.steps import prepare
 from zk0.records.journal import read_lines
 
 

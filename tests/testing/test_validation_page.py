@@ -13,7 +13,7 @@ from zk0.testing.records import (
     RECORD,
     SIMULATION,
     UNIT,
-    Step,
+    StepResult,
     TestingError,
     Validation,
     read_record,
@@ -23,9 +23,9 @@ from zk0.testing.records import (
 CREATED = "2026-05-02T05:00:00.000+00:00"
 
 
-def _steps(*failed: str) -> list[Step]:
+def _steps(*failed: str) -> list[StepResult]:
     return [
-        Step(
+        StepResult(
             name=name,
             status="failed" if name in failed else "passed",
             summary=f"{name} as told",

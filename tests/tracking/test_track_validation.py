@@ -17,7 +17,7 @@ from zk0.testing.records import (
     Covered,
     SimulatedRound,
     Simulation,
-    Step,
+    StepResult,
     Suite,
     Validation,
 )
@@ -34,8 +34,8 @@ def validation() -> Validation:
     return Validation(
         created="2026-05-02T05:00:00.000+00:00",
         steps=(
-            Step(name=UNIT, status="failed", summary="7 passed, 1 failed, 0 skipped", problem="no", seconds=90.0),
-            Step(name=COVERAGE, status="passed", summary="total 90.0%", seconds=2.0),
+            StepResult(name=UNIT, status="failed", summary="7 passed, 1 failed, 0 skipped", problem="no", seconds=90.0),
+            StepResult(name=COVERAGE, status="passed", summary="total 90.0%", seconds=2.0),
         ),
         suites={UNIT: Suite(passed=7, seconds=89.0, failures=(failed,), skips=(), slowest=(failed,))},
         coverage=Coverage(

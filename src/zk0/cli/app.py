@@ -61,7 +61,7 @@ def _run_stage(name: str, params_file: Path) -> None:
     """Load params, then the stage's module, and run it; a mendable error ends without traceback."""
     from zk0.alone import STAGE_LOCK, alone
     from zk0.params import load_params
-    from zk0.pipeline.running import run_stage
+    from zk0.pipeline.stages import run_stage
 
     params, root = load_params(params_file), Path.cwd()
     with alone(root / STAGE_LOCK, f"zk0 {name}") if name in _ALONE else nullcontext():

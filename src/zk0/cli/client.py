@@ -147,11 +147,8 @@ def status(name: Name = None) -> None:
 @app.command(hidden=True)
 def step(name: str, step: str) -> None:
     """One of the steps of joining, for the flow."""
-    from zk0.errors import StageError
-    from zk0.network.client import steps
     from zk0.network.client.membership import find_membership
-    from zk0.suggestions import nearest_hint
+    from zk0.network.client.steps import JOINING
+    from zk0.steps import step_named
 
-    if step not in steps.ALONE:
-        raise StageError(f"there is no step '{step}'{nearest_hint(step, steps.ALONE)}")
-    steps.ALONE[step](find_membership(Path.cwd(), name))
+    step_named(JOINING, step)(find_membership(Path.cwd(), name))

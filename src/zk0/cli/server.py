@@ -82,7 +82,7 @@ def check(folder: Folder = Path("security")) -> None:
 @app.command()
 def watch(folder: Folder = Path("security")) -> None:
     """Follow the run that is in progress."""
-    from zk0.network.server.session import follow
+    from zk0.network.server.steps import follow
 
     follow(_server(folder))
 

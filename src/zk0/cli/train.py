@@ -48,14 +48,13 @@ def train(
     only: Annotated[str | None, typer.Option(metavar="STEP", help="One step, as 'dataset preparation'.")] = None,
 ) -> None:
     """Fine-tune SmolVLA on your own data, alone; or go on where a training was stopped. See docs/train.md."""
-    from zk0.errors import StageError
-    from zk0.suggestions import nearest_hint
-    from zk0.workspaces import ROUND_STEPS, STEPS, Request, camera_names, open_training
+    from zk0.steps import step_named
+    from zk0.workspaces.defaults import Request, camera_names
+    from zk0.workspaces.folder import open_training
+    from zk0.workspaces.training import STEPS, run
 
-    if only is not None and only not in STEPS:
-        raise StageError(f"there is no step '{only}'{nearest_hint(only, STEPS)}")
-    if only in ROUND_STEPS[1:]:
-        raise StageError(f"'{only}' is a part of every round, which --only '{ROUND_STEPS[0]}' runs")
+    if only is not None:
+        step_named(STEPS, only)  # refused before a folder is made
     training = open_training(
         Path.cwd(),
         Request(
@@ -68,12 +67,10 @@ def train(
             learning_rate=learning_rate,
             device=device,
             fps=fps,
-            cameras=camera_names(camera or []),
+            cameras=camera_names(camera),
             convention=convention,
             calibration=calibration,
-            leave_out=tuple(leave_out or ()),
+            leave_out=leave_out,
         ),
     )
-    from zk0.workspaces import training as stage
-
-    stage.run(training, only)
+    run(training, only)

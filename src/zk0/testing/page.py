@@ -24,7 +24,7 @@ from zk0.testing.records import (
     SIMULATION,
     UNIT,
     Simulation,
-    Step,
+    StepResult,
     TestingError,
     Validation,
     read_record,
@@ -39,7 +39,7 @@ SIMULATION_FOLDER = FOLDER / SIMULATION.replace(" ", "-")
 _TEST_TOOLS = ("pytest", "pytest-cov", "coverage")
 
 
-def collect(root: Path, created: str, steps: Sequence[Step]) -> Validation:
+def collect(root: Path, created: str, steps: Sequence[StepResult]) -> Validation:
     """Everything that the steps left below the root.
 
     A step that failed may have left nothing, or half of something: then only its own words count.
@@ -89,7 +89,7 @@ def _left[R](read: Callable[[], R]) -> R | None:
         return None
 
 
-def _benchmarks(root: Path, steps: Sequence[Step]) -> tuple[Row, ...]:
+def _benchmarks(root: Path, steps: Sequence[StepResult]) -> tuple[Row, ...]:
     # The file is shared with `make bench-quick`: it is of this run only if the step got to its end.
     measured = any(step.name == BENCHMARK and step.status in ("passed", "warning") for step in steps)
     return read_report(root / QUICK).rows if measured else ()

@@ -33,7 +33,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Step(_Frozen):
+class StepResult(_Frozen):
     """How one step ended.
 
     Attributes:
@@ -175,7 +175,7 @@ class Validation(_Frozen):
     """
 
     created: str
-    steps: tuple[Step, ...]
+    steps: tuple[StepResult, ...]
     suites: dict[str, Suite]
     coverage: Coverage | None
     simulation: Simulation | None
@@ -185,7 +185,7 @@ class Validation(_Frozen):
     revision: str | None
 
     @property
-    def failed(self) -> tuple[Step, ...]:
+    def failed(self) -> tuple[StepResult, ...]:
         """The steps that failed."""
         return tuple(step for step in self.steps if step.status == "failed")
 

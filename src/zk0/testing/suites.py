@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ NOT_FOR_TESTS = ("PREFECT_", "ZK0_", "COVERAGE_", "COV_CORE_", "PYTEST_CURRENT_T
 
 
 def suite_command(expression: str, junit: Path, paths: Sequence[str] = (), further: bool = False) -> list[str]:
-    """The call of pytest for one suite.
+    """The arguments for Python that call pytest for one suite.
 
     Coverage is measured and not judged: that is a step of its own.
 
@@ -36,7 +35,7 @@ def suite_command(expression: str, junit: Path, paths: Sequence[str] = (), furth
     """
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise TestingError(f"{', '.join(missing)} not found; the tests need the extra `dev`: `make install`")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", expression, f"--junitxml={junit}"]
+    command = ["-m", "pytest", "-q", "-m", expression, f"--junitxml={junit}"]
     if not paths:  # a part is done sooner in one process; services are mostly waited for
         command += ["-n", "4" if expression == MARKER else "logical"]
     command += ["--cov", "--cov-report=", "--cov-fail-under=0", *(["--cov-append"] if further else [])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -155,20 +155,20 @@ class Request:
     learning_rate: float | None = None
     device: str | None = None
     fps: int | None = None
-    cameras: Mapping[str, str | None] = field(default_factory=dict)
+    cameras: Mapping[str, str | None] | None = None
     convention: str | None = None
     calibration: str | None = None
-    leave_out: Sequence[int] = ()
+    leave_out: Sequence[int] | None = None
 
 
-def camera_names(pairs: Sequence[str]) -> dict[str, str | None]:
+def camera_names(pairs: Sequence[str] | None) -> dict[str, str | None]:
     """``top=camera1`` as what it means; ``top=`` drops the camera.
 
     Raises:
         StageError: Not of that form.
     """
     names: dict[str, str | None] = {}
-    for pair in pairs:
+    for pair in pairs or ():
         own, equals, known = pair.partition("=")
         if not own or not equals:
             raise StageError(f"--camera takes DATA=POLICY, as in top=camera1, not '{pair}'")

@@ -106,9 +106,7 @@ def _existing(root: Path, request: Request) -> Training:
     if request.name not in known:
         hint = nearest_hint(request.name, known) if known else ""
         raise StageError(f"there is no training '{request.name}' to go on with{hint}; --data starts one")
-    if given := [
-        f.name for f in fields(request) if f.name != "name" and getattr(request, f.name) not in (None, {}, ())
-    ]:
+    if given := [f.name for f in fields(request) if f.name != "name" and getattr(request, f.name)]:
         raise StageError(
             f"--{given[0].replace('_', '-')} is for a new training, with --data; '{request.name}' follows "
             f"{TRAININGS / request.name / PARAMS_FILE}: change it there"
@@ -155,20 +153,3 @@ def source_of(data: str) -> Source:
         ValueError: It is of no known form.
     """
     return Source.parse(data if ":" in data else f"local:{data}")
-
-
-# The nine documented steps of model training, in order.
-STEPS = (
-    "environment setup",
-    "model loading",
-    "dataset preparation",
-    "training configuration",
-    "local training",
-    "parameter extraction",
-    "server communication",
-    "model update",
-    "validation",
-)
-
-# Those that every round repeats: alone, they are a federation of one site.
-ROUND_STEPS = STEPS[4:8]

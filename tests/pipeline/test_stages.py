@@ -10,7 +10,7 @@ from tests_support import REPO
 
 from zk0.params import Params, parse_params
 from zk0.pipeline import report
-from zk0.pipeline.running import FOLDERS, run_stage
+from zk0.pipeline.stages import FOLDERS, run_stage
 
 
 def test_folders_are_those_of_the_pipeline() -> None:
