@@ -84,7 +84,7 @@ def _rounds(server: Any, rounds: int, seed: int, client_app: str) -> tuple[list[
     """A federation of one site: seconds of its messages without the site's work, and of that work."""
     from zk0.network.server.resume import watch
     from zk0.network.server.runs import submit
-    from zk0.network.server.session import prepare
+    from zk0.network.server.steps import prepare
     from zk0.records.journal import read_lines
 
     params = demo_params(

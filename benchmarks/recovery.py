@@ -170,7 +170,7 @@ def measure(folder: Path, params: Params, kinds: Sequence[str], services: Sequen
 def _run(server: FederationServer) -> None:
     from zk0.network.server.resume import watch
     from zk0.network.server.runs import submit
-    from zk0.network.server.session import prepare
+    from zk0.network.server.steps import prepare
 
     prepare(server)
     list(watch(server, submit(server, wait_s=120.0)))

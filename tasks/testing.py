@@ -20,7 +20,6 @@ from tasks.steps import CommandFailed, stream
 from zk0.errors import StageError
 from zk0.params import load_params
 from zk0.steps import Outcome, Step, step
-from zk0.testing.coverage import judge_coverage, read_coverage, read_gate
 from zk0.testing.page import COVERAGE_JSON, JUNIT, SIMULATION_FOLDER, collect, write_validation
 from zk0.testing.records import (
     BENCHMARK,
@@ -28,6 +27,7 @@ from zk0.testing.records import (
     FOLDER,
     INTEGRATION,
     SIMULATION,
+    SIMULATION_RESULT,
     UNIT,
     Simulation,
     Status,
@@ -37,8 +37,16 @@ from zk0.testing.records import (
     last_lines,
     read_record,
 )
-from zk0.testing.simulation import RESULT
-from zk0.testing.suites import MARKER, NOT_FOR_TESTS, judge_suite, read_suite, suite_command
+from zk0.testing.reports import (
+    MARKER,
+    NOT_FOR_TESTS,
+    judge_coverage,
+    judge_suite,
+    read_coverage,
+    read_gate,
+    read_suite,
+    suite_command,
+)
 
 _STATE_NAMES: dict[Status, str] = {"passed": "Completed", "warning": "Regressed", "nothing": "NothingToRun"}
 
@@ -154,7 +162,7 @@ def federated_simulation(tested: Tested) -> Outcome:
     folder = tested.root / SIMULATION_FOLDER
     command = ["-m", "zk0", "simulate", "--folder", str(folder)]
     stream("the simulation failed", command, tested.root, without=("ZK0_",))
-    found = read_record(folder / RESULT, Simulation)
+    found = read_record(folder / SIMULATION_RESULT, Simulation)
     first, last = found.rounds[0].held_out_loss, found.rounds[-1].held_out_loss
     told = f"{len(found.sites)} sites, {found.rounds[-1].round} rounds, held-out loss {first:.3f} to {last:.3f}"
     return Outcome(True, (told,))

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from zk0.testing.records import FOLDER
-from zk0.testing.suites import NOT_FOR_TESTS
+from zk0.testing.reports import NOT_FOR_TESTS
 
 _SETTINGS = """
 [tool.pytest.ini_options]

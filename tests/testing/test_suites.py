@@ -9,7 +9,7 @@ from tiny_project import run_alone
 
 from zk0.testing.page import JUNIT
 from zk0.testing.records import UNIT, TestingError
-from zk0.testing.suites import judge_suite, read_suite, suite_command
+from zk0.testing.reports import judge_suite, read_suite, suite_command
 
 
 def test_every_outcome_is_read(tested: Path) -> None:

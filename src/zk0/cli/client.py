@@ -69,10 +69,10 @@ def join(
         base=base,
         device=device,
         fps=fps,
-        cameras=camera_names(camera or []),
+        cameras=camera_names(camera),
         convention=convention,
         calibration=calibration,
-        leave_out=tuple(leave_out or ()),
+        leave_out=leave_out,
     )
     demands = {"clip_norm": clip, "noise_multiplier": noise, "target_epsilon": budget}
     asked = {setting: value for setting, value in demands.items() if value is not None}

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
+KeyFolder = Annotated[Path, typer.Option("--folder", help="Where the federation's keys are.")]
 
 # Of an owner's data, and of the machine that trains on it.
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto. cuda where there is one, else cpu.")]

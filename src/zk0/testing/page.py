@@ -14,7 +14,6 @@ from zk0.machine.revision import revision
 from zk0.measuring.history import QUICK
 from zk0.measuring.rows import Row, read_report
 from zk0.reporting.pages import environment, verbatim
-from zk0.testing.coverage import read_coverage, read_gate
 from zk0.testing.records import (
     BENCHMARK,
     FOLDER,
@@ -22,6 +21,7 @@ from zk0.testing.records import (
     PAGE,
     RECORD,
     SIMULATION,
+    SIMULATION_RESULT,
     UNIT,
     Simulation,
     StepResult,
@@ -30,8 +30,7 @@ from zk0.testing.records import (
     read_record,
     write_record,
 )
-from zk0.testing.simulation import RESULT
-from zk0.testing.suites import read_suite
+from zk0.testing.reports import read_coverage, read_gate, read_suite
 
 JUNIT = {UNIT: FOLDER / "unit.xml", INTEGRATION: FOLDER / "integration.xml"}
 COVERAGE_JSON = FOLDER / "coverage.json"
@@ -56,7 +55,7 @@ def collect(root: Path, created: str, steps: Sequence[StepResult]) -> Validation
         steps=tuple(steps),
         suites={name: suite for name, suite in suites.items() if suite is not None},
         coverage=_left(lambda: read_coverage(root / COVERAGE_JSON, read_gate(root))),
-        simulation=_left(lambda: read_record(root / SIMULATION_FOLDER / RESULT, Simulation)),
+        simulation=_left(lambda: read_record(root / SIMULATION_FOLDER / SIMULATION_RESULT, Simulation)),
         benchmarks=_benchmarks(root, steps),
         machine=machine(),
         packages={"zk0": __version__, **versions(), **tools},

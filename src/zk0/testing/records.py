@@ -14,6 +14,7 @@ from zk0.measuring.rows import Row
 FOLDER = Path("state/testing")
 RECORD = Path("results/testing.json")
 PAGE = RECORD.with_suffix(".html")
+SIMULATION_RESULT = Path("simulation.json")  # in the simulation's folder
 LAST_LINES = 15
 
 UNIT, INTEGRATION = "unit tests", "integration tests"
