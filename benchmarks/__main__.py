@@ -16,7 +16,7 @@ from benchmarks.pieces import FOLDER
 from zk0.console import console
 from zk0.measuring.history import QUICK
 from zk0.measuring.rows import BenchmarkError, read_report
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from zk0.data.frames import ACTION, IMAGES, STATE
-from zk0.data.reach import JOINT_HIGH, JOINT_LOW
+from zk0.data.units import JOINT_HIGH, JOINT_LOW
 from zk0.files import replaced_folder
 from zk0.so100 import FEATURE_NAMES
 

@@ -35,8 +35,7 @@ def control_steps(*, image_size: int, steps: int) -> float:
 
 def expert_successes(*, name: str, seeds: int) -> int:
     """Successes of the undisturbed expert on the first seeds."""
-    from zk0.data.sim.episodes import MAX_STEPS
-    from zk0.data.sim.expert import Expert
+    from zk0.data.sim.expert import MAX_STEPS, Expert
     from zk0.data.sim.simulation import Simulation
 
     sim, done = Simulation(TASKS[name]), 0

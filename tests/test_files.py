@@ -1,25 +1,40 @@
-"""Files are replaced as a whole or not at all."""
+"""Files are replaced as a whole or not at all; what a killed process was writing is removed by the next who writes."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from zk0.digests import digest_file, digest_folder, digest_parts
 from zk0.files import (
-    digest_file,
-    digest_folder,
-    digest_parts,
+    NEW,
+    OLD,
+    new_folder,
     read_json,
+    remove_leftovers,
     replaced_folder,
     write_bytes,
     write_json,
     write_text,
 )
+
+WRITES_FOR_EVER = """
+import sys, time
+from pathlib import Path
+from zk0.files import replaced_folder
+with replaced_folder(Path(sys.argv[1])) as folder:
+    (folder / "model.safetensors").write_text("half")
+    print("there", flush=True)
+    time.sleep(60)
+"""
 
 
 def names(folder: Path) -> list[str]:
@@ -147,3 +162,50 @@ def test_digest_of_parts_is_by_label_and_content_only() -> None:
         assert whole != digest_parts({"a": parts["b"], "b": parts["a"]})
         assert whole != digest_parts(parts | {"c": b""})
         assert whole == digest_parts({name: memoryview(content) for name, content in parts.items()})
+
+
+def test_a_kill_during_export_leaves_nothing_for_ever(tmp_path: Path) -> None:
+    write_text(tmp_path / "best" / "model.safetensors", "whole")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITES_FOR_EVER, str(tmp_path / "best")], stdout=subprocess.PIPE, text=True
+    )
+    assert writer.stdout is not None and writer.stdout.readline() == "there\n"
+
+    remove_leftovers(tmp_path)
+    assert len(names(tmp_path)) == 2  # it is alive
+
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert (tmp_path / "best" / "model.safetensors").read_text() == "whole\n"
+    with replaced_folder(tmp_path / "best") as folder:
+        (folder / "model.safetensors").write_text("new")
+    assert names(tmp_path) == ["best"]
+    assert (tmp_path / "best" / "model.safetensors").read_text() == "new"
+
+
+def test_what_was_moved_aside_goes_too_and_strangers_files_stay(tmp_path: Path) -> None:
+    (tmp_path / f".best.abc{OLD}").mkdir()
+    (tmp_path / f".state.json.abc{NEW}").write_text("half")
+    (tmp_path / "notes.tmp").write_text("mine")
+    (tmp_path / f".link{NEW}").symlink_to(tmp_path / "notes.tmp")
+
+    remove_leftovers(tmp_path)
+
+    assert names(tmp_path) == [f".link{NEW}", "notes.tmp"]
+    assert (tmp_path / "notes.tmp").read_text() == "mine"
+
+
+def test_two_that_write_side_by_side_leave_each_other_alone(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "best") as one, new_folder(tmp_path / "last") as other:
+        assert one.is_dir() and other.is_dir()
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_is_a_link_goes_on_being_one(tmp_path: Path) -> None:
+    write_text(tmp_path / "disk" / "best" / "a", "old")
+    (tmp_path / "best").symlink_to(tmp_path / "disk" / "best")
+
+    with replaced_folder(tmp_path / "best") as folder:
+        (folder / "b").write_text("new")
+
+    assert (tmp_path / "best").is_symlink() and names(tmp_path / "disk" / "best") == ["b"]

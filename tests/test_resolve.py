@@ -16,7 +16,8 @@ import pytest
 from huggingface_hub import constants
 from tests_support import REPO
 
-from zk0.files import digest_folder, read_json
+from zk0.digests import digest_folder
+from zk0.files import read_json
 from zk0.hub import hub_commit
 from zk0.params import Params, parse_params
 from zk0.sources_lock import DIGEST_CACHE, base_kind, resolve_sources, starting_policy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from zk0.sources import Source
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,104 @@
-"""Digests of files, kept by size and time stamp."""
+"""Digests that strangers may rely on, and others that find accidents; what counts in the keys of runs and pieces.
+
+BLAKE2b (RFC 7693) stands where somebody relies on a digest: sources, checkpoints, episodes, manifests, runs and
+pieces of studies. xxh3 stays where only accidents matter: on the wire, for states, memos and caches.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
+from collections.abc import Buffer, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from zk0.files import digest_file, read_json, write_json
-from zk0.keys import new_digest
+import xxhash
+from pydantic import BaseModel
 
+from zk0.files import read_json, write_json
+
+# Counts in the key of every run and of every piece of a study. Raise it when the same params make another
+# model or another figure: an algorithm or a default was changed, or what digests are made of. Then every run
+# and piece is made anew. A new param needs no other number as long as its default leaves all as it was.
+# 1: zk0 0.1.0. 2: recordings without x264's macroblock tree, held-out episodes by their own digests, BLAKE2b.
+RESULTS_VERSION = 2
+
+_SIDE_BY_SIDE_BYTES = 1 << 20
 # A file written this recently may change again without its time stamp moving, so it is not cached.
 _SETTLED_NS = 2_000_000_000
+
+
+def new_digest(content: Buffer = b"", size: int = 32) -> hashlib.blake2b:
+    """BLAKE2b of ``size`` bytes, to be fed."""
+    return hashlib.blake2b(content, digest_size=size)
+
+
+def digest_value(value: Any, size: int = 32) -> str:
+    """BLAKE2b of a JSON value, in hex; independent of the order of its keys."""
+    return new_digest(json.dumps(value, sort_keys=True).encode(), size).hexdigest()
+
+
+def counted(section: BaseModel, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """What a section of params adds to a key: what differs from the defaults in the code.
+
+    So a param that is added later leaves the keys of all runs that do not use it. For that its default must be its
+    off-value, by which everything is as it was before; where it cannot be, :data:`RESULTS_VERSION` rises.
+
+    Args:
+        section: The params.
+        leave_out: Fields that decide nothing.
+
+    Example:
+        >>> counted(TrainingParams(batch=32, grad_clip=10.0))
+        {'batch': 32}
+    """
+    return section.model_dump(mode="json", exclude=set(leave_out), exclude_defaults=True)
+
+
+def key_of(content: dict[str, Any]) -> str:
+    """16 hex digits of all that decides a run or a piece; parts that are empty count for nothing."""
+    full = {name: value for name, value in content.items() if value != {}}
+    return digest_value({"results": RESULTS_VERSION, **full}, size=8)
+
+
+def digest_file(path: Path) -> str:
+    """BLAKE2b of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, new_digest).hexdigest()
+
+
+def digest_folder(folder: Path) -> str:
+    """BLAKE2b over the names and contents of all files below a folder, in a fixed order."""
+    digest = new_digest()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{digest_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def digest_parts(parts: Mapping[str, Buffer]) -> str:
+    """xxh3-128 over labelled buffers, in hex; independent of the mapping's order. Finds accidents, not forgeries.
+
+    Each is hashed by itself, large ones side by side: a core alone is slower than memory.
+    """
+    names = sorted(parts)
+    large = sum(memoryview(parts[name]).nbytes for name in names) > _SIDE_BY_SIDE_BYTES
+    run = _hashers().map if large else map
+    digest = xxhash.xxh3_128()
+    for name, one in zip(names, run(xxhash.xxh3_128_digest, [parts[name] for name in names]), strict=True):
+        digest.update(f"{name}\0".encode())
+        digest.update(one)
+    return digest.hexdigest()
+
+
+@cache
+def _hashers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2, thread_name_prefix="zk0-digest")
+
+
 _HEX = 2 * new_digest().digest_size  # one of another length was made by an earlier zk0
 
 

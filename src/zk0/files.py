@@ -1,28 +1,30 @@
-"""Writing files so that a reader, or a kill, never meets half of one; reading those that others may have written."""
+"""Writing files so that a reader, or a kill, never meets half of one; reading those that others may have written.
+
+What is being written has a name of its own, and what a killed process left under such a name is removed. Whoever
+writes holds a lock on it, which the kernel gives back however the process ends. So what nobody has locked is a
+leftover, and the next who writes into that folder removes it. On a file system without such locks nothing is.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import hashlib
+import fcntl
 import json
 import os
+import shutil
 import stat
-from collections.abc import Buffer, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import xxhash
-
-from zk0.keys import new_digest
-from zk0.unfinished import OLD, new_file, new_folder, remove
-
-_SIDE_BY_SIDE_BYTES = 1 << 20
 _MOST_BYTES = 1 << 30
 _DEEPEST = 100
 _NO_FILE = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+NEW, OLD = ".zk0-new", ".zk0-old"  # the ends of such names; .gitignore and .dvcignore know them
 
 
 class BadFileError(ValueError):
@@ -203,35 +205,62 @@ def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def digest_file(path: Path) -> str:
-    """BLAKE2b of a file's bytes, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, new_digest).hexdigest()
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """A folder that only its owner may enter, beside the target; gone when the block ends, unless it was renamed."""
+    with _locked(target, lambda: tempfile.mkdtemp(prefix=f".{target.name}.", suffix=NEW, dir=target.parent)) as made:
+        yield made[1]
 
 
-def digest_parts(parts: Mapping[str, Buffer]) -> str:
-    """xxh3-128 over labelled buffers, in hex; independent of the mapping's order. Finds accidents, not forgeries.
+@contextmanager
+def new_file(target: Path) -> Iterator[tuple[int, Path]]:
+    """A file that only its owner may read, open for writing, beside the target; gone as :func:`new_folder` is."""
 
-    Each is hashed by itself, large ones side by side: a core alone is slower than memory.
-    """
-    names = sorted(parts)
-    large = sum(memoryview(parts[name]).nbytes for name in names) > _SIDE_BY_SIDE_BYTES
-    run = _hashers().map if large else map
-    digest = xxhash.xxh3_128()
-    for name, one in zip(names, run(xxhash.xxh3_128_digest, [parts[name] for name in names]), strict=True):
-        digest.update(f"{name}\0".encode())
-        digest.update(one)
-    return digest.hexdigest()
+    def make() -> str:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=NEW, dir=target.parent)
+        os.close(handle)
+        return name
+
+    with _locked(target, make, os.O_WRONLY) as made:
+        yield made
 
 
-@cache
-def _hashers() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2, thread_name_prefix="zk0-digest")
+def remove(path: Path) -> None:
+    """Remove a file or a folder as far as it can be; it may be gone already."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
-def digest_folder(folder: Path) -> str:
-    """BLAKE2b over the names and contents of all files below a folder, in a fixed order."""
-    digest = new_digest()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{digest_file(path)}\n".encode())
-    return digest.hexdigest()
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that have ended were writing into a folder."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.startswith(".") and entry.name.endswith((NEW, OLD))]
+    for name in names:
+        with contextlib.suppress(OSError):
+            handle = os.open(folder / name, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(folder / name)
+            finally:
+                os.close(handle)
+
+
+@contextmanager
+def _locked(target: Path, make: Callable[[], str], flags: int = os.O_RDONLY) -> Iterator[tuple[int, Path]]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target.parent)
+    while True:
+        path = Path(make())
+        with contextlib.suppress(FileNotFoundError):
+            handle = os.open(path, flags)
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            if path.exists():
+                break  # and not taken for a leftover before it was locked
+            os.close(handle)
+    try:
+        yield handle, path
+    finally:
+        remove(path)
+        os.close(handle)

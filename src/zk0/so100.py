@@ -1,6 +1,11 @@
-"""The joints of an SO-100 or SO-101, by LeRobot's names and in its order."""
+"""The features and joints of an SO-100 or SO-101 recording, by LeRobot's names and in its order."""
 
 from __future__ import annotations
+
+# Features of a recording; cameras stand behind IMAGES and a dot.
+STATE = "observation.state"
+ACTION = "action"
+IMAGES = "observation.images"
 
 ARM_JOINTS: tuple[str, ...] = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll")
 JOINTS: tuple[str, ...] = (*ARM_JOINTS, "gripper")

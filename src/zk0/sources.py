@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from zk0.errors import StageError
 from zk0.files import read_mapping
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 LOCK = Path("sources.lock.json")
 Kind = Literal["sim", "local", "hub"]

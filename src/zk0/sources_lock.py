@@ -16,12 +16,11 @@ from typing import Any, Literal
 
 from zk0 import so100
 from zk0.checkpoints import CheckpointError, read_checkpoint
-from zk0.data.calibration import MEASURED
+from zk0.data.readings import MEASURED
 from zk0.data.sim import tasks
-from zk0.digests import DigestCache
-from zk0.files import digest_file, read_json
+from zk0.digests import DigestCache, digest_file, digest_value, new_digest
+from zk0.files import read_json
 from zk0.hub import HubError, fetch_policy, hub_commit
-from zk0.keys import digest_value, new_digest
 from zk0.params import Params
 from zk0.sources import Source
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from zk0.console import console
 from zk0.errors import StageError
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 # What a step may ask outside of this machine's own files, so that it may go better in a minute: the Hub, data on a
 # network, or a database or server that may be busy.

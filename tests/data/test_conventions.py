@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from so100_recordings import RANGES, as_lerobot, as_old_lerobot, calibration_file, motor_steps
 
-from zk0.data.calibration import read_calibration
 from zk0.data.conventions import CONVENTION_KEY, JointMap, Recording, find_convention, settle
+from zk0.data.readings import read_calibration
 from zk0.errors import DataError
 from zk0.so100 import ARM_JOINTS, FEATURE_NAMES, JOINTS
 

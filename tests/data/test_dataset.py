@@ -16,12 +16,11 @@ import pytest
 
 from zk0.data.check import check_dataset
 from zk0.data.dataset import DatasetFolder
-from zk0.data.decoded import check_pictures
-from zk0.data.keys import ACTION, STATE
+from zk0.data.pictures import check_pictures
 from zk0.data.survey import survey
 from zk0.errors import DataError
 from zk0.params import DataParams
-from zk0.so100 import JOINTS
+from zk0.so100 import ACTION, JOINTS, STATE
 
 NAME = "zk0/cubes"
 TOP = "observation.images.top"

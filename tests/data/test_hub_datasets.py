@@ -18,8 +18,8 @@ from so100_recordings import as_lerobot, as_old_lerobot, files_of, motor_steps, 
 from tests_support import REPO
 
 from zk0.checkpoints import CheckpointError
-from zk0.data import hub as dataset_hub
-from zk0.data.hub import cached_dataset, fetch_dataset
+from zk0.data import formats as dataset_hub
+from zk0.data.formats import cached_dataset, fetch_dataset
 from zk0.data.manifest import read_manifests
 from zk0.errors import DataError
 from zk0.files import read_json, write_json

@@ -16,7 +16,7 @@ from zk0.data.dataset import open_dataset
 from zk0.data.frames import ACTION, STATE, Frames, from_episodes
 from zk0.data.load import VideoImages, dataset_of, load_frames
 from zk0.data.manifest import Manifest, read_manifests
-from zk0.data.sim.episodes import Episode
+from zk0.data.sim.expert import Episode
 from zk0.errors import DataError
 
 TOP = "observation.images.top"

@@ -21,9 +21,9 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from zk0.data.dataset import DatasetFolder
 from zk0.data.frames import ACTION, STATE
 from zk0.data.recordings import ENCODER, record_dataset, recording_seed
-from zk0.data.sim.episodes import record_episodes
+from zk0.data.sim.expert import record_episodes
 from zk0.data.sim.tasks import SimTask
-from zk0.files import digest_folder
+from zk0.digests import digest_folder
 from zk0.so100 import FEATURE_NAMES
 
 

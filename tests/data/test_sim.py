@@ -10,8 +10,7 @@ import pytest
 
 from zk0.data.recordings import recording_seed
 from zk0.data.sim.arm import cluster_vertices
-from zk0.data.sim.episodes import Episode, record_episode, record_episodes
-from zk0.data.sim.expert import MAX_STEP_DEG, Expert
+from zk0.data.sim.expert import MAX_STEP_DEG, Episode, Expert, record_episode, record_episodes
 from zk0.data.sim.simulation import COLOURS, HOME, MOVE_M, Simulation
 from zk0.data.sim.tasks import SITES, TASKS, Region, SimTask, find_task
 from zk0.params import EvaluationParams

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from zk0.data.split import hold_out, partition
+from zk0.data.manifest import hold_out, partition
 from zk0.errors import DataError
 from zk0.params import PartitionParams
 

@@ -13,9 +13,9 @@ import pytest
 from so100_recordings import as_lerobot, motor_steps, write_v3
 from spoiling import DATA, SOUND, SPOILED, TOP, VIDEO, edit_info
 
-from zk0.data import decoded
+from zk0.data import pictures as decoded
 from zk0.data.dataset import DatasetFolder
-from zk0.data.decoded import check_pictures
+from zk0.data.pictures import check_pictures
 from zk0.data.survey import Survey, survey
 from zk0.errors import DataError
 from zk0.params import DataParams

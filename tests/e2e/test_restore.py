@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests_support import REPO, Project
 
-from zk0.files import digest_file, digest_folder
+from zk0.digests import digest_file, digest_folder
 
 pytestmark = pytest.mark.services
 

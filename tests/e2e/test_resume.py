@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests_support import Project
 
-from zk0.files import digest_file
+from zk0.digests import digest_file
 
 
 def _copy_with_data(finished: Project, root: Path) -> Project:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zk0.data.reach import READ_HIGH, READ_LOW, longest_change, longest_step
+from zk0.data.units import READ_HIGH, READ_LOW, longest_change, longest_step
 from zk0.federation.agreement import COUNT_TIMES, POSITIONS_BEYOND, STEPS_TIMES, agree
 from zk0.federation.losses import CHANGE_TIMES, PART_TIMES, agreed_loss, sound_loss
 from zk0.federation.statistics import Moments, merge_all

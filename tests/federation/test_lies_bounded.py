@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lies import digits, fields, moments, several, tensors, values
 from lying_federation import LIAR, Lie, LyingFederation, Tell, away
 
-from zk0.data.reach import READ_HIGH, READ_LOW, longest_change, longest_step
+from zk0.data.units import READ_HIGH, READ_LOW, longest_change, longest_step
 from zk0.federation import protocol
 from zk0.federation.aggregation import longest_update
 from zk0.federation.agreement import COUNT_TIMES, DEVIATIONS_TIMES, POSITIONS_BEYOND, STEPS_TIMES

@@ -213,7 +213,7 @@ def test_key_counts_the_state_of_zk0_and_no_param_that_is_off(
     assert later() == later(swing=0.0) == now != later(swing=0.1)
     monkeypatch.setattr("zk0.__version__", "9.9.9")
     assert config_digest(small_params, "base", []) == now
-    monkeypatch.setattr("zk0.keys.RESULTS_VERSION", 99)
+    monkeypatch.setattr("zk0.digests.RESULTS_VERSION", 99)
     assert config_digest(small_params, "base", []) != now
 
 

@@ -16,6 +16,7 @@ from network_services import Service
 from site_trainers import node
 
 from zk0.data.frames import Frames
+from zk0.digests import digest_folder
 from zk0.federation import protocol
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
@@ -25,7 +26,6 @@ from zk0.federation.run import locked_base, run_federation
 from zk0.federation.server import Server
 from zk0.federation.site import open_site
 from zk0.federation.statistics import merge_all, moments_of
-from zk0.files import digest_folder
 from zk0.network.client.app import app as site_app
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy

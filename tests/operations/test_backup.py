@@ -13,8 +13,9 @@ import pytest
 import xxhash
 from docs_commands import documented, typed
 
+from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.files import digest_folder, read_json, write_json, write_text
+from zk0.files import read_json, write_json, write_text
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.setup import set_up_security
 from zk0.network.security.site_registry import SiteRegistry

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.files import digest_folder
 from zk0.network.security.authority import Authority
 from zk0.network.security.files import GATEWAY
 from zk0.network.security.setup import set_up_security

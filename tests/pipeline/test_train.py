@@ -22,8 +22,9 @@ from hub_server import lay_out_cache
 from so100_recordings import as_lerobot, files_of, motor_steps, write_v3
 from tests_support import REPO
 
+from zk0.digests import digest_file
 from zk0.errors import StageError
-from zk0.files import digest_file, read_json
+from zk0.files import read_json
 
 PAGE = "train.md"
 CAMERAS = tuple(f"observation.images.camera{number}" for number in (1, 2, 3))

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 import zk0
 from zk0.data.frames import Frames
-from zk0.files import digest_file, digest_folder, read_json
+from zk0.digests import digest_file, digest_folder
+from zk0.files import read_json
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, save_checkpoint
 from zk0.policy.portable import bundled_vlm
 from zk0.policy.start import load_start, resolve_device

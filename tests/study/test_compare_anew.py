@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from zk0.console import console
+from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.files import digest_folder
 from zk0.models.compare import compare
 from zk0.models.judge import judge_here
 from zk0.params import Params

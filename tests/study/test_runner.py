@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from zk0.digests import RESULTS_VERSION
 from zk0.errors import StageError
-from zk0.keys import RESULTS_VERSION
 from zk0.params import Params
 from zk0.study import runner as runner_module
 from zk0.study.arms import Arm, alone, base, federated, personalised
@@ -86,7 +86,7 @@ def test_pieces_of_an_earlier_state_stay_and_do_not_count(
 ) -> None:
     runner = Runner.of(tmp_path, project, some(comparison_study, base()))
     with monkeypatch.context() as patched:
-        patched.setattr("zk0.keys.RESULTS_VERSION", 1)
+        patched.setattr("zk0.digests.RESULTS_VERSION", 1)
         patched.setattr(runner_module, "RESULTS_VERSION", 1)
         runner.run(study_params)
     old = files(runner.folder)

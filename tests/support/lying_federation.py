@@ -21,6 +21,7 @@ from federated_sites import BASE, LIMIT, app_of
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from zk0.digests import digest_parts
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
 from zk0.federation.compatibility import misfits
@@ -32,7 +33,6 @@ from zk0.federation.rounds import first_state, moments_in, run_round
 from zk0.federation.run import run_federation, warm_start
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder
-from zk0.files import digest_parts
 from zk0.measuring.timing import peak_bytes, reset_peak
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.site_registry import SiteRegistry

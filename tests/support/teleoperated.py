@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from zk0.data.quality.looks import Sketch, Sketches
 from zk0.data.quality.remarks import Numbers
-from zk0.data.quality.sketch import Sketch, Sketches
 from zk0.so100 import FEATURE_NAMES
 
 FPS = 15

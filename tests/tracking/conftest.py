@@ -16,7 +16,8 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 import numpy as np
 import pytest
 
-from zk0.files import digest_file, digest_folder, write_json, write_text
+from zk0.digests import digest_file, digest_folder
+from zk0.files import write_json, write_text
 
 SITES = ("red-cube", "green-ball")
 CAMERAS = ("observation.images.top", "observation.images.wrist")

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from zk0.files import digest_folder
+from zk0.digests import digest_folder
 from zk0.models import shown
 from zk0.params import PromotionParams, load_params
 from zk0.policy.checkpoint import load_checkpoint

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from zk0.cli.app import app
+from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.files import digest_folder
 from zk0.params import PromotionParams
 from zk0.tracking.project import track
 from zk0.tracking.promotion import demote, promote

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from zk0.files import digest_folder
+from zk0.digests import digest_folder
 from zk0.params import PromotionParams
 from zk0.policy.checkpoint import load_checkpoint
 from zk0.tracking.project import track

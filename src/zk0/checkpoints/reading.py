@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from zk0.checkpoints.folder import Folder
-from zk0.checkpoints.settings import VLM_FOLDER, Settings
+from zk0.checkpoints.settings import VLM_FOLDER, Settings, VlmSettings
 from zk0.checkpoints.steps import read_steps
 from zk0.checkpoints.vlm import WEIGHTS as VLM_WEIGHTS
 from zk0.checkpoints.vlm import read_vlm
-from zk0.checkpoints.vlm_settings import VlmSettings
 from zk0.checkpoints.weights import check_weights, read_state, shapes_of
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

@@ -16,8 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from zk0.checkpoints.folder import Folder, shown
-from zk0.checkpoints.settings import Settings
-from zk0.checkpoints.vlm_settings import VlmSettings
+from zk0.checkpoints.settings import Settings, VlmSettings
 
 Shapes = dict[str, tuple[int, ...]]
 _HEADER_BYTES = 16 << 20

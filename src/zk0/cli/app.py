@@ -86,7 +86,7 @@ for _stage in STAGES:
 @app.command(rich_help_panel="Start here")
 def demo() -> None:
     """Run the whole job as a flow, and show what came of it."""
-    from zk0.unfinished import new_file
+    from zk0.files import new_file
 
     with new_file(Path.cwd() / "context.json"):  # where nothing can be written, that is told before anything starts
         pass
@@ -144,7 +144,7 @@ def profile_list() -> None:
 def profile_use(name: str) -> None:
     """Make a profile the params.yaml of this project; the present one is kept as params.yaml.old."""
     from zk0.params import ParamsError, load_params
-    from zk0.suggestions import nearest_hint
+    from zk0.words import nearest_hint
 
     source, target = Path("profiles") / f"{name}.yaml", Path("params.yaml")
     if not source.exists():

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from zk0.context.facts import LOCK, RUN, SITE, STAGE_FILES, Facts, get
+from zk0.digests import digest_file
 from zk0.environment import LOCK_FILE
-from zk0.files import digest_file
 
 
 def critical_information(facts: Facts) -> dict[str, Any]:

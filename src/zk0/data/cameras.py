@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from zk0.data.dataset import DatasetFolder
-from zk0.data.keys import IMAGES
 from zk0.errors import DataError
 from zk0.params import DataParams
-from zk0.suggestions import nearest_hint
+from zk0.so100 import IMAGES
+from zk0.words import nearest_hint
 
 
 @dataclass(frozen=True)

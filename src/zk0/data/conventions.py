@@ -25,8 +25,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from zk0.data.calibration import MEASURED, PLACE, Calibration, described, not_measured, ranges_of
-from zk0.data.readings import by_episode, read_steps
+from zk0.data.readings import MEASURED, PLACE, Calibration, by_episode, described, not_measured, ranges_of, read_steps
 from zk0.errors import DataError
 from zk0.params import Convention
 from zk0.so100 import ARM_JOINTS, JOINTS

@@ -13,12 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zk0.data.episodes import Episodes, Span, read_episodes, read_tasks
 from zk0.data.formats import read_info
-from zk0.data.keys import ACTION, IMAGES, STATE
-from zk0.data.layout import read_table, real_numbers, whole_numbers
+from zk0.data.layout import Episodes, Span, read_episodes, read_table, read_tasks, real_numbers, whole_numbers
+from zk0.digests import new_digest
 from zk0.errors import DataError
-from zk0.keys import new_digest
+from zk0.so100 import ACTION, IMAGES, STATE
 
 if TYPE_CHECKING:
     import torch

@@ -1,4 +1,4 @@
-"""Which format a LeRobot dataset's folder has, and whether all of its files are there.
+"""Which format a LeRobot dataset has, whether all of its files are there, and how one comes from the Hub.
 
 Read from ``meta/`` alone, with neither torch nor LeRobot: what cannot be used is refused before
 gigabytes are downloaded or decoded.
@@ -13,8 +13,9 @@ from typing import Any
 
 from zk0.data.info import INFO as INFO
 from zk0.data.info import read_info as read_info
-from zk0.data.layout import read_table
+from zk0.data.layout import episode_tables, read_table
 from zk0.errors import DataError
+from zk0.hub import HubError, download, snapshot_folder
 
 V21_TABLES = tuple(Path("meta") / name for name in ("tasks.jsonl", "episodes.jsonl", "episodes_stats.jsonl"))
 _MOST_MISSING = 1000  # that are counted
@@ -24,6 +25,8 @@ _OLDER = (
     "`python -m lerobot.datasets.v21.convert_dataset_v20_to_v21 --repo-id=OWNER/NAME`; then `zk0 data convert "
     "hub:OWNER/NAME@main FOLDER`"
 )
+
+_META, _ALL = ["meta/*"], ["meta/*", "data/*", "videos/*"]
 
 
 def version_of(info: Mapping[str, Any]) -> str:
@@ -106,6 +109,38 @@ def _v3_files(root: Path, info: Mapping[str, Any]) -> Iterator[Path]:
                     yield Path(str(pattern).format(chunk_index=chunk, file_index=file, video_key=camera))
 
 
-def episode_tables(root: Path) -> list[Path]:
-    """The tables below ``meta/episodes`` of a v3 dataset, relative to its folder, in order: all that LeRobot reads."""
-    return sorted(path.relative_to(root) for path in (root / "meta" / "episodes").glob("*/*.parquet"))
+def fetch_dataset(repository: str, commit: str, any_format: bool = False) -> Path:
+    """The folder of a dataset as it was at a commit. Never to be written to: it is the cache's.
+
+    Args:
+        repository: ``owner/name``.
+        commit: Its full hash.
+        any_format: Also formats that must be converted; else they are refused before anything large is downloaded.
+
+    Raises:
+        DataError: It is neither in the cache nor to be had, or has another format than v3; says what to do.
+    """
+    folder = cached_dataset(repository, commit)
+    if folder is not None:
+        return folder
+    try:
+        meta = download(repository, commit, "dataset", _META)
+        if not any_format:
+            require_v3(read_info(meta), repository, f"hub:{repository}@{commit}")
+        folder = download(repository, commit, "dataset", _ALL)
+    except HubError as error:
+        raise DataError(f"{error}, or name a copy of it as local:FOLDER") from error
+    if missing := missing_files(folder, read_info(folder)):
+        raise DataError(
+            f"hub:{repository}@{commit} lacks files that its metadata speaks of: {', '.join(missing[:3])}"
+            f"{f' and {len(missing) - 3} more' if len(missing) > 3 else ''}; whoever published it must add them"
+        )
+    return folder
+
+
+def cached_dataset(repository: str, commit: str) -> Path | None:
+    """The folder of a dataset in the local cache, if all of its files are there."""
+    folder = snapshot_folder(repository, commit, "dataset")
+    if not (folder / INFO).is_file() or missing_files(folder, read_info(folder)):
+        return None
+    return folder

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import xxhash
 
-from zk0.data.keys import ACTION as ACTION
-from zk0.data.keys import IMAGES as IMAGES
-from zk0.data.keys import STATE as STATE
+from zk0.so100 import ACTION as ACTION
+from zk0.so100 import IMAGES as IMAGES
+from zk0.so100 import STATE as STATE
 
 if TYPE_CHECKING:  # a site with a real arm needs no simulator
-    from zk0.data.sim.episodes import Episode
+    from zk0.data.sim.expert import Episode
 
 
 class ImageStore(Protocol):

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from zk0.data.keys import IMAGES
 from zk0.data.layout import require_file
 from zk0.errors import DataError
 from zk0.files import BadFileError, read_json
+from zk0.so100 import IMAGES
 
 INFO = Path("meta/info.json")
 _MOST_BYTES = 4 << 20

@@ -1,14 +1,16 @@
-"""Every picture of a recording's video, decoded once, in the file's order.
+"""Every picture of a recording's video, decoded once, in the file's order, before anything trains on it.
 
 Training reads a video in pieces, from the nearest key frame on, and libav mends what is broken by
 what it saw before. Here a file is read from its beginning to its end and nothing is mended: what
-passes can be decoded anywhere.
+passes can be decoded anywhere. What was found sound is remembered in the project's cache by each
+file's path, size, time and inode and by what is taken from it: a second time costs a look at the
+file system.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,14 +19,21 @@ import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from zk0.console import progress_bar
 from zk0.data.dataset import DatasetFolder
 from zk0.data.layout import require_file
+from zk0.digests import digest_parts
 from zk0.errors import DataError
+from zk0.files import write_json
 
 _STRICT = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
 Frame = tuple[int, int]  # episode, and the frame's place in it
 Wanted = Sequence[tuple[float, Frame]]
+
+_MEND = "restore the file from the robot's disk or a backup, or record that episode again"
+MEMO = Path(".cache/decoded")
+See = Callable[[str, int, int, np.ndarray], None]  # camera, episode, frame, and the picture, (H, W, 3) uint8
 
 
 def pictures(dataset: DatasetFolder, camera: str, path: Path) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -74,9 +83,6 @@ def decode_strictly(
             if not left:
                 return
     raise DataError(f"{path}: {_next_of(left)} cannot be decoded: the decoder left it out; {_MEND}")
-
-
-_MEND = "restore the file from the robot's disk or a backup, or record that episode again"
 
 
 def _wanted(dataset: DatasetFolder, camera: str, path: Path) -> list[tuple[float, Frame]]:
@@ -173,3 +179,48 @@ def _check_size(expected: tuple[int, ...], camera: str, path: Path, size: tuple[
             f"{frame[1]}, and meta/info.json says {expected[0]}x{expected[1]}; correct the feature's shape there, or "
             "put the right video in its place"
         )
+
+
+def check_pictures(dataset: DatasetFolder, cameras: Iterable[str], root: Path, see: See | None = None) -> None:
+    """Decode every picture of some cameras that was not decoded before; for an onlooker, every one.
+
+    Args:
+        dataset: The folder; its metadata and tables have been checked.
+        cameras: The dataset's own that are used.
+        root: Project folder, which holds the cache.
+        see: Is shown each picture as it passes by.
+
+    Raises:
+        DataError: See :func:`zk0.data.pictures.pictures`.
+    """
+    wanted = set(cameras)
+    notes = {
+        (camera, path): root / MEMO / _key(dataset, camera, path) for camera, path in dataset.files if camera in wanted
+    }
+    todo = {place: note for place, note in notes.items() if see or not note.exists()}
+    if not todo:
+        return
+    counts = {place: _frames(dataset, *place) for place in todo}
+    with progress_bar() as bar:
+        line = bar.add_task(f"decoding every picture of {dataset.repo_id}", total=sum(counts.values()))
+        for (camera, path), note in todo.items():
+            seen = set()
+            for episode, frame, picture in pictures(dataset, camera, path):
+                seen.add((episode, frame))
+                if see:
+                    see(camera, episode, frame, picture)
+                bar.advance(line)
+            if len(seen) != counts[camera, path]:
+                raise DataError(f"{path}: {counts[camera, path]} pictures were expected, and {len(seen)} are there")
+            write_json(note, {"file": str(path), "pictures": len(seen)})
+
+
+def _frames(dataset: DatasetFolder, camera: str, path: Path) -> int:
+    return sum(dataset.known.lengths[episode] for episode, _, _ in dataset.files[camera, path])
+
+
+def _key(dataset: DatasetFolder, camera: str, path: Path) -> str:
+    stat = path.stat()
+    taken = [(*stretch, dataset.known.lengths[stretch[0]]) for stretch in dataset.files[camera, path]]
+    said = (stat.st_size, stat.st_mtime_ns, stat.st_ino, dataset.fps, dataset.image_shape(camera), taken)
+    return f"{digest_parts({str(path.resolve()): repr(said).encode()})}.json"

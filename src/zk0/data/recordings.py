@@ -16,7 +16,7 @@ from lerobot.datasets.lerobot_dataset import LeRobotDataset
 from zk0.data.conventions import CONVENTION_KEY
 from zk0.data.frames import ACTION, IMAGES, STATE
 from zk0.data.sim.arm import ROBOT_TYPE
-from zk0.data.sim.episodes import record_episodes
+from zk0.data.sim.expert import record_episodes
 from zk0.data.sim.simulation import CAMERAS, CONTROL_HZ
 from zk0.data.sim.tasks import SimTask, find_task
 from zk0.files import replaced_folder

@@ -13,11 +13,11 @@ import numpy as np
 
 from zk0.console import progress_bar
 from zk0.data.dataset import TOLERANCE_S, image_shape
-from zk0.data.keys import ACTION, STATE
 from zk0.data.layout import read_table, real_numbers, require_file, whole_numbers
 from zk0.data.pictures import decode_strictly
 from zk0.errors import DataError
 from zk0.files import BadFileError, read_records
+from zk0.so100 import ACTION, STATE
 
 TASKS, EPISODES, STATS = (Path("meta") / f"{name}.jsonl" for name in ("tasks", "episodes", "episodes_stats"))
 _MOST_BYTES = 64 << 20

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from zk0.data.reach import longest_change, longest_step
+from zk0.data.units import longest_change, longest_step
 from zk0.federation.statistics import Moments, merge_all
 from zk0.so100 import JOINTS
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from zk0.digests import counted, digest_folder, key_of
 from zk0.federation.compatibility import check_alike, check_cameras
 from zk0.federation.discovery import Meet, meet
 from zk0.federation.plan import sites_drawn
@@ -20,8 +21,7 @@ from zk0.federation.server import FederationError, Server
 from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.strategy import check_enough, cost
-from zk0.files import digest_folder, read_mapping, write_json, write_text
-from zk0.keys import counted, key_of
+from zk0.files import read_mapping, write_json, write_text
 from zk0.machine.hardware import machine
 from zk0.machine.packages import versions
 from zk0.machine.revision import revision

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from zk0.data.frames import ACTION, STATE, Frames
-from zk0.data.reach import READ_HIGH, READ_LOW
+from zk0.data.units import READ_HIGH, READ_LOW
 from zk0.evaluation.held_out import Limits
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors

@@ -62,8 +62,8 @@ def _judged_anew(root: Path, params: Params, model: str) -> Scores:
     """Judge a model, whichever run it is of, as the project stands."""
     import torch
 
+    from zk0.digests import digest_folder
     from zk0.federation.run import locked_base
-    from zk0.files import digest_folder
     from zk0.models.judge import judge_here
     from zk0.policy.checkpoint import load_checkpoint
     from zk0.policy.start import load_start, resolve_device

@@ -13,8 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from zk0.errors import StageError
 from zk0.files import BadFileError, write_text
-from zk0.params.section import Section, explained
-from zk0.settings import parse_settings, read_settings
+from zk0.settings import Section, explained, parse_settings, read_settings
 
 CONFIG = Path("deployment.yaml")
 INIT = "`zk0 deploy init --host NAME` writes one, explained"

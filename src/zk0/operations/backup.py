@@ -20,8 +20,9 @@ from typing import Any
 import xxhash
 
 from zk0 import __version__
+from zk0.digests import digest_file
 from zk0.errors import StageError
-from zk0.files import BadFileError, digest_file, read_mapping, write_json
+from zk0.files import NEW, OLD, BadFileError, new_folder, read_mapping, write_json
 from zk0.network.config import CONFIG
 from zk0.network.security.files import SECURITY
 from zk0.network.server.services import GATEWAY_FILE
@@ -29,7 +30,6 @@ from zk0.params import PARAMS_FILE
 from zk0.private_files import git_takes, keep_from_git
 from zk0.services.process import RUN, Services
 from zk0.tracking import ARTIFACTS, DATABASE
-from zk0.unfinished import NEW, OLD, new_folder
 
 _CONTENTS = "backup.json"
 _FORMAT = 2  # 1 had xxh3 for digests; its backups are still read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zk0.errors import StageError
 from zk0.network.config import Group
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 # In the order in which they are started; they are stopped the other way round.
 GROUPS: dict[Group, tuple[str, ...]] = {

@@ -10,7 +10,7 @@ from typing import IO
 
 from zk0.errors import StageError
 from zk0.services.process import RUN, Services
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 _POLL_S = 0.25
 

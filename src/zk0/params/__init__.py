@@ -16,9 +16,8 @@ from zk0.files import BadFileError
 from zk0.params.data import Convention, DataParams, Names, PartitionParams
 from zk0.params.evaluation import BenchmarkParams, EvaluationParams, PromotionParams, StudyParams, TrackingParams
 from zk0.params.federation import ROBUST, Codec, FederationParams, PrivacyParams, Strategy
-from zk0.params.section import ParamsError, Section, explained
 from zk0.params.training import FeatureParams, PolicyParams, TrainingParams
-from zk0.settings import read_settings
+from zk0.settings import ParamsError, Section, explained, read_settings
 
 __all__ = [
     "BenchmarkParams",

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from zk0.params.section import Section
+from zk0.settings import Section
 from zk0.so100 import ARM_JOINTS
 from zk0.sources import Source
-from zk0.suggestions import check_site_name, nearest_hint
+from zk0.words import check_site_name, nearest_hint
 
 Convention = Literal["degrees", "normalised", "so100-old"]
 Names = dict[str, str | None]  # a camera to the name the policy knows it by; None leaves it out

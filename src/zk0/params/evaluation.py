@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from zk0.params.federation import Strategy
-from zk0.params.section import Section
+from zk0.settings import Section
 
 
 class EvaluationParams(Section):

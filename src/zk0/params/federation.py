@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from zk0.params.section import Section
+from zk0.settings import Section
 
 Codec = Literal["fp32", "bf16", "int8", "int4"]
 Strategy = Literal[

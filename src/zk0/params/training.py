@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from zk0.params.section import Section
+from zk0.settings import Section
 
 
 class PolicyParams(Section):

@@ -9,17 +9,15 @@ from rich.table import Table
 
 from zk0.console import console
 from zk0.data.dataset import DatasetFolder
-from zk0.data.hub import fetch_dataset
-from zk0.data.quality.judge import Judgement, judge
-from zk0.data.quality.watch import Watch, numbers_of
-from zk0.data.report import facts_of, lines_of, report_of
-from zk0.data.survey import survey
+from zk0.data.formats import fetch_dataset
+from zk0.data.quality.judge import Judgement, Watch, judge, numbers_of
+from zk0.data.survey import facts_of, lines_of, report_of, survey
 from zk0.errors import DataError
 from zk0.hub import hub_commit
 from zk0.params import DataParams
 from zk0.reporting.recordings import write_recording_page
 from zk0.sources import Source
-from zk0.suggestions import stretches
+from zk0.words import stretches
 
 UNNAMED = "mine"
 WIDTH, MOST_LINES, MOST_WIDE = 80, 18, 20  # of the remarks in a terminal, and of the episodes before them
@@ -145,7 +143,7 @@ def open_source(root: Path, source: Source, any_format: bool = False) -> tuple[s
     Args:
         root: Project folder.
         source: Local or of the Hub.
-        any_format: See :func:`zk0.data.hub.fetch_dataset`.
+        any_format: See :func:`zk0.data.formats.fetch_dataset`.
 
     Raises:
         DataError: It is simulated, or cannot be found.

@@ -13,6 +13,7 @@ import torch
 from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.data.sim.simulation import CONTROL_HZ
+from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.evaluation.held_out import Excess, Limits
 from zk0.evaluation.rollouts import Rollout, roll_out_source
@@ -27,7 +28,7 @@ from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.run import locked_base, read_run
 from zk0.federation.server import Server
 from zk0.federation.site import Site
-from zk0.files import digest_folder, read_records, write_json
+from zk0.files import read_records, write_json
 from zk0.models.judge import (
     about_tasks,
     add_excess,

@@ -11,15 +11,13 @@ from zk0.console import console
 from zk0.data.cameras import check_alike
 from zk0.data.clips import CLIPS, identity
 from zk0.data.dataset import DatasetFolder
-from zk0.data.hub import fetch_dataset
-from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, write_manifest
+from zk0.data.formats import fetch_dataset
+from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, hold_out, partition, write_manifest
 from zk0.data.recorders import record_all
-from zk0.data.report import markdown_of, report_of
-from zk0.data.split import hold_out, partition
-from zk0.data.survey import Survey, check_robots, survey
+from zk0.data.survey import Survey, check_robots, markdown_of, report_of, survey
+from zk0.digests import digest_value
 from zk0.errors import DataError
 from zk0.files import write_json, write_text
-from zk0.keys import digest_value
 from zk0.params import Params
 from zk0.seeding import numpy_rng
 from zk0.sources import Source, read_lock

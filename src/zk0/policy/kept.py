@@ -14,8 +14,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from zk0.digests import digest_value
 from zk0.files import BadFileError, read_mapping, replaced_folder, write_json
-from zk0.keys import digest_value
 from zk0.policy.trainable import Tensors, digest_tensors
 
 RECORD = "state.json"

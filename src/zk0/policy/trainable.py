@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import nn
 
-from zk0.files import digest_parts
+from zk0.digests import digest_parts
 
 Tensors = dict[str, torch.Tensor]
 

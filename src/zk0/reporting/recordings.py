@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from zk0.data.quality.judge import Judgement
+from zk0.data.quality.looks import Sketch
 from zk0.data.quality.remarks import ADVICE, Numbers
-from zk0.data.quality.sketch import Sketch
 from zk0.files import write_text
 from zk0.reporting.pages import environment, verbatim
 from zk0.reporting.sparklines import Scale, sparkline

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from zk0.params import DataParams, Params, with_changes
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 Kind = Literal["base", "alone", "pooled", "federated", "personalised"]
 Budget = Literal["steps", "samples"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from zk0.digests import RESULTS_VERSION
 from zk0.errors import StageError
 from zk0.evaluation.paired import Difference
 from zk0.files import write_text
-from zk0.keys import RESULTS_VERSION
 from zk0.reporting.format import machine
 from zk0.study import plots, tables
 from zk0.study.arms import FEDERATED

@@ -13,7 +13,7 @@ from zk0.federation.protocol import Adapters
 from zk0.federation.run import locked_base
 from zk0.federation.site import Site, Warm, forget, open_site, warm_policy
 from zk0.params import Params
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 
 @dataclass

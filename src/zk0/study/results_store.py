@@ -103,7 +103,7 @@ class StudyRecord(_Stored):
         scenes: First scene seed and number of scenes.
         arms: In the order in which they are shown.
         params: The params that all arms share; paths as they were written.
-        results_version: The state of zk0 that its pieces are of, see :data:`zk0.keys.RESULTS_VERSION`.
+        results_version: The state of zk0 that its pieces are of, see :data:`zk0.digests.RESULTS_VERSION`.
     """
 
     name: str

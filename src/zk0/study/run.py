@@ -15,8 +15,8 @@ import torch
 import xxhash
 
 from zk0.console import console
-from zk0.data.calibration import MEASURED
 from zk0.data.manifest import MANIFESTS
+from zk0.data.readings import MEASURED
 from zk0.files import read_json, write_json
 from zk0.params import Params, with_changes
 from zk0.pipeline import prepare

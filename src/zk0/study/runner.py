@@ -12,10 +12,10 @@ from typing import Any
 
 from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest
+from zk0.digests import RESULTS_VERSION, counted, key_of
 from zk0.environment import machine, versions
 from zk0.errors import StageError
 from zk0.federation.run import config_digest
-from zk0.keys import RESULTS_VERSION, counted, key_of
 from zk0.params import Params
 from zk0.study.arms import FEDERATED, Arm, arm_named
 from zk0.study.evaluate import judge, refuse_leakage

@@ -12,7 +12,7 @@ from zk0.study import arms
 from zk0.study.arms import Arm
 from zk0.study.feasibility import feasibility_arms, feasibility_changes
 from zk0.study.privacy import few_sites_changes, many_sites_changes, privacy_arms
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 ATTACKS = ("sign-flip", "shuffled-labels")
 ATTACKED_SITES = 8

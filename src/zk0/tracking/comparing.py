@@ -9,8 +9,9 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from zk0.digests import digest_folder
 from zk0.evaluation.scores import Scores
-from zk0.files import digest_folder, read_json
+from zk0.files import read_json
 from zk0.tracking.promotion import label, read_evaluation
 from zk0.tracking.registry import aliases, find_version, version_checkpoint
 from zk0.tracking.results import EVALUATION_FILE, TrackingError

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from zk0.files import digest_file
+from zk0.digests import digest_file
 from zk0.svg import save_svg
 from zk0.tracking.results import Results
 

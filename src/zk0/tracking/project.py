@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 
-from zk0.files import digest_file, write_text
+from zk0.digests import digest_file
+from zk0.files import write_text
 from zk0.params import PromotionParams
 from zk0.tracking import FILES, metric_names
 from zk0.tracking.card import NAME as CARD

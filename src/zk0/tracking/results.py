@@ -11,8 +11,9 @@ from typing import Any
 
 import xxhash
 
+from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.files import digest_folder, read_json, read_records
+from zk0.files import read_json, read_records
 
 RUN_FILE = Path("results/federation/run.json")
 ROUNDS_FILE = Path("results/federation/rounds.jsonl")

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from zk0.data.frames import ACTION, STATE, Frames, from_episodes
-from zk0.data.sim.episodes import Episode, record_episodes
+from zk0.data.sim.expert import Episode, record_episodes
 from zk0.data.sim.tasks import PAN_AXIS_X_M, PUBLIC, find_task
 from zk0.files import write_bytes
 from zk0.policy import embedded
@@ -42,7 +42,7 @@ class PretrainConfig:
 
     Attributes:
         episodes: Demonstrations of each public task; half as many for pointing, which is easy.
-        noise: Disturbance while recording, see :func:`zk0.data.sim.episodes.record_episode`.
+        noise: Disturbance while recording, see :func:`zk0.data.sim.expert.record_episode`.
         steps: Optimiser steps.
         batch: Frames a step.
         learning_rate: Peak, reached after ``warmup`` steps; then a cosine down to a fiftieth.

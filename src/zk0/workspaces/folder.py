@@ -16,8 +16,8 @@ from zk0.errors import StageError
 from zk0.files import replaced_folder, write_text
 from zk0.params import PARAMS_FILE, Params, load_params, parse_params
 from zk0.sources import Source
-from zk0.suggestions import nearest_hint
 from zk0.tracking.metric_names import flatten
+from zk0.words import nearest_hint
 from zk0.workspaces.defaults import Request, params_content
 
 TRAININGS = Path("trainings")

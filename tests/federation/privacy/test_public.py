@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from zk0.data.reach import JOINT_HIGH, JOINT_LOW
+from zk0.data.units import JOINT_HIGH, JOINT_LOW
 from zk0.errors import StageError
 from zk0.federation.privacy.public import public_moments
 from zk0.policy.checkpoint import LoadedPolicy, own_stats, with_stats

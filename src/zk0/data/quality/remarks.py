@@ -29,6 +29,8 @@ Kind = Literal[
     "words",
 ]
 
+PEERS = 5  # fewer episodes have no usual length, delay, distance or sharpness
+
 # What to do about each kind.
 ADVICE: Mapping[Kind, str] = {
     "length": "Watch it: an attempt that was broken off teaches to stop early. Leave it out, or cut it.",

@@ -16,7 +16,7 @@ from lerobot.configs import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
-from zk0.data.sim.episodes import MAX_STEPS
+from zk0.data.sim.expert import MAX_STEPS
 from zk0.data.sim.simulation import CAMERAS, CONTROL_HZ, Simulation
 from zk0.data.sim.tasks import SITES, TASKS, find_task
 from zk0.so100 import JOINTS

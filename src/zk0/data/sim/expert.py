@@ -5,11 +5,15 @@ pose found by inverse kinematics. The pose depends only on where things are now,
 past, so the expert can correct from any state: demonstrations may be disturbed while they are
 recorded (noise injection, Laskey et al., "DART: Noise Injection for Robust Imitation Learning",
 CoRL 2017) and still show the right action at every frame.
+
+Run through whole episodes, it leaves what a camera and an encoder would have seen.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -17,7 +21,7 @@ from scipy.optimize import least_squares
 
 from zk0.data.sim.arm import TOOL_SITE
 from zk0.data.sim.simulation import HOME, Simulation
-from zk0.data.sim.tasks import PAN_AXIS_X_M
+from zk0.data.sim.tasks import PAN_AXIS_X_M, SimTask
 
 # Largest change of a joint target in one control step: the speed of a careful person.
 MAX_STEP_DEG = np.array([6.0, 6.0, 6.0, 6.0, 6.0, 12.0])
@@ -29,6 +33,9 @@ _BEFORE_M = 0.055  # where a push begins, before the object's centre ...
 _BEYOND_M = 0.05  # ... and where it ends, beyond
 _RISE = 1.0  # extra height per metre still to go ...
 _MAX_RISE_M = 0.05  # ... up to this
+
+MAX_STEPS = 40
+_TAIL_STEPS = 3  # frames kept after success, so that the end of the motion is shown as well
 
 
 class Expert:
@@ -112,3 +119,86 @@ class Expert:
         # The solver's last bits depend on how its matrices happen to lie in memory, and contact would
         # amplify them; rounded, the same seed records the same numbers in every process.
         return pose(np.round(solution.x, 3))
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One demonstration.
+
+    Attributes:
+        seed: Seed of the simulation's reset.
+        sentence: The instruction.
+        states: (T, 6) float32 joint positions before each action.
+        actions: (T, 6) float32 joint targets, the expert's own, without the injected noise.
+        images: Camera name to (T, H, W, 3) uint8, or empty when not rendered.
+        place: (2,) where the object stood at the start, metres in the base frame.
+    """
+
+    seed: int
+    sentence: str
+    states: np.ndarray
+    actions: np.ndarray
+    images: dict[str, np.ndarray]
+    place: np.ndarray
+
+
+def record_episode(sim: Simulation, seed: int, noise: float, with_images: bool = True) -> Episode | None:
+    """Record the expert once.
+
+    Args:
+        sim: The simulation; it is reset here.
+        seed: Decides the scene and the noise.
+        noise: Standard deviation of the disturbance added to what is executed, as a share of the
+            expert's largest step (0 = none). It drifts from step to step as a hand would.
+        with_images: Whether to render the cameras.
+
+    Returns:
+        The episode, or None if the expert did not succeed within ``MAX_STEPS``.
+    """
+    rng = np.random.default_rng([seed, 1])
+    sim.reset(seed)
+    expert = Expert(sim)
+    drift = np.zeros(6)
+    states, actions, frames = [], [], []
+    tail = _TAIL_STEPS
+    for _ in range(MAX_STEPS):
+        action = expert.action()
+        states.append(sim.state())
+        actions.append(action)
+        if with_images:
+            frames.append(sim.images())
+        drift = 0.6 * drift + rng.normal(0.0, noise, size=6) * MAX_STEP_DEG
+        sim.step(action + drift)
+        if sim.success:
+            if tail == 0:
+                break
+            tail -= 1
+    if not sim.success:
+        return None
+    place = np.array([sim.scene.x, sim.scene.y], dtype=np.float32)
+    images = {name: np.stack([frame[name] for frame in frames]) for name in frames[0]} if frames else {}
+    return Episode(seed, sim.sentence, np.stack(states), np.stack(actions), images, place)
+
+
+def record_episodes(
+    task: SimTask, seeds: Iterator[int], count: int, image_size: int, noise: float
+) -> Iterator[Episode]:
+    """Yield ``count`` successful episodes of a task, trying seeds in order.
+
+    Raises:
+        RuntimeError: The expert failed more often than it succeeded, so the task is broken.
+    """
+    sim = Simulation(task, image_size)
+    done = failed = 0
+    try:
+        while done < count:
+            episode = record_episode(sim, next(seeds), noise)
+            if episode is None:
+                failed += 1
+                if failed > 10 + done:
+                    raise RuntimeError(f"the scripted expert fails on '{task.name}': {failed} times, {done} successes")
+                continue
+            done += 1
+            yield episode
+    finally:
+        sim.close()

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from zk0.suggestions import nearest_hint
+from zk0.words import nearest_hint
 
 Verb = Literal["touch", "push-away", "push-left", "push-right", "pull", "point", "press"]
 Shape = Literal["cube", "ball", "cylinder", "capsule", "block", "bar", "disc", "plate"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from zk0.data.frames import ACTION, STATE
-from zk0.data.reach import JOINT_HIGH, JOINT_LOW, servo_turn
+from zk0.data.units import JOINT_HIGH, JOINT_LOW, servo_turn
 from zk0.errors import StageError
 from zk0.federation.statistics import Moments
 from zk0.policy.checkpoint import LoadedPolicy, own_stats

@@ -17,7 +17,7 @@ from zk0.network.security.keys import NodeKey
 from zk0.params import PARAMS_FILE, Params, load_params, parse_params
 from zk0.private_files import keep_from_git
 from zk0.services.process import Services
-from zk0.suggestions import check_site_name, nearest_hint
+from zk0.words import check_site_name, nearest_hint
 from zk0.workspaces.defaults import DEFAULT_BASE, Request, base_here, data_content, default_device, default_threads
 from zk0.workspaces.folder import lay_out, source_of, write_params
 

@@ -12,8 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from zk0.errors import StageError
 from zk0.files import BadFileError, write_text
 from zk0.network.security.files import GATEWAY, Places
-from zk0.params.section import explained
-from zk0.settings import read_settings
+from zk0.settings import explained, read_settings
 
 MEBIBYTE = 1 << 20
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zk0.errors import StageError
+from zk0.files import new_folder
 from zk0.network.security.authority import Authority, ServerCertificate
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.private_files import private_folder, read_private, write_private
-from zk0.unfinished import new_folder
 
 SECURITY = Path("security")
 # Every service on the server's own machine finds the others by these.

@@ -29,7 +29,7 @@ from zk0.network.security.files import Places
 from zk0.network.security.keys import NodeKey, PublicKey
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.network.security.sites import Site
-from zk0.params.section import explained_in_one_line
+from zk0.settings import explained_in_one_line
 
 _LIMIT = 64 * 1024
 _ASK = "ask the operator for a new one"

@@ -14,8 +14,8 @@ from zk0.errors import StageError
 from zk0.files import BadFileError, read_json, write_json
 from zk0.network.security.keys import PublicKey
 from zk0.network.security.sites import Site, Sites, now, refuse_known, with_key
-from zk0.params.section import explained_in_one_line
-from zk0.suggestions import check_site_name, nearest_hint
+from zk0.settings import explained_in_one_line
+from zk0.words import check_site_name, nearest_hint
 
 _LOCK_S = 30.0
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from zk0.errors import StageError
 from zk0.network.security.keys import PublicKey
-from zk0.suggestions import check_site_name
+from zk0.words import check_site_name
 
 
 class _Record(BaseModel):

@@ -13,7 +13,7 @@ from flwr.supercore.constant import NodeStatus
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from zk0.environment import Check
-from zk0.network.security.expiry import expiries
+from zk0.network.security.authority import expiries
 from zk0.network.server.services import FederationServer
 from zk0.params import ROBUST, Params
 from zk0.records.journal import read_lines

@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 
 from zk0.errors import StageError
-from zk0.unfinished import new_file
+from zk0.files import new_file
 
 MAGIC = b"zk0feat1"
 SUFFIX = ".features"
