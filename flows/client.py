@@ -68,16 +68,7 @@ def client(
     if invitation is None:
         membership = find_membership(root, name)
     else:
-        request = Request(
-            data=data,
-            base=base,
-            device=device,
-            fps=fps,
-            cameras=cameras,
-            convention=convention,
-            calibration=calibration,
-            leave_out=leave_out,
-        )
+        request = Request(data, None, base, device, fps, cameras, convention, calibration, leave_out)
         joining = Joining(Path(invitation), request, Path(keys), name, authority, threads, demands or {})
         membership = open_membership(root, joining)
     mine = leaves_context(membership.folder, "client", priority, keep=root, deployed="deployed")

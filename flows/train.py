@@ -66,8 +66,8 @@ def train(
         priority: For the task context.
     """
     root = Path.cwd()
-    asked = (data, name, base, steps, batch, saves, learning_rate, device)
-    training = open_training(root, Request(*asked, fps, cameras, convention, calibration, leave_out))
+    mine = (data, name, base, device, fps, cameras, convention, calibration, leave_out)
+    training = open_training(root, Request(*mine, steps, batch, saves, learning_rate))
     with removed_if_refused(training), leaves_context(training.folder, "train", priority, keep=root) as outcomes:
         run = steps_of(training, outcomes).run
         run(set_up_environment)

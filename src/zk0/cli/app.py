@@ -30,7 +30,7 @@ from zk0.cli.server import app as server_app
 from zk0.cli.study import app as study_app
 from zk0.cli.train import app as train_app
 from zk0.console import console
-from zk0.pipeline.stages import STAGES
+from zk0.pipeline.stages import STAGE_LOCK, STAGES, alone
 
 if TYPE_CHECKING:
     from zk0.params import Params
@@ -69,7 +69,6 @@ def _stage_command(stage: Step[[Path, Params], None]) -> Callable[[Path], None]:
     """What `zk0 STAGE` does: it loads params, then the stage's module, and runs it."""
 
     def run(params: ParamsFile = Path("params.yaml")) -> None:
-        from zk0.alone import STAGE_LOCK, alone
         from zk0.params import load_params
 
         found, root = load_params(params), Path.cwd()

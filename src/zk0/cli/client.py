@@ -62,24 +62,14 @@ def join(
 ) -> None:
     """Take part in a federation with your own data, which stays here; see docs/join.md."""
     from zk0.network.client.membership import Joining, open_membership
+    from zk0.network.client.steps import join as run
     from zk0.workspaces.defaults import Request, camera_names
 
-    request = Request(
-        data=data,
-        base=base,
-        device=device,
-        fps=fps,
-        cameras=camera_names(camera),
-        convention=convention,
-        calibration=calibration,
-        leave_out=leave_out,
-    )
+    request = Request(data, None, base, device, fps, camera_names(camera), convention, calibration, leave_out)
     demands = {"clip_norm": clip, "noise_multiplier": noise, "target_epsilon": budget}
     asked = {setting: value for setting, value in demands.items() if value is not None}
     membership = open_membership(Path.cwd(), Joining(server, request, folder, name, authority, threads, asked))
-    from zk0.network.client import steps
-
-    steps.join(membership)
+    run(membership)
 
 
 @app.command()

@@ -55,22 +55,5 @@ def train(
 
     if only is not None:
         step_named(STEPS, only)  # refused before a folder is made
-    training = open_training(
-        Path.cwd(),
-        Request(
-            data=data,
-            name=name,
-            base=base,
-            steps=steps,
-            batch=batch,
-            saves=saves,
-            learning_rate=learning_rate,
-            device=device,
-            fps=fps,
-            cameras=camera_names(camera),
-            convention=convention,
-            calibration=calibration,
-            leave_out=leave_out,
-        ),
-    )
-    run(training, only)
+    mine = (data, name, base, device, fps, camera_names(camera), convention, calibration, leave_out)
+    run(open_training(Path.cwd(), Request(*mine, steps, batch, saves, learning_rate)), only)

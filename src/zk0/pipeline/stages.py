@@ -6,14 +6,24 @@ nothing for a folder, such as recordings where no source is simulated, leaves it
 
 from __future__ import annotations
 
+import fcntl
 import importlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zk0.errors import StageError
+from zk0.files import parse_json
 from zk0.steps import Asks, Step
 
 if TYPE_CHECKING:
     from zk0.params import Params
+
+STAGE_LOCK = Path(".run/stage.lock")
 
 # Stage to those of its outputs that are folders; files are written whatever there is to say.
 FOLDERS = {
@@ -56,3 +66,38 @@ REPORT = _stage("report", "report", "Write the HTML report.")
 TRACK = _stage("track", "track", "Put the run into MLflow; a second time changes nothing.", asks="service")
 
 STAGES = (VALIDATE, PREPARE, FEDERATE, EVALUATE, BENCHMARK, REPORT, TRACK)
+
+
+@contextmanager
+def alone(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock within the block. The kernel gives it back when the process ends, however it ends.
+
+    Args:
+        lock: A file that only this is for; it says who holds the lock, and stays.
+        what: The command that wants it, for whoever comes second.
+
+    Raises:
+        StageError: Another process holds it; names the process, what it does and since when.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o644), "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StageError(
+                f"`{what}` is refused: {_holder(file.read())} is at work in this folder; wait for it, or stop it first"
+            ) from error
+        file.truncate()
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        file.write(json.dumps({"pid": os.getpid(), "what": what, "started": started}) + "\n")
+        file.flush()
+        yield
+
+
+def _holder(text: str) -> str:
+    """Whoever holds a lock, by what it wrote; it may not have written yet."""
+    try:
+        told = parse_json(text, "the lock")
+        return f"`{told['what']}` (process {told['pid']}, since {told['started']})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -134,31 +134,31 @@ class Request:
         data: ``local:PATH``, ``hub:OWNER/NAME@REVISION``, ``sim:TASK``, or a folder's path; None goes on with ``name``.
         name: The training's; the data's own by default.
         base: Starting policy, as ``policy.base`` in params.
-        steps: Optimiser steps in all.
-        batch: Frames a step.
-        saves: How often the training is saved and judged on held-out episodes.
-        learning_rate: Peak.
         device: cpu, cuda, mps or auto.
         fps: Frames a second to train at.
         cameras: Camera of the data to its name for the policy; None drops one.
         convention: How the joints' values are written, as ``data.conventions``.
         calibration: As ``data.calibrations``, for normalised values.
         leave_out: Episodes that neither train nor judge.
+        steps: Optimiser steps in all.
+        batch: Frames a step.
+        saves: How often the training is saved and judged on held-out episodes.
+        learning_rate: Peak.
     """
 
     data: str | None = None
     name: str | None = None
     base: str | None = None
-    steps: int | None = None
-    batch: int | None = None
-    saves: int | None = None
-    learning_rate: float | None = None
     device: str | None = None
     fps: int | None = None
     cameras: Mapping[str, str | None] | None = None
     convention: str | None = None
     calibration: str | None = None
     leave_out: Sequence[int] | None = None
+    steps: int | None = None
+    batch: int | None = None
+    saves: int | None = None
+    learning_rate: float | None = None
 
 
 def camera_names(pairs: Sequence[str] | None) -> dict[str, str | None]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zk0.alone import STAGE_LOCK, alone
 from zk0.console import console
 from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.files import read_json
+from zk0.pipeline.stages import STAGE_LOCK, alone
 from zk0.steps import RoundStep, Step, run_steps, step
 from zk0.workspaces.folder import Training, removed_if_refused
 
