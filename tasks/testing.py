@@ -20,7 +20,6 @@ from tasks.steps import CommandFailed, stream
 from zk0.errors import StageError
 from zk0.params import load_params
 from zk0.steps import Outcome, Step, step
-from zk0.testing.page import COVERAGE_JSON, JUNIT, SIMULATION_FOLDER, collect, write_validation
 from zk0.testing.records import (
     BENCHMARK,
     COVERAGE,
@@ -38,14 +37,19 @@ from zk0.testing.records import (
     read_record,
 )
 from zk0.testing.reports import (
+    COVERAGE_JSON,
+    JUNIT,
     MARKER,
     NOT_FOR_TESTS,
+    SIMULATION_FOLDER,
+    collect,
     judge_coverage,
     judge_suite,
     read_coverage,
     read_gate,
     read_suite,
     suite_command,
+    write_validation,
 )
 
 _STATE_NAMES: dict[Status, str] = {"passed": "Completed", "warning": "Regressed", "nothing": "NothingToRun"}

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from tiny_project import FAILING, lay_out, run_alone
 
-from zk0.testing.page import COVERAGE_JSON, JUNIT
 from zk0.testing.records import UNIT
-from zk0.testing.reports import suite_command
+from zk0.testing.reports import COVERAGE_JSON, JUNIT, suite_command
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from zk0.testing.page import collect, write_validation
 from zk0.testing.records import (
     COVERAGE,
     RECORD,
@@ -19,6 +18,7 @@ from zk0.testing.records import (
     read_record,
     write_record,
 )
+from zk0.testing.reports import collect, write_validation
 
 CREATED = "2026-05-02T05:00:00.000+00:00"
 

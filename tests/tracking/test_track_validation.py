@@ -8,7 +8,6 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from zk0.measuring.rows import Row
-from zk0.testing.page import write_validation
 from zk0.testing.records import (
     COVERAGE,
     UNIT,
@@ -21,6 +20,7 @@ from zk0.testing.records import (
     Suite,
     Validation,
 )
+from zk0.testing.reports import write_validation
 from zk0.testing.track import track_validation
 from zk0.tracking.store import opened
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zk0.cli.options import ParamsFile
+from zk0.cli.options import ParamsFile, project
 from zk0.console import console
 
 app = typer.Typer(no_args_is_help=True, help="Your own recordings: see docs/data.md.")
@@ -46,10 +46,9 @@ def convert(
 @features_app.command("build")
 def features_build(params: ParamsFile = Path("params.yaml")) -> None:
     """Compute the features of all frames ahead of time; goes on where it stopped. Needs `zk0 prepare` first."""
-    from zk0.params import load_params
     from zk0.pipeline import features
 
-    features.build(Path.cwd(), load_params(params))
+    features.build(*project(params))
 
 
 @features_app.command("size")
@@ -80,7 +79,6 @@ def features_clean(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Delete features. They are computed again when they are needed."""
-    from zk0.params import load_params
     from zk0.pipeline import features
 
-    features.clear(Path.cwd(), load_params(params), keep_current)
+    features.clear(*project(params), keep_current)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zk0.cli.options import ParamsFile
+from zk0.cli.options import ParamsFile, project
 from zk0.console import console
 
 app = typer.Typer()
@@ -19,9 +19,8 @@ model_app = typer.Typer(no_args_is_help=True, help="Where a federated model come
 def runs(params: ParamsFile = Path("params.yaml")) -> None:
     """The federated runs, newest first: strategy, codec, bytes, success, and which version each became."""
     from zk0.models import compare
-    from zk0.params import load_params
 
-    compare.runs(Path.cwd(), load_params(params))
+    compare.runs(*project(params))
 
 
 @app.command(rich_help_panel="Models")
@@ -35,9 +34,8 @@ def compare(
 ) -> None:
     """Compare two models on the scenes that both met, task by task and overall."""
     from zk0.models import compare
-    from zk0.params import load_params
 
-    compare.compare(Path.cwd(), load_params(params), first, second, anew)
+    compare.compare(*project(params), first, second, anew)
 
 
 @app.command(rich_help_panel="Models")
@@ -48,18 +46,16 @@ def promote(
 ) -> None:
     """Make a version the champion, from which nightly runs start, if it is safe and better than the present one."""
     from zk0.models import promotion
-    from zk0.params import load_params
 
-    promotion.promote(Path.cwd(), load_params(params), version, force)
+    promotion.promote(*project(params), version, force)
 
 
 @app.command(rich_help_panel="Models")
 def demote(params: ParamsFile = Path("params.yaml")) -> None:
     """Give the champion's place back to the version that had it before."""
     from zk0.models import promotion
-    from zk0.params import load_params
 
-    promotion.demote(Path.cwd(), load_params(params))
+    promotion.demote(*project(params))
 
 
 @app.command(rich_help_panel="Models")
@@ -71,9 +67,8 @@ def publish(
 ) -> None:
     """Push a version's checkpoint and its model card to the Hub, or write both into a folder."""
     from zk0.models import compare
-    from zk0.params import load_params
 
-    compare.publish(Path.cwd(), load_params(params), version, to, private)
+    compare.publish(*project(params), version, to, private)
 
 
 @model_app.command("show")
@@ -84,9 +79,8 @@ def model_show(
 ) -> None:
     """From a model version to its data, params and code, and the commands that bring them back."""
     from zk0.models import shown
-    from zk0.params import load_params
 
-    shown.run(Path.cwd(), load_params(params), version, as_json)
+    shown.run(*project(params), version, as_json)
 
 
 @base_app.command("build")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zk0.cli.options import KeyFolder
+from zk0.cli.options import KeyFolder, project
 from zk0.console import console
 
 if TYPE_CHECKING:
@@ -31,9 +31,8 @@ def _server(folder: Path) -> FederationServer:
 
 def _serving(folder: Path, **settings: Any) -> Serving:
     from zk0.network.server.steps import Serving
-    from zk0.params import PARAMS_FILE, load_params
 
-    return Serving(_server(folder), load_params(PARAMS_FILE), **settings)
+    return Serving(_server(folder), project(Path("params.yaml"))[1], **settings)
 
 
 @app.command()
@@ -65,17 +64,17 @@ def stop(folder: KeyFolder = Path("security")) -> None:
 @app.command()
 def run(wait: Wait = 60.0, min_sites: Least = 0, sites: Sites = "", folder: KeyFolder = Path("security")) -> None:
     """Run the federation with the admitted sites, or go on where a stopped one ended."""
-    from zk0.network.server import steps as stage
+    from zk0.network.server import steps
 
-    stage.run(_serving(folder, wait_s=wait, min_sites=min_sites, sites=sites))
+    steps.run(_serving(folder, wait_s=wait, min_sites=min_sites, sites=sites))
 
 
 @app.command()
 def check(folder: KeyFolder = Path("security")) -> None:
     """Look at what protects the running server, as a checklist; results/security.json keeps it."""
-    from zk0.network.server import steps as stage
+    from zk0.network.server import steps
 
-    for line in stage.validate_security(_serving(folder)).told:
+    for line in steps.validate_security(_serving(folder)).told:
         console.print(line, markup=False)
 
 

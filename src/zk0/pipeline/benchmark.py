@@ -43,27 +43,18 @@ def run(root: Path, params: Params) -> None:
     rows = [
         _times("optimiser step", _steps(loaded, frames, params, root), f"batch {params.training.batch}, {setting}"),
         _times("action chunk", _chunks(loaded, frames, params), f"batch 1, {setting}"),
-        _row(
-            "bytes up",
-            np.mean([s["bytes_up"] for r in rounds for s in r["sites"].values()]),
-            "bytes",
-            "per site and round",
-        ),
-        _row(
-            "bytes down",
-            np.mean([s["bytes_down"] for r in rounds for s in r["sites"].values()]),
-            "bytes",
-            "per site and round",
-        ),
+        *(_row(f"bytes {way}", _mean_bytes(rounds, way), "bytes", "per site and round") for way in ("up", "down")),
         _row("round", np.mean([r["round_s"] for r in rounds]), "s", f"{len(sites)} sites, in process"),
         _row("peak memory", peak_bytes(), "bytes", "resident, this process"),
     ]
-    write_json(
-        root / OUT,
-        {"created": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), "rows": rows},
-    )
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(root / OUT, {"created": created, "machine": machine(), "rows": rows})
     for row in rows:
         console.print(f"{row['name']:<16} {row['value']:.4g} {row['unit']}  ({row['detail']})")
+
+
+def _mean_bytes(rounds: list[dict[str, Any]], way: str) -> float:
+    return float(np.mean([site[f"bytes_{way}"] for row in rounds for site in row["sites"].values()]))
 
 
 def _row(name: str, value: float, unit: str, detail: str, **more: float | None) -> dict[str, Any]:

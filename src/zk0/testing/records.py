@@ -89,11 +89,6 @@ class Suite(_Frozen):
     slowest: tuple[Case, ...]
 
     @property
-    def count(self) -> int:
-        """All tests."""
-        return self.passed + len(self.failures) + len(self.skips)
-
-    @property
     def summary(self) -> str:
         """Counts in words.
 
