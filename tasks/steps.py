@@ -131,7 +131,7 @@ def leaves_context(
         )
 
 
-def tells_how_to_go_on(what: str, how: str) -> Callable[[Any, Any, Any], None]:
+def tells_how_to_go_on(what: str, how: str) -> Any:
     """A hook of a flow for when it fails or crashes: it shows what happened, what is kept and which command goes on."""
 
     def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:
