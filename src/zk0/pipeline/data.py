@@ -118,7 +118,7 @@ def convert(root: Path, text: str, target: Path) -> None:
     Raises:
         DataError: See :func:`zk0.data.convert.convert_dataset`.
     """
-    from zk0.data.convert import convert_dataset
+    from zk0.data.convert import convert_dataset  # with LeRobot, which a look at data does without
 
     _, dataset = _open(root, Source.of_owner(text))
     done = convert_dataset(dataset.root, root / target.expanduser())

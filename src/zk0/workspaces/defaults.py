@@ -47,7 +47,7 @@ def params_content(root: Path, request: Request, source: Source, name: str) -> d
     simulated = source.kind == "sim"
     return {
         "seed": 1,
-        "threads": default_threads(root),
+        "threads": default_threads(),
         "policy": {"base": base, "device": device},
         "data": data_content(root, request, source, name),
         "training": {
@@ -85,7 +85,7 @@ def data_content(root: Path, request: Request, source: Source, name: str) -> dic
     return data
 
 
-def default_threads(root: Path) -> int:
+def default_threads() -> int:
     """As many as there are cores, up to eight."""
     return min(int(machine()["cores"]), _MOST_THREADS)
 

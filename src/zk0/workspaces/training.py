@@ -1,6 +1,6 @@
 """train: the nine steps of model training for one owner, as a federation of one site in the training's folder.
 
-Each step imports what it needs when it runs: as a task of the flow it has a process of its own.
+What is slow to import, a step imports when it runs: what cannot be is refused at once.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zk0.console import console
+from zk0.data.manifest import read_manifests
 from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.files import read_json
+from zk0.pipeline import prepare, validate
 from zk0.pipeline.stages import STAGE_LOCK, alone
+from zk0.records.paths import RESULTS
 from zk0.steps import RoundStep, Step, run_steps, step
 from zk0.workspaces.folder import Training, removed_if_refused
 
@@ -57,8 +60,6 @@ def run(training: Training, only: str | None = None) -> None:
 @step("environment setup", stage="validate")
 def set_up_environment(training: Training) -> None:
     """Check the machine; note what the data and the starting policy are at this moment."""
-    from zk0.pipeline import validate
-
     validate.run(training.folder, training.params)
 
 
@@ -79,8 +80,6 @@ def load_model(training: Training) -> None:
 @step("dataset preparation", stage="prepare", asks="hub")
 def prepare_dataset(training: Training) -> None:
     """Record or find the data, check it, keep some episodes from training."""
-    from zk0.pipeline import prepare
-
     prepare.run(training.folder, training.params)
 
 
@@ -91,7 +90,6 @@ def configure(training: Training) -> None:
     Raises:
         FederationError: The policy does not know the data's cameras.
     """
-    from zk0.data.manifest import read_manifests
     from zk0.federation.compatibility import check_cameras
     from zk0.policy.start import resolve_device
 
@@ -153,9 +151,7 @@ STEPS: tuple[Step[[Training], None], ...] = (
 
 def is_trained(training: Training) -> bool:
     """Whether the training was completed with just these settings, data and start, and its checkpoints are whole."""
-    from zk0.data.manifest import read_manifests
     from zk0.federation.run import config_digest, locked_base, read_run
-    from zk0.records.paths import RESULTS
 
     folder = training.folder
     if not (folder / RESULTS / "run.json").exists():

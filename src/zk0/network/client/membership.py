@@ -226,7 +226,7 @@ def _content(root: Path, request: Request, site: str, threads: int | None) -> di
         data |= {name: getattr(project.data, name) for name in _OF_PROJECT}
     return {
         "seed": project.seed if project else 1,
-        "threads": threads or (project.threads if project else default_threads(root)),
+        "threads": threads or (project.threads if project else default_threads()),
         "policy": {"base": base_here(root, base), "device": request.device or default_device()},
         "data": data,
         **({"features": project.features.model_dump()} if project else {}),

@@ -1,7 +1,4 @@
-"""client: the eight steps by which a robot owner takes part in a federation over a network.
-
-Each step imports what it needs when it runs: as a task of the flow it has a process of its own.
-"""
+"""client: the eight steps by which a robot owner takes part in a federation over a network."""
 
 from __future__ import annotations
 
@@ -11,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from zk0.console import console
+from zk0.data.manifest import read_manifests, write_manifest
 from zk0.errors import StageError
 from zk0.files import write_json
+from zk0.network.client.app import app
 from zk0.network.client.membership import Membership, removed_if_refused
 from zk0.network.client.node import NAMES, check_server, start_node
 from zk0.network.client.status import site_status
 from zk0.network.client.trainer import EVENTS
+from zk0.pipeline import prepare, validate
 from zk0.records.journal import read_lines
 from zk0.steps import Outcome, Step, names_of, run_steps, step
 
@@ -37,8 +37,6 @@ def join(membership: Membership) -> None:
 @step("dependency installation", stage="validate", asks="hub")
 def install_dependencies(membership: Membership) -> None:
     """Check this machine and its packages; note what the data and the starting policy are at this moment."""
-    from zk0.pipeline import validate
-
     validate.run(membership.folder, membership.params)
 
 
@@ -49,8 +47,6 @@ def initialise_client(membership: Membership) -> None:
     Raises:
         StageError: The key is not the one that was admitted.
     """
-    from zk0.network.client.app import app
-
     invitation = membership.invitation
     invitation.check(membership.key)
     console.print(
@@ -64,9 +60,6 @@ def initialise_client(membership: Membership) -> None:
 @step("dataset partitioning", stage="prepare", asks="hub")
 def partition_dataset(membership: Membership) -> None:
     """Record or find the data, check it, keep some episodes from training; the site has the number it was given."""
-    from zk0.data.manifest import read_manifests, write_manifest
-    from zk0.pipeline import prepare
-
     prepare.run(membership.folder, membership.params)
     (manifest,), _ = read_manifests(membership.folder)
     numbered = manifest.model_copy(update={"partition": membership.invitation.partition})
@@ -85,9 +78,9 @@ def configure_model(membership: Membership) -> None:
         FederationError: The policy does not know the data's cameras.
         StageError: There is no room for the features.
     """
+    # Slow to import, and `zk0 client start` does without.
     import torch
 
-    from zk0.data.manifest import read_manifests
     from zk0.federation.compatibility import check_cameras
     from zk0.federation.run import locked_base
     from zk0.pipeline import features
