@@ -102,10 +102,11 @@ class Federation:
 @contextmanager
 def federation(folder: Path, params: Params, services: Sequence[str]) -> Iterator[Federation]:
     """A server and two sites in a folder; all of it down at the end."""
+    from zk0.network.security.setup import set_up_security
+
     from zk0.network.client import steps
     from zk0.network.security.invitation import admit_site
     from zk0.network.security.keys import NodeKey
-    from zk0.network.security.setup import set_up_security
     from zk0.workspaces.defaults import Request
 
     operator = folder / "operator"
@@ -190,7 +191,7 @@ def _killed(made: Federation, kind: str, number: int) -> tuple[float, float]:
 
 def _training(site: Membership, number: int) -> bool:
     """Whether a site has got its task of a round."""
-    from zk0.network.client.trainer import EVENTS
+    from zk0.network.client.membership import EVENTS
 
     events = read_lines(site.folder / EVENTS)
     return any(one["event"] == "received" and one["round"] == number and "train" in one["message"] for one in events)

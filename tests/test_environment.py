@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from zk0.environment import Check, check_environment, graphics, machine, needed_bytes, needs, network, passed, versions
+from zk0.environment import Check, check_environment, machine, needs, passed, surroundings, versions
 from zk0.errors import StageError
 from zk0.files import read_json
 from zk0.machine import packages
@@ -139,16 +139,20 @@ def test_memory_that_may_be_freed_is_a_warning(root: Path) -> None:
 
 
 def test_needs_grow_with_sites_episodes_and_the_policy(root: Path) -> None:
-    memory, disk = needed_bytes(make_params(), root)
+    def needed(params: Params) -> tuple[int, int]:
+        found = needs.memory_need(params, root, 0), needs.disk_need(params, root, 0)
+        return found[0].needed_bytes, found[1].needed_bytes
+
+    memory, disk = needed(make_params())
     two = {"sites": {"a": "sim:push-red-cube-left", "b": "sim:push-green-ball-right"}}
 
-    assert needed_bytes(make_params(data=two), root)[0] > memory
-    assert needed_bytes(make_params(data={"episodes": 300}), root)[1] > disk
-    assert needed_bytes(make_params(policy={"base": "random:full"}), root) > (memory, disk)
+    assert needed(make_params(data=two))[0] > memory
+    assert needed(make_params(data={"episodes": 300}))[1] > disk
+    assert needed(make_params(policy={"base": "random:full"})) > (memory, disk)
     (root / "base").mkdir()
     (root / "base" / "model.safetensors").write_bytes(bytes(1000))
-    assert needs._policy_bytes("base", make_params(), root) == 1000
-    assert needs._policy_bytes("random:other", make_params(), root) == 0
+    assert needs.policy_bytes(make_params(), root, "base") == 1000
+    assert needs.policy_bytes(make_params(), root, "random:other") == 0
 
 
 def test_more_threads_than_cores_is_noted(root: Path) -> None:
@@ -198,10 +202,10 @@ def test_graphics_are_needed_for_simulated_sources_only(root: Path, monkeypatch:
 
 
 def test_probe_tells_why_it_failed() -> None:
-    assert graphics._probe("raise SystemExit('no devices')") == (False, "no devices")
-    assert graphics._probe("print('fine')") == (True, "fine")
+    assert surroundings._probe("raise SystemExit('no devices')") == (False, "no devices")
+    assert surroundings._probe("print('fine')") == (True, "fine")
     # A driver that takes its process down does not take this one.
-    assert graphics._probe("import os; os.abort()")[0] is False
+    assert surroundings._probe("import os; os.abort()")[0] is False
 
 
 def test_hub_is_checked_where_it_is_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,9 +214,9 @@ def test_hub_is_checked_where_it_is_used(root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_TOKEN_PATH", str(root / "none"))
     hub = make_params(data={"sites": {"a": "hub:owner/name@v3.0"}})
 
-    access, token = network.check_hub(hub)
+    access, token = surroundings.check_hub(hub)
 
-    assert network.check_hub(make_params()) == []
+    assert surroundings.check_hub(make_params()) == []
     assert not access.passed and "HF_HUB_OFFLINE" in access.found
     assert not token.passed and token.severity == "warning"
 
@@ -256,9 +260,9 @@ def serve() -> Iterator[Callable[[bytes], int]]:
 def test_port_may_be_taken_by_its_own_service(
     serve: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch, body: bytes, fine: bool
 ) -> None:
-    monkeypatch.setitem(network.SERVICES, "Prefect", (serve(body), "/api/health", b"true"))
+    monkeypatch.setitem(surroundings.SERVICES, "Prefect", (serve(body), "/api/health", b"true"))
 
-    check = network.check_port("Prefect")
+    check = surroundings.check_port("Prefect")
 
     assert check.passed == fine and check.severity == "warning"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[1]
         "zk0.operations.status",
         "zk0.operations.monitor.service",
         "zk0.network.server.steps",
-        "zk0.network.server.status",
+        "zk0.network.server.runs",
         "zk0.network.client.status",
         "zk0.network.client.app",
     ],
@@ -40,3 +41,34 @@ def test_rooms_know_only_those_below_them() -> None:
     done = subprocess.run([str(linter), "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout
+
+
+ADAPTER = ROOT / "src/zk0/federation/flower.py"
+
+
+def flower_imports(tree: ast.AST) -> set[str]:
+    """Modules of Flower that code imports beyond its public ones."""
+    public = ("flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation")
+    names = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "flwr" and not name.startswith(public)}
+
+
+def test_flowers_private_names_are_in_one_file() -> None:
+    trees = {path: ast.parse(path.read_text()) for path in sorted((ROOT / "src/zk0").rglob("*.py")) if path != ADAPTER}
+
+    found = {path.name: names for path, tree in trees.items() if (names := flower_imports(tree))}
+
+    assert found == {}
+    assert not [path for path in trees if "_runtime_client" in path.read_text()]
+
+
+def test_flower_has_every_name_that_is_asked_of_it() -> None:
+    """Those that a type checker sees are those that can be had."""
+    from zk0.federation import flower
+
+    known = [node for node in ast.walk(ast.parse(ADAPTER.read_text())) if isinstance(node, ast.ImportFrom)]
+    names = {alias.asname for node in known if (node.module or "").startswith("flwr") for alias in node.names}
+
+    assert names == {*flower._MODULE_OF, *flower._WHOLE}
+    assert all(getattr(flower, name) is not None for name in names)

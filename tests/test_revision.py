@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from zk0.machine.revision import revision
+from zk0.machine.repository import revision
 
 
 def _git(root: Path, *words: str) -> None:

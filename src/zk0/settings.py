@@ -76,7 +76,9 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    """A part of a file of settings; what stands below a field describes it: meaning, unit, and the value for off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def explained(error: ValidationError, model: type[BaseModel], origin: str) -> str:

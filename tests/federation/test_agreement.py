@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 from zk0.data.units import READ_HIGH, READ_LOW, longest_change, longest_step
-from zk0.federation.agreement import COUNT_TIMES, POSITIONS_BEYOND, STEPS_TIMES, agree
-from zk0.federation.losses import CHANGE_TIMES, PART_TIMES, agreed_loss, sound_loss
+from zk0.federation.agreement import (
+    CHANGE_TIMES,
+    COUNT_TIMES,
+    PART_TIMES,
+    POSITIONS_BEYOND,
+    STEPS_TIMES,
+    agree,
+    agreed_loss,
+    sound_loss,
+)
 from zk0.federation.statistics import Moments, merge_all
 from zk0.params import PrivacyParams
 from zk0.so100 import JOINTS

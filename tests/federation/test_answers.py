@@ -16,8 +16,8 @@ from zk0.federation import answers, protocol, wire
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.discovery import meet
-from zk0.federation.header import ERROR_CODE, GRID_CODE, LONGEST_HEADER
 from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.protocol import ERROR_CODE, GRID_CODE, LONGEST_HEADER
 from zk0.federation.rounds import first_state, moments_in, run_round
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder

@@ -12,11 +12,11 @@ from federated_sites import LIMIT, MakeServer, averaged
 
 from zk0.data.frames import Frames
 from zk0.federation import protocol, wire
-from zk0.federation.asking import train_round
+from zk0.federation.answers import Reply
 from zk0.federation.attacks import Attack, poisoned, shuffled_labels
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
-from zk0.federation.reply_order import Reply
+from zk0.federation.rounds import train_round
 from zk0.federation.server import Server
 from zk0.federation.site import forget, open_site
 from zk0.federation.state import RoundState

@@ -22,11 +22,10 @@ from federated_sites import (
 from flwr.app import Context, Message, RecordDict
 
 from zk0.federation import protocol, wire
-from zk0.federation.asking import train_round
 from zk0.federation.client_app import app as client_app
 from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.rounds import first_state, moments_in, run_round
+from zk0.federation.rounds import first_state, moments_in, run_round, train_round
 from zk0.federation.server import FederationError, Server
 from zk0.federation.site import open_site
 from zk0.federation.state import RoundState

@@ -10,6 +10,7 @@ from flwr.app import RecordDict
 
 from zk0.federation import wire
 from zk0.federation.broadcast import GLOBAL, Held, MissingModel, Model, next_model
+from zk0.federation.protocol import WireError
 from zk0.params import Codec
 from zk0.policy.trainable import TensorMismatch, Tensors, digest_tensors
 
@@ -122,7 +123,7 @@ def test_damaged_model_is_refused() -> None:
     content, told = sent(model, None)
     content.array_records[GLOBAL]["vector"].data = bytes(28)
 
-    with pytest.raises(wire.WireError, match=r"makes a model of digest .*, but its sender states .*damaged or changed"):
+    with pytest.raises(WireError, match=r"makes a model of digest .*, but its sender states .*damaged or changed"):
         Held(tensors(1)).receive(content, told)
 
 

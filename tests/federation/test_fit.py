@@ -11,7 +11,7 @@ import torch
 from policy_on_frames import flow_loss
 
 from zk0.data.frames import Frames, MemoryImages
-from zk0.federation.compatibility import check_alike, check_cameras
+from zk0.federation.discovery import check_alike, check_cameras
 from zk0.federation.server import FederationError
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.prefix import embed_images

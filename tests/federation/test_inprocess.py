@@ -15,8 +15,8 @@ from flwr.app import Context, Message, RecordDict
 
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
-from zk0.federation.header import ERROR_CODE
 from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.protocol import ERROR_CODE
 
 
 def test_each_node_serves_its_partition(prepared: Path) -> None:

@@ -17,7 +17,7 @@ from lying_federation import away as is_away
 
 from zk0.data.manifest import Manifest
 from zk0.federation import answers, protocol
-from zk0.federation.header import Header
+from zk0.federation.protocol import Header
 
 EXAMPLES = 12
 KINDS = (protocol.SUMMARY, protocol.STATISTICS, protocol.TRAIN, protocol.EVALUATE)

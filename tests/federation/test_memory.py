@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from zk0.errors import StageError
-from zk0.federation.client_state import SiteMemory, Version
 from zk0.federation.codecs import codec_named, decode_all, encode_with_error
+from zk0.federation.state import SiteMemory, Version
 from zk0.params import Codec
 
 

@@ -22,14 +22,13 @@ from flwr.app import Message, RecordDict
 from zk0.data.manifest import read_manifests
 from zk0.federation import protocol, wire
 from zk0.federation.aggregation import StreamingMean
-from zk0.federation.asking import evaluate_round, train_round
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.reply_order import in_order
-from zk0.federation.rounds import run_round
+from zk0.federation.rounds import evaluate_round, run_round, train_round
 from zk0.federation.state import RoundState
 from zk0.federation.statistics import Moments
+from zk0.federation.update_buffer import in_order
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
 from zk0.records.journal import read_lines

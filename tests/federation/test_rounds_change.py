@@ -11,12 +11,10 @@ from flwr.app import Context, Message
 
 from zk0.errors import StageError
 from zk0.federation import protocol
-from zk0.federation.asking import train_round
 from zk0.federation.client_app import app as client_app
-from zk0.federation.console import print_event
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.plan import draw_sites
-from zk0.federation.rounds import run_round
+from zk0.federation.rounds import run_round, train_round
 from zk0.federation.run import run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.site import forget
@@ -24,7 +22,7 @@ from zk0.federation.state import RoundState
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
-from zk0.records.journal import read_lines
+from zk0.records.journal import print_event, read_lines
 
 NAMES = ("cubes-0", "cubes-1")
 

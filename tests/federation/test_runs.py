@@ -21,10 +21,9 @@ from flwr.app import RecordDict
 
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.federation import protocol
-from zk0.federation.asking import train_round
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.rounds import moments_in, run_round
+from zk0.federation.rounds import moments_in, run_round, train_round
 from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.site import forget, open_site, warm_policy

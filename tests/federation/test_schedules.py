@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from zk0.federation.schedules import proximal_mu, server_share, stop_reason
+from zk0.federation.plan import proximal_mu, server_share, stop_reason
 from zk0.params import FederationParams
 
 

@@ -13,7 +13,7 @@ from flwr.app import Array, ConfigRecord, RecordDict
 from flwr.app.message.arraychunk import ArrayChunk
 
 from zk0.federation import protocol, wire
-from zk0.federation.wire import WireError
+from zk0.federation.protocol import WireError
 from zk0.params import Codec, EvaluationParams, TrainingParams
 
 TENSORS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from docs_commands import documented, typed
 
-from zk0.operations.boot import cron_line, unit
+from zk0.operations.start import cron_line, unit
 
 ODD = Path("/srv/a 100% \"odd\" 'folder'")
 

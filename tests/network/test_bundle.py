@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr.cli.build import build_fab_from_disk
 from flwr.common.constant import FAB_MAX_SIZE
 
-from zk0.network.server.bundle import CLIENT_APP, SERVER_APP, write_bundle
+from zk0.network.server.runs import CLIENT_APP, SERVER_APP, write_bundle
 
 
 def test_flower_takes_it_and_it_holds_names_and_no_code(tmp_path: Path) -> None:

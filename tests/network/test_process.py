@@ -19,10 +19,9 @@ import psutil
 import pytest
 
 from zk0.errors import StageError
-from zk0.operations.logs import read_log
 from zk0.services import control
 from zk0.services.identity import read_record
-from zk0.services.process import Services
+from zk0.services.process import Services, read_log
 
 SLEEP = "import time; time.sleep(60)"
 

@@ -15,12 +15,11 @@ from typer.testing import CliRunner, Result
 
 from zk0.cli.app import app
 from zk0.errors import StageError
+from zk0.network.config import is_loopback
 from zk0.network.security.authority import Authority
 from zk0.network.security.files import GATEWAY, SUPERLINK, Places, initialise, read_operator_token
 from zk0.network.security.invitation import Invitation
 from zk0.network.security.keys import NodeKey
-from zk0.network.server.control import prepare_flower_home
-from zk0.network.server.superlink import is_loopback
 
 
 def zk0(*words: object) -> Result:
@@ -153,7 +152,7 @@ def test_a_guessable_token_is_refused(folder: Path) -> None:
     (folder / "operator.token").write_text("secret")
 
     with pytest.raises(StageError, match="holds no token"):
-        prepare_flower_home(Places(folder), "127.0.0.1:8000")
+        read_operator_token(Places(folder).operator_token)
 
 
 @pytest.mark.parametrize(

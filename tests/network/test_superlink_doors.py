@@ -9,7 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from flwr.cli.constant import ACCESS_TOKEN_STORE_KEY, AUTHN_TYPE_STORE_KEY, REFRESH_TOKEN_STORE_KEY
+from flwr.common.constant import AuthnType
 from flwr.proto.control_pb2 import ListRunsRequest
+from flwr.supercore.credential_store import FileCredentialStore
 from gateway_traffic import (
     PROTOBUF,
     refusals,
@@ -17,7 +20,6 @@ from gateway_traffic import (
 from network_services import BIN, Federation
 
 from zk0.errors import StageError
-from zk0.network.server.control import prepare_flower_home
 
 # The operator's door
 
@@ -64,6 +66,20 @@ def flwr(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def operators_home(federation: Federation, home: Path) -> Path:
+    """A FLWR_HOME with which `flwr` commands reach the SuperLink as ``zk0`` and bring the operator's token."""
+    address, token = federation.superlink_address, federation.places.operator_token.read_text()
+    home.mkdir()
+    entry = f'[superlink.zk0]\naddress = "{address}"\nroot-certificates = "{federation.authority.resolve()}"\n'
+    (home / "config.toml").write_text(entry)
+    store = FileCredentialStore(home / "credentials.yaml")
+    store.set(AUTHN_TYPE_STORE_KEY % address, AuthnType.OIDC.encode())
+    store.set(ACCESS_TOKEN_STORE_KEY % address, token.encode())
+    # Never sent unless the token is refused, and then refused as well; without one, flwr asks to log in.
+    store.set(REFRESH_TOKEN_STORE_KEY % address, b"none")
+    return home
+
+
 def test_a_strangers_run_is_refused_and_the_operators_is_taken(federation: Federation, tmp_path: Path) -> None:
     app = tmp_path / "app"
     app.mkdir()
@@ -85,12 +101,9 @@ def test_a_strangers_run_is_refused_and_the_operators_is_taken(federation: Feder
         assert not client.ListRuns(ListRunsRequest()).run_dict
     assert any(line["path"] == "/v1/control/start-run" for line in refusals(federation, "closed-path"))
 
-    home = Path(prepare_flower_home(federation.places, federation.superlink_address)["FLWR_HOME"])
+    home = operators_home(federation, tmp_path / "operator")
     taken = flwr(home, "run", str(app), "zk0")
     assert taken.returncode == 0, taken.stdout + taken.stderr
     with federation.control() as client:
         (run_id,) = client.ListRuns(ListRunsRequest()).run_dict
     assert flwr(home, "stop", str(run_id), "zk0").returncode == 0
-    for path in home.iterdir():
-        if path.is_file():
-            assert path.stat().st_mode & 0o077 == 0, path

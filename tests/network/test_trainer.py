@@ -22,9 +22,9 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.run import locked_base
 from zk0.federation.site import open_site
 from zk0.federation.statistics import Moments, merge_all, moments_of
+from zk0.network.client import channel
 from zk0.network.client.app import app as site_app
-from zk0.network.client.trainer import channel
-from zk0.network.client.trainer.service import Trainer
+from zk0.network.client.trainer import Trainer
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors

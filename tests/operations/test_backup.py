@@ -16,8 +16,8 @@ from docs_commands import documented, typed
 from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.files import read_json, write_json, write_text
+from zk0.network.security.files import Places, set_up_security
 from zk0.network.security.keys import NodeKey
-from zk0.network.security.setup import set_up_security
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.operations.backup import back_up, restore
 from zk0.services.process import Services, own_environment
@@ -28,7 +28,8 @@ from zk0.tracking.store import opened
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with keys, a site, a state, a run in MLflow, and what is no part of a backup. Read only."""
     root = tmp_path_factory.mktemp("kept") / "project"
-    places = set_up_security(root / "security", ["localhost"], "arms").places
+    set_up_security(root / "security", ["localhost"], "arms")
+    places = Places(root / "security")
     SiteRegistry(places.registry).admit("kitchen", NodeKey.create(root.parent / "kitchen").public)
     (root / "security/sites.json.lock").unlink()  # of the command that has ended; locks are in no backup
     write_text(root / "state/0123456789abcdef/rows.json", "[]")
@@ -86,8 +87,8 @@ def test_a_restored_project_is_the_one_that_was_backed_up(
     assert "deployment.yaml, mlflow.db, mlruns, params.yaml, security, state" in said
     assert stat.S_IMODE(out.stat().st_mode) == 0o600
     again = set_up_security(back / "security", ["localhost"], "arms")  # refuses what is open to others, or expired
-    assert not again.made and digest_folder(back / "security") == digest_folder(kept / "security")
-    assert [site.name for site in SiteRegistry(again.places.registry).sites()] == ["kitchen"]
+    assert not again.changed and digest_folder(back / "security") == digest_folder(kept / "security")
+    assert [site.name for site in SiteRegistry(Places(back / "security").registry).sites()] == ["kitchen"]
     assert sorted(path.name for path in (back / "state").iterdir()) == ["0123456789abcdef"]
     assert not (back / "data").exists()
     with opened(back) as client:

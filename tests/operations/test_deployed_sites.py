@@ -15,8 +15,8 @@ from site_trainers import lay_out_site
 
 from zk0.files import read_json
 from zk0.network.security.keys import NodeKey
+from zk0.network.server.runs import tables
 from zk0.network.server.services import FederationServer
-from zk0.network.server.status import tables
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ def test_no_secret_is_in_a_log_or_a_result(deployed: Deployed) -> None:
 
 
 def test_services_take_no_more_memory_than_is_reckoned_with(deployed: Deployed) -> None:
-    from zk0.operations.groups import group_of
+    from zk0.network.config import group_of
     from zk0.operations.resources import SERVICES_BYTES
 
     taken: dict[Any, int] = {}

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from zk0.environment.needs import trainable_bytes
 from zk0.errors import StageError
 from zk0.network.config import Resources
-from zk0.operations.resources import allocate, trainable_bytes
+from zk0.operations.resources import allocate
 from zk0.params import Params, with_changes
 
 TIGHT = {"memory_reserve_bytes": 0, "disk_reserve_bytes": 0}

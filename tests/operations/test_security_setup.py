@@ -10,8 +10,7 @@ import pytest
 from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.network.security.authority import Authority
-from zk0.network.security.files import GATEWAY
-from zk0.network.security.setup import set_up_security
+from zk0.network.security.files import GATEWAY, set_up_security
 
 HOSTS = ("robots.example.org",)
 
@@ -27,7 +26,7 @@ def test_a_second_time_changes_nothing(folder: Path) -> None:
 
     again = set_up_security(folder, HOSTS, "arms")
 
-    assert not again.made and digest_folder(folder) == before
+    assert not again.changed and digest_folder(folder) == before
     assert again.warnings == () and "0 sites admitted, 0 revoked" in again.told
 
 

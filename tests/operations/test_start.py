@@ -15,7 +15,7 @@ from network_services import free_port
 from zk0.errors import StageError
 from zk0.files import write_text
 from zk0.network.config import DeploymentConfig
-from zk0.network.security.setup import set_up_security
+from zk0.network.security.files import set_up_security
 from zk0.operations.deploy import Deployment, remember, run_step, set_up_monitoring
 from zk0.operations.deploy import start_services as startup
 from zk0.operations.start import restart_services, start_groups, stop_services

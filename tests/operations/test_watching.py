@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from federated_sites import BAD_UPDATES, BASE, LIMIT, copy_project, spoilt
 from flwr.app import RecordDict
 from prometheus_client import CollectorRegistry, generate_latest
@@ -32,6 +34,7 @@ _KEY = (
     "N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg="
 )
 NOW = 1_800_000_000.0
+DOCS = Path(__file__).parents[2] / "docs/monitoring"
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +122,44 @@ def test_prometheus_sees_rounds_losses_bytes_and_failures(failed: Path, progress
     assert value("zk0_left_out_total", run=run, site="cubes-1", reason="not-finite") == 1
     assert {value("zk0_alerts", rule=rule) for rule in RULES} == {0}
     assert b"nan" not in generate_latest(registry).lower()
+
+
+def exported(root: Path) -> set[str]:
+    """Names of all that a monitor tells Prometheus of a run."""
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(lambda: (take(root, DeploymentConfig(services=())), ())))
+    text = generate_latest(registry).decode()
+    return set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", ["prometheus-rules.yml", "grafana-dashboard.json"])
+def test_the_files_for_prometheus_and_grafana_name_what_is_exported(failed: Path, name: str) -> None:
+    """A metric that is named otherwise would be an alert that never fires, and a panel that stays empty."""
+    named = set(re.findall(r"zk0_\w+", (DOCS / name).read_text()))
+
+    assert named and named <= exported(failed)
+    assert name != "grafana-dashboard.json" or named == exported(failed)
+
+
+def test_the_rules_for_prometheus_are_the_monitors_with_the_same_thresholds() -> None:
+    (group,) = yaml.safe_load((DOCS / "prometheus-rules.yml").read_text())["groups"]
+    found = {rule["alert"]: rule for rule in group["rules"]}
+    limits = Alerts()
+
+    assert set(found) == {*RULES, "monitor-away"}
+    assert found["no-round"]["expr"].endswith(f"> {limits.round_s:.0f}")
+    assert found["site-away"]["expr"].endswith(f"> {limits.site_away_s:.0f}")
+    assert found["certificate"]["expr"].endswith(f"< {limits.certificate_days} * 86400")
+    assert found["disk"]["expr"].endswith(f"< {limits.disk_free_bytes}")
+
+
+def test_the_dashboard_has_a_place_for_every_panel() -> None:
+    board = json.loads((DOCS / "grafana-dashboard.json").read_text())
+    places = [panel["gridPos"] for panel in board["panels"]]
+    cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
+
+    assert len(set(cells)) == len(cells) and max(x for x, _ in cells) < 24
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 
 
 def test_all_well_alerts_nobody() -> None:

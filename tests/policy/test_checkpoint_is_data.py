@@ -29,7 +29,7 @@ from zk0.checkpoints import CheckpointError, read_checkpoint
 from zk0.checkpoints.settings import VLM_FOLDER, Settings, Vlm
 from zk0.checkpoints.steps import _STEPS
 from zk0.federation.protocol import SiteTask
-from zk0.network.client.trainer.bases import BaseMissing, Bases
+from zk0.network.client.trainer import BaseMissing, Bases
 from zk0.params import parse_params
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, save_checkpoint
 from zk0.policy.start import load_start

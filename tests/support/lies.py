@@ -16,7 +16,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from lying_federation import Lie, Tell, array_of, failed
 
 from zk0.federation import protocol, wire
-from zk0.federation.header import HEADER
+from zk0.federation.protocol import HEADER
 from zk0.policy.trainable import Tensors
 
 LIES: dict[str, Lie] = {}

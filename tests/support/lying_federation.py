@@ -24,11 +24,9 @@ from flwr.clientapp import ClientApp
 from zk0.digests import digest_parts
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
-from zk0.federation.compatibility import misfits
-from zk0.federation.console import print_event
-from zk0.federation.discovery import meet
-from zk0.federation.header import ERROR_CODE, GRID_CODE, HEADER
+from zk0.federation.discovery import meet, misfits
 from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.protocol import ERROR_CODE, GRID_CODE, HEADER
 from zk0.federation.rounds import first_state, moments_in, run_round
 from zk0.federation.run import run_federation, warm_start
 from zk0.federation.server import Server
@@ -39,7 +37,7 @@ from zk0.network.security.site_registry import SiteRegistry
 from zk0.network.security.sites import Site
 from zk0.network.server.roll_call import RollCall, members_of
 from zk0.params import Params
-from zk0.records.journal import Journal
+from zk0.records.journal import Journal, print_event
 
 SITES = ("lab", "kitchen", "garage", "attic")
 LIAR = "lab"  # the first: whatever is taken from the first site is taken from it

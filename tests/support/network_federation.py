@@ -26,8 +26,7 @@ from zk0.network.security.keys import NodeKey
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
-from zk0.network.server.services import FederationServer, runs_of
-from zk0.network.server.status import present_nodes
+from zk0.network.server.services import FederationServer, present_nodes, runs_of
 from zk0.network.server.steps import prepare
 from zk0.records.journal import read_lines
 
@@ -107,7 +106,7 @@ class NetworkSite:
         """Start what does not run."""
         self.start_node()
         if self.trainer is None or self.trainer.process.poll() is not None:
-            words = [sys.executable, "-m", "zk0.network.client.trainer", "--project", self.folder]
+            words = [sys.executable, "-m", "zk0.network.client", "--project", self.folder]
             words += ["--partition", str(self.partition)]
             self.trainer = self._stack.enter_context(service(words, self.folder / "trainer.log"))
 

@@ -17,7 +17,7 @@ from zk0.federation.broadcast import Model
 from zk0.federation.inprocess import LocalGrid
 from zk0.federation.statistics import pack_stats
 from zk0.files import read_json, write_json, write_text
-from zk0.network.client.trainer import channel
+from zk0.network.client import channel
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors
@@ -35,7 +35,7 @@ def lay_out_site(prepared: Path, root: Path, params: dict[str, Any]) -> Path:
 @contextmanager
 def trainer(root: Path, partition: int) -> Iterator[Service]:
     """A partition's trainer, until the block ends."""
-    words = [sys.executable, "-m", "zk0.network.client.trainer", "--project", root, "--partition", str(partition)]
+    words = [sys.executable, "-m", "zk0.network.client", "--project", root, "--partition", str(partition)]
     with service(words, root / f"trainer-{partition}.log") as running:
         wait_until(lambda: answers(root, partition) or running.process.poll() is not None, f"trainer {partition}", 120)
         assert running.process.poll() is None, running.text

@@ -120,8 +120,8 @@ def test_its_size_counts_as_any_folders(tracked: Path) -> None:
     folder = base_folder(params.policy.base, params.tracking.model, tracked)
     assert folder is not None
 
-    assert needs._policy_bytes(params.policy.base, params, tracked) == needs._policy_bytes(str(folder), params, tracked)
-    assert needs._policy_bytes("mlflow:zk0-smolvla/7", params, tracked) == 0
+    assert needs.policy_bytes(params, tracked) == needs.policy_bytes(params, tracked, str(folder))
+    assert needs.policy_bytes(params, tracked, "mlflow:zk0-smolvla/7") == 0
 
 
 def test_a_base_that_was_not_resolved_says_who_does(tracked: Path) -> None:

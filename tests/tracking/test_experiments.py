@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dvc.utils.serialize import dumps_yaml, loads_yaml
 
-from zk0.machine.remote import default_remote
+from zk0.machine.repository import default_remote
 from zk0.tracking.experiments import Kept, here, keep
 from zk0.tracking.restoring import restoring
 

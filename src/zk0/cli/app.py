@@ -117,18 +117,18 @@ def simulate(
 @app.command(rich_help_panel="Services")
 def up(port: Annotated[int, typer.Option(help="The server's, on loopback.")] = 4200) -> None:
     """Start Prefect's server and a worker, with the nightly and weekly schedules."""
-    from zk0.operations.prefect_local import start
+    from zk0.operations.start import start_prefect
 
-    url = start(Path.cwd(), port)
+    url = start_prefect(Path.cwd(), port)
     console.print(f"server and worker are up: {url}\nfrom a shell:  export PREFECT_API_URL={url}/api", markup=False)
 
 
 @app.command(rich_help_panel="Services")
 def down() -> None:
     """Stop them."""
-    from zk0.operations.prefect_local import stop
+    from zk0.operations.start import stop_prefect
 
-    console.print(f"stopped: {', '.join(stop(Path.cwd())) or 'nothing was running'}")
+    console.print(f"stopped: {', '.join(stop_prefect(Path.cwd())) or 'nothing was running'}")
 
 
 @profile_app.command("list")

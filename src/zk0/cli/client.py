@@ -86,7 +86,7 @@ def start(name: Name = None) -> None:
 @app.command()
 def boot(name: Name = None, cron: Annotated[bool, typer.Option(help="A line for crontab instead.")] = False) -> None:
     """Print what starts the site again after a reboot: a unit for `systemctl --user`, with how to install it."""
-    from zk0.operations.boot import cron_line, unit
+    from zk0.operations.start import cron_line, unit
 
     root, found = Path.cwd(), _membership(name).name
     start, stop = f"client start {found}", f"client stop {found}"

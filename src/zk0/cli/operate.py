@@ -46,7 +46,7 @@ def init(
 @deploy_app.command()
 def boot(cron: Annotated[bool, typer.Option(help="A line for crontab instead.")] = False) -> None:
     """Print what brings it all up after a reboot: a unit for `systemctl --user`, with how to install it."""
-    from zk0.operations.boot import cron_line, unit
+    from zk0.operations.start import cron_line, unit
 
     root = Path.cwd()
     typer.echo(cron_line(root, "deploy") if cron else unit("zk0: server of a federation", root, "deploy", "stop"))
@@ -68,7 +68,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
 @app.command(rich_help_panel=_PANEL)
 def stop(service: Service = None) -> None:
     """Stop services, the last started first; all that run here where none is named."""
-    from zk0.operations.groups import members
+    from zk0.network.config import members
     from zk0.operations.start import stop_services
 
     names = [one for name in service for one in members(name)] if service else None
@@ -93,7 +93,7 @@ def logs(
     lines: Annotated[int, typer.Option(min=1, help="How many of those that are there.")] = 100,
 ) -> None:
     """The end of a service's log."""
-    from zk0.operations.logs import read_log
+    from zk0.services.process import read_log
 
     try:
         for line in read_log(Path.cwd(), service, lines, follow):

@@ -98,7 +98,7 @@ def halt(folder: KeyFolder = Path("security")) -> None:
 @app.command()
 def status(folder: KeyFolder = Path("security")) -> None:
     """Services, sites and the last run."""
-    from zk0.network.server.status import tables
+    from zk0.network.server.runs import tables
 
     for table in tables(_server(folder)):
         console.print(table)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import xxhash
 
 from zk0.files import read_json
-from zk0.machine.revision import revision
+from zk0.machine.repository import revision
 from zk0.params import PARAMS_FILE, Params, ParamsError, load_params
 from zk0.records.journal import read_lines
 

@@ -27,8 +27,8 @@ from lerobot.datasets.video_utils import decode_video_frames
 
 from zk0.console import progress_bar
 from zk0.data.dataset import DatasetFolder
-from zk0.data.formats import INFO, V21_TABLES, missing_files, read_info, require_v3, version_of
-from zk0.data.v21 import check_v21, place_of, read_sentences
+from zk0.data.formats import INFO, V21_TABLES, missing_files, place_of, read_info, require_v3, version_of
+from zk0.data.v21 import check_v21, read_sentences
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
 from zk0.so100 import ACTION, STATE

@@ -206,10 +206,6 @@ class DatasetFolder:
         """
         return read_tasks(self.root)
 
-    def numbers(self, feature: str) -> np.ndarray:
-        """All values of ``observation.state`` or ``action``: (N, D) float32."""
-        return {STATE: self.rows.states, ACTION: self.rows.actions}[feature]
-
     def episode_digest(self, episode: int) -> str:
         """BLAKE2b over an episode's states, actions and task sentences."""
         start, stop = self.rows.bounds[episode]
@@ -220,19 +216,10 @@ class DatasetFolder:
         return digest.hexdigest()
 
     @cached_property
-    def spans(self) -> dict[str, dict[int, Span]]:
-        """Camera to episode to its stretch of video.
-
-        Raises:
-            DataError: See :attr:`known`.
-        """
-        return self.known.spans
-
-    @cached_property
     def files(self) -> dict[tuple[str, Path], list[tuple[int, float, float]]]:
         """Camera and video file to the episodes in it, in order: index, start and end in seconds."""
         files: dict[tuple[str, Path], list[tuple[int, float, float]]] = {}
-        for camera, spans in self.spans.items():
+        for camera, spans in self.known.spans.items():
             for episode, span in sorted(spans.items(), key=lambda one: one[1].start_s):
                 files.setdefault((camera, span.path), []).append((episode, span.start_s, span.end_s))
         return files
@@ -243,7 +230,7 @@ class DatasetFolder:
         Raises:
             DataError: The camera has no video, or the metadata does not know the episode.
         """
-        found = self.spans.get(camera, {}).get(episode)
+        found = self.known.spans.get(camera, {}).get(episode)
         if found is None:
             raise DataError(f"{self.root}: meta/episodes knows no video of {camera} for episode {episode}")
         return found

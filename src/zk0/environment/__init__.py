@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from zk0.checks import Check, passed
-from zk0.environment.graphics import check_graphics
-from zk0.environment.needs import check_device, check_disk, check_memory, check_threads, needed_bytes
-from zk0.environment.network import SERVICES, check_hub, check_port
+from zk0.environment.needs import check_device, check_disk, check_memory, check_threads
+from zk0.environment.surroundings import SERVICES, check_graphics, check_hub, check_port
 from zk0.machine.hardware import GIB, machine
 from zk0.machine.packages import (
     LOCK_FILE,
@@ -24,7 +23,7 @@ from zk0.machine.packages import (
     check_video,
     versions,
 )
-from zk0.machine.remote import check_remote
+from zk0.machine.repository import check_remote
 from zk0.params import Params
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "Check",
     "check_environment",
     "machine",
-    "needed_bytes",
     "passed",
     "versions",
 ]

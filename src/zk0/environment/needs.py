@@ -1,10 +1,16 @@
-"""Whether the machine is large enough: device, threads, memory and disk."""
+"""Whether the machine is large enough: device, threads, memory and disk; the one estimate of what a run needs.
+
+What a federation's server needs besides is reckoned from the same figures, in :mod:`zk0.operations.resources`.
+"""
 
 from __future__ import annotations
 
+import json
 import platform
+import struct
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -15,36 +21,95 @@ from zk0.params import Params
 from zk0.sources_lock import base_folder, starting_policy
 
 # Rough needs, on the large side. torch, lerobot and MuJoCo loaded:
-_PROCESS_BYTES = 2 * GIB
+PROCESS_BYTES = 2 * GIB
 # A demonstration of the embedded arm: 40 frames at most, from two cameras of 96 x 96.
-_DECODED_EPISODE_BYTES = 40 * 2 * 96 * 96 * 3
+SIM_FRAMES_AN_EPISODE = 40
+_DECODED_EPISODE_BYTES = SIM_FRAMES_AN_EPISODE * 2 * 96 * 96 * 3
 _RECORDED_EPISODE_BYTES = 400_000
 # Not known before it is downloaded: one dataset of the Hub, and the full policy in float32.
 _HUB_DATASET_BYTES = 2 * GIB
 _POLICY_BYTES = {"random:nano": 8_000_000, "random:full": 1_800_000_000, "hub": 1_800_000_000}
+# What of it trains: of smolvla_base, in float32.
+TRAINABLE_SMALL_BYTES, _TRAINABLE_BYTES = 2_000_000, 400_000_000
+_FROZEN = "vlm_with_expert.vlm."
 # Weights, gradients and moments in memory; best, last, resumable and MLflow's copies on disk.
 _POLICIES_IN_MEMORY, _POLICIES_ON_DISK = 4, 8
 _RESERVE_BYTES = GIB  # results, videos, tracking
 
 
-def needed_bytes(params: Params, root: Path) -> tuple[int, int]:
-    """Estimate the memory and disk that a run needs, in bytes; on the large side."""
-    sources = [*params.data.sites.values(), *params.data.unseen.values()]
-    simulated = sum(source.startswith("sim:") for source in sources)
+@dataclass(frozen=True)
+class Need:
+    """One resource: what is wanted, and what there is.
+
+    Attributes:
+        name: ``memory``, ``disk`` or ``GPU memory``.
+        parts: What it is wanted for, in bytes, a reserve included.
+        available_bytes: There now.
+        advice: What to do where it does not fit.
+    """
+
+    name: str
+    parts: dict[str, int]
+    available_bytes: int
+    advice: str
+
+    @property
+    def needed_bytes(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is enough."""
+        return self.needed_bytes <= self.available_bytes
+
+    def told(self) -> str:
+        """The figures as a sentence."""
+        parts = ", ".join(f"{name} {size(part)}" for name, part in self.parts.items() if part)
+        return f"{self.name}: {size(self.needed_bytes)} of {size(self.available_bytes)} ({parts})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """As results/deployment.json keeps it."""
+        figures = {"needed_bytes": self.needed_bytes, "available_bytes": self.available_bytes, "parts": self.parts}
+        return {"name": self.name, **figures, "advice": self.advice, "fits": self.fits}
+
+
+def memory_need(params: Params, root: Path, available: int) -> Need:
+    """Memory that a run takes on one machine, on the large side."""
+    sources = _sources(params)
     limit = params.data.decoded_limit_bytes
     recorded = min(params.data.episodes * _DECODED_EPISODE_BYTES, limit)
-    parts = 1 if params.data.partition.scheme == "none" else params.data.partition.sites
-    policy = _policy_bytes(starting_policy(params), params, root)
-    memory = _PROCESS_BYTES + _POLICIES_IN_MEMORY * policy
-    memory += simulated * recorded + (len(sources) - simulated) * parts * limit
-    # Twice, since DVC keeps a copy of what a stage wrote.
-    disk = 2 * simulated * params.data.episodes * _RECORDED_EPISODE_BYTES
-    disk += sum(source.startswith("hub:") for source in sources) * _HUB_DATASET_BYTES
-    return memory, disk + _POLICIES_ON_DISK * policy + _RESERVE_BYTES
+    partitions = 1 if params.data.partition.scheme == "none" else params.data.partition.sites
+    simulated = simulated_sources(params)
+    parts = {
+        "libraries": PROCESS_BYTES,
+        "policies": _POLICIES_IN_MEMORY * policy_bytes(params, root),
+        "decoded recordings": simulated * recorded + (len(sources) - simulated) * partitions * limit,
+    }
+    return Need("memory", parts, available, "close other programs, or lower data.decoded_limit_bytes or data.episodes")
 
 
-def _policy_bytes(base: str, params: Params, root: Path) -> int:
-    """Size of a starting policy; 0 where it is not there, which resolving it complains of."""
+def disk_need(params: Params, root: Path, available: int) -> Need:
+    """Disk that a run takes on one machine, on the large side."""
+    parts = {
+        # Twice, since DVC keeps a copy of what a stage wrote.
+        "recordings": 2 * simulated_sources(params) * params.data.episodes * _RECORDED_EPISODE_BYTES,
+        "downloads": sum(source.startswith("hub:") for source in _sources(params)) * _HUB_DATASET_BYTES,
+        "checkpoints": _POLICIES_ON_DISK * policy_bytes(params, root),
+        "results": _RESERVE_BYTES,
+    }
+    advice = "free some space, or lower data.episodes; `dvc gc --workspace` drops old versions of data"
+    return Need("disk", parts, available, advice)
+
+
+def simulated_sources(params: Params) -> int:
+    """How many sources are recorded with the simulated arm."""
+    return sum(source.startswith("sim:") for source in _sources(params))
+
+
+def policy_bytes(params: Params, root: Path, base: str | None = None) -> int:
+    """Size of the starting policy, or of another; 0 where it is not there, which resolving it complains of."""
+    base = base or starting_policy(params)
     if base in _POLICY_BYTES:
         return _POLICY_BYTES[base]
     try:
@@ -54,6 +119,34 @@ def _policy_bytes(base: str, params: Params, root: Path) -> int:
     if folder is None:
         return _POLICY_BYTES["hub"]
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
+def trainable_bytes(root: Path, params: Params) -> int:
+    """Bytes of the tensors that train, by the header of the starting policy's file; a site's update has as many."""
+    base = starting_policy(params)
+    if base == "random:nano":
+        return TRAINABLE_SMALL_BYTES
+    try:
+        folder = base_folder(base, params.tracking.model, root)
+    except ValueError:
+        folder = None
+    if folder is None:
+        return _TRAINABLE_BYTES
+    return sum(_unfrozen(path) for path in folder.glob("model*.safetensors"))
+
+
+def _unfrozen(path: Path) -> int:
+    with path.open("rb") as stream:
+        (length,) = struct.unpack("<Q", stream.read(8))
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    spans = (entry["data_offsets"] for name, entry in header.items() if _FROZEN not in name)
+    return sum(end - begin for begin, end in spans)
+
+
+def free_memory(total: int) -> int:
+    """Bytes of memory that are free now, of so many that this process may use."""
+    return min(int(psutil.virtual_memory().available), total)
 
 
 def check_device(params: Params, gpus: list[dict[str, Any]]) -> Check:
@@ -84,28 +177,22 @@ def check_threads(params: Params, cores: int) -> Check:
 
 def check_memory(params: Params, root: Path, total: int) -> Check:
     """Too little free memory is a warning, since it may be freed; too little altogether is an error."""
-    need, free = needed_bytes(params, root)[0], min(psutil.virtual_memory().available, total)
-    return Check(
-        "memory",
-        need <= free,
-        f"{_size(free)} free of {_size(total)}",
-        f"about {_size(need)}",
-        "close other programs, or lower data.decoded_limit_bytes or data.episodes",
-        "error" if need > total else "warning",
-    )
+    need = memory_need(params, root, free_memory(total))
+    severity: Literal["error", "warning"] = "error" if need.needed_bytes > total else "warning"
+    found, expected = f"{size(need.available_bytes)} free of {size(total)}", f"about {size(need.needed_bytes)}"
+    return Check("memory", need.fits, found, expected, need.advice, severity)
 
 
 def check_disk(params: Params, root: Path, free: int) -> Check:
     """Whether what a run writes fits."""
-    need = needed_bytes(params, root)[1]
-    return Check(
-        "disk",
-        need <= free,
-        f"{_size(free)} free",
-        f"about {_size(need)}",
-        "free some space, or lower data.episodes; `dvc gc --workspace` drops old versions of data",
-    )
+    need = disk_need(params, root, free)
+    return Check("disk", need.fits, f"{size(free)} free", f"about {size(need.needed_bytes)}", need.advice)
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes for people."""
     return f"{count / GIB:,.1f} GiB"
+
+
+def _sources(params: Params) -> list[str]:
+    return [*params.data.sites.values(), *params.data.unseen.values()]

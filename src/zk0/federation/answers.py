@@ -8,16 +8,15 @@ that files, terminals and trackers downstream need not ask where a text came fro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import torch
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from zk0.data.manifest import Manifest
 from zk0.federation import codecs, protocol, wire
-from zk0.federation.header import Header, failure, plain
 from zk0.federation.statistics import Moments
 from zk0.params import Codec
 from zk0.words import fault, printable
@@ -42,11 +41,23 @@ def _sound(loss: float, info: ValidationInfo) -> float:
 Loss = Annotated[float, Field(ge=-1e30, le=1e30, description="mean flow-matching loss"), AfterValidator(_sound)]
 
 
-class ReplyError(wire.WireError):
+class ReplyError(protocol.WireError):
     """A site's reply is not what it must be, or there is none; the reason is fit to be shown."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(printable(reason))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A site's answer that passed all checks."""
+
+    site: str
+    partition: int
+    values: dict[str, Any]
+    content: RecordDict
+    bytes_up: int
+    bytes_down: int
 
 
 class Answer(BaseModel):
@@ -139,7 +150,7 @@ def payload_bytes(tensors: wire.Wanted) -> int:
 
 
 def parse(
-    message: Message, kind: str, expected: Header, site: str, tensors: wire.Wanted, detailed: bool = False
+    message: Message, kind: str, expected: protocol.Header, site: str, tensors: wire.Wanted, detailed: bool = False
 ) -> dict[str, Any]:
     """What a reply tells, in plain values within their bounds; its tensors are as wanted, but not decoded yet.
 
@@ -155,18 +166,18 @@ def parse(
         ReplyError: Anything is wrong with it, or the site tells that it failed.
     """
     if message.has_error():
-        raise ReplyError(f"the site failed: {failure(message, site)}")
+        raise ReplyError(f"the site failed: {protocol.failure(message, site)}")
     try:
-        told = plain(message.content)
+        told = protocol.plain(message.content)
         values = told.pop("values")
-        protocol.check_reply(Header.model_validate(told, strict=True), expected)
+        protocol.check_reply(protocol.Header.model_validate(told, strict=True), expected)
         lacks = kind in (protocol.TRAIN, protocol.EVALUATE) and protocol.LACKS in values
         model = LacksAnswer if lacks else JudgedAnswer if detailed else _ANSWERS[kind]
         answer = model.model_validate(values)
         wire.check(message.content, {} if lacks else tensors)
     except ValidationError as error:
         raise ReplyError(f"the reply's {fault(error)}") from error
-    except wire.WireError as error:
+    except protocol.WireError as error:
         raise ReplyError(str(error)) from error
     return _shown(answer.model_dump(mode="json", exclude_none=True))
 

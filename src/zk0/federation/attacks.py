@@ -19,6 +19,7 @@ from flwr.clientapp import ClientApp
 
 from zk0.data.frames import Frames
 from zk0.federation import protocol, wire
+from zk0.federation.client_app import training_by
 from zk0.federation.site import site_at
 from zk0.params import Codec
 from zk0.seeding import numpy_rng
@@ -71,11 +72,7 @@ def poisoned(app: ClientApp, partition: int, attack: Attack) -> ClientApp:
         malicious = context.node_config["partition-id"] == partition
         return attacks[attack.kind](message, context) if malicious else app(message, context)
 
-    result = ClientApp()
-    result.train()(train)
-    for register in (result.query("summary"), result.query("statistics"), result.evaluate()):
-        register(app)
-    return result
+    return training_by(train, app)
 
 
 def shuffled_labels(frames: Frames, seed: int, partition: int) -> Frames:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord, RecordDict
 
-from zk0.federation import codecs, wire
+from zk0.federation import codecs, protocol, wire
 from zk0.params import Codec
 from zk0.policy.trainable import Tensors, check_alike, digest_tensors
 
@@ -136,7 +136,7 @@ class Held:
         else:
             raise MissingModel(reference)
         if (found := digest_tensors(tensors)) != digest:
-            raise wire.WireError(
+            raise protocol.WireError(
                 f"'{GLOBAL}' makes a model of digest {found}, but its sender states {digest}: it was damaged or changed"
             )
         self._keep(tensors, digest)

@@ -7,7 +7,7 @@ update and metrics, each as a Flower message, on every engine.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flwr.app import ArrayRecord, Context, Message, RecordDict
@@ -17,11 +17,12 @@ from zk0.evaluation.held_out import Limits, held_out_loss
 from zk0.evaluation.judging import judge_actions
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.broadcast import MissingModel
-from zk0.federation.client_state import SiteMemory, Version
 from zk0.federation.privacy.site import SitePrivacy, demanded
 from zk0.federation.site import Site, Warm, site_at, warm_policy
+from zk0.federation.state import SiteMemory, Version
 from zk0.federation.statistics import moments_of, unpack_stats
 from zk0.policy.checkpoint import LoadedPolicy
+from zk0.records.journal import Journal
 from zk0.training.local import LocalTask, train_locally
 
 app = ClientApp()
@@ -129,3 +130,41 @@ def evaluate(message: Message, context: Context) -> Message:
         limits = Limits.of(values["limits"])
         results |= judge_actions(loaded, frames, features, task.evaluation, task.seed, limits)
     return _reply(message, task, **results, evaluate_s=time.perf_counter() - began)
+
+
+def training_by(train: Callable[[Message, Context], Message], app: ClientApp) -> ClientApp:
+    """A ClientApp that trains by a function of its own, and answers all else as another one does."""
+    result = ClientApp()
+    result.train()(train)
+    for register in (result.query("summary"), result.query("statistics"), result.evaluate()):
+        register(app)
+    return result
+
+
+def noted(app: ClientApp, journal: Journal) -> ClientApp:
+    """The same ClientApp, which says in a journal when a site has trained and when its update is ready to be sent.
+
+    It tells times and sizes only: what a site learned is the server's to tell, with the privacy that the run has.
+    """
+
+    def train(message: Message, context: Context) -> Message:
+        began = time.perf_counter()
+        reply = app(message, context)
+        if reply.has_error() or protocol.DELTA not in reply.content:  # it asks for the model first
+            return reply
+        header, values = protocol.read(reply.content)
+        site, trained = site_at(context.node_config).manifest.site, float(values["train_s"])
+        journal.say("local-training", f"{site} has trained", round=header.round, site=site, seconds=trained)
+        update = reply.content[protocol.DELTA]
+        journal.say(
+            "extract",
+            f"{site}'s update is ready",
+            round=header.round,
+            site=site,
+            seconds=time.perf_counter() - began - trained,
+            tensors=len(update),
+            bytes=wire.payload_bytes(reply.content),
+        )
+        return reply
+
+    return training_by(train, app)

@@ -1,14 +1,17 @@
-"""Who takes part in a run: the sites' manifests, asked for before anything else."""
+"""Who takes part in a run: the sites' manifests, asked for first of all, and whether one model can serve them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from flwr.app import Message, RecordDict
 
+from zk0.data.frames import IMAGES
 from zk0.federation import answers, protocol
-from zk0.federation.server import Server
+from zk0.federation.server import FederationError, Server
+from zk0.policy.checkpoint import LoadedPolicy
+from zk0.so100 import embodiment
 
 # What finds the sites of a run, has the server serve them, and gives their manifests in partition order.
 Meet = Callable[[Server], list[dict[str, Any]]]
@@ -67,3 +70,112 @@ def ask_summaries(
             yield node, answers.manifest_in(values, **known(node))
         except answers.ReplyError as error:
             yield node, error
+
+
+_ONE_KIND = "a federation trains one kind of robot at one rate (data.fps, data.every)"
+_EMPTY = f"{IMAGES}.empty_camera_"  # what a policy with ``empty_cameras`` calls those that nobody has
+
+
+def check_alike(manifests: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse sites that one model cannot serve; sites on several machines meet here for the first time.
+
+    Args:
+        manifests: The sites', as they sent them.
+
+    Raises:
+        FederationError: Names two sites and in what they differ.
+    """
+    first = manifests[0]
+    for other in manifests[1:]:
+        if found := _difference(first, other):
+            raise FederationError(f"sites '{first['site']}' and '{other['site']}' have other {found}; {_ONE_KIND}")
+
+
+def misfits(manifests: Mapping[int, Mapping[str, Any]], loaded: LoadedPolicy, missing: str) -> dict[int, str]:
+    """Which sites a run can only do without: what each says of its arm and cameras is its own word alone.
+
+    The arm is that of most sites; of as many, that of the lowest number.
+
+    Args:
+        manifests: The sites', by partition, as they sent them.
+        loaded: The starting policy.
+        missing: ``data.missing_cameras``.
+
+    Returns:
+        Partition to why its data does not fit, for those where it does not.
+    """
+    alike = [[one for one in manifests.values() if not _difference(one, other)] for other in manifests.values()]
+    usual = max(alike, key=len, default=[])
+    found: dict[int, str] = {}
+    for partition, manifest in manifests.items():
+        if difference := _difference(usual[0], manifest):
+            found[partition] = f"most sites have other {difference}; {_ONE_KIND}"
+            continue
+        try:
+            check_cameras([manifest], loaded, missing)
+        except FederationError as error:
+            found[partition] = str(error)
+    return found
+
+
+def _difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+    """What one model cannot serve in two sites, and both sites' of it."""
+    for what, one, other in (
+        ("robots", embodiment(mine["robot_type"]), embodiment(theirs["robot_type"])),
+        ("frames per second", mine["fps"], theirs["fps"]),
+        ("joints", list(mine["joints"]), list(theirs["joints"])),
+    ):
+        if one != other:
+            return f"{what}: {one} and {other}"
+    return None
+
+
+def check_cameras(manifests: Sequence[Mapping[str, Any]], loaded: LoadedPolicy, missing: str) -> None:
+    """Refuse sites with cameras that the policy does not know, without one that it does, or of a size it cannot take.
+
+    A camera that is missing and allowed to be is hidden from the policy: SmolVLA reads the pictures that are there and
+    no token of the others, as LeRobot does with ``empty_cameras``.
+
+    Args:
+        manifests: The sites', as they sent them.
+        loaded: The starting policy.
+        missing: ``data.missing_cameras``.
+
+    Raises:
+        FederationError: Names the site, its cameras and the policy's, and what to put into params.
+    """
+    features = loaded.policy.config.image_features
+    known = ", ".join(features)
+    for manifest in manifests:
+        site, cameras = manifest["site"], set(manifest["cameras"])
+        if strange := sorted(cameras - set(features)):
+            short = strange[0].removeprefix(f"{IMAGES}.")
+            raise FederationError(
+                f"site '{site}' has cameras {', '.join(strange)}, which the policy does not know; it knows {known}. "
+                f"Map them (data.cameras: {{{site}: {{{short}: POLICY'S}}}}), or leave them out ({short}: null)"
+            )
+        lacking = sorted(name for name in set(features) - cameras if not name.startswith(_EMPTY))
+        if lacking and missing != "empty":
+            raise FederationError(
+                f"site '{site}' has no camera {', '.join(lacking)}, which the policy knows; it has "
+                f"{', '.join(sorted(cameras))}. Map one to it with data.cameras, or hide from the policy what a site "
+                "lacks (data.missing_cameras: empty)"
+            )
+        if loaded.policy.config.resize_imgs_with_padding is None:
+            _check_sizes(manifest, {name: tuple(feature.shape) for name, feature in features.items()})
+
+
+def _check_sizes(manifest: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """A policy that does not resize pictures itself takes one size only; stretching them is nobody's business."""
+    for camera in manifest["cameras"]:
+        shape = manifest["image_shapes"].get(camera, (0, 0, 0))
+        if tuple(shape) != expected[camera]:
+            raise FederationError(
+                f"site '{manifest['site']}': {camera} is {_size(shape)}, and the policy, which does not resize "
+                f"(resize_imgs_with_padding is not set), takes {_size(expected[camera])}; record that size, or start "
+                "from a policy that resizes"
+            )
+
+
+def _size(shape: Sequence[int]) -> str:
+    return f"{shape[1]}x{shape[2]}"

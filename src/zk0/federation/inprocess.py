@@ -13,9 +13,9 @@ from typing import Any
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.supercore.task_identity import TaskIdentity
 
-from zk0.federation.header import error_reply
+from zk0.federation.flower import TaskIdentity
+from zk0.federation.protocol import error_reply
 
 RUN_ID = 1
 

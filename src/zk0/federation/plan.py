@@ -1,21 +1,30 @@
-"""What a round is to be: who trains, from which proximal weight, and how far the server then steps.
+"""What a round is to be: who trains, from which proximal weight, how far the server then steps, and when the run ends.
 
-A pure function of the params and of the rows of the rounds before, so a resumed run makes the same
-plan. Sites are drawn as in McMahan et al., "Communication-Efficient Learning of Deep Networks from
+A pure function of the params and of the rows of the rounds before, so a run that is taken up again goes on as if it had
+not been stopped. Sites are drawn as in McMahan et al., "Communication-Efficient Learning of Deep Networks from
 Decentralized Data", AISTATS 2017: uniformly, without putting back, anew each round.
+
+The server's rate, the proximal weight and the end follow the round or the held-out trend. Round 0, which only judges
+the start, is no round to compare with: it is not a candidate for the best model either. The cosine is Loshchilov and
+Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017, without restarts. The proximal weight follows
+the loss after the heuristic of Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, section 5.3:
+theirs rises by 0.1 when the loss rises and falls by 0.1 after five rounds of falling loss. Here it is multiplied, since
+its scale depends on the model's size, and the number of rounds is a param.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from zk0.federation.schedules import Rows, proximal_mu, server_share
 from zk0.federation.strategy import server_rate
 from zk0.params import FederationParams, Params
 from zk0.seeding import numpy_rng
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -92,3 +101,79 @@ def sites_drawn(sites: int, fraction: float) -> int:
     (3, 1, 4)
     """
     return min(sites, max(1, math.ceil(sites * fraction - 1e-9)))
+
+
+def server_share(params: FederationParams, number: int, rows: Rows) -> float:
+    """Share of the server's learning rate that holds in a round, from ``server_least_share`` to 1.
+
+    Args:
+        params: The federation's.
+        number: The round, from 1.
+        rows: Of the rounds before it.
+    """
+    least = params.server_least_share
+    if params.server_schedule == "cosine":
+        return least + (1 - least) * 0.5 * (1 + math.cos(math.pi * _progress(params, number)))
+    if params.server_schedule == "plateau":
+        share, best, stale = 1.0, math.inf, 0
+        for loss in _losses(rows):
+            best, stale = (loss, 0) if loss < best else (best, stale + 1)
+            if stale == params.schedule_patience:
+                share, stale = max(least, share * params.schedule_factor), 0
+        return share
+    return 1.0
+
+
+def proximal_mu(params: FederationParams, number: int, rows: Rows) -> float:
+    """FedProx's weight in a round; 0 for other strategies.
+
+    Args:
+        params: The federation's.
+        number: The round, from 1.
+        rows: Of the rounds before it.
+    """
+    least = params.proximal_least_share
+    if params.proximal_schedule == "linear":
+        progress = _progress(params, number)
+        return params.proximal_mu * ((1 - progress) + progress * least)
+    if params.proximal_schedule == "trend":
+        share, falls = 1.0, 0
+        for before, after in pairwise(_losses(rows)):
+            falls = falls + 1 if after < before else 0
+            if after > before:
+                share = min(1 / least, share / params.schedule_factor)
+            elif falls == params.schedule_patience:
+                share, falls = max(least, share * params.schedule_factor), 0
+        return params.proximal_mu * share
+    return params.proximal_mu
+
+
+def stop_reason(params: FederationParams, rows: Rows) -> str | None:
+    """Why a run ends after these rounds, though others are left; None where it does not.
+
+    It ends after ``stop_after`` rounds of which none was better, by ``stop_margin`` of it, than the
+    last one that was.
+    """
+    if not params.stop_after:
+        return None
+    best, at, last = math.inf, 0, 0
+    for last, loss in enumerate(_losses(rows), 1):
+        if loss < best * (1 - params.stop_margin):
+            best, at = loss, last
+    if last - at < params.stop_after or last >= params.rounds:
+        return None
+    margin = f" by {params.stop_margin:.3g} of it" if params.stop_margin else ""
+    return (
+        f"no round since round {at} was better{margin} than its held-out loss of {best:.4f}, and federation.stop_after "
+        f"is {params.stop_after}"
+    )
+
+
+def _losses(rows: Rows) -> list[float]:
+    """Held-out losses of the rounds that trained, in order."""
+    return [float(row["held_out_loss"]) for row in rows if row["round"] > 0]
+
+
+def _progress(params: FederationParams, number: int) -> float:
+    """How much of the run lies behind: 0 in round 1, 1 in the last."""
+    return min(1.0, (number - 1) / max(1, params.rounds - 1))

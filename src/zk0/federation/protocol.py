@@ -1,27 +1,62 @@
-"""What server and sites say to each other, and how it is written into Flower's records."""
+"""What server and sites say to each other, and how it is written into Flower's records; no tensors are needed for it.
+
+Every message and reply has a :class:`Header`, which binds it to run, round and site, and plain values beside it, as
+JSON in one record of Flower's; tensors travel in records of their own, see :mod:`.wire`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Annotated, Any
 
-from flwr.app import RecordDict
-from pydantic import BaseModel, ConfigDict, ValidationError
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
-from zk0.federation.header import SUMMARY as SUMMARY
-from zk0.federation.header import Header, WireError, plain
-from zk0.federation.header import write as write
 from zk0.params import Codec, EvaluationParams, FeatureParams, PrivacyParams, TrainingParams
+from zk0.words import printable, said
 
+# Kinds of message.
+SUMMARY = "query.summary"
 STATISTICS = "query.statistics"
-# The value by which a message tells which model it speaks of, and a reply which model its site lacks.
-MODEL = "model"
-LACKS = "lacks"
 TRAIN = "train"
 EVALUATE = "evaluate"
 
+# Records of a message.
+HEADER = "header"
 DELTA = "delta"
 STATS = "stats"
 MOMENTS = "moments"
+
+# The value by which a message tells which model it speaks of, and a reply which model its site lacks.
+MODEL = "model"
+LACKS = "lacks"
+
+# A manifest of a hundred thousand episodes is 700 KB; read, it becomes some 30 times as much at most.
+LONGEST_HEADER = 1 << 20
+ERROR_CODE = 100
+# Of a reply that the server's own Grid makes in a site's stead: its reason is no word of the site's.
+GRID_CODE = 101
+
+
+class WireError(ValueError):
+    """A message's content is not what it must be; names the record or tensor."""
+
+
+class Header(BaseModel):
+    """Goes with every message and reply, and binds it to run, round and site.
+
+    Attributes:
+        run: Config digest of the run.
+        round: 0 before the first.
+        partition: The site's index.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Annotated[str, Field(max_length=100)]
+    round: Annotated[int, Field(ge=0, le=10**9)]
+    partition: Annotated[int, Field(ge=-1, le=10**9)]
 
 
 class Adapters(BaseModel):
@@ -66,6 +101,34 @@ class SiteTask(Header):
     detailed: bool = False
 
 
+def write(content: RecordDict, header: Header, **values: Any) -> None:
+    """Put a header and further plain values into a message's content."""
+    content[HEADER] = ConfigRecord({"json": json.dumps({**header.model_dump(mode="json"), "values": values})})
+
+
+def plain(content: RecordDict) -> dict[str, Any]:
+    """A message's header and values, as plain values that nobody has looked at yet.
+
+    Its length is bounded before anything is read, and its depth by the reader.
+
+    Raises:
+        WireError: There is none, or it is no table in JSON.
+    """
+    record = content.get(HEADER)
+    text = record.get("json") if isinstance(record, ConfigRecord) else None
+    if not isinstance(text, str):
+        raise WireError("the message has no header")
+    if len(text) > LONGEST_HEADER:
+        raise WireError(f"the message's header has {len(text)} characters; at most {LONGEST_HEADER} were expected")
+    try:
+        fields = from_json(text.encode())
+    except ValueError as error:
+        raise WireError(f"the message's header is malformed: {error}") from error
+    if not isinstance(fields, dict) or not isinstance(fields.get("values"), dict):
+        raise WireError("the message's header is malformed: a table with a table 'values' was expected")
+    return fields
+
+
 def read(content: RecordDict, kind: type[Header] = Header) -> tuple[Any, dict[str, Any]]:
     """Take the header and the plain values out of a message's content.
 
@@ -90,3 +153,14 @@ def check_reply(header: Header, expected: Header) -> None:
         found, wanted = getattr(header, name), getattr(expected, name)
         if found != wanted:
             raise WireError(f"the reply is for {name} {found}, expected {wanted}")
+
+
+def error_reply(message: Message, error: Exception) -> Message:
+    """The reply to a message that could not be served."""
+    return Message(Error(ERROR_CODE, printable(f"{type(error).__name__}: {error}")), reply_to=message)
+
+
+def failure(reply: Message, site: str) -> str:
+    """Why a site's error reply tells that it failed; in few words, and marked as the site's where they are its own."""
+    reason = str(reply.error.reason or "it gave no reason")
+    return printable(reason) if reply.error.code == GRID_CODE else said(site, reason)

@@ -11,22 +11,23 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from zk0.digests import counted, digest_folder, key_of
-from zk0.federation.compatibility import check_alike, check_cameras
-from zk0.federation.discovery import Meet, meet
+from zk0.federation.discovery import Meet, check_alike, check_cameras, meet
 from zk0.federation.plan import sites_drawn
-from zk0.federation.private_start import begin_privacy, told_privacy
+from zk0.federation.privacy.accountant import affordable_rounds, planned_epsilon
+from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.protocol import Adapters
 from zk0.federation.rounds import moments_in, rows_with_best, run_rounds, why_stopped
 from zk0.federation.server import FederationError, Server
 from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
+from zk0.federation.statistics import public_moments
 from zk0.federation.strategy import check_enough, cost
 from zk0.files import read_mapping, write_json, write_text
 from zk0.machine.hardware import machine
 from zk0.machine.packages import versions
-from zk0.machine.revision import revision
+from zk0.machine.repository import revision
 from zk0.params import Params
-from zk0.policy.checkpoint import save_checkpoint
+from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint
 from zk0.records.journal import Journal, Listener, read_lines
 from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, STATES
 from zk0.sources import read_lock
@@ -215,3 +216,53 @@ def locked_base(root: Path) -> tuple[str, str]:
     if source.startswith("hub:"):
         source = f"{source.partition('@')[0]}@{digest}"
     return policy.get("folder", source), digest
+
+
+def begin_privacy(server: Server, folder: Path, start: LoadedPolicy, drawn: int) -> None:
+    """Give a server its normalisation and, where privacy is central, its ledger; say what the budget affords.
+
+    Args:
+        server: Has met its sites; left as it is where privacy is off.
+        folder: The run's state.
+        start: The starting policy.
+        drawn: How many sites train in a round.
+
+    Raises:
+        FederationError: The budget does not afford a single round, or delta is too large to promise anything.
+        StageError: The starting policy has no normalisation for this arm, or the ledger is damaged.
+    """
+    params, rounds, sites = server.params.privacy, server.params.federation.rounds, len(server.sites)
+    if params.mode == "off":
+        return
+    if params.delta >= 1 / sites:
+        raise FederationError(
+            f"privacy.delta {params.delta:g} allows that one of {sites} sites is told of outright; make it well below "
+            f"1 / {sites}"
+        )
+    if (most := affordable_rounds(params, rounds)) < 1:
+        raise FederationError(
+            f"privacy.target_epsilon {params.target_epsilon:g} does not afford a single round: it would cost "
+            f"{planned_epsilon(params, 1):.3g}. Raise privacy.noise_multiplier, report_noise_multiplier or the budget"
+        )
+    trained = not server.base[0].startswith("random:")
+    server.public = public_moments(start, trained, server.params.data.fps)
+    if params.mode == "central":
+        server.privacy = CentralPrivacy.open(params, folder, sites, drawn)
+    server.journal.say(
+        "privacy",
+        f"privacy {params.mode}: epsilon {params.target_epsilon:g} at delta {params.delta:g} affords {most} of "
+        f"{rounds} rounds; all would cost {planned_epsilon(params, rounds):.3g}",
+        round=0,
+    )
+
+
+def told_privacy(server: Server, state: RoundState) -> dict[str, Any]:
+    """For ``run.json``: what was spent after a run's last state; empty where privacy is off.
+
+    Of mode ``site`` it is what the site that spent most says of its own.
+    """
+    params = server.params.privacy
+    if params.mode == "off":
+        return {}
+    spent = server.privacy.ledger.epsilon if server.privacy else state.rows[-1].get("epsilon")
+    return {"privacy": {"mode": params.mode, "unit": "site", "epsilon": spent, "delta": params.delta}}

@@ -14,10 +14,11 @@ from flwr.serverapp import Grid
 from zk0.errors import StageError
 from zk0.federation import answers, protocol, wire
 from zk0.federation.agreement import agree
+from zk0.federation.answers import Reply
 from zk0.federation.broadcast import Model
 from zk0.federation.privacy.central import CentralPrivacy
-from zk0.federation.reply_order import Reply, in_order
 from zk0.federation.statistics import Moments, pack_stats
+from zk0.federation.update_buffer import in_order
 from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import Stats
 from zk0.records.journal import Journal

@@ -1,4 +1,12 @@
-"""What a federation must remember to go on after a kill, saved after each round in one step."""
+"""What server and sites must remember to go on after a kill, saved after each round in one step.
+
+The server's is the whole federation after a round, :class:`RoundState`. A site's (:class:`SiteMemory`) is its codec's
+error and, if asked for, its optimiser's moments. The site cannot know whether its update was averaged: a reply may come
+too late or be refused, and a server that was killed takes a round up again. So what belongs to an update is kept as a
+version named by the round, and with every task the server says which version the site goes on from: that of the last
+round whose update was used. A version nobody can ask for any more is deleted; where the one asked for is missing (a new
+disk, say) the site begins anew. So no error is lost or counted twice.
+"""
 
 from __future__ import annotations
 
@@ -78,10 +86,10 @@ class StateFolder:
             "privacy": state.privacy,
         }
         parts = {_TENSORS: state.tensors, "residual": state.residual, "optimizer": state.optimizer}
-        write_kept(self._path(state.round), record, parts, {_TENSORS: state.digest})
-        for number in self._rounds():
+        write_kept(_path(self.folder, state.round), record, parts, {_TENSORS: state.digest})
+        for number, path in _rounds(self.folder).items():
             if number not in (state.round, state.best_round):
-                shutil.rmtree(self._path(number))
+                shutil.rmtree(path)
 
     def load_last(self) -> RoundState | None:
         """The last complete round, marked as resumed, or None if there is none.
@@ -91,10 +99,10 @@ class StateFolder:
         Raises:
             StageError: One of them is damaged; says what is, and what to delete to go on.
         """
-        rounds = self._rounds()
+        rounds = _rounds(self.folder)
         if not rounds:
             return None
-        state = self.load(rounds[-1])
+        state = self.load(max(rounds))
         if state.best_round != state.round:
             self.load(state.best_round)
         return replace(state, resumed=(*state.resumed, state.round))
@@ -106,7 +114,7 @@ class StateFolder:
             StageError: See :meth:`load_last`.
         """
         try:
-            record, parts = read_kept(self._path(number))
+            record, parts = read_kept(_path(self.folder, number))
         except DamagedError as error:
             raise StageError(f"{error}. {self._advice(number)}") from error
         return RoundState(
@@ -122,27 +130,14 @@ class StateFolder:
 
     def _advice(self, number: int) -> str:
         """What to do where a round's state is damaged. Nothing else is ever deleted: what privacy spent stays noted."""
-        rounds = self._rounds()
-        sound = [other for other in rounds if other < number and self._is_sound(other)]
-        if sound and number == rounds[-1]:
-            return f"Round {sound[-1]} is kept whole: delete {self._path(number)} to go on from there"
-        kept = "No other round to go on from is kept" if number == rounds[-1] else f"Round {number} was the best so far"
-        return f"{kept}: delete {self._path(0).with_name('round-*')} to begin the run anew"
-
-    def _is_sound(self, number: int) -> bool:
-        try:
-            read_kept(self._path(number))
-        except DamagedError:
-            return False
-        return True
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"round-{number:04d}"
-
-    def _rounds(self) -> list[int]:
-        """What is named otherwise, such as a damaged one that somebody moved aside, does not count."""
-        numbers = {path: path.name.removeprefix("round-") for path in self.folder.glob("round-*") if path.is_dir()}
-        return sorted(int(number) for number in numbers.values() if number.isascii() and number.isdigit())
+        rounds = _rounds(self.folder)
+        sound = [other for other in rounds if other < number and _is_sound(rounds[other])]
+        if sound and number == max(rounds):
+            return f"Round {sound[-1]} is kept whole: delete {rounds[number]} to go on from there"
+        kept = (
+            "No other round to go on from is kept" if number == max(rounds) else f"Round {number} was the best so far"
+        )
+        return f"{kept}: delete {self.folder / 'round-*'} to begin the run anew"
 
 
 class Saver:
@@ -206,3 +201,79 @@ class Saver:
             self.wait()
         elif self._thread is not None:
             self._thread.join()
+
+
+@dataclass(frozen=True)
+class Version:
+    """What belongs to a site's update of one round.
+
+    Attributes:
+        residual: What the codec could not carry, by tensor name; empty where it is lossless.
+        moments: The optimiser's, flat; empty where they are not kept.
+    """
+
+    residual: Tensors = field(default_factory=dict)
+    moments: Tensors = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SiteMemory:
+    """The versions of one site in one run: ``state/<run>/sites/0003/round-0007``.
+
+    Attributes:
+        folder: The site's own; it never leaves the site.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, root: Path, run: str, partition: int) -> SiteMemory:
+        """The memory of a partition in a run."""
+        return cls(root / "state" / run / "sites" / f"{partition:04d}")
+
+    def load(self, number: int) -> Version:
+        """The version of a round; an empty one for round 0, or where it is missing.
+
+        Raises:
+            StageError: It is damaged; says what is, and what to delete.
+        """
+        path = _path(self.folder, number)
+        if not path.exists():
+            return Version()
+        try:
+            _, parts = read_kept(path)
+        except DamagedError as error:
+            raise StageError(f"{error}. Delete {path} to begin without it") from error
+        return Version(**parts)
+
+    def save(self, number: int, version: Version) -> None:
+        """Keep a round's version, in place of one from an earlier attempt at the same round."""
+        if version == Version():
+            shutil.rmtree(_path(self.folder, number), ignore_errors=True)
+            return
+        write_kept(_path(self.folder, number), {"round": number}, vars(version))
+
+    def prune(self, keep: int) -> None:
+        """Delete versions before round ``keep``: the server cannot go back beyond it."""
+        for number, path in _rounds(self.folder).items():
+            if number < keep:
+                shutil.rmtree(path)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"round-{number:04d}"
+
+
+def _rounds(folder: Path) -> dict[int, Path]:
+    """The rounds kept in a folder, in order; what is named otherwise, such as one moved aside, does not count."""
+    named = {path: path.name.removeprefix("round-") for path in folder.glob("round-*") if path.is_dir()}
+    numbers = {int(number): path for path, number in named.items() if number.isascii() and number.isdigit()}
+    return dict(sorted(numbers.items()))
+
+
+def _is_sound(folder: Path) -> bool:
+    try:
+        read_kept(folder)
+    except DamagedError:
+        return False
+    return True

@@ -10,8 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from zk0.digests import digest_parts
 from zk0.federation import codecs
 from zk0.federation.codecs import Encoded, Form
-from zk0.federation.header import HEADER
-from zk0.federation.header import WireError as WireError
+from zk0.federation.protocol import HEADER, WireError
 from zk0.params import Codec
 from zk0.policy.trainable import Tensors
 from zk0.words import brief

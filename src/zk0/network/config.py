@@ -14,11 +14,23 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from zk0.errors import StageError
 from zk0.files import BadFileError, write_text
 from zk0.settings import Section, explained, parse_settings, read_settings
+from zk0.words import nearest_hint
 
 CONFIG = Path("deployment.yaml")
 INIT = "`zk0 deploy init --host NAME` writes one, explained"
 
 Group = Literal["mlflow", "prefect", "federation", "monitor"]
+
+# In the order in which they are started; they are stopped the other way round.
+GROUPS: dict[Group, tuple[str, ...]] = {
+    "mlflow": ("mlflow",),
+    "prefect": ("server", "worker"),
+    "federation": ("superlink", "superexec", "gateway"),
+    "monitor": ("monitor",),
+}
+
+# Whatever is of no use without another is started anew with it.
+DEPENDENTS = {"superlink": ("superexec",)}
 
 
 class Ports(Section):
@@ -163,6 +175,33 @@ class DeploymentConfig(Section):
             return cls.model_validate(content)
         except ValidationError as error:
             raise StageError(explained(error, cls, origin)) from error
+
+
+def service_names() -> tuple[str, ...]:
+    """All that deployment.yaml can have started, in the order in which they are started."""
+    return tuple(name for names in GROUPS.values() for name in names)
+
+
+def group_of(name: str) -> Group:
+    """The group that a service or a group's name belongs to.
+
+    Raises:
+        StageError: There is no such service; names the nearest.
+    """
+    for group, names in GROUPS.items():
+        if name == group or name in names:
+            return group
+    raise StageError(f"there is no service '{name}'{nearest_hint(name, (*GROUPS, *service_names()))}")
+
+
+def members(name: str) -> tuple[str, ...]:
+    """The services that a name stands for: one, or those of a group.
+
+    Raises:
+        StageError: There is no such service; names the nearest.
+    """
+    group = group_of(name)
+    return GROUPS[group] if name == group else (name,)
 
 
 def port_of(url: str) -> int:

@@ -7,16 +7,18 @@ updates and models. Started so, the process gets its token as a file that has no
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
-from typing import Any
-
-from flwr.supercore.constant import TASK_TYPE_TO_APPIO_API_ADDRESS_ARG, TASK_TYPE_TO_COMMAND
-from flwr.supercore.superexec.executor import ExecutionSpec, LaunchResult
-from flwr.supercore.superexec.executor.subprocess_executor import SubprocessExecutor
 
 from zk0 import runtime_env
+from zk0.federation.flower import (
+    TASK_TYPE_TO_APPIO_API_ADDRESS_ARG,
+    TASK_TYPE_TO_COMMAND,
+    ExecutionSpec,
+    LaunchResult,
+    SubprocessExecutor,
+    run_superexec,
+)
 
 
 class DiscreetExecutor(SubprocessExecutor):
@@ -43,21 +45,10 @@ class DiscreetExecutor(SubprocessExecutor):
         return LaunchResult.accepted()
 
 
-def _executor(*_: Any, **__: Any) -> DiscreetExecutor:
-    return DiscreetExecutor()
-
-
 def main() -> None:
     """Run SuperExec in the foreground until it is told to stop."""
     runtime_env.switch_off()  # before Flower's command looks at the environment
-    from flwr.supercore.cli import flower_superexec
-
-    # Flower has no public way to another executor; the version is pinned, and the tests look at what is started.
-    running = importlib.import_module("flwr.supercore.superexec.run_superexec")
-    if not hasattr(running, "get_executor"):
-        raise RuntimeError("this Flower chooses its executor elsewhere; tasks' tokens would be in plain sight")
-    running.get_executor = _executor  # type: ignore[attr-defined]
-    flower_superexec()
+    run_superexec(lambda *_, **__: DiscreetExecutor())
 
 
 if __name__ == "__main__":

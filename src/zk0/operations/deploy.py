@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from zk0.checks import Check
 from zk0.environment import check_environment
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.network.config import CONFIG, DeploymentConfig, Group
 from zk0.network.security.files import SECURITY
-from zk0.network.security.setup import set_up_security as set_up
+from zk0.network.security.files import set_up_security as set_up
 from zk0.network.server.services import FederationServer
 from zk0.operations.health import health_checks
 from zk0.operations.monitor.notify import try_webhook, webhook_address
 from zk0.operations.monitor.snapshot import Snapshot, take
 from zk0.operations.resources import allocate
 from zk0.operations.review import review
-from zk0.operations.round_trip import RoundTrip, round_trips
+from zk0.operations.round_trip import round_trips
 from zk0.operations.start import lacking_groups, start_groups, stop_services
 from zk0.params import PARAMS_FILE, Params, load_params
 from zk0.pipeline import validate
@@ -129,8 +130,8 @@ def set_up_security(deployment: Deployment) -> Outcome:
         return Outcome(changed=False, told=("no federation is started here",))
     config = deployment.config
     found = set_up(deployment.root / SECURITY, config.hosts, config.federation)
-    told = (*found.told, f"the authority's fingerprint, for owners to compare: {found.fingerprint}")
-    return Outcome(found.made, told, found.warnings, {"fingerprint": found.fingerprint})
+    told = f"the authority's fingerprint, for owners to compare: {found.facts['fingerprint']}"
+    return replace(found, told=(*found.told, told))
 
 
 @step("resource allocation")
@@ -199,7 +200,7 @@ def check_health(deployment: Deployment) -> Outcome:
     )
 
 
-def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, RoundTrip] | None, tuple[str, ...]]:
+def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, Check] | None, tuple[str, ...]]:
     """What became of a message to each site, where one can be sent; and how sites are judged, in words."""
     if "federation" not in deployment.config.services or not any(state.site.admitted for state in snapshot.sites):
         return None, ()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from zk0.environment import Check
+from zk0.checks import Check
 from zk0.network.config import DeploymentConfig
 from zk0.network.server.services import FederationServer
 from zk0.operations.monitor.snapshot import SiteState, Snapshot
-from zk0.operations.round_trip import RoundTrip
 from zk0.services.process import answers
 
 # A node asks for work every 3 s.
@@ -17,7 +16,7 @@ LIVELY_S = 20.0
 
 
 def health_checks(
-    root: Path, config: DeploymentConfig, snapshot: Snapshot, trips: Mapping[str, RoundTrip] | None = None
+    root: Path, config: DeploymentConfig, snapshot: Snapshot, trips: Mapping[str, Check] | None = None
 ) -> list[Check]:
     """What of a deployment is well, and what is not.
 
@@ -102,7 +101,7 @@ def _disk(config: DeploymentConfig, snapshot: Snapshot) -> Check:
     )
 
 
-def _sites(config: DeploymentConfig, snapshot: Snapshot, trips: Mapping[str, RoundTrip] | None) -> Iterator[Check]:
+def _sites(config: DeploymentConfig, snapshot: Snapshot, trips: Mapping[str, Check] | None) -> Iterator[Check]:
     if "federation" not in config.services:
         return
     admitted = [state for state in snapshot.sites if state.site.admitted]
@@ -116,16 +115,11 @@ def _sites(config: DeploymentConfig, snapshot: Snapshot, trips: Mapping[str, Rou
             "warning",
         )
     for state in admitted:
-        trip = None if trips is None else trips.get(state.site.name)
-        if trip is None:
-            well, found = is_there(state, snapshot.at), told_of(state, snapshot.at)
-        else:
-            well, found = not trip.problem, trip.problem or f"answered a message in {trip.seconds:.1f} s"
-        yield Check(
+        yield (trips or {}).get(state.site.name) or Check(
             f"site {state.site.name}",
-            well,
-            found,
-            f"a signed request within {LIVELY_S:.0f} s" if trip is None else "a reply",
+            is_there(state, snapshot.at),
+            told_of(state, snapshot.at),
+            f"a signed request within {LIVELY_S:.0f} s",
             "have its owner look at `zk0 client status`",
             "warning",
         )

@@ -1,8 +1,12 @@
-"""Starting and stopping what deployment.yaml names: each group once, side by side, and all or nothing."""
+"""Starting and stopping what deployment.yaml names: each group once, side by side, and all or nothing; Prefect alone as
+well; and what brings services up again after a reboot of the machine.
+"""
 
 from __future__ import annotations
 
 import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +15,8 @@ from pathlib import Path
 
 from zk0.errors import StageError
 from zk0.files import write_json
-from zk0.network.config import DeploymentConfig, Group, port_of
+from zk0.network.config import DEPENDENTS, GROUPS, DeploymentConfig, Group, group_of, members, port_of, service_names
 from zk0.network.server.services import FederationServer
-from zk0.operations import prefect_local
-from zk0.operations.groups import DEPENDENTS, GROUPS, group_of, members, service_names
 from zk0.operations.resources import gpu_share
 from zk0.services.json_logs import UVICORN_JSON
 from zk0.services.process import RUN, Services, answers, own_environment
@@ -22,6 +24,9 @@ from zk0.tracking import ARTIFACTS, DATABASE
 
 _WAIT_S = 180.0
 _GRACE_S = 20.0
+POOL = "zk0"
+# Into the services' logs, that is; a flow run's own log is in the server's database.
+_PREFECT_JSON_LOGS = {"PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json"}
 _UVICORN_LOG = RUN / "mlflow" / "logging.json"
 
 
@@ -142,8 +147,66 @@ def _start_mlflow(root: Path, config: DeploymentConfig) -> None:
 
 
 def _start_prefect(root: Path, config: DeploymentConfig) -> None:
-    prefect_local.stop(root)  # one without the other is of no use
-    prefect_local.start(root, port_of(config.local_urls()["prefect"]), _WAIT_S)
+    stop_prefect(root)  # one without the other is of no use
+    start_prefect(root, port_of(config.local_urls()["prefect"]), _WAIT_S)
+
+
+def start_prefect(root: Path, port: int = 4200, wait_s: float = 120.0) -> str:
+    """Start server and worker, create the work pool, deploy the flows.
+
+    Args:
+        root: Project folder; the worker runs flows in it.
+        port: The server's, on loopback.
+        wait_s: How long to wait for the server to answer.
+
+    Returns:
+        The server's address.
+
+    Raises:
+        StageError: They are running already, or the server does not come up; says where the log is.
+    """
+    services = Services(root / RUN)
+    if alive := services.running().keys() & set(GROUPS["prefect"]):
+        raise StageError(f"already running: {', '.join(sorted(alive))}; `zk0 down` stops them")
+    url = f"http://127.0.0.1:{port}"
+    env = own_environment(PREFECT_API_URL=f"{url}/api", ZK0_HOME=str(root), **_PREFECT_JSON_LOGS)
+    try:
+        server = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        services.launch("server", [sys.executable, "-m", "prefect", *server], env, root)
+        services.await_ready("server", lambda: answers(f"{url}/api/health"), wait_s)
+        _prefect(root, ["work-pool", "create", POOL, "--type", "process", "--overwrite"], env)
+        _prefect(root, ["deploy", "--all"], env)
+        worker = ["worker", "start", "--pool", POOL, "--type", "process"]
+        # Flow runs are its children; one of hours goes on without a worker.
+        services.launch("worker", [sys.executable, "-m", "prefect", *worker], env, root, after=[port], outlived=True)
+    except BaseException:  # Ctrl-C among them
+        stop_prefect(root)
+        raise
+    return url
+
+
+def stop_prefect(root: Path, wait_s: float = _GRACE_S) -> list[str]:
+    """Stop what :func:`start_prefect` started, worker first, with everything it started itself.
+
+    Returns:
+        Names of the services that were running.
+    """
+    return Services(root / RUN).stop(GROUPS["prefect"][::-1], wait_s)
+
+
+def _prefect(root: Path, words: list[str], env: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *words],
+        cwd=root,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise StageError(
+            f"`prefect {' '.join(words)}` failed: {done.stdout.strip()[-800:]} {done.stderr.strip()[-800:]}"
+        )
 
 
 def _start_federation(root: Path, config: DeploymentConfig) -> None:
@@ -154,7 +217,7 @@ def _start_federation(root: Path, config: DeploymentConfig) -> None:
 
 
 def _start_monitor(root: Path, config: DeploymentConfig) -> None:
-    command = [sys.executable, "-m", "zk0.operations.monitor", "--root", str(root)]
+    command = [sys.executable, "-m", "zk0.operations.monitor.service", "--root", str(root)]
     _launch(root, "monitor", command, lambda: answers(f"http://127.0.0.1:{config.ports.monitor}/metrics"))
 
 
@@ -162,3 +225,48 @@ def _launch(root: Path, name: str, command: list[str], ready: Callable[[], bool]
     services = Services(root / RUN)
     services.launch(name, command, own_environment(**more), root)
     services.await_ready(name, ready, _WAIT_S)
+
+
+def unit(what: str, root: Path, start: str, stop: str) -> str:
+    """A unit for ``systemctl --user``, with how to install it.
+
+    Args:
+        what: Is started, in words.
+        root: Folder in which the commands run.
+        start: Words after `zk0` that start it.
+        stop: Words after `zk0` that stop it.
+    """
+    name = "-".join(["zk0", *(word for word in start.split() if word not in ("client", "start"))])
+    return f"""\
+# Write this to ~/.config/systemd/user/{name}.service, then:
+#   systemctl --user daemon-reload && systemctl --user enable {name} && loginctl enable-linger
+[Unit]
+Description={what}
+After=network-online.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+WorkingDirectory={str(root).replace("%", "%%")}
+ExecStart={_systemd(start)}
+ExecStop={_systemd(stop)}
+TimeoutStartSec=900
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def cron_line(root: Path, start: str) -> str:
+    """A line for `crontab -e`, where there is no systemd."""
+    line = f"cd {shlex.quote(str(root))} && {shlex.join([sys.executable, '-m', 'zk0', *start.split()])}"
+    return f"@reboot {line}".replace("%", r"\%")
+
+
+def _systemd(words: str) -> str:
+    quoted = [f'"{_escaped(word)}"' for word in (sys.executable, "-m", "zk0", *words.split())]
+    return " ".join(quoted)
+
+
+def _escaped(word: str) -> str:
+    return word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")

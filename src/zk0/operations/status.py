@@ -14,9 +14,10 @@ from rich.table import Table
 
 from zk0.network.config import CONFIG, DeploymentConfig
 from zk0.operations.health import is_there, told_of
-from zk0.operations.monitor.alerts import Alert, find_alerts, open_alerts
+from zk0.operations.monitor.alerts import AlertBook, find_alerts
+from zk0.operations.monitor.progress import Progress
 from zk0.operations.monitor.service import BOOK
-from zk0.operations.monitor.snapshot import Snapshot, take
+from zk0.operations.monitor.snapshot import SiteState, take
 
 
 def overview(root: Path) -> dict[str, Any]:
@@ -27,54 +28,43 @@ def overview(root: Path) -> dict[str, Any]:
     """
     config = DeploymentConfig.read(root / CONFIG)
     snapshot = take(root, config)
+    known = {alert.key: alert for alert in AlertBook(root / BOOK).open}  # since when, where a monitor has noted it
+    alerts = [known.get(alert.key, alert) for alert in find_alerts(snapshot, config.alerts)]
     return {
         "at": _iso(snapshot.at),
         "federation": config.federation,
         "services": [
-            {
-                "name": s.name,
-                "wanted": s.wanted,
-                "up": s.up,
-                "since": _iso(s.since),
-                "memory_bytes": s.memory_bytes,
-                "given_up": s.given_up,
-            }
-            for s in snapshot.services
+            {name: getattr(one, name) for name in ("name", "wanted", "up", "since", "memory_bytes", "given_up")}
+            | {"since": _iso(one.since)}
+            for one in snapshot.services
         ],
-        "sites": [
-            {
-                "name": state.site.name,
-                "partition": state.site.partition,
-                "state": state.site.state,
-                "there": state.site.admitted and is_there(state, snapshot.at),
-                "told": told_of(state, snapshot.at) if state.site.admitted else state.site.why,
-                "seen": _iso(state.seen),
-                "bytes_up": state.sent,
-                "bytes_down": state.received,
-            }
-            for state in snapshot.sites
-        ],
-        "run": _run(snapshot),
+        "sites": [_site(state, snapshot.at) for state in snapshot.sites],
+        "run": _run(snapshot.progress) if snapshot.progress else None,
         "certificates": [
             {"name": one.name, "expires": one.expires.isoformat(), "days_left": one.days_left, "state": one.state}
             for one in snapshot.certificates
         ],
         "disk_free_bytes": snapshot.disk_free_bytes,
-        "alerts": [asdict(alert) | {"since": _iso(alert.since)} for alert in _alerts(root, snapshot, config)],
+        "alerts": [alert.as_dict() | {"since": _iso(alert.since)} for alert in alerts],
         "problem": snapshot.problem,
     }
 
 
-def _alerts(root: Path, snapshot: Snapshot, config: DeploymentConfig) -> list[Alert]:
-    """What is wrong now; since when, where a monitor has noted it."""
-    known = {alert.key: alert for alert in open_alerts(root / BOOK)}
-    return [known.get(alert.key, alert) for alert in find_alerts(snapshot, config.alerts)]
+def _site(state: SiteState, now: float) -> dict[str, Any]:
+    site = state.site
+    return {
+        "name": site.name,
+        "partition": site.partition,
+        "state": site.state,
+        "there": site.admitted and is_there(state, now),
+        "told": told_of(state, now) if site.admitted else site.why,
+        "seen": _iso(state.seen),
+        "bytes_up": state.sent,
+        "bytes_down": state.received,
+    }
 
 
-def _run(snapshot: Snapshot) -> dict[str, Any] | None:
-    progress = snapshot.progress
-    if progress is None:
-        return None
+def _run(progress: Progress) -> dict[str, Any]:
     last = progress.rows[-1] if progress.rows else {}
     return {
         "run": progress.run,

@@ -1,4 +1,4 @@
-"""federate: run the ServerApp on the in-process engine."""
+"""federate: run the federation on the in-process engine."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ import signal
 from pathlib import Path
 
 import torch
-from flwr.app import Context, RecordDict
 
 from zk0.console import console
 from zk0.data.manifest import read_manifests
 from zk0.environment.code import CODE_LOCK
 from zk0.errors import StageError
 from zk0.federation.client_app import app as client_app
-from zk0.federation.client_events import noted
-from zk0.federation.inprocess import RUN_ID, InProcessGrid
-from zk0.federation.run import read_run
-from zk0.federation.server_app import app as server_app
+from zk0.federation.client_app import noted
+from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.run import locked_base, read_run, run_federation
 from zk0.files import read_json, write_text
 from zk0.params import Params
 from zk0.pipeline import features
-from zk0.records.journal import Journal
+from zk0.records.journal import Journal, print_event
 from zk0.records.paths import RESULTS, STATES
 
 _MADE_BY = "code.json"  # in the state of a run that was completed
@@ -49,10 +47,9 @@ def run(root: Path, params: Params, again: str = "zk0 federate") -> None:
     )
     code = _code(root)
     _set_aside_other(root / STATES, params, code)
-    context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={"project": str(root)})
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        server_app(grid=grid, context=context)
+        run_federation(grid, root, params, locked_base(root), print_event)
     except KeyboardInterrupt:
         raise StageError(f"stopped; complete rounds are saved, and `{again}` goes on from the last one") from None
     if code:

@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from zk0.console import console
 from zk0.files import read_records
 
 Listener = Callable[[dict[str, Any]], None]
+
+_STYLE = {"round-start": "bold", "site-left-out": "yellow", "resume": "cyan", "stop": "cyan", "done": "bold green"}
 
 
 class Journal:
@@ -49,3 +52,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return list(read_records(path).values())
     except FileNotFoundError:
         return []
+
+
+def print_event(event: dict[str, Any]) -> None:
+    """Print an event as a line for a person at a terminal; rounds stand out, sites are indented."""
+    if event["event"] in ("aggregate", "save", "strategy", "local-training", "extract"):
+        return
+    indent = "" if event["event"] in ("round-start", "resume", "stop", "done") else "  "
+    style = _STYLE.get(event["event"])
+    console.print(f"{indent}{event['message']}", style=style, markup=False)

@@ -60,7 +60,7 @@ files = programs/*.conf
 # on; after startretries it is given up. A large policy takes a minute to find out that it does not load.
 _PROGRAM = """\
 [program:{name}]
-command = {module}launch {name}
+command = {module}supervise --launch {name}
 autorestart = true
 startsecs = {steady_s}
 startretries = {retries}

@@ -6,9 +6,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import psutil
@@ -19,14 +19,15 @@ from zk0.files import write_bytes, write_text
 from zk0.private_files import private_folder
 from zk0.services.control import connected, program, start_supervisord, tried
 from zk0.services.identity import end, recorded
-from zk0.services.launch import PROGRAMS
-from zk0.services.supervise import RECORD, end_orphans
+from zk0.services.supervise import PROGRAMS, RECORD, end_orphans
+from zk0.words import nearest_hint
 
 # States of supervisord in which a service does not run: it died, and is started again or was given up.
 _AWAY = ("BACKOFF", "EXITED", "FATAL", "STOPPED", "UNKNOWN")
 GIVEN_UP = "FATAL"
 RUN = Path(".run")  # of a project: where its services are
 _END_S = 10.0
+_LOOK_S = 0.25  # how often a log is looked at that is followed
 
 
 class Services:
@@ -238,4 +239,45 @@ def answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=2, trust_env=False).is_success
     except httpx.HTTPError:
+        return False
+
+
+def read_log(root: Path, name: str, lines: int, follow: bool = False) -> Iterator[str]:
+    """Lines of a service's log, oldest first.
+
+    Args:
+        root: Project folder.
+        name: The service.
+        lines: How many of those that are there.
+        follow: Go on with what is added, for as long as somebody asks.
+
+    Raises:
+        StageError: There is no such log; names the nearest.
+    """
+    services = Services(root / RUN)
+    path = services.log(name)
+    if not path.is_file():
+        known = sorted(log.stem for log in services.folder.glob("*.log"))
+        hint = nearest_hint(name, known) if known else ": nothing has been started here"
+        raise StageError(f"there is no log of a service '{name}'{hint}")
+    stream = path.open(errors="replace")
+    try:
+        yield from stream.read().splitlines()[-lines:]
+        while follow:
+            if line := stream.readline():
+                yield line.rstrip(os.linesep)
+            elif _rotated(path, stream):
+                stream.close()
+                stream = path.open(errors="replace")
+            else:
+                time.sleep(_LOOK_S)
+    finally:
+        stream.close()
+
+
+def _rotated(path: Path, stream: IO[str]) -> bool:
+    """Whether the log begins anew in another file."""
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(stream.fileno()))
+    except FileNotFoundError:  # at this very moment
         return False

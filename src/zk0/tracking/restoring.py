@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zk0.machine.remote import ADD_REMOTE, default_remote
+from zk0.machine.repository import ADD_REMOTE, default_remote
 from zk0.tracking.experiments import git_remote, here
 
 

@@ -90,7 +90,7 @@ def configure(training: Training) -> None:
     Raises:
         FederationError: The policy does not know the data's cameras.
     """
-    from zk0.federation.compatibility import check_cameras
+    from zk0.federation.discovery import check_cameras
     from zk0.policy.start import resolve_device
 
     params = training.params

@@ -12,7 +12,7 @@ from zk0.errors import StageError
 from zk0.federation import codecs
 from zk0.federation.privacy.accountant import BudgetSpent, planned_epsilon
 from zk0.federation.privacy.central import CentralPrivacy, PrivateMean, public_part
-from zk0.federation.privacy.clipping import exact_norm
+from zk0.federation.privacy.mechanism import exact_norm
 from zk0.params import PrivacyParams
 from zk0.policy.trainable import TensorMismatch, Tensors
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from zk0.federation.privacy.noise import add_noise, secure_normal
+from zk0.federation.privacy.mechanism import add_noise, secure_normal
 from zk0.policy.trainable import PIECE
 
 # A test of chance that fails once in a hundred million runs.

@@ -19,7 +19,7 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.privacy.accountant import planned_epsilon
 from zk0.federation.privacy.central import CentralPrivacy
-from zk0.federation.privacy.clipping import exact_norm
+from zk0.federation.privacy.mechanism import exact_norm
 from zk0.federation.rounds import run_round
 from zk0.federation.run import run_federation
 from zk0.federation.server import FederationError, Server

@@ -7,7 +7,7 @@ import pytest
 
 from zk0.data.units import JOINT_HIGH, JOINT_LOW
 from zk0.errors import StageError
-from zk0.federation.privacy.public import public_moments
+from zk0.federation.statistics import public_moments
 from zk0.policy.checkpoint import LoadedPolicy, own_stats, with_stats
 
 

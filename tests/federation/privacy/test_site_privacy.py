@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from zk0.federation.privacy.accountant import BudgetSpent, planned_epsilon
-from zk0.federation.privacy.clipping import exact_norm
+from zk0.federation.privacy.mechanism import exact_norm
 from zk0.federation.privacy.site import SitePrivacy, demanded, settings_of
 from zk0.params import PrivacyParams
 from zk0.policy.trainable import TensorMismatch

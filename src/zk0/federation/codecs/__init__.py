@@ -18,9 +18,19 @@ from collections.abc import Mapping
 
 import torch
 
-from zk0.federation.codecs.base import Codec, CodecError, Encoded, Form, Payload
+from zk0.federation.codecs.base import (
+    RAW,
+    Bf16,
+    Codec,
+    CodecError,
+    Encoded,
+    Form,
+    Fp32,
+    Payload,
+    raw_decode,
+    raw_encode,
+)
 from zk0.federation.codecs.blocks import Blocks
-from zk0.federation.codecs.plain import RAW, Bf16, Fp32, raw_decode, raw_encode
 from zk0.policy.trainable import TensorMismatch, Tensors
 from zk0.words import nearest_hint
 

@@ -24,8 +24,7 @@ from zk0.federation.privacy.accountant import (
     round_charges,
     training_charge,
 )
-from zk0.federation.privacy.clipping import clip_factor, clipped, exact_norm, next_clip
-from zk0.federation.privacy.noise import add_noise, secure_normal
+from zk0.federation.privacy.mechanism import add_noise, clip_factor, clipped, exact_norm, next_clip, secure_normal
 from zk0.params import PrivacyParams
 from zk0.policy.trainable import Tensors
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zk0.federation.privacy.accountant import Ledger, evaluation_charge, training_charge
-from zk0.federation.privacy.clipping import clip_factor, clipped, exact_norm
-from zk0.federation.privacy.noise import add_noise, secure_normal
+from zk0.federation.privacy.mechanism import add_noise, clip_factor, clipped, exact_norm, secure_normal
 from zk0.params import PrivacyParams
 from zk0.policy.trainable import TensorMismatch, Tensors
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from zk0.federation.header import error_reply
-from zk0.network.client.trainer.channel import ChannelError, connected, receive, send, socket_path
+from zk0.federation.protocol import error_reply
+from zk0.network.client.channel import ChannelError, connected, receive, send, socket_path
 from zk0.network.packing import is_packed, pack, unpack
 
 

@@ -23,6 +23,7 @@ from zk0.workspaces.defaults import DEFAULT_BASE, Request, base_here, data_conte
 from zk0.workspaces.folder import lay_out, write_params
 
 MEMBERSHIPS = Path("memberships")
+EVENTS = Path("results/site/events.jsonl")  # what the trainer did, one line each, in the membership's folder
 
 _INVITATION, _OWNER = "invitation.json", "membership.json"
 _HEADER = """\

@@ -108,11 +108,11 @@ def number_in(log: Path, start: int = 0) -> str | None:
 
 
 def _start(membership: Membership, services: Services, wait_s: float) -> str | None:
-    from zk0.network.client.trainer.channel import connected, socket_path
+    from zk0.network.client.channel import connected, socket_path
 
     folder = membership.folder
     env = own_environment(FLWR_HOME=str(folder / "state" / "flower"))
-    services.launch(TRAINER, [sys.executable, "-m", "zk0.network.client.trainer", "--project", str(folder)], env)
+    services.launch(TRAINER, [sys.executable, "-m", "zk0.network.client", "--project", str(folder)], env)
 
     def trainer_answers() -> bool:
         with connected(socket_path(folder, membership.invitation.partition)):

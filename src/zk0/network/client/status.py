@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from zk0.errors import StageError
-from zk0.network.client.membership import Membership
+from zk0.network.client.membership import EVENTS, Membership
 from zk0.network.client.node import NAMES, SUPERNODE, TRAINER, check_server, node_number
-from zk0.network.client.trainer import EVENTS
 from zk0.records.journal import read_lines
 
 _MESSAGES = ("train", "evaluate", "query.summary", "query.statistics")

@@ -81,7 +81,7 @@ def configure_model(membership: Membership) -> None:
     # Slow to import, and `zk0 client start` does without.
     import torch
 
-    from zk0.federation.compatibility import check_cameras
+    from zk0.federation.discovery import check_cameras
     from zk0.federation.run import locked_base
     from zk0.pipeline import features
     from zk0.policy.features.regime import regime

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from zk0 import runtime_env
+from zk0.federation import flower
 
 
 def main() -> None:
@@ -33,11 +34,6 @@ def main() -> None:
 
 
 def _say_goodbye(log: Path, options: list[str]) -> None:
-    from flwr.proto.fleet_pb2 import DeactivateNodeRequest
-    from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
-    from flwr.supernode.fleet_http_client import FleetHttpClient
-    from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
-
     from zk0.network.client.node import number_in
     from zk0.network.security.keys import NodeKey
 
@@ -47,12 +43,12 @@ def _say_goodbye(log: Path, options: list[str]) -> None:
     given = dict(pairwise(options))
     private = NodeKey.open(Path(given["--auth-supernode-private-key"]).parent).private()
     interceptors: list[Any] = [
-        RuntimeVersionHttpInterceptor(component_name="SuperNode"),
-        NodeAuthHttpInterceptor(private, private.public_key()),
+        flower.RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+        flower.NodeAuthHttpInterceptor(private, private.public_key()),
     ]
     authority = Path(given["--root-certificates"]).read_bytes()
-    with FleetHttpClient.from_server_address(given["--superlink"], False, authority, interceptors) as client:
-        client.DeactivateNode(DeactivateNodeRequest(node_id=int(number)))
+    with flower.FleetHttpClient.from_server_address(given["--superlink"], False, authority, interceptors) as client:
+        client.DeactivateNode(flower.fleet_pb2.DeactivateNodeRequest(node_id=int(number)))
 
 
 if __name__ == "__main__":

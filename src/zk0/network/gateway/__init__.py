@@ -9,6 +9,5 @@ a registered site's node needs, and nothing else.
     limits.py      how many requests and bytes
     journal.py     what was refused, as lines and counters
     proxy.py       the way of one request
-    connections.py slow and half-open connections
-    server.py      TLS, start and stop
+    server.py      TLS, start and stop, slow and half-open connections
 """

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import httpx
-from flwr.proto.fleet_pb2 import PushMessagesRequest
 from google.protobuf.message import DecodeError
 
+from zk0.federation.flower import fleet_pb2
 from zk0.network.gateway.config import GatewayConfig
 from zk0.network.gateway.identity import Identity
 from zk0.network.gateway.journal import Journal, Refused
@@ -211,7 +211,7 @@ async def _own_messages(body: AsyncIterator[bytes], site: Site) -> AsyncIterator
     """
     content = b"".join([piece async for piece in body])
     try:
-        request = PushMessagesRequest.FromString(content)
+        request = fleet_pb2.PushMessagesRequest.FromString(content)
     except DecodeError:
         raise Refused(400, "malformed", "the request is no list of messages", site.fingerprint, site.name) from None
     node = request.node.node_id

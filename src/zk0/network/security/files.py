@@ -13,13 +13,13 @@ On disk::
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zk0.errors import StageError
 from zk0.files import new_folder
-from zk0.network.security.authority import Authority, ServerCertificate
+from zk0.network.security.authority import WARN_DAYS, Authority, ServerCertificate, days_left
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.private_files import private_folder, read_private, write_private
 
@@ -61,11 +61,6 @@ class Places:
         """Which sites belong to the federation."""
         return self.folder / "sites.json"
 
-    @property
-    def flower_home(self) -> Path:
-        """The operator's FLWR_HOME: with it, and only with it, `flwr` commands are let in."""
-        return self.folder / "flower"
-
     def invitation(self, site: str) -> Path:
         """What a site was sent."""
         return self.folder / "invitations" / f"{site}.json"
@@ -98,6 +93,53 @@ def initialise(folder: Path, hosts: Iterable[str], federation: str, days: int = 
         SiteRegistry.create(made.registry, federation)
         temporary.replace(folder)
     return Places(folder)
+
+
+def set_up_security(folder: Path, hosts: Sequence[str], federation: str) -> Outcome:
+    """Make authority, certificates, token and list of sites, or check those that are there; they are never replaced.
+
+    Args:
+        folder: Where they are.
+        hosts: Names and addresses by which sites reach the gateway.
+        federation: Its name.
+
+    Returns:
+        Whether it was made just now, what is there, and what will not stay so; ``fingerprint`` is the authority's, for
+        the owners to compare.
+
+    Raises:
+        StageError: Something there is damaged, has expired, is open to others, or is for another federation or host.
+    """
+    made = not (folder.exists() and any(folder.iterdir()))
+    places = initialise(folder, hosts, federation) if made else Places(folder)
+    private_folder(folder)
+    authority = Authority.open(places.authority)
+    servers = {name: authority.server(name) for name in (GATEWAY, SUPERLINK)}
+    if missing := sorted(set(hosts) - set(servers[GATEWAY].hosts)):
+        every = " ".join(f"--host {host}" for host in hosts)
+        raise StageError(
+            f"the gateway's certificate is not for {', '.join(missing)}, which deployment.yaml names; "
+            f"`zk0 security rotate {every}` issues one, and sites need `zk0 site invite` where their address changes"
+        )
+    read_operator_token(places.operator_token)
+    read_private(places.superexec_secret, "`zk0 security init` makes one")
+    sites = SiteRegistry(places.registry).read()
+    if sites.federation != federation:
+        raise StageError(
+            f"{places.registry} is of federation '{sites.federation}', and deployment.yaml names '{federation}'; use "
+            "the same name, or another folder for another federation"
+        )
+    ends = {"authority": authority.certificate, **{name: one.certificate for name, one in servers.items()}}
+    days = {name: days_left(certificate) for name, certificate in ends.items()}
+    soon = [f"the certificate of {name} ends in {left} days" for name, left in days.items() if left < WARN_DAYS]
+    admitted = sum(site.admitted for site in sites.sites)
+    told = (
+        f"{'made' if made else 'found'} {folder}, which nobody else can enter",
+        *(f"certificate of {name} for {left} days" for name, left in days.items()),
+        f"{admitted} sites admitted, {len(sites.sites) - admitted} revoked",
+    )
+    warnings = tuple(f"{text}; `zk0 security rotate` issues new ones" for text in soon)
+    return Outcome(made, told, warnings, {"fingerprint": authority.fingerprint})
 
 
 def renew(folder: Path, days: int = 365, hosts: Iterable[str] | None = None) -> list[ServerCertificate]:

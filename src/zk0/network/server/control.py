@@ -8,30 +8,29 @@ servers that they have one for. So one token, made with the federation, is the o
 from __future__ import annotations
 
 import hmac
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from flwr.cli.constant import ACCESS_TOKEN_STORE_KEY, AUTHN_TYPE_STORE_KEY, REFRESH_TOKEN_STORE_KEY
-from flwr.common.constant import ACCESS_TOKEN_KEY, NOOP_ACCOUNT_NAME, NOOP_FLWR_AID, AuthnType
-from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, UnregisterNodeRequest
-from flwr.supercore.auth.typing import AccountAuthCredentials, AccountAuthLoginDetails, AccountInfo
-from flwr.supercore.constant import NodeStatus
-from flwr.supercore.control import ControlHttpClient
-from flwr.supercore.credential_store import FileCredentialStore
-from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.superlink.auth_plugin import ControlAuthnPlugin
 
 from zk0.errors import StageError
-from zk0.files import write_bytes
-from zk0.network.security.files import Places, read_operator_token
+from zk0.federation.flower import (
+    ACCESS_TOKEN_KEY,
+    NOOP_ACCOUNT_NAME,
+    NOOP_FLWR_AID,
+    AccountAuthCredentials,
+    AccountAuthLoginDetails,
+    AccountInfo,
+    ControlAuthnPlugin,
+    ControlHttpClient,
+    NodeStatus,
+    ProtobufCall,
+    ProtobufRequestContext,
+    RuntimeVersionHttpInterceptor,
+    control_pb2,
+)
 from zk0.network.security.site_registry import SiteRegistry
-from zk0.private_files import private_folder
-
-CONNECTION = "zk0"
 
 
 class OperatorAccount(ControlAuthnPlugin):
@@ -69,30 +68,6 @@ class OperatorAccount(ControlAuthnPlugin):
     ) -> tuple[Sequence[tuple[str, str | bytes]] | None, AccountInfo | None]:
         """None are given out."""
         return None, None
-
-
-def prepare_flower_home(places: Places, address: str) -> dict[str, str]:
-    """Make a FLWR_HOME with which `flwr` commands reach the SuperLink and are let in.
-
-    Args:
-        places: The federation's.
-        address: ``HOST:PORT`` of the SuperLink, on loopback.
-
-    Returns:
-        What to put into the environment of `flwr run . zk0`, `flwr list . zk0` and the like.
-    """
-    home = private_folder(places.flower_home)
-    entry = f"[superlink]\ndefault = {json.dumps(CONNECTION)}\n\n[superlink.{CONNECTION}]\n"
-    entry += f"address = {json.dumps(address)}\n"
-    entry += f"root-certificates = {json.dumps(str((places.authority / 'ca.pem').resolve()))}\n"
-    write_bytes(home / "config.toml", entry.encode(), mode=0o600)
-    store = FileCredentialStore(home / "credentials.yaml")
-    token = read_operator_token(places.operator_token).encode()
-    store.set(AUTHN_TYPE_STORE_KEY % address, AuthnType.OIDC.encode())
-    store.set(ACCESS_TOKEN_STORE_KEY % address, token)
-    # Never sent unless the token is refused, and then refused as well; without one, flwr asks to log in.
-    store.set(REFRESH_TOKEN_STORE_KEY % address, b"none")
-    return {"FLWR_HOME": str(home.resolve())}
 
 
 class _BringToken:
@@ -147,7 +122,7 @@ def register_sites(registry: SiteRegistry, client: ControlHttpClient) -> list[st
     Returns:
         What was changed, a sentence each.
     """
-    nodes = client.ListNodes(ListNodesRequest()).nodes_info
+    nodes = client.ListNodes(control_pb2.ListNodesRequest()).nodes_info
     known = {node.public_key: node.node_id for node in nodes if node.status != NodeStatus.UNREGISTERED}
     changes = []
     for site in registry.sites():
@@ -158,11 +133,11 @@ def register_sites(registry: SiteRegistry, client: ControlHttpClient) -> list[st
             continue
         node = known.pop(key, None)
         if node is None:
-            node = client.RegisterNode(RegisterNodeRequest(public_key=key, name=site.name)).node_id
+            node = client.RegisterNode(control_pb2.RegisterNodeRequest(public_key=key, name=site.name)).node_id
             changes.append(f"site {site.name} registered as node {node}")
         if site.node_id != node:
             registry.registered(site.name, node)
     for node in known.values():
-        client.UnregisterNode(UnregisterNodeRequest(node_id=node))
+        client.UnregisterNode(control_pb2.UnregisterNodeRequest(node_id=node))
         changes.append(f"node {node} unregistered: no admitted site has its key")
     return changes

@@ -9,15 +9,67 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.superlink.grid import HttpGrid
 
+from zk0.errors import StageError
+from zk0.federation.flower import HttpGrid
 from zk0.network.packing import Made, pack
-from zk0.network.server.carriers import Carriers
+from zk0.network.security.files import SUPERLINK
 from zk0.network.server.pulling import Pulling, refusal
+from zk0.network.server.services import FederationServer, present_nodes
+from zk0.network.server.wanted import INTERRUPTED
 
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
+_EVERY_S = 3.0  # how often it is looked whether what carries messages died
+_OF_SERVER = (SUPERLINK, "gateway")
 _BEGAN_ANEW = "its node is away: it began anew, and what it was asked is lost"
 _NOT_ADMITTED = "it is not admitted any more"
+
+
+class Carriers:
+    """What carries a run's messages: the server's SuperLink and gateway, and the sites' nodes. Flower sends none twice.
+
+    A node asks for a message, and the SuperLink counts it as delivered with its answer, wherever that ends. So what was
+    under way when a gateway or a SuperLink died may be lost, and what a node had when it died is.
+
+    Args:
+        server: Whose.
+    """
+
+    def __init__(self, server: FederationServer) -> None:
+        self._server = server
+
+    def watched(self) -> Callable[[int], bool]:
+        """Watch them from now on.
+
+        Returns:
+            Whether a node began anew since then. Raises a StageError where SuperLink or gateway did: the run is taken
+            up again from its last complete round.
+        """
+        carriers, nodes = self._processes(), self._activations({})
+        asked, found = time.monotonic(), dict(nodes)
+
+        def lost(node: int) -> bool:
+            nonlocal asked, found
+            if time.monotonic() - asked > _EVERY_S:
+                asked = time.monotonic()
+                for name, pid in self._processes().items():
+                    if carriers.setdefault(name, pid) != pid:
+                        raise StageError(f"{INTERRUPTED}the {name} was started anew while messages were on their way")
+                found = self._activations(found)
+            return node in nodes and node in found and nodes[node] != found[node]
+
+        return lost
+
+    def _processes(self) -> dict[str, int]:
+        running = self._server.services.running()
+        return {name: running[name].pid for name in _OF_SERVER if name in running}
+
+    def _activations(self, last: dict[int, str]) -> dict[int, str]:
+        """When each node was let in; as it was known last where the SuperLink is away."""
+        try:
+            return present_nodes(self._server)
+        except StageError:
+            return last
 
 
 class NetworkGrid(Grid):

@@ -11,16 +11,19 @@ import time
 from collections.abc import Callable, Mapping
 
 from flwr.app import Error, Message, RecordDict
-from flwr.common.constant import ErrorCode
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
-from flwr.proto.runtime_pb2 import PullAppMessagesRequest
-from flwr.supercore.constant import HEAD_BODY_DIVIDER
-from flwr.supercore.inflatable.inflatable_object import get_object_head_values_from_object_content, iterate_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents, pull_objects
-from flwr.superlink.grid import HttpGrid
 from pydantic_core import from_json
 
-from zk0.federation.header import ERROR_CODE, GRID_CODE, LONGEST_HEADER
+from zk0.federation.flower import (
+    HEAD_BODY_DIVIDER,
+    ErrorCode,
+    HttpGrid,
+    inflatable_object,
+    inflatable_utils,
+    message_pb2,
+    runtime_client,
+    runtime_pb2,
+)
+from zk0.federation.protocol import ERROR_CODE, GRID_CODE, LONGEST_HEADER
 from zk0.network.packing import PackingError, unpack
 
 # A sender that is cut off is waited for so long; the slowest line that is borne brings 5 MiB in that time.
@@ -70,15 +73,17 @@ class Pulling:
             asked: The message.
             deadline: Of ``time.monotonic()``; later, what has not arrived is given up.
         """
-        client, run = self._grid._runtime_client, self._grid.run.run_id
-        found = client.PullMessages(PullAppMessagesRequest(message_ids=[number]))
+        client, run = runtime_client(self._grid), self._grid.run.run_id
+        found = client.PullMessages(runtime_pb2.PullAppMessagesRequest(message_ids=[number]))
         answered = zip(found.messages_list, found.message_object_trees, strict=True)
         tree = next((tree for told, tree in answered if told.metadata.reply_to_message_id == number), None)
         if tree is None:
             return None
         most = self._payload_bytes(asked.metadata.message_type)
         try:
-            parts = self._parts([part.object_id for part in iterate_object_tree(tree)], most, deadline)
+            parts = self._parts(
+                [part.object_id for part in inflatable_object.iterate_object_tree(tree)], most, deadline
+            )
             told = joined(tree.object_id, parts, most)
             if not told.has_error():
                 return Message(unpack(told.content), reply_to=asked)
@@ -87,7 +92,7 @@ class Pulling:
         finally:  # taken or not, the SuperLink need not keep it
             node = self._grid.node
             client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=tree.object_id)
+                message_pb2.ConfirmMessageReceivedRequest(node=node, run_id=run, message_object_id=tree.object_id)
             )
         if told.error.code in _MEANINGS:
             return refusal(asked, _MEANINGS[told.error.code])
@@ -109,8 +114,8 @@ class Pulling:
             nonlocal taken, moved
             pause = _SHORTEST_PAUSE_S
             while True:
-                answer = self._grid._runtime_client.PullObject(
-                    PullObjectRequest(node=node, run_id=run, object_id=number)
+                answer = runtime_client(self._grid).PullObject(
+                    message_pb2.PullObjectRequest(node=node, run_id=run, object_id=number)
                 )
                 now = time.monotonic()
                 if answer.object_available:
@@ -124,7 +129,7 @@ class Pulling:
                 time.sleep(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
 
-        return pull_objects(once, part)
+        return inflatable_utils.pull_objects(once, part)
 
 
 def joined(number: str, parts: dict[str, bytes], most: int) -> Message:
@@ -141,7 +146,7 @@ def joined(number: str, parts: dict[str, bytes], most: int) -> Message:
     try:
         if (size := _joined_bytes(parts)) > most:
             raise Refused(f"its reply would be {size} bytes of tensors; at most {most} were expected")
-        message = inflate_object_from_contents(number, parts)
+        message = inflatable_utils.inflate_object_from_contents(number, parts)
     except Refused:
         raise
     except Exception as error:  # Flower's readers were not written for whoever means harm: they raise anything
@@ -156,7 +161,7 @@ def _joined_bytes(parts: Mapping[str, bytes]) -> int:
     bodies = {number: len(part) - part.index(HEAD_BODY_DIVIDER) - 1 for number, part in parts.items()}
     size = told = 0
     for number, part in parts.items():
-        kind, children, _ = get_object_head_values_from_object_content(part)
+        kind, children, _ = inflatable_object.get_object_head_values_from_object_content(part)
         if kind == "ArrayChunk":
             continue
         told += len(part)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from flwr.common.constant import Status, SubStatus
 
 from zk0.errors import StageError
+from zk0.federation.flower import Status, SubStatus
 from zk0.network.config import CONFIG, DeploymentConfig
 from zk0.network.security.files import SUPERLINK
 from zk0.network.server.runs import submit

@@ -1,21 +1,72 @@
-"""A run of the federation is handed to the SuperLink."""
+"""Runs of the federation: handed to the SuperLink, and what an operator sees of them and of the sites at a glance.
+
+Flower sends a run's app to every site, where it is code. Sites have zk0 installed, so the app holds no code: it names
+which of what is installed on both ends to call, and what a site runs is what its owner installed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from flwr.cli.build import build_fab_from_disk
-from flwr.common.serde import fab_to_proto, user_config_to_proto
-from flwr.proto.control_pb2 import StartRunRequest
-from flwr.supercore.fab import Fab
+from rich.table import Table
 
+from zk0 import __version__
 from zk0.errors import StageError
-from zk0.network.server.bundle import CLIENT_APP, NAME, SERVER_APP, write_bundle
-from zk0.network.server.services import FederationServer, runs_of
-from zk0.network.server.wanted import Wanted
+from zk0.federation.flower import Fab, build_fab_from_disk, control_pb2, fab_to_proto, user_config_to_proto
+from zk0.files import write_text
+from zk0.network.server.services import FederationServer, present_nodes, runs_of
+from zk0.network.server.wanted import NAME, Wanted
+from zk0.records.journal import read_lines
+from zk0.records.paths import RESULTS
+
+SERVER_APP = "zk0.network.server.server_app:app"
+CLIENT_APP = "zk0.network.client.app:app"
+
+_PYPROJECT = """\
+[project]
+name = "{name}"
+version = "{version}"
+license = {{ file = "LICENSE" }}
+dependencies = []
+
+[tool.flwr.app]
+publisher = "zk0"
+
+[tool.flwr.app.components]
+serverapp = "{server_app}"
+clientapp = "{client_app}"
+
+[tool.flwr.app.config]
+# For the ServerApp alone. Folders are on the server's machine, from where its services were started.
+project = "."
+security = "security"
+sites = ""
+wait-s = 60.0
+min-sites = 0
+"""
+_LICENSE = "zk0 is licensed under the Apache License, Version 2.0: https://www.apache.org/licenses/LICENSE-2.0\n"
+
+
+def write_bundle(folder: Path, client_app: str = CLIENT_APP, server_app: str = SERVER_APP, name: str = NAME) -> Path:
+    """Write the app of a federation over a network.
+
+    Args:
+        folder: Where to; made if need be.
+        client_app: ``MODULE:ATTRIBUTE`` of the ClientApp, as sites have it installed.
+        server_app: The same of the ServerApp.
+        name: By which the SuperLink's list of runs tells apps apart.
+
+    Returns:
+        The folder, for ``flwr build`` and ``flwr run``.
+    """
+    content = _PYPROJECT.format(version=__version__, name=name, server_app=server_app, client_app=client_app)
+    write_text(folder / "pyproject.toml", content)
+    write_text(folder / "LICENSE", _LICENSE)
+    return folder
 
 
 def submit(
@@ -47,7 +98,7 @@ def submit(
     with tempfile.TemporaryDirectory() as folder:
         app = build_fab_from_disk(write_bundle(Path(folder) / "app", client_app, server_app, name))
     config: Any = {key.replace("_", "-"): value for key, value in settings.items()}
-    request = StartRunRequest(
+    request = control_pb2.StartRunRequest(
         fab=fab_to_proto(Fab(hashlib.sha256(app).hexdigest(), app, {})), override_config=user_config_to_proto(config)
     )
     with server.control() as client:
@@ -57,3 +108,45 @@ def submit(
     if name == NAME:
         Wanted(int(answer.run_id), (client_app, server_app), settings).write(server.root)
     return int(answer.run_id)
+
+
+def tables(server: FederationServer) -> list[Table]:
+    """Services, and where they run: sites with their presence, and the last run with its last round."""
+    health = server.health()
+    services = Table("service", "", "log", title="services")
+    for name, well in health.items():
+        services.add_row(name, "[green]runs" if well else "[red]does not run", str(server.services.log(name)))
+    if not health["superlink"]:
+        return [services]
+    return [services, _sites(server), _runs(server)]
+
+
+def _sites(server: FederationServer) -> Table:
+    there = present_nodes(server)
+    table = Table("site", "number", "", "since", title="sites")
+    for site in server.registry.sites():
+        if not site.admitted:
+            state, since = "[red]revoked", f"{site.since:%Y-%m-%d %H:%M}"
+        elif site.node_id in there:
+            state, since = "[green]there", _when(there[site.node_id])
+        else:
+            state, since = "[yellow]away", ""
+        table.add_row(site.name, str(site.partition), state, since)
+    return table
+
+
+def _runs(server: FederationServer) -> Table:
+    table = Table("run", "", "handed over", "rounds", "held-out loss", title="last runs")
+    rows = read_lines(server.root / RESULTS / "rounds.jsonl")
+    federated = [run for run in runs_of(server) if run.app == NAME]
+    for place, run in enumerate(federated[:3]):
+        state = run.outcome or run.status
+        rounds, loss = "", ""
+        if rows and place == 0:  # the files are of the last run alone
+            rounds, loss = str(rows[-1]["round"]), f"{rows[-1]['held_out_loss']:.4f}"
+        table.add_row(str(run.number), state, _when(run.started), rounds, loss)
+    return table
+
+
+def _when(text: str) -> str:
+    return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M}" if text else ""

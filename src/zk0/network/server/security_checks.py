@@ -8,11 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-from flwr.proto.control_pb2 import ListNodesRequest
-from flwr.supercore.constant import NodeStatus
-from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
-from zk0.environment import Check
+from zk0.checks import Check
+from zk0.federation.flower import NodeStatus, RuntimeVersionMetadata, control_pb2
 from zk0.network.security.authority import expiries
 from zk0.network.server.services import FederationServer
 from zk0.params import ROBUST, Params
@@ -97,7 +95,7 @@ def _runtime_closed(server: FederationServer) -> Check:
 
 def _keys_registered(server: FederationServer) -> Check:
     with server.control() as client:
-        nodes = client.ListNodes(ListNodesRequest()).nodes_info
+        nodes = client.ListNodes(control_pb2.ListNodesRequest()).nodes_info
     known = {node.public_key for node in nodes if node.status != NodeStatus.UNREGISTERED}
     sites = server.registry.sites()
     lacking = [site.name for site in sites if site.admitted and site.pem not in known]

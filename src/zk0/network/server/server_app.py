@@ -12,17 +12,16 @@ import httpx
 from filelock import FileLock, Timeout
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.superlink.grid import HttpGrid
 
 from zk0.errors import StageError
 from zk0.federation import answers
-from zk0.federation.compatibility import misfits
+from zk0.federation.discovery import misfits
+from zk0.federation.flower import HttpGrid
 from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.federation.server import FederationError
 from zk0.network.security.files import Places
 from zk0.network.security.site_registry import SiteRegistry
-from zk0.network.server.carriers import Carriers
-from zk0.network.server.grid import NetworkGrid
+from zk0.network.server.grid import Carriers, NetworkGrid
 from zk0.network.server.roll_call import RollCall, members_of
 from zk0.network.server.services import FederationServer
 from zk0.network.server.wanted import INTERRUPTED, sites_were_away

@@ -11,16 +11,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from flwr.common.constant import Status
-from flwr.proto.control_pb2 import ListRunsRequest, StopRunRequest
 
 from zk0.errors import StageError
+from zk0.federation.flower import NodeStatus, Status, control_pb2
 from zk0.network.gateway.config import GatewayConfig
 from zk0.network.security.files import SECURITY, SUPERLINK, Places, read_operator_token
 from zk0.network.security.site_registry import SiteRegistry
-from zk0.network.server.bundle import NAME
 from zk0.network.server.control import control, register_sites
-from zk0.network.server.wanted import forget_wanted, wanted_run
+from zk0.network.server.wanted import NAME, forget_wanted, wanted_run
 from zk0.private_files import private_folder
 from zk0.services.process import RUN, Services, own_environment
 
@@ -132,7 +130,7 @@ class FederationServer:
                 services.await_ready(name, ready, wait_s)
             self.sync()
             if {SUPERLINK, "superexec"} & set(started):
-                self._forget_runs()
+                interrupt(self)  # their ServerApp went with the services
         except BaseException:  # Ctrl-C among them
             services.stop([name for name in NAMES if name in started])
             raise
@@ -185,10 +183,6 @@ class FederationServer:
         }
         return {name: name in running and check() for name, check in checks.items()}
 
-    def _forget_runs(self) -> None:
-        """End what the SuperLink takes for runs in progress: their ServerApp went with the services."""
-        interrupt(self)
-
     def _check_keys(self) -> None:
         if not self.places.registry.exists():
             raise StageError(
@@ -229,14 +223,8 @@ class FederationServer:
 
     def _superexec(self) -> list[str]:
         words = ["--runtime-api-address", self.address, "--root-certificates", str(self.authority)]
-        return [
-            sys.executable,
-            "-m",
-            "zk0.network.superexec",
-            *words,
-            "--superexec-auth-secret-file",
-            str(self.places.superexec_secret),
-        ]
+        words += ["--superexec-auth-secret-file", str(self.places.superexec_secret)]
+        return [sys.executable, "-m", "zk0.network.superexec", *words]
 
     def _gateway(self) -> list[str]:
         return [sys.executable, "-m", "zk0.network.gateway", "--config", str(self.root / GATEWAY_FILE)]
@@ -249,7 +237,7 @@ def runs_of(server: FederationServer, number: int | None = None) -> list[Run]:
         server: Whose.
         number: Only this one.
     """
-    request = ListRunsRequest() if number is None else ListRunsRequest(run_id=number)
+    request = control_pb2.ListRunsRequest() if number is None else control_pb2.ListRunsRequest(run_id=number)
     with server.control() as client:
         found = client.ListRuns(request).run_dict.values()
         runs = [
@@ -265,6 +253,13 @@ def runs_of(server: FederationServer, number: int | None = None) -> list[Run]:
             for r in found
         ]
     return sorted(runs, key=lambda run: run.started, reverse=True)
+
+
+def present_nodes(server: FederationServer) -> dict[int, str]:
+    """By node, since when it is there; those that are away are not listed."""
+    with server.control() as client:
+        nodes = client.ListNodes(control_pb2.ListNodesRequest()).nodes_info
+    return {node.node_id: node.last_activated_at for node in nodes if node.status == NodeStatus.ONLINE}
 
 
 def halt(server: FederationServer, number: int | None = None) -> list[int]:
@@ -294,5 +289,5 @@ def _stop(server: FederationServer, number: int | None = None) -> list[int]:
     busy = [run.number for run in runs_of(server, number) if not run.finished]
     with server.control() as client:
         for one in busy:
-            client.StopRun(StopRunRequest(run_id=one))
+            client.StopRun(control_pb2.StopRunRequest(run_id=one))
     return busy

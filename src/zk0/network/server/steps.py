@@ -14,19 +14,17 @@ from typing import Any
 from zk0.console import console
 from zk0.environment import check_environment
 from zk0.errors import StageError
-from zk0.federation.console import print_event
 from zk0.files import read_json, write_json
 from zk0.network.server.resume import watch
 from zk0.network.server.roll_call import members_of
 from zk0.network.server.runs import submit
 from zk0.network.server.security_checks import security_checks
-from zk0.network.server.services import NAMES, FederationServer, halt, runs_of
-from zk0.network.server.status import present_nodes
+from zk0.network.server.services import NAMES, FederationServer, halt, present_nodes, runs_of
 from zk0.params import PARAMS_FILE, Params, load_params
 from zk0.pipeline.validate import REPORT, failed_checks, show_checks
-from zk0.records.journal import read_lines
+from zk0.records.journal import print_event, read_lines
 from zk0.records.paths import RESULTS
-from zk0.sources import LOCK
+from zk0.sources import LOCK, LockEntry
 from zk0.sources_lock import resolve_policy
 from zk0.steps import Outcome, RoundStep, Step, run_steps, step
 
@@ -230,7 +228,7 @@ def prepare(server: FederationServer) -> None:
         console.print(change, markup=False)
 
 
-def lock_policy(server: FederationServer, params: Params) -> dict[str, Any]:
+def lock_policy(server: FederationServer, params: Params) -> LockEntry:
     """Note what the starting policy is at this moment; what the lock says of sources stays as it is.
 
     Raises:

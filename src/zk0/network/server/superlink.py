@@ -10,18 +10,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from zk0 import runtime_env
 from zk0.errors import StageError
+from zk0.federation import flower
 from zk0.network.config import is_loopback
 from zk0.network.security.files import read_operator_token
 
-if TYPE_CHECKING:
-    from flwr.superlink.config_loader import SuperLinkLifespanConfig
 
-
-def check_closed(config: SuperLinkLifespanConfig) -> None:
+def check_closed(config: flower.SuperLinkLifespanConfig) -> None:
     """Refuse a SuperLink that would let somebody in.
 
     Raises:
@@ -45,10 +42,6 @@ def check_closed(config: SuperLinkLifespanConfig) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the SuperLink in the foreground until it is told to stop."""
     runtime_env.switch_off()  # before Flower is imported, which looks at the environment once
-    # Flower has no public way between its options and its server; the version is pinned, and the tests start both.
-    from flwr.supercore.logger import FLOWER_LOGGER
-    from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config, _run_superlink_http_api
-
     from zk0.network.server.control import OperatorAccount
     from zk0.services.json_logs import log_as_json
 
@@ -58,15 +51,15 @@ def main(arguments: list[str] | None = None) -> None:
     sys.argv = ["flower-superlink", *rest]  # where Flower's own parser looks
     try:
         token = read_operator_token(own.operator_token)
-        config = _parse_superlink_lifespan_config()
+        config = flower.superlink_config()
         check_closed(config)
     except StageError as error:
         sys.exit(f"error: {error}")
     config.authn_plugin = OperatorAccount(token)
-    for handler in list(FLOWER_LOGGER.handlers):  # coloured, and without the time
-        FLOWER_LOGGER.removeHandler(handler)
-    log_as_json(FLOWER_LOGGER)
-    _run_superlink_http_api(lifespan_config=config)
+    for handler in list(flower.FLOWER_LOGGER.handlers):  # coloured, and without the time
+        flower.FLOWER_LOGGER.removeHandler(handler)
+    log_as_json(flower.FLOWER_LOGGER)
+    flower.run_superlink(config)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from zk0.records.journal import read_lines
 from zk0.records.paths import EVENTS, RESULTS
 from zk0.services.process import RUN
 
+NAME = "zk0"  # of the app of a federation, by which the SuperLink's list of runs tells apps apart
 # What a ServerApp's error begins with when the run was cut off from something, and is to be taken up again.
 INTERRUPTED = "interrupted: "
 # Why a site is left out that was killed, in the server's own words: a site's are marked as such.

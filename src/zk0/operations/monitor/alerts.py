@@ -12,8 +12,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zk0.files import read_json, write_json
-from zk0.network.config import Alerts
+from zk0.network.config import GROUPS, Alerts
 from zk0.operations.monitor.snapshot import ServiceState, Snapshot
+
+# In the order in which they are told.
+RULES = (
+    "no-round",
+    "failed-round",
+    "site-away",
+    "certificate",
+    "disk",
+    "service-down",
+    "service-given-up",
+    "run-given-up",
+)
 
 
 @dataclass(frozen=True)
@@ -46,107 +58,59 @@ class Alert:
 
 def find_alerts(snapshot: Snapshot, limits: Alerts) -> list[Alert]:
     """Everything that is wrong at one moment."""
-    return [replace(alert, since=snapshot.at) for rule in RULES.values() for alert in rule(snapshot, limits)]
+    found = (*_of_run(snapshot, limits), *_of_sites(snapshot, limits), *_of_machine(snapshot, limits))
+    return sorted((replace(alert, since=snapshot.at) for alert in found), key=lambda alert: RULES.index(alert.rule))
 
 
-def _stalled(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
-    progress = snapshot.progress
-    if progress is None or not progress.active:
-        return
-    waited = snapshot.at - progress.round_ended
-    if waited > limits.round_s:
-        yield Alert(
-            "no-round",
-            f"run {progress.run} after round {progress.round}",
-            f"a run is on, and no round has ended for more than {limits.round_s / 60:.0f} min",
-            "critical",
-        )
-
-
-def _failed(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
-    progress = snapshot.progress
-    if progress is None or progress.failed is None:
-        return
-    names = sorted({f"{one.site} ({one.kind})" for one in progress.left_out if one.round == progress.failed})
-    told = f"; left out: {', '.join(names)}" if names else ""
-    yield Alert(
-        "failed-round",
-        f"run {progress.run} round {progress.failed}, failure {progress.failures}",
-        f"round {progress.failed} could not be completed{told}. Complete rounds are saved",
-        "critical",
-    )
-
-
-def _away(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
-    if snapshot.gateway_since is None:
-        return
-    for state in snapshot.sites:
-        if not state.site.admitted:
-            continue
-        silent = snapshot.at - max(state.seen or 0.0, snapshot.gateway_since)
-        if silent > limits.site_away_s:
-            yield Alert(
-                "site-away",
-                f"site {state.site.name}",
-                f"site {state.site.name} has asked for nothing for more than {limits.site_away_s / 60:g} min",
-            )
-
-
-def _certificates(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
-    for one in snapshot.certificates:
-        if one.days_left < limits.certificate_days:
-            ended = one.days_left < 0
-            yield Alert(
-                "certificate",
-                f"certificate of {one.name} until {one.expires:%Y-%m-%d}",
-                f"the certificate of {one.name} {'has ended' if ended else 'ends'} on {one.expires:%d %B %Y}",
-                "critical" if ended else "warning",
-            )
-
-
-def _disk(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
-    if snapshot.disk_free_bytes < limits.disk_free_bytes:
-        yield Alert("disk", "disk", f"less than {limits.disk_free_bytes / 1e9:g} GB of disk are free", "critical")
-
-
-def _down(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
-    for service in snapshot.services:
-        # Whoever looks is the monitor. It may look before its start is recorded.
-        if service.wanted and not service.up and service.name != "monitor":
-            yield _away_service(service, "service-down", "does not run")
-
-
-def _given_up(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
-    for service in snapshot.services:
-        if service.given_up:
-            why = (
-                f"died too often and is not started again: `zk0 logs {service.name}`, then `zk0 restart {service.name}`"
-            )
-            yield _away_service(service, "service-given-up", why)
-
-
-def _interrupted(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+def _of_run(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
     if snapshot.run_given_up:
         why = "its server died again and again within a round, so that the run is not taken up any more"
         yield Alert("run-given-up", "run", f"{why}: `zk0 server run` goes on from its last complete round", "critical")
+    progress = snapshot.progress
+    if progress is None:
+        return
+    if progress.active and snapshot.at - progress.round_ended > limits.round_s:
+        about = f"run {progress.run} after round {progress.round}"
+        told = f"a run is on, and no round has ended for more than {limits.round_s / 60:.0f} min"
+        yield Alert("no-round", about, told, "critical")
+    if progress.failed is not None:
+        names = sorted({f"{one.site} ({one.kind})" for one in progress.left_out if one.round == progress.failed})
+        left_out = f"; left out: {', '.join(names)}" if names else ""
+        about = f"run {progress.run} round {progress.failed}, failure {progress.failures}"
+        told = f"round {progress.failed} could not be completed{left_out}. Complete rounds are saved"
+        yield Alert("failed-round", about, told, "critical")
 
 
-def _away_service(service: ServiceState, rule: str, why: str) -> Alert:
-    stops = service.name in ("superlink", "superexec", "gateway")
+def _of_sites(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    admitted = [state for state in snapshot.sites if state.site.admitted]
+    for state in admitted if snapshot.gateway_since is not None else ():
+        if snapshot.at - max(state.seen or 0.0, snapshot.gateway_since or 0.0) > limits.site_away_s:
+            told = f"site {state.site.name} has asked for nothing for more than {limits.site_away_s / 60:g} min"
+            yield Alert("site-away", f"site {state.site.name}", told)
+
+
+def _of_machine(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
+    for one in snapshot.certificates:
+        if one.days_left < limits.certificate_days:
+            ended = one.days_left < 0
+            about = f"certificate of {one.name} until {one.expires:%Y-%m-%d}"
+            told = f"the certificate of {one.name} {'has ended' if ended else 'ends'} on {one.expires:%d %B %Y}"
+            yield Alert("certificate", about, told, "critical" if ended else "warning")
+    if snapshot.disk_free_bytes < limits.disk_free_bytes:
+        yield Alert("disk", "disk", f"less than {limits.disk_free_bytes / 1e9:g} GB of disk are free", "critical")
+    for service in snapshot.services:
+        # Whoever looks is the monitor. It may look before its start is recorded.
+        if service.wanted and not service.up and service.name != "monitor":
+            yield _of_service(service, "service-down", "does not run")
+        if service.given_up:
+            again = f"`zk0 logs {service.name}`, then `zk0 restart {service.name}`"
+            yield _of_service(service, "service-given-up", f"died too often and is not started again: {again}")
+
+
+def _of_service(service: ServiceState, rule: str, why: str) -> Alert:
+    stops = service.name in GROUPS["federation"]
     told = f"{service.name} {why}" + ("" if stops else "; a federation goes on without it")
     return Alert(rule, f"service {service.name}", told, "critical" if stops else "warning")
-
-
-RULES: dict[str, Callable[[Snapshot, Alerts], Iterator[Alert]]] = {
-    "no-round": _stalled,
-    "failed-round": _failed,
-    "site-away": _away,
-    "certificate": _certificates,
-    "disk": _disk,
-    "service-down": _down,
-    "service-given-up": _given_up,
-    "run-given-up": _interrupted,
-}
 
 
 @dataclass(frozen=True)
@@ -180,7 +144,7 @@ class AlertBook:
 
     @property
     def open(self) -> tuple[Alert, ...]:
-        """Alerts that hold now, the oldest first."""
+        """Alerts that hold now, the oldest first; none where there is no book."""
         return tuple(sorted(self._open.values(), key=lambda alert: alert.since))
 
     def note(self, found: list[Alert]) -> list[Message]:
@@ -214,8 +178,3 @@ class AlertBook:
     def _write(self) -> None:
         told = [{"alert": one.alert.as_dict(), "status": one.status} for one in self._to_tell]
         write_json(self._path, {"open": [alert.as_dict() for alert in self.open], "to_tell": told})
-
-
-def open_alerts(path: Path) -> tuple[Alert, ...]:
-    """The alerts that a monitor has open; none where there is no book."""
-    return AlertBook(path).open

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -40,79 +40,67 @@ class SnapshotCollector(Collector):
         yield from _sites(snapshot)
         if snapshot.progress is not None:
             yield from _run(snapshot.progress)
-        yield from _alerts(alerts)
+        yield _alerts(alerts)
 
 
 def _services(snapshot: Snapshot) -> Iterator[Metric]:
-    up = GaugeMetricFamily("zk0_service_up", "Whether a service runs", labels=["service"])
-    memory = GaugeMetricFamily("zk0_service_memory_bytes", "Resident memory of a service", labels=["service"])
-    for service in snapshot.services:
-        up.add_metric([service.name], float(service.up))
-        if service.up:
-            memory.add_metric([service.name], service.memory_bytes)
-    ends = GaugeMetricFamily("zk0_certificate_expires_timestamp_seconds", "A certificate's end", labels=["certificate"])
-    for one in snapshot.certificates:
-        ends.add_metric([one.name], one.expires.timestamp())
-    yield from (up, memory, ends)
+    services, certificates = snapshot.services, snapshot.certificates
+    yield _gauge("zk0_service_up", "Whether a service runs", "service", {s.name: float(s.up) for s in services})
+    memory = {s.name: s.memory_bytes for s in services if s.up}
+    yield _gauge("zk0_service_memory_bytes", "Resident memory of a service", "service", memory)
+    ends = {one.name: one.expires.timestamp() for one in certificates}
+    yield _gauge("zk0_certificate_expires_timestamp_seconds", "A certificate's end", "certificate", ends)
     yield GaugeMetricFamily("zk0_disk_free_bytes", "Free on the project's disk", value=snapshot.disk_free_bytes)
 
 
 def _sites(snapshot: Snapshot) -> Iterator[Metric]:
-    admitted = GaugeMetricFamily("zk0_site_admitted", "Whether a site may take part", labels=["site"])
-    seen = GaugeMetricFamily("zk0_site_seen_timestamp_seconds", "A site's last request", labels=["site"])
-    for state in snapshot.sites:
-        admitted.add_metric([state.site.name], float(state.site.admitted))
-        if state.seen is not None:
-            seen.add_metric([state.site.name], state.seen)
-    yield from (admitted, seen)
+    admitted = {state.site.name: float(state.site.admitted) for state in snapshot.sites}
+    yield _gauge("zk0_site_admitted", "Whether a site may take part", "site", admitted)
+    seen = {state.site.name: state.seen for state in snapshot.sites if state.seen is not None}
+    yield _gauge("zk0_site_seen_timestamp_seconds", "A site's last request", "site", seen)
 
 
 def _run(progress: Progress) -> Iterator[Metric]:
     run = progress.run
-    for name, text, value in (
-        ("zk0_run_active", "Whether the run has begun and not ended", float(progress.active)),
-        ("zk0_round", "The last complete round", float(progress.round)),
-        ("zk0_round_timestamp_seconds", "When the last round ended", progress.round_ended),
-    ):
-        yield _gauge(name, text, run, value)
+    active, last = float(progress.active), float(progress.round)
+    yield _gauge("zk0_run_active", "Whether the run has begun and not ended", "run", {run: active})
+    yield _gauge("zk0_round", "The last complete round", "run", {run: last})
+    yield _gauge("zk0_round_timestamp_seconds", "When the last round ended", "run", {run: progress.round_ended})
     failed = CounterMetricFamily("zk0_failed_rounds", "Rounds that could not be completed", labels=["run"])
     failed.add_metric([run], progress.failures)
-    yield failed
     left_out = CounterMetricFamily("zk0_left_out", "Replies that were not used", labels=["run", "site", "reason"])
     for (site, kind), count in Counter((one.site, one.kind) for one in progress.left_out).items():
         left_out.add_metric([run, site, kind], count)
-    yield left_out
     moved = CounterMetricFamily("zk0_bytes", "Bytes of messages", labels=["run", "site", "direction"])
     for site, ways in progress.bytes.items():
         for way, size in ways.items():
             moved.add_metric([run, site, way], size)
-    yield moved
+    yield from (failed, left_out, moved)
     if progress.rows:
         yield from _last_round(progress)
 
 
 def _last_round(progress: Progress) -> Iterator[Metric]:
-    row = progress.rows[-1]
+    run, row = progress.run, progress.rows[-1]
     if row.get("round_s") is not None:
-        yield _gauge("zk0_round_duration_seconds", "The last round's", progress.run, row["round_s"])
+        yield _gauge("zk0_round_duration_seconds", "The last round's", "run", {run: row["round_s"]})
     for name in _LOSSES:
         if row.get(name) is not None:
-            yield _gauge(f"zk0_{name}", "After the last round, over all sites", progress.run, row[name])
+            yield _gauge(f"zk0_{name}", "After the last round, over all sites", "run", {run: row[name]})
         of_sites = GaugeMetricFamily(f"zk0_site_{name}", "After the last round", labels=["run", "site"])
         for site, values in row.get("sites", {}).items():
             if values.get(name) is not None:
-                of_sites.add_metric([progress.run, site], values[name])
+                of_sites.add_metric([run, site], values[name])
         yield of_sites
 
 
-def _alerts(alerts: tuple[Alert, ...]) -> Iterator[Metric]:
-    firing = GaugeMetricFamily("zk0_alerts", "Alerts that are open", labels=["rule"])
-    for rule in RULES:
-        firing.add_metric([rule], sum(alert.rule == rule for alert in alerts))
-    yield firing
+def _alerts(alerts: tuple[Alert, ...]) -> Metric:
+    firing = {rule: float(sum(alert.rule == rule for alert in alerts)) for rule in RULES}
+    return _gauge("zk0_alerts", "Alerts that are open", "rule", firing)
 
 
-def _gauge(name: str, text: str, run: str, value: float) -> Metric:
-    family = GaugeMetricFamily(name, text, labels=["run"])
-    family.add_metric([run], value)
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for of, value in values.items():
+        family.add_metric([of], value)
     return family

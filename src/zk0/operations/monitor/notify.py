@@ -12,8 +12,7 @@ from uuid import uuid4
 import httpx
 
 from zk0.errors import StageError
-from zk0.network.config import Alerts
-from zk0.network.server.superlink import is_loopback
+from zk0.network.config import Alerts, is_loopback
 from zk0.operations.monitor.alerts import Message
 from zk0.private_files import read_private
 

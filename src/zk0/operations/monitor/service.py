@@ -1,22 +1,28 @@
-"""The monitor: looks at a deployment again and again, answers Prometheus, and tells of alerts."""
+"""The monitor: looks at a deployment again and again, answers Prometheus, and tells of alerts.
+
+``python -m zk0.operations.monitor.service --root FOLDER``
+"""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import signal
+import sys
 import threading
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, start_http_server
 
 from zk0.errors import StageError
-from zk0.network.config import DeploymentConfig
+from zk0.network.config import CONFIG, DeploymentConfig
 from zk0.network.server.wanted import wanted_run
 from zk0.operations.monitor.alerts import AlertBook, Message, find_alerts
 from zk0.operations.monitor.metrics import SnapshotCollector
-from zk0.operations.monitor.notify import as_event, payload, post, tell, webhook_address
+from zk0.operations.monitor.notify import as_event, logger, payload, post, tell, webhook_address
 from zk0.operations.monitor.snapshot import take
+from zk0.services.json_logs import log_as_json
 from zk0.services.process import RUN
 
 BOOK = RUN / "monitor" / "alerts.json"  # in a folder of its own: beside the logs, JSON files record processes
@@ -103,3 +109,19 @@ class Monitor:
             self.look()
         except (OSError, ValueError, KeyError, StageError) as error:
             tell("look-failed", logging.ERROR, problem=f"{type(error).__name__}: {error}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the monitor in the foreground, until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m zk0.operations.monitor.service", description=main.__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="project folder, with deployment.yaml")
+    root = parser.parse_args(arguments).root.resolve()
+    log_as_json(logger)
+    try:
+        Monitor(root, DeploymentConfig.read(root / CONFIG)).run()
+    except StageError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

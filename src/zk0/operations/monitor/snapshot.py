@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from zk0.errors import StageError
-from zk0.network.config import DeploymentConfig
+from zk0.network.config import GROUPS, DeploymentConfig
 from zk0.network.security.authority import Expiry, expiries
 from zk0.network.security.files import SECURITY, Places
 from zk0.network.security.site_registry import SiteRegistry
 from zk0.network.security.sites import Site
 from zk0.network.server.wanted import given_up
-from zk0.operations.groups import GROUPS
 from zk0.operations.monitor.progress import Progress, read_progress
+from zk0.services.identity import family_of
 from zk0.services.process import RUN, Services
 
 _ANSWER_S = 2.0
@@ -130,14 +131,12 @@ def service_states(root: Path, config: DeploymentConfig) -> tuple[ServiceState, 
     wanted = [name for group in config.services for name in GROUPS[group]]
     ordered = [name for names in GROUPS.values() for name in names if name in wanted or name in running]
     ordered += [name for name in running if name not in ordered]
-    found = []
-    for name in ordered:
-        process = running.get(name)
-        if process is None:
-            found.append(ServiceState(name, name in wanted, None, given_up=name in given_up))
-        else:
-            found.append(ServiceState(name, name in wanted, process.create_time(), _memory(process.pid)))
-    return tuple(found)
+    return tuple(
+        ServiceState(name, name in wanted, running[name].create_time(), _memory(running[name]))
+        if name in running
+        else ServiceState(name, name in wanted, None, given_up=name in given_up)
+        for name in ordered
+    )
 
 
 def gateway_metrics(port: int) -> dict[tuple[str, ...], float] | None:
@@ -165,16 +164,9 @@ def _site_state(site: Site, metrics: dict[tuple[str, ...], float]) -> SiteState:
     return SiteState(site, seen, moved["up"], moved["down"])
 
 
-def _memory(pid: int) -> int:
+def _memory(process: psutil.Process) -> int:
     total = 0
-    try:
-        process = psutil.Process(pid)
-        family = [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return 0
-    for one in family:
-        try:
+    for one in family_of([process]):
+        with contextlib.suppress(psutil.NoSuchProcess):
             total += one.memory_info().rss
-        except psutil.NoSuchProcess:
-            continue
     return total

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from zk0.federation.privacy.clipping import clip_factor, clipped, exact_norm, next_clip
+from zk0.federation.privacy.mechanism import clip_factor, clipped, exact_norm, next_clip
 from zk0.policy.trainable import PIECE
 
 

@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flwr.app import ArrayRecord, Message
-from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from zk0.errors import StageError
+from zk0.federation.flower import message_from_proto, message_pb2, message_to_proto
 
 _FOLDER = Path(".run/trainer")
 _LENGTH = struct.Struct(">Q")
@@ -125,7 +124,7 @@ def receive(connection: socket.socket) -> tuple[Message, int] | None:
     if len(content) < length:
         raise ChannelError(f"the other end broke off after {len(content)} of a message's {length} bytes")
     try:
-        return message_from_proto(ProtoMessage.FromString(content)), length
+        return message_from_proto(message_pb2.Message.FromString(content)), length
     except Exception as error:  # protobuf and Flower raise what they will on bytes that are no message
         raise ChannelError(f"the other end sent {length} bytes that are no message: {error}") from error
 

@@ -1,4 +1,4 @@
-"""``python -m zk0.network.client.trainer --project FOLDER``: a site's trainer, in the foreground."""
+"""``python -m zk0.network.client --project FOLDER``: a site's trainer, in the foreground."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zk0.params import PARAMS_FILE, ParamsError, load_params
 
 def main(arguments: list[str] | None = None) -> None:
     """Load the site and serve it until SIGTERM or Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m zk0.network.client.trainer", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m zk0.network.client", description=main.__doc__)
     parser.add_argument("--project", type=Path, required=True, help="the site's folder")
     parser.add_argument("--partition", type=int, help="which of its sites; needed where there are several")
     given = parser.parse_args(arguments)
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
         import torch
 
         from zk0.network.client.membership import owner_demands
-        from zk0.network.client.trainer.service import Trainer
+        from zk0.network.client.trainer import Trainer
 
         torch.set_num_threads(params.threads)
         folder = given.project.resolve()

@@ -1,4 +1,10 @@
-"""What the trainer does: load a site once, then answer one message after the other as its ClientApp."""
+"""The trainer: a site's own service, which keeps policy, data and features loaded while messages come and go.
+
+Flower's SuperNode starts a process for every message. Loading torch and SmolVLA in each would take longer than the
+training itself, so that process, :mod:`zk0.network.client.app`, only hands its message over to the trainer, by a socket
+that nobody but the site's user can open. The trainer loads its site once, then answers one message after the other as
+its ClientApp.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +18,86 @@ from typing import Any
 from filelock import FileLock, Timeout
 from flwr.app import Context, Message, RecordDict
 
+from zk0.checkpoints import CheckpointError
 from zk0.data.manifest import Manifest, read_manifests
+from zk0.digests import DigestCache
 from zk0.errors import StageError
 from zk0.federation import protocol, wire
 from zk0.federation.client_app import app
-from zk0.federation.header import error_reply
+from zk0.federation.protocol import error_reply
 from zk0.federation.run import locked_base
 from zk0.federation.site import forget, site_at, warm_policy
-from zk0.network.client.trainer import EVENTS, channel
-from zk0.network.client.trainer.bases import Bases
+from zk0.network.client import channel
+from zk0.network.client.membership import EVENTS
 from zk0.params import Params
 from zk0.private_files import private_folder
 from zk0.records.journal import Journal
+from zk0.sources import Source
+from zk0.sources_lock import DIGEST_CACHE, base_kind, checkpoint_digest, random_digest
 
 _log = logging.getLogger(__name__)
 _READ_S = 60.0  # how long a peer may take over sending a message
 # What of a reply's values the owner may want to see; what the server learns is in the reply, not here.
 _TOLD = ("train_loss", "held_out_loss", "examples", "frames", "train_s", "evaluate_s", "learning_rate", "epsilon")
+
+
+class BaseMissing(StageError):
+    """This site has no starting policy of the digest that the federation starts from."""
+
+
+class Bases:
+    """Starting policies on this machine.
+
+    Args:
+        root: The site's folder, from which relative paths go.
+        own: The site's own starting policy, see :func:`zk0.federation.run.locked_base`: the owner may keep a copy of
+            the federation's where the server's path means nothing.
+    """
+
+    def __init__(self, root: Path, own: str) -> None:
+        self._root, self._own = root, own
+        self._found: dict[tuple[str, str, int], str] = {}
+
+    def find(self, task: protocol.SiteTask) -> str:
+        """Where the starting policy of a task is: as :func:`zk0.policy.start.load_start` takes it.
+
+        Raises:
+            BaseMissing: It is not here, or what is here has another digest; says what was looked at.
+        """
+        key = (task.base, task.base_digest, task.seed)
+        if key not in self._found:
+            self._found[key] = self._search(task)
+        return self._found[key]
+
+    def _search(self, task: protocol.SiteTask) -> str:
+        looked = []
+        for base in dict.fromkeys((self._own, task.base)):  # its own first: that one is loaded already
+            try:
+                digest = self._digest(base, task.seed)
+            except CheckpointError as error:
+                looked.append(str(error))
+                continue
+            except (ValueError, OSError):
+                looked.append(f"{base} is not here")
+                continue
+            if digest == task.base_digest:
+                return base
+            looked.append(f"{base} is {digest[:12]} here")
+        raise BaseMissing(
+            f"the federation starts from {task.base} of digest {task.base_digest[:12]}, which this site does not have: "
+            f"{', '.join(looked)}. The operator can send it; `zk0 client join` takes it as --base FOLDER"
+        )
+
+    def _digest(self, base: str, seed: int) -> str:
+        kind = base_kind(base)
+        if kind == "random":
+            return random_digest(base, seed)
+        if kind == "hub":  # a commit is the digest of what it holds, and what the Hub's client fetches by
+            return Source.parse(base).revision or ""
+        if kind == "mlflow":
+            raise ValueError(f"{base} is registered with the server's MLflow")
+        with DigestCache(self._root / DIGEST_CACHE) as cache:
+            return checkpoint_digest(self._root / base, base, cache)
 
 
 class Trainer:

@@ -1,4 +1,4 @@
-"""Which revision of the code a folder holds."""
+"""What git and DVC know of a folder: which revision of the code it holds, and where its data is kept besides."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from zk0.checks import Check
+
+ADD_REMOTE = "dvc remote add --local --default backup FOLDER_OR_URL"
 _NOT_CODE = (":(exclude)dvc.lock", ":(exclude).dvc")
 
 
@@ -39,3 +42,33 @@ def revision(root: Path) -> Revision:
         return done.stdout.strip() if done.returncode == 0 else None
 
     return Revision(git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ":/", *_NOT_CODE)))
+
+
+def default_remote(root: Path) -> str | None:
+    """Where `dvc push` sends data; None where it cannot, or only into the project's own folder."""
+    if not (root / ".dvc").is_dir():
+        return None
+    from dvc.config import Config
+
+    config = Config(str(root / ".dvc"))
+    name = config["core"].get("remote")
+    url = str(config["remote"].get(name, {}).get("url", "")) if name else ""
+    inside = "://" not in url and Path(url).resolve().is_relative_to(root.resolve())
+    return None if not url or inside else url
+
+
+def check_remote(root: Path) -> list[Check]:
+    """A note where there is a pipeline, and its data and models would be lost with this folder."""
+    if not (root / ".dvc").is_dir():
+        return []
+    url = default_remote(root)
+    return [
+        Check(
+            "backup of data",
+            url is not None,
+            url or "no DVC remote outside this folder",
+            "a DVC remote, where `dvc push` sends data and models",
+            f"`{ADD_REMOTE}`, then `dvc push`",
+            "warning",
+        )
+    ]
