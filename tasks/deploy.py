@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 from tasks.steps import Steps, checks_markdown
 from zk0.context import StageOutcome
 from zk0.operations.deploy import Deployment, check_health, review_configuration, run_step, set_up_monitoring
-from zk0.operations.monitor.notify import webhook_address
+from zk0.operations.monitor.alerts import webhook_address
 from zk0.steps import Outcome
 
 AUTOMATION = "zk0: a flow run failed"

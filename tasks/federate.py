@@ -17,11 +17,12 @@ from prefect.logging import get_run_logger
 
 from tasks.steps import Steps, show_data, stream
 from zk0.context import StageOutcome
-from zk0.files import read_json
 from zk0.params import PARAMS_FILE, load_params
 from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT
 from zk0.pipeline.summary import comparison_markdown
-from zk0.records.journal import read_lines
+from zk0.records.files import events_so_far, read
+from zk0.records.paths import EVENTS
+from zk0.records.results import Benchmark, Evaluation
 from zk0.steps import Outcome, Step
 
 _SKIPPED = "didn't change, skipping"
@@ -76,14 +77,14 @@ def _repro(stage: str, root: Path, environment: Mapping[str, str], force: bool) 
 
 
 def _show_comparison(root: Path) -> None:
-    table = comparison_markdown(read_json(root / "results" / "evaluation.json"))
+    table = comparison_markdown(read(root, Evaluation))
     create_markdown_artifact(key="comparison", markdown=table, description="Base against global model")
 
 
 def _show_benchmark(root: Path) -> None:
-    rows = read_json(root / "results" / "benchmark.json")["rows"]
+    rows = read(root, Benchmark).rows
     lines = ["| what | value | unit | detail |", "| --- | --- | --- | --- |"]
-    lines += [f"| {r['name']} | {r['value']:.4g} | {r['unit']} | {r['detail']} |" for r in rows]
+    lines += [f"| {r.name} | {r.value:.4g} | {r.unit} | {r.detail} |" for r in rows]
     create_markdown_artifact(key="benchmark", markdown="\n".join(lines), description="Measured on this machine")
 
 
@@ -102,8 +103,8 @@ def _progress(root: Path) -> Iterator[None]:
     def mirror() -> None:
         shown = 0.0
         while not stop.wait(1.0):
-            events = read_lines(root / "results" / "federation" / "events.jsonl")
-            share = 100.0 * max((e["round"] for e in events if e["event"] == "save"), default=0) / rounds
+            saved = (event.round or 0 for event in events_so_far(root / EVENTS) if event.event == "save")
+            share = 100.0 * max(saved, default=0) / rounds
             if share > shown:
                 shown = share
                 update_progress_artifact(artifact, progress=min(share, 100.0))

@@ -15,9 +15,8 @@ from prefect.states import Completed, State
 
 from zk0.context import StageOutcome
 from zk0.errors import StageError
+from zk0.records.run import Event
 from zk0.steps import RoundStep
-
-type Event = dict[str, Any]
 
 
 class Rounds:
@@ -29,13 +28,13 @@ class Rounds:
 
     def __init__(self, said: Iterator[Event]) -> None:
         self._said = said
-        self._last: Event = {"event": "", "round": -1}
+        self._last = Event(event="", round=-1)
 
     def next(self) -> int | None:
         """The number of the next round, once it has begun; None when there is none to come."""
         for event in self._said:
-            if event["event"] in ("round-start", "done"):
-                return None if event["event"] == "done" else int(event["round"])
+            if event.event in ("round-start", "done"):
+                return None if event.event == "done" else event.round
         return None
 
     def wait(self, step: RoundStep, number: int) -> Event:
@@ -45,7 +44,7 @@ class Rounds:
             StageError: All was over before.
         """
         over = (step.event, number)
-        while (self._last["event"], self._last["round"]) != over:
+        while (self._last.event, self._last.round) != over:
             last = next(self._said, None)
             if last is None:
                 raise StageError(f"{step.name}: it ended before round {number} was over")
@@ -112,7 +111,7 @@ def _task(step: RoundStep) -> Any:
     @task(name=step.name, description=step.about, task_run_name=run_name, cache_policy=NO_CACHE)
     def wait(rounds: Rounds, number: int) -> State[Event]:
         said = rounds.wait(step, number)
-        return Completed(data=said, message=said["message"])
+        return Completed(data=said, message=said.message)
 
     return wait
 

@@ -9,15 +9,14 @@ from datetime import UTC, datetime
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from tasks.rounds import Event
 from tasks.steps import Steps, checks_markdown
 from zk0.context import StageOutcome
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import halt
 from zk0.network.server.steps import Serving, monitor, prepare, validate_security
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.files import rounds_so_far
+from zk0.records.run import Event
 from zk0.steps import Outcome
 from zk0.words import in_markdown
 
@@ -27,11 +26,11 @@ def steps_of(serving: Serving, outcomes: list[StageOutcome]) -> Steps:
 
     def show_rounds(_: Outcome) -> None:
         lines = ["| round | held-out loss | seconds | up | down | left out |", "| --: | --: | --: | --: | --: | --- |"]
-        for row in read_lines(serving.server.root / RESULTS / "rounds.jsonl"):
-            seconds = "" if row["round_s"] is None else f"{row['round_s']:.1f}"
-            megabytes = " | ".join(f"{row[name] / 1e6:.1f} MB" for name in ("bytes_up", "bytes_down"))
-            left_out = in_markdown("; ".join(f"{site}: {why}" for site, why in row["left_out"].items()))
-            lines.append(f"| {row['round']} | {row['held_out_loss']:.4f} | {seconds} | {megabytes} | {left_out} |")
+        for row in rounds_so_far(serving.server.root):
+            seconds = "" if row.round_s is None else f"{row.round_s:.1f}"
+            megabytes = " | ".join(f"{size / 1e6:.1f} MB" for size in (row.bytes_up, row.bytes_down))
+            left_out = in_markdown("; ".join(f"{site}: {why}" for site, why in row.left_out.items()))
+            lines.append(f"| {row.round} | {row.held_out_loss:.4f} | {seconds} | {megabytes} | {left_out} |")
         create_markdown_artifact(key="rounds", markdown="\n".join(lines), description="The federation's rounds")
 
     def show_checks(outcome: Outcome) -> None:
@@ -54,7 +53,7 @@ def rounds_of(serving: Serving) -> Iterator[Iterator[Event]]:
 
     def said() -> Iterator[Event]:
         for event in watch(serving.server, number, since):
-            get_run_logger().info(event["message"])
+            get_run_logger().info(event.message)
             yield event
 
     try:

@@ -8,22 +8,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from tasks.rounds import Event
 from tasks.steps import CommandFailed, Steps, of_this_flow_run, show_data, started, stream
 from zk0.context import StageOutcome
-from zk0.files import read_json
 from zk0.pipeline.summary import comparison_markdown
-from zk0.records.journal import read_lines
+from zk0.records.files import events_so_far, read
+from zk0.records.paths import EVENTS
+from zk0.records.results import Evaluation
+from zk0.records.run import Event
 from zk0.steps import Step
 from zk0.workspaces import training as steps
 from zk0.workspaces.folder import Training
 
-_EVENTS = Path("results/federation/events.jsonl")
 _POLL_S = 0.2
 
 
@@ -35,7 +34,7 @@ def steps_of(training: Training, outcomes: list[StageOutcome]) -> Steps:
         stream(step.name, _command(training, step), training.root, environment=environment)
 
     def show_comparison() -> None:
-        table = comparison_markdown(read_json(training.folder / "results" / "evaluation.json"))
+        table = comparison_markdown(read(training.folder, Evaluation))
         create_markdown_artifact(key="comparison", markdown=table, description="Starting policy against trained model")
 
     show = {
@@ -72,8 +71,8 @@ def rounds_of(training: Training) -> Iterator[Iterator[Event]]:
             told: set[str] = set()
             while True:
                 status = process.poll()  # asked first: what it said before it ended is then all there
-                for event in read_lines(training.folder / _EVENTS):
-                    if event["time"] >= since and repr(event) not in told:
+                for event in events_so_far(training.folder / EVENTS):
+                    if (event.time or "") >= since and repr(event) not in told:
                         told.add(repr(event))
                         yield event
                 if status == 0:

@@ -131,8 +131,8 @@ def base_folder(base: str, model: str, root: Path) -> Path | None:
         return _below(root, base)
     if kind != "mlflow":
         return None
-    from zk0.tracking.comparing import read_checkpoint
-    from zk0.tracking.results import TrackingError
+    from zk0.tracking.comparing import read_checkpoint  # noqa: PLC0415 - loads MLflow
+    from zk0.tracking.results import TrackingError  # noqa: PLC0415 - the same
 
     named, version = _registered(base)
     try:

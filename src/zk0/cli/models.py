@@ -18,9 +18,9 @@ model_app = typer.Typer(no_args_is_help=True, help="Where a federated model come
 @app.command(rich_help_panel="Models")
 def runs(params: ParamsFile = Path("params.yaml")) -> None:
     """The federated runs, newest first: strategy, codec, bytes, success, and which version each became."""
-    from zk0.models import compare
+    from zk0.models import versions
 
-    compare.runs(*project(params))
+    versions.runs(*project(params))
 
 
 @app.command(rich_help_panel="Models")
@@ -45,17 +45,17 @@ def promote(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Make a version the champion, from which nightly runs start, if it is safe and better than the present one."""
-    from zk0.models import promotion
+    from zk0.models import versions
 
-    promotion.promote(*project(params), version, force)
+    versions.promote(*project(params), version, force)
 
 
 @app.command(rich_help_panel="Models")
 def demote(params: ParamsFile = Path("params.yaml")) -> None:
     """Give the champion's place back to the version that had it before."""
-    from zk0.models import promotion
+    from zk0.models import versions
 
-    promotion.demote(*project(params))
+    versions.demote(*project(params))
 
 
 @app.command(rich_help_panel="Models")
@@ -66,9 +66,9 @@ def publish(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Push a version's checkpoint and its model card to the Hub, or write both into a folder."""
-    from zk0.models import compare
+    from zk0.models import versions
 
-    compare.publish(*project(params), version, to, private)
+    versions.publish(*project(params), version, to, private)
 
 
 @model_app.command("show")
@@ -78,9 +78,9 @@ def model_show(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """From a model version to its data, params and code, and the commands that bring them back."""
-    from zk0.models import shown
+    from zk0.models import versions
 
-    shown.run(*project(params), version, as_json)
+    versions.show(*project(params), version, as_json)
 
 
 @base_app.command("build")

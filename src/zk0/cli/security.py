@@ -105,7 +105,7 @@ def revoke(
 ) -> None:
     """Shut a site out, from its next request on."""
     from zk0.network.security.files import Places
-    from zk0.network.security.site_registry import SiteRegistry
+    from zk0.network.security.sites import SiteRegistry
 
     site = SiteRegistry(Places(folder).registry).revoke(name, why)
     console.print(f"{site.name} is revoked; the gateway refuses {site.fingerprint}", markup=False)
@@ -116,7 +116,7 @@ def revoke(
 def list_sites(folder: KeyFolder = Path("security")) -> None:
     """All sites: number, state, since when and why, key and Flower's node."""
     from zk0.network.security.files import Places
-    from zk0.network.security.site_registry import SiteRegistry
+    from zk0.network.security.sites import SiteRegistry
 
     sites = SiteRegistry(Places(folder).registry).sites()
     if not sites:
@@ -137,7 +137,7 @@ def sync(
 ) -> None:
     """Have the SuperLink know the admitted sites' keys and no others."""
     from zk0.network.security.files import Places, read_operator_token
-    from zk0.network.security.site_registry import SiteRegistry
+    from zk0.network.security.sites import SiteRegistry
     from zk0.network.server.control import control, register_sites
 
     places = Places(folder)

@@ -115,7 +115,7 @@ class DatasetFolder:
         return tuple(sorted(name for name in self.info["features"] if name.startswith(f"{IMAGES}.")))
 
     def image_shape(self, camera: str) -> tuple[int, int, int]:
-        """(C, H, W) of a camera."""
+        """Channels, height and width of a camera's pictures."""
         return image_shape(self.root, camera, self.info["features"][camera])
 
     def written_names(self, feature: str) -> tuple[str, ...]:
@@ -161,7 +161,8 @@ class DatasetFolder:
         table = self._read()
         for name in _INDICES:
             whole_numbers(table, name, f"{self.root}/data")
-        return table.to_pandas().sort_values(["episode_index", "frame_index"], ignore_index=True)
+        frame: pd.DataFrame = table.to_pandas()
+        return frame.sort_values(["episode_index", "frame_index"], ignore_index=True)
 
     @cached_property
     def rows(self) -> Rows:
@@ -195,7 +196,7 @@ class DatasetFolder:
         if len(sizes) != 1 or sizes[0] is None:
             raise DataError(f"{self.root}: {feature} holds vectors of sizes {sizes}; `zk0 prepare` says where")
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-            return pc.list_flatten(column).to_numpy().astype(np.float32).reshape(len(table), sizes[0])
+            return np.asarray(pc.list_flatten(column).to_numpy(), dtype=np.float32).reshape(len(table), sizes[0])
 
     @cached_property
     def task_names(self) -> dict[int, str]:
@@ -241,12 +242,12 @@ class DatasetFolder:
         Raises:
             DataError: The video is missing or cannot be read; names file and episode.
         """
-        from lerobot.datasets.video_utils import decode_video_frames  # seconds: only what trains waits for it
+        from lerobot.datasets.video_utils import decode_video_frames  # noqa: PLC0415 - seconds
 
         span = self.span(episode, camera)
         times = [span.start_s + t for t in timestamps]
         try:
-            frames = decode_video_frames(span.path, times, TOLERANCE_S, "pyav", return_uint8=True)
+            frames: torch.Tensor = decode_video_frames(span.path, times, TOLERANCE_S, "pyav", return_uint8=True)
         except Exception as error:  # whatever the decoder raises, the cause is this file
             raise DataError(f"{span.path}: video of episode {episode} is unreadable: {error}") from error
         return frames
@@ -263,5 +264,5 @@ def open_dataset(root: Path, repo_id: str) -> DatasetFolder:
 
 
 @lru_cache(maxsize=8)
-def _opened(root: Path, repo_id: str, tables: tuple[tuple[Path, int, int, int], ...]) -> DatasetFolder:
+def _opened(root: Path, repo_id: str, _tables: tuple[tuple[Path, int, int, int], ...]) -> DatasetFolder:
     return DatasetFolder(root, repo_id)

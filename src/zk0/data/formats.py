@@ -70,7 +70,7 @@ def missing_files(root: Path, info: Mapping[str, Any]) -> list[str]:
     """
     version = version_of(info)
     if version == "v2.1":
-        named = _v21_files(root, info)
+        named = _v21_files(info)
     elif version.startswith("v3"):
         named = _v3_files(root, info)
     else:
@@ -88,7 +88,7 @@ def place_of(info: Mapping[str, Any], episode: int) -> dict[str, int]:
     return {"episode_chunk": episode // int(info["chunks_size"] or 1000), "episode_index": episode}
 
 
-def _v21_files(root: Path, info: Mapping[str, Any]) -> Iterator[Path]:
+def _v21_files(info: Mapping[str, Any]) -> Iterator[Path]:
     yield from V21_TABLES
     for episode in range(int(info["total_episodes"] or 0)):
         place = place_of(info, episode)

@@ -15,12 +15,11 @@ from zk0.network.config import CONFIG, DeploymentConfig, Group
 from zk0.network.security.files import SECURITY
 from zk0.network.security.files import set_up_security as set_up
 from zk0.network.server.services import FederationServer
-from zk0.operations.health import health_checks
-from zk0.operations.monitor.notify import try_webhook, webhook_address
+from zk0.operations.health import health_checks, round_trips
+from zk0.operations.monitor.alerts import try_webhook, webhook_address
 from zk0.operations.monitor.snapshot import Snapshot, take
-from zk0.operations.resources import allocate
+from zk0.operations.resources import allocate, gpu_share
 from zk0.operations.review import review
-from zk0.operations.round_trip import round_trips
 from zk0.operations.start import lacking_groups, start_groups, stop_services
 from zk0.params import PARAMS_FILE, Params, load_params
 from zk0.pipeline import validate
@@ -114,12 +113,14 @@ def validate_environment(deployment: Deployment) -> Outcome:
 def review_configuration(deployment: Deployment) -> Outcome:
     """Name every risky setting, and why it is."""
     risks = review(deployment.root, deployment.params, deployment.config)
-    high = sum(risk.level == "high" for risk in risks)
+    levels = {"warning": "high", "note": "note"}
+    facts = [{"setting": r.name, "why": r.found, "advice": r.advice, "level": levels[r.severity]} for r in risks]
+    high = sum(fact["level"] == "high" for fact in facts)
     return Outcome(
         changed=False,
         told=(f"{len(risks)} risky settings, {high} of them high",),
-        warnings=tuple(f"[{risk.level}] {risk.setting}: {risk.why}. Better: {risk.advice}" for risk in risks),
-        facts={"risks": [risk.as_dict() for risk in risks]},
+        warnings=tuple(f"[{r['level']}] {r['setting']}: {r['why']}. Better: {r['advice']}" for r in facts),
+        facts={"risks": facts},
     )
 
 
@@ -143,8 +144,8 @@ def allocate_resources(deployment: Deployment) -> Outcome:
     found = allocate(root, deployment.params, config.resources, starting, sites)
     return Outcome(
         changed=False,
-        told=tuple(need.told() for need in found.needs),
-        facts={"needs": [need.as_dict() for need in found.needs], "environment": found.environment},
+        told=tuple(need.told() for need in found),
+        facts={"needs": [need.as_dict() for need in found], "environment": gpu_share(config.resources)},
     )
 
 

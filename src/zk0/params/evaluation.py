@@ -11,7 +11,7 @@ from zk0.settings import Section
 
 
 class EvaluationParams(Section):
-    """How models are judged."""
+    """How models are judged, and what the safety check asks."""
 
     loss_draws: int = Field(2, ge=1)
     """Fixed draws of noise and time per held-out frame."""
@@ -55,7 +55,7 @@ class EvaluationParams(Section):
 
 
 class BenchmarkParams(Section):
-    """What is timed."""
+    """What `zk0 benchmark` times."""
 
     steps: int = Field(20, ge=1)
     """Optimiser steps timed."""
@@ -127,7 +127,7 @@ class PromotionParams(Section):
 
 
 class TrackingParams(Section):
-    """Where MLflow puts it."""
+    """Where MLflow puts runs and models."""
 
     experiment: str = "zk0"
     """MLflow experiment."""

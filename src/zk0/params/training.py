@@ -36,7 +36,7 @@ class FeatureParams(Section):
 
 
 class TrainingParams(Section):
-    """A site's local optimiser."""
+    """A site's local optimiser and its steps."""
 
     local_steps: int = Field(30, ge=1)
     """Optimiser steps of a site in a round."""

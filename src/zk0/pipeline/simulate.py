@@ -14,14 +14,13 @@ import yaml
 from zk0.console import console
 from zk0.data.manifest import read_manifests
 from zk0.errors import StageError
-from zk0.federation.run import read_run
 from zk0.files import write_json, write_text
 from zk0.params import Params, load_params, with_changes
 from zk0.pipeline import federate, prepare
 from zk0.policy.checkpoint import load_checkpoint
 from zk0.policy.trainable import digest_tensors, trainable_tensors
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.files import read, read_rounds
+from zk0.records.run import Round, Run, SiteRound
 from zk0.sources import LOCK
 from zk0.sources_lock import resolve_sources
 from zk0.testing.records import (
@@ -71,7 +70,7 @@ def run(root: Path, folder: Path, params: Params | None = None) -> Simulation:
     _lay_out(folder, params)
     prepare.run(folder, params)
     federate.run(folder, params)
-    rounds = rounds_of(read_lines(folder / RESULTS / "rounds.jsonl"))
+    rounds = rounds_of(read_rounds(folder))
     sites = tuple(manifest.site for manifest in read_manifests(folder)[0])
     found = Simulation(
         sites=sites,
@@ -107,17 +106,17 @@ def _lay_out(folder: Path, params: Params) -> None:
 
 def _loads(folder: Path, name: str) -> Finding:
     """Whether an exported checkpoint loads and holds its round's model, tensor for tensor."""
-    told = read_run(folder)["checkpoints"][name]
-    expected = f"the tensors of round {told['round']}"
+    kept = read(folder, Run).checkpoints
+    told = kept.best if name == "best" else kept.last
+    expected = f"the tensors of round {told.round}"
     title = f"the {name} checkpoint loads"
     try:
-        tensors = trainable_tensors(load_checkpoint(folder / told["path"]).policy)
+        tensors = trainable_tensors(load_checkpoint(folder / told.path).policy)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         return Finding(name=title, passed=False, found=f"{type(error).__name__}: {error}", expected=expected)
     digest = digest_tensors(tensors)
-    rows = {row["round"]: row for row in read_lines(folder / RESULTS / "rounds.jsonl")}
-    same = digest == rows[told["round"]]["digest"]
-    found = expected if same else f"other tensors than those of round {told['round']}"
+    same = any(one.round == told.round and one.digest == digest for one in read_rounds(folder))
+    found = expected if same else f"other tensors than those of round {told.round}"
     return Finding(name=title, passed=same, found=found, expected=expected)
 
 
@@ -133,26 +132,26 @@ def simulation_params(root: Path) -> Params:
     return with_changes(params, _SMALL | ({"policy.base": str(base)} if base.is_dir() else {}))
 
 
-def rounds_of(rows: Sequence[dict[str, Any]]) -> tuple[SimulatedRound, ...]:
+def rounds_of(rows: Sequence[Round]) -> tuple[SimulatedRound, ...]:
     """The lines of rounds.jsonl, as far as they are judged."""
     return tuple(
         SimulatedRound(
-            round=row["round"],
-            held_out_loss=row["held_out_loss"],
-            train_loss=row.get("train_loss"),
+            round=row.round,
+            held_out_loss=row.held_out_loss,
+            train_loss=row.train_loss,
             sites=tuple(
                 name
-                for name, site in row["sites"].items()
-                if _answered(site, trained=row["round"] > 0) and name not in (row.get("left_out") or {})
+                for name, site in row.sites.items()
+                if _answered(site, trained=row.round > 0) and name not in row.left_out
             ),
-            seconds=row.get("round_s"),
+            seconds=row.round_s,
         )
         for row in rows
     )
 
 
-def _answered(site: dict[str, Any], trained: bool) -> bool:
-    losses = [site.get("held_out_loss"), *([site.get("train_loss")] if trained else [])]
+def _answered(site: SiteRound, trained: bool) -> bool:
+    losses = [site.held_out_loss, *([site.train_loss] if trained else [])]
     return all(loss is not None and math.isfinite(loss) for loss in losses)
 
 

@@ -12,12 +12,11 @@ from zk0.data.manifest import read_manifests, write_manifest
 from zk0.errors import StageError
 from zk0.files import write_json
 from zk0.network.client.app import app
-from zk0.network.client.membership import Membership, removed_if_refused
+from zk0.network.client.membership import EVENTS, Membership, removed_if_refused
 from zk0.network.client.node import NAMES, check_server, start_node
 from zk0.network.client.status import site_status
-from zk0.network.client.trainer import EVENTS
 from zk0.pipeline import prepare, validate
-from zk0.records.journal import read_lines
+from zk0.records.files import events_so_far
 from zk0.steps import Outcome, Step, names_of, run_steps, step
 
 SUMMARY = Path("results/site/summary.json")
@@ -174,10 +173,10 @@ def synchronise(awaited: Awaited) -> Outcome:
 @step("logging and monitoring")
 def monitor(awaited: Awaited) -> Outcome:
     """Write what the site did, and where its logs are, to ``results/site/summary.json``."""
-    status = site_status(awaited.membership)
+    status, invitation = site_status(awaited.membership), awaited.membership.invitation
     content = {
-        "site": status.site,
-        "federation": status.federation,
+        "site": invitation.site,
+        "federation": invitation.federation,
         "connected": status.connected,
         "state": status.state,
         **asdict(_part_since(awaited.membership, awaited.since)),
@@ -236,15 +235,15 @@ def _wait_for_rounds(awaited: Awaited, judged: bool) -> Part:
 
 def _part_since(membership: Membership, since: str) -> Part:
     """The site's part in the rounds since a time, see :class:`Part`."""
-    events = [event for event in read_lines(membership.folder / EVENTS) if event["time"] >= since]
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    events = [event for event in events_so_far(membership.folder / EVENTS) if (event.time or "") >= since]
+    found: dict[tuple[str | None, int | None], dict[str, Any]] = {}
     for event in events:
-        key = (event.get("run", ""), event["round"])
-        if event["event"] == "train" and "train_loss" in event:
-            kept = ("run", "round", "train_loss", "train_s", "seconds", "bytes_up", "bytes_down")
-            found[key] = {name: event[name] for name in kept} | {"judged": False}
-        elif event["event"] == "evaluate" and "held_out_loss" in event and key in found:
-            found[key] |= {"judged": True, "held_out_loss": event["held_out_loss"]}
-            found[key]["bytes_down"] += event["bytes_down"]
-    failures = [event["message"] for event in events if event["event"] in ("failed", "lost")]
+        key = (event.run, event.round)
+        if event.event == "train" and event.train_loss is not None:
+            kept = {"run", "round", "train_loss", "train_s", "seconds", "bytes_up", "bytes_down"}
+            found[key] = event.model_dump(include=kept) | {"judged": False}
+        elif event.event == "evaluate" and event.held_out_loss is not None and key in found:
+            found[key] |= {"judged": True, "held_out_loss": event.held_out_loss}
+            found[key]["bytes_down"] += event.bytes_down or 0
+    failures = [str(event.message) for event in events if event.event in ("failed", "lost")]
     return Part(list(found.values()), failures)
