@@ -15,8 +15,8 @@ from rich.table import Table
 
 from benchmarks.pieces import FOLDER, Pieces
 from zk0.console import console
-from zk0.environment import machine
 from zk0.errors import StageError
+from zk0.machine import machine
 from zk0.measuring.history import QUICK
 from zk0.measuring.rows import Report, Row, read_report, write_report
 

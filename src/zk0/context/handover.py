@@ -7,7 +7,7 @@ from typing import Any
 
 from zk0.context.facts import LOCK, RUN, SITE, STAGE_FILES, Facts, get
 from zk0.digests import digest_file
-from zk0.environment import LOCK_FILE
+from zk0.machine.packages import LOCK_FILE
 
 
 def critical_information(facts: Facts) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zk0.context.facts import STAGE_FILES, Facts, get
-from zk0.environment import GIB
+from zk0.machine import GIB
 from zk0.params import Params
 
 _OBJECTIVES = {

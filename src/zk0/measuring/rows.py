@@ -116,7 +116,7 @@ class Report(_Frozen):
     """All rows measured on one machine.
 
     Attributes:
-        machine: As :func:`zk0.environment.machine` tells it.
+        machine: As :func:`zk0.machine.machine` tells it.
         created: When the last row was measured, ISO 8601.
         rows: The comparisons.
         details: Further figures by benchmark: when it ran and how long, spreads, series for plots.

@@ -166,7 +166,7 @@ class Validation(_Frozen):
     Attributes:
         created: When the workflow began, ISO 8601.
         suites: By the step that ran them.
-        machine: As :func:`zk0.environment.machine` gives it.
+        machine: As :func:`zk0.machine.machine` gives it.
         packages: Versions of the packages that decide a run's numbers.
         revision: Git's, and whether something was not committed; None outside a repository.
     """

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from zk0 import __version__
-from zk0.environment import machine, versions
 from zk0.files import read_json, write_text
-from zk0.machine.packages import installed
+from zk0.machine import machine
+from zk0.machine.packages import installed, versions
 from zk0.machine.repository import revision
 from zk0.measuring.history import QUICK
 from zk0.measuring.rows import Row, read_report

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zk0.environment import machine
 from zk0.errors import StageError
 from zk0.files import read_json
+from zk0.machine import machine
 from zk0.params import PARAMS_FILE, TrackingParams, load_params
 from zk0.sources import Source
 from zk0.sources_lock import base_folder

@@ -108,7 +108,7 @@ def number_in(log: Path, start: int = 0) -> str | None:
 
 
 def _start(membership: Membership, services: Services, wait_s: float) -> str | None:
-    from zk0.network.client.channel import connected, socket_path
+    from zk0.network.client.channel import connected, socket_path  # noqa: PLC0415 - Flower is slow
 
     folder = membership.folder
     env = own_environment(FLWR_HOME=str(folder / "state" / "flower"))
