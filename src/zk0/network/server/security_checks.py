@@ -13,7 +13,8 @@ from zk0.checks import Check
 from zk0.federation.flower import NodeStatus, RuntimeVersionMetadata, control_pb2
 from zk0.network.security.authority import expiries
 from zk0.network.server.services import FederationServer
-from zk0.params import ROBUST, Params
+from zk0.params import Params
+from zk0.params.federation import ROBUST
 from zk0.records.files import rounds_so_far
 
 _CLOSED = ("/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/fleet/register-node")
