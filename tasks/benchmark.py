@@ -12,9 +12,8 @@ from prefect.logging import get_run_logger
 
 from tasks.steps import stream
 from zk0.errors import StageError
-from zk0.measuring.history import QUICK, Regression, read_history, regressions, remember
-from zk0.measuring.rows import Report, read_report
-from zk0.params import load_params
+from zk0.measuring.history import Regression
+from zk0.measuring.rows import Report
 
 
 @task(name="measure beside peers", cache_policy=NO_CACHE)
@@ -38,23 +37,19 @@ def measure_beside_peers(root: Path, only: tuple[str, ...] = ()) -> None:
 @task(name="compare benchmarks", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
 def compare_benchmarks(root: Path) -> list[str]:
     """Remember the last quick benchmarks, put them into MLflow, and tell what is worse than before, in words."""
-    from zk0.tracking.benchmarks import track_benchmarks
+    from zk0.tracking.benchmarks import compare_with_earlier  # noqa: PLC0415 - it loads mlflow, which takes seconds
 
-    params = load_params(root / "params.yaml")
-    report = read_report(root / QUICK)
-    worse = regressions(report, read_history(root), params.benchmark.margin)
-    remember(root, report)
-    tracked = track_benchmarks(root, params.tracking.experiment, params.benchmark.margin)
+    found = compare_with_earlier(root)
     create_markdown_artifact(
         key="benchmark-comparison",
-        markdown=comparison_markdown(report, worse),
+        markdown=comparison_markdown(found.report, found.worse),
         description="Quick benchmarks beside peers and earlier runs",
     )
     logger = get_run_logger()
-    for regression in worse:
+    for regression in found.worse:
         logger.warning("worse than before: %s", regression)
-    logger.info("MLflow experiment %s, %d runs added", tracked.experiment, len(tracked.added))
-    return [str(regression) for regression in worse]
+    logger.info("MLflow experiment %s, %d runs added", found.experiment, len(found.added))
+    return [str(regression) for regression in found.worse]
 
 
 def comparison_markdown(report: Report, worse: list[Regression]) -> str:

@@ -72,8 +72,8 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
     from huggingface_hub import constants
 
     from zk0.policy import embedded
-    from zk0.policy.build import build_nano
     from zk0.policy.checkpoint import save_checkpoint, with_stats
+    from zk0.policy.start import build_nano
 
     place = tmp_path_factory.mktemp("owner")
     embedded.write_vlm(place / "vlm")
