@@ -60,11 +60,6 @@ class Row(_Frozen):
             raise ValueError(f"row '{self.name}': ratio {self.ratio} does not follow from its figures ({expected})")
         return self
 
-    @property
-    def more_is_better(self) -> bool:
-        """Whether the figure is a rate."""
-        return is_rate(self.unit)
-
 
 def is_rate(unit: str) -> bool:
     """Whether more of a unit is better.
