@@ -28,7 +28,7 @@ from zk0.network.security.keys import NodeKey
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
-from zk0.network.server.session import prepare
+from zk0.network.server.steps import prepare
 from zk0.records.files import read_journal, read_rounds
 from zk0.records.run import Event
 from zk0.workspaces.defaults import Request
