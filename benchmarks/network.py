@@ -29,7 +29,7 @@ from zk0.network.security.keys import NodeKey
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
-from zk0.network.server.session import prepare
+from zk0.network.server.steps import prepare
 from zk0.records.files import read_lines
 from zk0.workspaces.defaults import Request
 

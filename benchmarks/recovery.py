@@ -37,7 +37,7 @@ from zk0.network.config import DeploymentConfig
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
-from zk0.network.server.session import prepare
+from zk0.network.server.steps import prepare
 from zk0.operations.health import health_checks
 from zk0.operations.monitor.snapshot import take
 from zk0.operations.start import start_groups, stop_services

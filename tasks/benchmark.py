@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 from prefect import task
@@ -11,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.steps import CommandFailed, stream
+from tasks.steps import stream
 from zk0.errors import StageError
 from zk0.measuring.history import Regression
 from zk0.measuring.rows import Report
@@ -30,11 +29,8 @@ def measure_beside_peers(root: Path, only: tuple[str, ...] = ()) -> None:
     """
     if importlib.util.find_spec("benchmarks") is None:
         raise StageError("the benchmarks are not part of this installation; run from a clone, after `make bench-quick`")
-    command = [sys.executable, "-m", "benchmarks", "--quick", *(f"--only={name}" for name in only)]
-    try:
-        stream(command, root)
-    except CommandFailed as error:
-        raise StageError(f"the quick benchmarks failed:\n{error}") from error
+    command = ["-m", "benchmarks", "--quick", *(f"--only={name}" for name in only)]
+    stream("the quick benchmarks failed", command, root)
 
 
 # The tracking database may be busy or, when it is a server, away.

@@ -16,12 +16,12 @@ import secrets
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from zk0.checks import Outcome
 from zk0.errors import StageError
 from zk0.files import new_folder
 from zk0.network.security.authority import WARN_DAYS, Authority, ServerCertificate, days_left
 from zk0.network.security.sites import SiteRegistry
 from zk0.private_files import private_folder, read_private, write_private
+from zk0.steps import Outcome
 
 SECURITY = Path("security")
 # Every service on the server's own machine finds the others by these.
