@@ -22,7 +22,6 @@ from typing import Any
 
 import psutil
 import yaml
-from zk0.network.security.setup import set_up_security
 
 from benchmarks.network import joined
 from benchmarks.projects import CACHE, ROOT, demo_params, params_of, use_params
@@ -34,6 +33,7 @@ from zk0.network.client.membership import EVENTS, Membership
 from zk0.network.client.node import free_port
 from zk0.network.client.status import site_status
 from zk0.network.config import DeploymentConfig
+from zk0.network.security.files import set_up_security
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
