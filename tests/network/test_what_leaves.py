@@ -143,7 +143,7 @@ def test_a_detailed_judgement_holds_no_more(
     moments = merge_all([moments_of(open_site(sites_home, part, LIMIT).train_frames) for part in (0, 1)])
     limits = moments.limits().content()
     before = len(grid.sent)
-    asked = server.ask_with_model(protocol.EVALUATE, 9, Model.of(start), moments.normalisation(), limits=limits)
+    asked = server.ask(protocol.EVALUATE, 9, Model.of(start), moments.normalisation(), limits=limits)
     assert len(list(asked)) == 2
     found = traces(sites_home)
     for reply, sent in grid.sent[before:]:

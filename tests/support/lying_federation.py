@@ -27,7 +27,7 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.discovery import meet, misfits
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.protocol import ERROR_CODE, GRID_CODE, HEADER
-from zk0.federation.rounds import first_state, moments_in, run_round
+from zk0.federation.rounds import first_state, run_round
 from zk0.federation.run import run_federation, warm_start
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder
@@ -239,7 +239,7 @@ class LyingFederation:
             merged = server.merged_moments().to_tensors()
             return Exchange({name: tensor.tolist() for name, tensor in merged.items()}, {}, events)
         server.held = dict.fromkeys(server.sites, self._first.digest)
-        row = run_round(server, self._first, moments_in(self._first).normalisation()).rows[-1]
+        row = run_round(server, self._first, self._first.moments().normalisation()).rows[-1]
         untimed = {key: value for key, value in row.items() if key not in ("round_s", "aggregate_s", "left_out")}
         return Exchange(untimed, row["sites"][LIAR], events)
 

@@ -34,7 +34,6 @@ import numpy as np
 from zk0.data.units import longest_change, longest_step
 from zk0.federation.plan import Rows
 from zk0.federation.statistics import Moments, merge_all
-from zk0.params import PrivacyParams
 from zk0.so100 import JOINTS
 
 FEWEST = 4
@@ -160,9 +159,7 @@ def _in_words(name: str, told: np.ndarray, counted: np.ndarray, changed: np.ndar
 # What of the embedded sites is at most 1.7 and 1.2.
 PART_TIMES = 2.0
 CHANGE_TIMES = 1.5
-_MOST = 1e6  # a model with such a loss is of no use, and a larger one might overflow a sum
 _LEAST = 1e-6  # of a loss that others are divided by
-_NOISES = 8.0  # standard deviations that noise never reaches
 
 
 @dataclass(frozen=True)
@@ -176,15 +173,6 @@ class AgreedLoss:
 
     mean: float
     bounded: dict[str, str]
-
-
-def sound_loss(loss: float, privacy: PrivacyParams) -> float:
-    """A loss within what an honest site can tell: no mean of squares is below 0, but a noised one may be."""
-    least, most = 0.0, _MOST
-    if privacy.mode == "site":
-        noise = _NOISES * privacy.report_noise_multiplier * privacy.loss_bound / 2
-        least, most = -noise, privacy.loss_bound + noise
-    return min(max(loss, least), most)
 
 
 def agreed_loss(told: Mapping[str, float], frames: Mapping[str, int], rows: Rows) -> AgreedLoss:

@@ -34,13 +34,13 @@ class _Waiting(Aggregator):
         self._start, self._folder = start, folder
         self._spill = Spill(start, folder)
 
-    def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
+    def fold(self, delta: Mapping[str, torch.Tensor], weight: float, longest: float = math.inf) -> float:
         """Put an update on disk; see :meth:`Aggregator.fold`.
 
         Raises:
             StageError: The disk is full.
         """
-        norm = check_update(delta, weight, self._start, self.longest)
+        norm = check_update(delta, weight, self._start, longest)
         self._spill.append(delta)
         return norm
 

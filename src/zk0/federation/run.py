@@ -12,11 +12,11 @@ from flwr.serverapp import Grid
 
 from zk0.digests import counted, digest_folder, key_of
 from zk0.federation.discovery import Meet, check_alike, check_cameras, meet
-from zk0.federation.plan import sites_drawn
+from zk0.federation.plan import sites_drawn, why_stopped
 from zk0.federation.privacy.accountant import affordable_rounds, planned_epsilon
 from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.protocol import Adapters
-from zk0.federation.rounds import moments_in, rows_with_best, run_rounds, why_stopped
+from zk0.federation.rounds import run_rounds
 from zk0.federation.server import FederationError, Server
 from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
@@ -30,6 +30,7 @@ from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint
 from zk0.records.journal import Journal, Listener, read_lines
 from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, STATES
+from zk0.records.rounds import curves, rows_with_best
 from zk0.sources import read_lock
 
 
@@ -99,10 +100,10 @@ def run_federation(
             save_s[state.round] = seconds
         rows = [json.dumps(row | {"save_s": save_s.get(row["round"])}) for row in rows_with_best(state.rows)]
         write_text(results / "rounds.jsonl", "\n".join(rows))
-        write_text(results / "curves.csv", _curves(state))
+        write_text(results / "curves.csv", curves(state.rows))
 
     state = run_rounds(server, states, warm.first, publish)
-    stats = moments_in(state).normalisation()
+    stats = state.moments().normalisation()
     exported = {}
     for name, number in (("best", state.best_round), ("last", state.round)):
         kept = states.load(number)
@@ -110,7 +111,7 @@ def run_federation(
         save_checkpoint(warm.fitted(stats), root / CHECKPOINTS / name)
         path = CHECKPOINTS / name
         exported[name] = {"path": str(path), "digest": digest_folder(root / path), "round": number}
-    limits = moments_in(state).limits()
+    limits = state.moments().limits()
     code = revision(root)
     report = {
         "run": server.run,
@@ -122,7 +123,7 @@ def run_federation(
         "sites": {manifest["site"]: manifest for manifest in manifests},
         "policy": sizes,
         "rounds": state.round,
-        "stopped": why_stopped(server, state),
+        "stopped": why_stopped(params, state.rows, server.central()),
         "best_round": state.best_round,
         "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
         "last_held_out_loss": state.rows[-1]["held_out_loss"],
@@ -140,17 +141,6 @@ def run_federation(
     write_json(results / "run.json", report)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
     return report
-
-
-def _curves(state: RoundState) -> str:
-    """Losses by round and site as CSV, for `dvc plots`."""
-    lines = ["round,site,held_out_loss,train_loss"]
-    for row in state.rows:
-        sites = {"all sites": row, **row["sites"]}
-        for site, values in sites.items():
-            train = values.get("train_loss")
-            lines.append(f"{row['round']},{site},{values.get('held_out_loss', '')},{'' if train is None else train}")
-    return "\n".join(lines)
 
 
 def _journal(results: Path, folder: Path, listener: Listener, started: datetime) -> Journal:

@@ -147,7 +147,7 @@ def _recorded(
     model = Model.of(trainable_tensors(candidate.loaded.policy))
     results = {
         reply.site: dict(reply.values)
-        for reply in server.ask_with_model(protocol.EVALUATE, 0, model, candidate.stats, limits=limits.content())
+        for reply in server.ask(protocol.EVALUATE, 0, model, candidate.stats, limits=limits.content())
     }
     server.enough(len(results), 0, "evaluated")
     for manifest in unseen:

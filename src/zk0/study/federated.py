@@ -9,7 +9,6 @@ from pathlib import Path
 from zk0.federation.attacks import Attack, poisoned
 from zk0.federation.client_app import app as honest
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.rounds import moments_in
 from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.state import StateFolder
@@ -69,7 +68,7 @@ def federate(project: StudyProject, params: Params, folder: Path, attack: str | 
         losses=tuple(row["held_out_loss"] for row in rows),
         epsilon=last.rows[-1].get("epsilon"),
     )
-    return Trained(best.tensors, moments_in(best).normalisation(), cost)
+    return Trained(best.tensors, best.moments().normalisation(), cost)
 
 
 def _states(project: StudyProject, params: Params, folder: Path) -> StateFolder:

@@ -317,7 +317,7 @@ def test_site_under_privacy_gives_no_details(make_server: MakeServer, state: Rou
     server.params = with_changes(private, {"privacy.mode": "site"})
     limits = {name: [0.0] * 6 for name in ("low", "high", "step")}
 
-    assert list(server.ask_with_model(protocol.EVALUATE, 1, Model.of(state.tensors), None, limits=limits)) == []
+    assert list(server.ask(protocol.EVALUATE, 1, Model.of(state.tensors), None, limits=limits)) == []
     assert "by its held-out loss only" in server.left_out["cubes-0"]
 
 

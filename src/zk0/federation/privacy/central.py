@@ -8,6 +8,7 @@ site had added, so the bound holds for what is averaged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,8 @@ class PrivateMean(Aggregator):
         self.deviation = noise_multiplier * clip / sites
         self._sum: Tensors = {}
 
-    def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
-        """Add an update, clipped; see :meth:`Aggregator.fold`.
+    def fold(self, delta: Mapping[str, torch.Tensor], weight: float, longest: float = math.inf) -> float:
+        """Add an update of any length, clipped; see :meth:`Aggregator.fold`.
 
         Returns:
             The update's norm before it was clipped.
