@@ -123,8 +123,7 @@ def train(
     """
     params, number, central = server.params, plan.round, server.central()
     saved = (saver.used if saver else None) or {}
-    updates: list[SiteUpdate] = []
-    spent = 0.0
+    updates, spent = list[SiteUpdate](), 0.0
 
     def own(partition: int) -> dict[str, Any]:
         used, keep = state.used.get(partition, 0), saved.get(partition, 0)
