@@ -103,14 +103,15 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
     from zk0.federation.state import StateFolder
     from zk0.measuring.timing import peak_bytes, resident_bytes
     from zk0.records.journal import Journal
+    from zk0.records.run import Event
 
     torch.set_num_threads(threads)
     params, sites = params_of(root), read_manifests(Path(root))[0]
     starts: list[float] = []
     saves: list[float] = []
 
-    def listen(event: dict[str, Any]) -> None:
-        if event["event"] == "round-start":
+    def listen(event: Event) -> None:
+        if event.event == "round-start":
             starts.append(time.perf_counter())
 
     class Unsaved(StateFolder):

@@ -85,7 +85,7 @@ def _rounds(server: Any, rounds: int, seed: int, client_app: str) -> tuple[list[
     from zk0.network.server.resume import watch
     from zk0.network.server.runs import submit
     from zk0.network.server.session import prepare
-    from zk0.records.journal import read_lines
+    from zk0.records.files import read_lines
 
     params = demo_params(
         training={"local_steps": 2, "batch": 4},

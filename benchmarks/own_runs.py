@@ -29,8 +29,9 @@ def federated_run(*, root: str, features: str) -> dict[str, Any]:
     from zk0.federation.client_app import app
     from zk0.federation.inprocess import InProcessGrid
     from zk0.federation.run import locked_base, run_federation
-    from zk0.files import read_json
     from zk0.measuring.timing import peak_bytes
+    from zk0.records.files import read, read_rounds
+    from zk0.records.run import Event, Run
 
     folder, params = Path(root), params_of(root)
     torch.set_num_threads(params.threads)
@@ -38,8 +39,8 @@ def federated_run(*, root: str, features: str) -> dict[str, Any]:
         shutil.rmtree(folder / leftover, ignore_errors=True)
     starts: list[float] = []
 
-    def listen(event: dict[str, Any]) -> None:
-        if event["event"] == "round-start":
+    def listen(event: Event) -> None:
+        if event.event == "round-start":
             starts.append(time.perf_counter())
 
     count = len(read_manifests(folder)[0])
@@ -47,14 +48,11 @@ def federated_run(*, root: str, features: str) -> dict[str, Any]:
     grid = InProcessGrid(app, folder, count, params.data.decoded_limit_bytes)
     run_federation(grid, folder, params, locked_base(folder), listen)
     ended = time.perf_counter()
-    lines = (folder / "results/federation/rounds.jsonl").read_text().splitlines()
-    import json
-
-    rows = [json.loads(line) for line in lines]
-    assert read_json(folder / "results/federation/run.json")["rounds"] == params.federation.rounds
+    rows = read_rounds(folder)
+    assert read(folder, Run).rounds == params.federation.rounds
     return {
-        "losses": [row["held_out_loss"] for row in rows],
-        "bytes_site": [(row["bytes_up"] + row["bytes_down"]) / count for row in rows[1:]],
+        "losses": [row.held_out_loss for row in rows],
+        "bytes_site": [(row.bytes_up + row.bytes_down) / count for row in rows[1:]],
         "round_s": [after - before for before, after in zip(starts, [*starts[1:], ended], strict=True)],
         "start_s": starts[0] - began,
         "peak_bytes": peak_bytes(),

@@ -18,8 +18,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from tasks.steps import StageRun, read_events, run_stage
-from zk0.files import read_json
 from zk0.pipeline.summary import comparison_markdown
+from zk0.records.files import read
+from zk0.records.paths import EVENTS
+from zk0.records.results import Benchmark, Evaluation
 
 
 def _finish(run: StageRun) -> State[StageRun]:
@@ -46,7 +48,7 @@ def prepare_data(root: Path, environment: dict[str, str]) -> State[StageRun]:
 @task(name="run federation", cache_policy=NO_CACHE)
 def run_federation(root: Path, environment: dict[str, str], rounds: int) -> State[StageRun]:
     """Federate. Not retried: a failed round can be resumed once its cause is mended."""
-    with _progress(root / "results" / "federation" / "events.jsonl", rounds):
+    with _progress(root / EVENTS, rounds):
         run = run_stage("federate", root, environment=environment)
     return _finish(run)
 
@@ -55,7 +57,7 @@ def run_federation(root: Path, environment: dict[str, str], rounds: int) -> Stat
 def evaluate(root: Path, environment: dict[str, str]) -> State[StageRun]:
     """Compare base and global model."""
     run = run_stage("evaluate", root, environment=environment)
-    table = comparison_markdown(read_json(root / "results" / "evaluation.json"))
+    table = comparison_markdown(read(root, Evaluation))
     create_markdown_artifact(key="comparison", markdown=table, description="Base against global model")
     return _finish(run)
 
@@ -64,9 +66,9 @@ def evaluate(root: Path, environment: dict[str, str]) -> State[StageRun]:
 def benchmark(root: Path, environment: dict[str, str], force: bool = False) -> State[StageRun]:
     """Measure this machine."""
     run = run_stage("benchmark", root, environment=environment, force=force)
-    rows = read_json(root / "results" / "benchmark.json")["rows"]
+    rows = read(root, Benchmark).rows
     lines = ["| what | value | unit | detail |", "| --- | --- | --- | --- |"]
-    lines += [f"| {r['name']} | {r['value']:.4g} | {r['unit']} | {r['detail']} |" for r in rows]
+    lines += [f"| {r.name} | {r.value:.4g} | {r.unit} | {r.detail} |" for r in rows]
     create_markdown_artifact(key="benchmark", markdown="\n".join(lines), description="Measured on this machine")
     return _finish(run)
 
@@ -98,7 +100,7 @@ def _progress(events: Path, rounds: int) -> Iterator[None]:
     def mirror() -> None:
         shown = 0.0
         while not stop.wait(1.0):
-            done = max((e["round"] for e in read_events(events) if e["event"] == "save"), default=0)
+            done = max((e.round or 0 for e in read_events(events) if e.event == "save"), default=0)
             share = 100.0 * done / rounds
             if share > shown:
                 shown = share

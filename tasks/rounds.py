@@ -12,6 +12,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.states import Completed, State
 
 from zk0.context import StageOutcome
+from zk0.records.run import Event
 
 
 class Rounds(Protocol):
@@ -20,17 +21,17 @@ class Rounds(Protocol):
     def next(self) -> int | None:
         """The number of the next round, once it has begun; None when there is none to come."""
 
-    def wait(self, step: str, number: int) -> dict[str, Any]:
+    def wait(self, step: str, number: int) -> Event:
         """What is said when a step of a round is over."""
 
     def finish(self) -> None:
         """Wait for what comes after the last round."""
 
 
-def step_of_round(rounds: Rounds, step: str, number: int) -> State[dict[str, Any]]:
+def step_of_round(rounds: Rounds, step: str, number: int) -> State[Event]:
     """A task's work: wait until a step of a round is over, and tell what was said."""
     said = rounds.wait(step, number)
-    return Completed(data=said, message=said["message"])
+    return Completed(data=said, message=said.message)
 
 
 def run_rounds(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -23,8 +22,8 @@ from zk0.network.server.runs import submit
 from zk0.network.server.services import halt
 from zk0.network.server.session import prepare
 from zk0.network.server.steps import ALONE, Serving
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.files import rounds_so_far
+from zk0.records.run import Event
 from zk0.words import in_markdown
 
 
@@ -56,11 +55,11 @@ def monitor_performance(serving: Serving) -> State[StageRun]:
 
     def show(outcome: Outcome) -> None:
         lines = ["| round | held-out loss | seconds | up | down | left out |", "| --: | --: | --: | --: | --: | --- |"]
-        for row in read_lines(serving.server.root / RESULTS / "rounds.jsonl"):
-            seconds = "" if row["round_s"] is None else f"{row['round_s']:.1f}"
-            megabytes = " | ".join(f"{row[name] / 1e6:.1f} MB" for name in ("bytes_up", "bytes_down"))
-            left_out = in_markdown("; ".join(f"{site}: {why}" for site, why in row["left_out"].items()))
-            lines.append(f"| {row['round']} | {row['held_out_loss']:.4f} | {seconds} | {megabytes} | {left_out} |")
+        for row in rounds_so_far(serving.server.root):
+            seconds = "" if row.round_s is None else f"{row.round_s:.1f}"
+            megabytes = " | ".join(f"{size / 1e6:.1f} MB" for size in (row.bytes_up, row.bytes_down))
+            left_out = in_markdown("; ".join(f"{site}: {why}" for site, why in row.left_out.items()))
+            lines.append(f"| {row.round} | {row.held_out_loss:.4f} | {seconds} | {megabytes} | {left_out} |")
         create_markdown_artifact(key="rounds", markdown="\n".join(lines), description="The federation's rounds")
 
     return _alone(serving, "performance monitoring", show)
@@ -90,7 +89,7 @@ class Rounds:
         self.serving = serving
         self.number = submit(serving.server, **serving.settings)
         self._events = watch(serving.server, self.number, since)
-        self._last: dict[str, Any] = {"event": "", "round": -1}
+        self._last: Event = Event(event="", round=-1)
 
     def next(self) -> int | None:
         """The number of the next round, once it has begun; None when there is none to come.
@@ -98,25 +97,25 @@ class Rounds:
         Raises:
             StageError: The run failed, or was stopped.
         """
-        return next((int(said["round"]) for said in self._said() if said["event"] == "round-start"), None)
+        return next((said.round or 0 for said in self._said() if said.event == "round-start"), None)
 
-    def wait(self, step: str, number: int) -> dict[str, Any]:
+    def wait(self, step: str, number: int) -> Event:
         """What is said when a step of a round is over.
 
         Raises:
             StageError: The run failed, or was stopped.
         """
         over = ROUND_STEPS[step]
-        if (self._last["event"], self._last["round"]) == (over, number):
+        if (self._last.event, self._last.round) == (over, number):
             return self._last
-        return next(said for said in self._said() if said["event"] == over and said["round"] == number)
+        return next(said for said in self._said() if said.event == over and said.round == number)
 
     def finish(self) -> None:
         """Nothing is to be waited for: what :meth:`next` finds last is said after everything is written."""
 
-    def _said(self) -> Iterator[dict[str, Any]]:
+    def _said(self) -> Iterator[Event]:
         for event in self._events:
-            get_run_logger().info(event["message"])
+            get_run_logger().info(event.message)
             self._last = event
             yield event
 
@@ -133,19 +132,19 @@ def rounds_of(serving: Serving) -> Iterator[Rounds]:
 
 
 @task(name="round orchestration", task_run_name="round orchestration, round {number}", cache_policy=NO_CACHE)
-def orchestrate_round(made: Rounds, number: int) -> State[dict[str, Any]]:
+def orchestrate_round(made: Rounds, number: int) -> State[Event]:
     """The sites have got their tasks, and have trained or were left out."""
     return rounds.step_of_round(made, "round orchestration", number)
 
 
 @task(name="parameter aggregation", task_run_name="parameter aggregation, round {number}", cache_policy=NO_CACHE)
-def aggregate(made: Rounds, number: int) -> State[dict[str, Any]]:
+def aggregate(made: Rounds, number: int) -> State[Event]:
     """Their updates are combined."""
     return rounds.step_of_round(made, "parameter aggregation", number)
 
 
 @task(name="model distribution", task_run_name="model distribution, round {number}", cache_policy=NO_CACHE)
-def distribute(made: Rounds, number: int) -> State[dict[str, Any]]:
+def distribute(made: Rounds, number: int) -> State[Event]:
     """The sites have the new model, and have judged it."""
     return rounds.step_of_round(made, "model distribution", number)
 

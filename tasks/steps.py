@@ -17,7 +17,8 @@ from prefect.states import Completed, State
 
 from zk0.checks import Outcome
 from zk0.errors import StageError
-from zk0.records.journal import read_lines
+from zk0.records.files import events_so_far
+from zk0.records.run import Event
 from zk0.words import in_markdown
 
 SKIPPED = "didn't change, skipping"
@@ -213,11 +214,11 @@ def started(
     )
 
 
-def read_events(path: Path, since: str = "") -> list[dict[str, Any]]:
+def read_events(path: Path, since: str = "") -> list[Event]:
     """Complete lines of events.jsonl; it is being written while it is read.
 
     Args:
         path: The file; there need be none yet.
         since: Leave out what was said before this time, ISO 8601 in UTC with milliseconds.
     """
-    return [event for event in read_lines(path) if event["time"] >= since]
+    return [event for event in events_so_far(path) if (event.time or "") >= since]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -22,11 +21,13 @@ from tasks import rounds
 from tasks.steps import FROM_THE_HUB, StageRun, read_events, run_alone, started
 from zk0.context import StageOutcome
 from zk0.errors import StageError
-from zk0.files import read_json
 from zk0.pipeline.summary import comparison_markdown
+from zk0.records.files import read
+from zk0.records.paths import EVENTS
+from zk0.records.results import Evaluation
+from zk0.records.run import Event
 from zk0.workspaces import ROUND_STEPS, Training
 
-_EVENTS = Path("results/federation/events.jsonl")
 _POLL_S = 0.2
 # What in a training's events says that a step of a round is over.
 _SAID = dict(zip(ROUND_STEPS, ("local-training", "extract", "train", "save"), strict=True))
@@ -76,7 +77,7 @@ def configure_training(training: Training) -> State[StageRun]:
 def validate_model(training: Training, environment: dict[str, str]) -> State[StageRun]:
     """Compare the trained model with its start on held-out episodes, and put the run into MLflow."""
     state = _alone(training, "validation", environment)
-    table = comparison_markdown(read_json(training.folder / "results" / "evaluation.json"))
+    table = comparison_markdown(read(training.folder, Evaluation))
     create_markdown_artifact(key="comparison", markdown=table, description="Starting policy against trained model")
     return state
 
@@ -113,19 +114,19 @@ class Rounds:
             TrainingFailed: The process failed; the message ends with its last lines.
         """
         last = self._last
-        said = self._wait(lambda e: e["event"] == "done" or (e["event"] == "round-start" and e["round"] > last))
-        if said is None or said["event"] == "done":
+        said = self._wait(lambda e: e.event == "done" or (e.event == "round-start" and e.round > last))
+        if said is None or said.event == "done":
             return None
-        self._last = int(said["round"])
+        self._last = said.round or 0
         return self._last
 
-    def wait(self, step: str, number: int) -> dict[str, Any]:
+    def wait(self, step: str, number: int) -> Event:
         """What is said when a step of a round is over.
 
         Raises:
             TrainingFailed: The process ended before.
         """
-        said = self._wait(lambda e: e["event"] == _SAID[step] and e["round"] == number)
+        said = self._wait(lambda e: e.event == _SAID[step] and e.round == number)
         if said is None:
             raise TrainingFailed(f"{step}: the training ended before round {number} was over")
         return said
@@ -152,11 +153,11 @@ class Rounds:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
-    def _wait(self, wanted: Any) -> dict[str, Any] | None:
+    def _wait(self, wanted: Any) -> Event | None:
         """The first event that is wanted; None when the process has ended well without it."""
         while True:
             code = self._process.poll()  # asked first: what it said before it ended is then all there
-            found = next((e for e in read_events(self.training.folder / _EVENTS, self._since) if wanted(e)), None)
+            found = next((e for e in read_events(self.training.folder / EVENTS, self._since) if wanted(e)), None)
             if found is not None or code == 0:
                 return found
             if code is not None:
@@ -176,25 +177,25 @@ def rounds_of(training: Training) -> Iterator[Rounds]:
 
 
 @task(name="local training", task_run_name="local training, round {number}", cache_policy=NO_CACHE)
-def train_locally(made: Rounds, number: int) -> State[dict[str, Any]]:
+def train_locally(made: Rounds, number: int) -> State[Event]:
     """A round's optimiser steps on the own data."""
     return rounds.step_of_round(made, "local training", number)
 
 
 @task(name="parameter extraction", task_run_name="parameter extraction, round {number}", cache_policy=NO_CACHE)
-def extract_parameters(made: Rounds, number: int) -> State[dict[str, Any]]:
+def extract_parameters(made: Rounds, number: int) -> State[Event]:
     """What the round changed of the tensors that train, encoded as a message."""
     return rounds.step_of_round(made, "parameter extraction", number)
 
 
 @task(name="server communication", task_run_name="server communication, round {number}", cache_policy=NO_CACHE)
-def communicate(made: Rounds, number: int) -> State[dict[str, Any]]:
+def communicate(made: Rounds, number: int) -> State[Event]:
     """The server has the update, and found it sound."""
     return rounds.step_of_round(made, "server communication", number)
 
 
 @task(name="model update", task_run_name="model update, round {number}", cache_policy=NO_CACHE)
-def update_model(made: Rounds, number: int) -> State[dict[str, Any]]:
+def update_model(made: Rounds, number: int) -> State[Event]:
     """The server's new model is judged and saved."""
     return rounds.step_of_round(made, "model update", number)
 

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from zk0.cli.app import app
 
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
 _STARTS = ("zk0 ", "prefect deployment run ")
 
 
@@ -66,9 +66,9 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    linked = set(re.findall(r"\(docs/([^)#]+\.md)", (REPO / "README.md").read_text()))
+    linked = set(re.findall(r"\(([^):#]+\.md)", (REPO / "README.md").read_text()))
 
-    assert {page.name for page in PAGES[1:]} <= linked
+    assert {str(page.relative_to(REPO)) for page in PAGES[1:]} <= linked
 
 
 def test_every_remark_on_a_recording_is_explained() -> None:

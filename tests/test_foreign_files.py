@@ -16,11 +16,12 @@ from safetensors import SafetensorError
 from tests_support import REPO
 
 from zk0.errors import StageError, refused_by_disk
-from zk0.federation.run import read_run
 from zk0.files import BadFileError, read_json, read_records
 from zk0.network.config import DeploymentConfig
 from zk0.operations.backup import restore
 from zk0.params import load_params
+from zk0.records.files import read
+from zk0.records.run import Run
 from zk0.settings import read_settings
 from zk0.sources import read_lock
 
@@ -71,7 +72,7 @@ def test_records(tmp_path: Path, content: bytes, told: str) -> None:
     path.write_bytes(content)
 
     with pytest.raises(BadFileError, match=told) as error:
-        read_run(tmp_path)
+        read(tmp_path, Run)
 
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from zk0.params import Params, ParamsError, load_params, parse_params
 
@@ -46,6 +49,52 @@ def test_every_profile_loads(profile: Path) -> None:
 
 def test_shipped_params_are_the_demo_profile() -> None:
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "profiles/demo.yaml").read_bytes()
+
+
+def descriptions(model: type[BaseModel] = Params, section: str = "") -> dict[str, str]:
+    """Dotted names of all params and sections to what the code says of them."""
+    found = {}
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= {f"{section}{name}": inspect.getdoc(kind) or ""} | descriptions(kind, f"{section}{name}.")
+        else:
+            found[f"{section}{name}"] = field.description or ""
+    return found
+
+
+def comments(path: Path) -> dict[str, str]:
+    """Dotted names of a params file to the comment beside each."""
+    found: dict[str, str] = {}
+    name: list[str] = []
+    for line in path.read_text().splitlines():
+        if setting := re.match(r"( *)([\w-]+):( .*)?$", line):
+            name = [*name[: len(setting[1]) // 2], setting[2]]
+        if comment := re.search(r" # (.*)$", line):
+            found[".".join(name)] = f"{found.get('.'.join(name), '')} {comment[1]}".strip()
+    return found
+
+
+def value_of(params: Params, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), params)
+
+
+def test_every_param_is_described_in_code() -> None:
+    assert not [name for name, text in descriptions().items() if not text.endswith(".")]
+
+
+@pytest.mark.parametrize(
+    "file", [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))], ids=lambda p: p.stem
+)
+def test_comments_are_the_descriptions_in_code(file: Path) -> None:
+    """Word for word; profiles that explain nothing but their own choices may say why a value is another one."""
+    own, shipped = (parse_params(yaml.safe_load(path.read_text())) for path in (file, ROOT / "params.yaml"))
+    said = {name: text.split(". ")[0].rstrip(".") for name, text in descriptions().items()}
+    gives_reasons = "this file says what differs and why" in file.read_text()
+
+    for name, comment in comments(file).items():
+        reason = gives_reasons and value_of(own, name) != value_of(shipped, name)
+        assert reason or comment.casefold() == said[name].casefold(), name
 
 
 def test_params_are_frozen() -> None:

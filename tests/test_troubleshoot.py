@@ -18,23 +18,15 @@ _VALUE = "\x00"
 _CHECKS = [
     f"{name}.py"
     for name in (
-        *(
-            "agreement",
-            "calibration",
-            "cameras",
-            "check",
-            "convert",
-            "decoded",
-            "episodes",
-            "formats",
-            "info",
-            "layout",
-        ),
-        *("pictures", "split", "survey", "units", "v21"),
+        *("cameras", "check", "convert", "formats", "info", "layout", "manifest"),
+        *("pictures", "readings", "survey", "units", "v21"),
     )
 ]
 # Parts of other messages, and what only an unchecked dataset could lead to.
-_INNER = re.compile(r"a mapping was expected|^\x00?; it is missing|^\x00, found|video of episode|, and \x00 are there$")
+_INNER = re.compile(
+    r"a mapping was expected|^\x00?; it is missing|^\x00, found|^\x00, or name a copy|video of episode|"
+    r", and \x00 are there$"
+)
 
 
 def messages() -> list[str]:

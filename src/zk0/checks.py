@@ -9,14 +9,17 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Check:
-    """One thing a run needs. A failed ``error`` stops the run, a failed ``warning`` does not."""
+    """One thing a run needs, or that is well with it. A failed ``error`` stops the run.
+
+    A failed ``warning`` or ``note`` does not; the former is the graver.
+    """
 
     name: str
     passed: bool
     found: str
     expected: str
     advice: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Literal["error", "warning", "note"] = "error"
 
     def as_dict(self) -> dict[str, Any]:
         """As results/environment.json keeps it."""
@@ -25,7 +28,7 @@ class Check:
 
 def passed(checks: list[Check]) -> bool:
     """Whether no check of severity ``error`` failed."""
-    return all(check.passed or check.severity == "warning" for check in checks)
+    return all(check.passed or check.severity != "error" for check in checks)
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+# ruff: noqa: PLC0415 - the Hub's client and httpx are slow to import, and what is in the cache needs neither
 """Repositories of the Hugging Face Hub: from the local cache where they are in it, else downloaded into it.
 
 A commit never changes, so what the cache holds of it needs no network.

@@ -37,7 +37,7 @@ def numpy_rng(seed: int, *purpose: str | int) -> np.random.Generator:
 
 def torch_rng(seed: int, *purpose: str | int) -> torch.Generator:
     """A CPU torch generator for one purpose."""
-    import torch
+    import torch  # noqa: PLC0415 - slow
 
     return torch.Generator().manual_seed(derive_seed(seed, *purpose))
 
@@ -45,7 +45,7 @@ def torch_rng(seed: int, *purpose: str | int) -> torch.Generator:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Run a block with torch's global generator seeded, and restore it afterwards."""
-    import torch
+    import torch  # noqa: PLC0415 - slow
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

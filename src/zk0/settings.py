@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-from zk0.files import BadFileError, check_depth, read_text
+from zk0.errors import StageError
+from zk0.files import BadFileError, check_depth, read_json, read_text
 from zk0.words import nearest_hint
 
 _MOST_BYTES = 1 << 18
@@ -23,7 +24,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
             raise ComposerError(
                 None, None, f"'*{event.anchor}' refers to another place; write it out", event.start_mark
             )
@@ -76,7 +77,9 @@ class ParamsError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    """A part of a file of settings; what stands below a field describes it: meaning, unit, and the value for off."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def explained(error: ValidationError, model: type[BaseModel], origin: str) -> str:
@@ -90,9 +93,22 @@ def explained(error: ValidationError, model: type[BaseModel], origin: str) -> st
     return "\n".join(f"{origin}: {sentence}" for sentence in _sentences(error, model))
 
 
-def explained_in_one_line(error: ValidationError, model: type[BaseModel]) -> str:
-    """The same as one line, without the file."""
-    return "; ".join(_sentences(error, model))
+def read_model[M: BaseModel](path: Path, model: type[M], most: int = 1 << 30) -> M:
+    """Read a JSON file that holds a model's fields.
+
+    Args:
+        path: The file.
+        model: What it must be.
+        most: Bytes that it may have.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        BadFileError: It cannot be read, or breaks a rule; says what is wrong in one line.
+    """
+    try:
+        return model.model_validate(read_json(path, most))
+    except ValidationError as error:
+        raise BadFileError("; ".join(_sentences(error, model))) from error
 
 
 def _sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -119,3 +135,31 @@ def _sentence(problem: Any, model: type[BaseModel]) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
+
+
+class SettingsFile(Section):
+    """A whole file of settings, whose own sentence says what it is there for where it is missing."""
+
+    MISSING: ClassVar[str]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file.
+
+        Raises:
+            StageError: It is missing, cannot be read, is not YAML, or breaks a rule; lists every problem.
+        """
+        try:
+            return cls.parse(read_settings(path), str(path))
+        except FileNotFoundError as error:
+            raise StageError(f"{path} is missing{cls.MISSING}") from error
+        except BadFileError as error:
+            raise StageError(str(error)) from error
+
+    @classmethod
+    def parse(cls, content: Any, origin: str = "settings") -> Self:
+        """Check a mapping; see :meth:`read`."""
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise StageError(explained(error, cls, origin)) from error

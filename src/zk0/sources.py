@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict, cast
 
 from zk0.errors import StageError
 from zk0.files import read_mapping
@@ -59,7 +59,24 @@ class Source:
         return f"{self.kind}:{self.name}" + (f"@{self.revision}" if self.revision else "")
 
 
-def read_lock(root: Path, *keys: str) -> dict[str, Any]:
+class LockEntry(TypedDict):
+    """What one source, or the starting policy, was when it was resolved."""
+
+    source: str  # as written in params
+    digest: str
+    detail: NotRequired[dict[str, object]]  # of data: what the digest was made of
+    folder: NotRequired[str]  # of a registered model: where its files are
+
+
+class SourcesLock(TypedDict):
+    """The content of ``sources.lock.json``."""
+
+    sources: dict[str, LockEntry]
+    unseen: dict[str, LockEntry]
+    policy: LockEntry
+
+
+def read_lock(root: Path, *keys: str) -> SourcesLock:
     """What the sources and the starting policy were when they were last resolved; see :mod:`zk0.sources_lock`.
 
     Args:
@@ -71,7 +88,7 @@ def read_lock(root: Path, *keys: str) -> dict[str, Any]:
         BadFileError: The file holds something else.
     """
     try:
-        return read_mapping(root / LOCK, *keys)
+        return cast(SourcesLock, read_mapping(root / LOCK, *keys))
     except FileNotFoundError as error:
         raise StageError(
             f"{root / LOCK} not found; `zk0 validate` writes it (in `zk0 train`, the step 'environment setup')"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from zk0 import so100
 from zk0.checkpoints import CheckpointError, read_checkpoint
@@ -22,7 +22,7 @@ from zk0.digests import DigestCache, digest_file, digest_value, new_digest
 from zk0.files import read_json
 from zk0.hub import HubError, fetch_policy, hub_commit
 from zk0.params import Params
-from zk0.sources import Source
+from zk0.sources import LockEntry, Source, SourcesLock
 
 DIGEST_CACHE = Path(".cache/digests.json")
 BASE_VARIABLE = "ZK0_BASE"
@@ -38,7 +38,7 @@ def starting_policy(params: Params) -> str:
     return os.environ.get(BASE_VARIABLE) or params.policy.base
 
 
-def resolve_sources(params: Params, root: Path) -> dict[str, Any]:
+def resolve_sources(params: Params, root: Path) -> SourcesLock:
     """Resolve every source and the starting policy.
 
     Args:
@@ -54,46 +54,44 @@ def resolve_sources(params: Params, root: Path) -> dict[str, Any]:
     """
     problems: list[str] = []
 
-    def attempt(where: str, resolve: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def attempt(where: str, resolve: Callable[[], LockEntry]) -> LockEntry:
         try:
             return resolve()
         except (ValueError, OSError, CheckpointError) as error:
             problems.append(f"{where}: {error}")
-            return {}
+            return {"source": "", "digest": ""}
 
     with DigestCache(root / DIGEST_CACHE) as cache:
-        found = {
-            section: {
+        sites, unseen = (
+            {
                 name: attempt(f"data.{label}.{name}", partial(_source, name, text, params, root, cache))
                 for name, text in sources.items()
             }
-            for section, label, sources in (
-                ("sources", "sites", params.data.sites),
-                ("unseen", "unseen", params.data.unseen),
-            )
-        }
+            for label, sources in (("sites", params.data.sites), ("unseen", params.data.unseen))
+        )
         base = starting_policy(params)
         setting = BASE_VARIABLE if os.environ.get(BASE_VARIABLE) else "policy.base"
         policy = attempt(setting, lambda: _policy(base, params, root, cache))
     if problems:
         raise ValueError("\n".join(problems))
-    return {**found, "policy": policy}
+    return {"sources": sites, "unseen": unseen, "policy": policy}
 
 
-def resolve_policy(params: Params, root: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_policy(params: Params, root: Path, known: LockEntry) -> LockEntry:
     """The lock's entry for the starting policy alone, for a server that has no data.
 
     Args:
         params: Which policy.
         root: The project's root.
-        known: The entry that there is, or nothing: a branch of the Hub and an alias stand for what they stood for then.
+        known: The entry that there is, or an empty one. A branch of the Hub and an alias stand for what they stood for
+            then.
 
     Raises:
         ValueError: It cannot be found.
     """
     base = starting_policy(params)
     if known.get("source") == base and base_kind(base) in ("hub", "mlflow"):
-        return dict(known)
+        return known
     with DigestCache(root / DIGEST_CACHE) as cache:
         return _policy(base, params, root, cache)
 
@@ -133,8 +131,8 @@ def base_folder(base: str, model: str, root: Path) -> Path | None:
         return _below(root, base)
     if kind != "mlflow":
         return None
-    from zk0.tracking.comparing import read_checkpoint
-    from zk0.tracking.results import TrackingError
+    from zk0.tracking.comparing import read_checkpoint  # noqa: PLC0415 - loads MLflow
+    from zk0.tracking.results import TrackingError  # noqa: PLC0415 - the same
 
     named, version = _registered(base)
     try:
@@ -151,7 +149,7 @@ def _registered(base: str) -> tuple[str, str]:
     return found["model"], found["version"] or f"@{found['alias']}"
 
 
-def _source(name: str, text: str, params: Params, root: Path, cache: DigestCache) -> dict[str, Any]:
+def _source(name: str, text: str, params: Params, root: Path, cache: DigestCache) -> LockEntry:
     source = Source.parse(text)
     if source.kind == "sim":
         digest, detail = _sim(name, source.name, params)
@@ -169,7 +167,7 @@ def _source(name: str, text: str, params: Params, root: Path, cache: DigestCache
     return {"source": text, "digest": digest, "detail": detail}
 
 
-def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, Any]]:
+def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, object]]:
     """A simulated recording is decided by its task, the simulator's code and versions, and the params.
 
     The source's name counts as well: it decides the seeds of the scenes.
@@ -179,7 +177,7 @@ def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, Any]
     code = new_digest()
     for path in [*sorted(folder.glob("*.py")), Path(so100.__file__), folder.parent / "recordings.py"]:
         code.update(f"{path.name}\0{digest_file(path)}\n".encode())
-    detail = {
+    detail: dict[str, object] = {
         "task": repr(task),
         "code": code.hexdigest(),
         "seed": params.seed,
@@ -198,7 +196,7 @@ def _version(package: str) -> str:
         raise ValueError(f"the package {package}, which simulated sources need, is not installed") from error
 
 
-def _local(text: str, root: Path, cache: DigestCache) -> tuple[str, dict[str, Any]]:
+def _local(text: str, root: Path, cache: DigestCache) -> tuple[str, dict[str, object]]:
     folder = _below(root, text)
     info_file = folder / "meta" / "info.json"
     if not folder.is_dir():
@@ -209,12 +207,12 @@ def _local(text: str, root: Path, cache: DigestCache) -> tuple[str, dict[str, An
     if not isinstance(info, dict):
         raise ValueError(f"{info_file} must hold a mapping, but holds {type(info).__name__}")
     files = [p for part in _DATASET_FOLDERS for p in sorted((folder / part).rglob("*")) if p.is_file()]
-    detail: dict[str, Any] = {"files": len(files), "bytes": sum(p.stat().st_size for p in files)}
+    detail: dict[str, object] = {"files": len(files), "bytes": sum(p.stat().st_size for p in files)}
     detail |= {key: info.get(key) for key in ("codebase_version", "robot_type", "fps", "total_episodes")}
     return cache.digest(folder, files), detail
 
 
-def _policy(base: str, params: Params, root: Path, cache: DigestCache) -> dict[str, Any]:
+def _policy(base: str, params: Params, root: Path, cache: DigestCache) -> LockEntry:
     """The lock's entry; of a registered model with the folder that it stands for, since an alias moves on."""
     kind = base_kind(base)
     if kind == "random":
@@ -225,7 +223,7 @@ def _policy(base: str, params: Params, root: Path, cache: DigestCache) -> dict[s
         commit = hub_commit(source.name, source.revision or "main", "model")
         _check_published(source.name, commit)
         return {"source": base, "digest": commit}
-    entry = {"source": base, "digest": checkpoint_digest(folder, base, cache)}
+    entry: LockEntry = {"source": base, "digest": checkpoint_digest(folder, base, cache)}
     if kind == "mlflow":
         home = root.resolve()
         entry["folder"] = str(folder.relative_to(home) if folder.is_relative_to(home) else folder)

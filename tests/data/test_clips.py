@@ -82,7 +82,7 @@ def test_episodes_are_the_same_while_a_dataset_grows(tmp_path: Path, codec: str)
     assert [len(day) for day in found] == [1, 3, 4] and len(set(found[2])) == 4
     assert found[2][:1] == found[0] and found[2][:3] == found[1]
     once = DatasetFolder(tmp_path / "once", NAME)
-    assert len({span.path for span in once.spans[TOP].values()}) == 1  # LeRobot put them into one file
+    assert len({span.path for span in once.known.spans[TOP].values()}) == 1  # LeRobot put them into one file
     assert identities(tmp_path / "once") == found[2]
 
 

@@ -63,7 +63,7 @@ def test_sound_recording_passes(recorded: Path) -> None:
 
     assert dataset.cameras == (TOP, "observation.images.wrist")
     assert dataset.image_shape(TOP) == (3, 96, 96)
-    assert dataset.numbers(STATE).shape == (len(dataset.table), 6)
+    assert dataset.rows.states.shape == (len(dataset.table), 6)
     assert sorted(dataset.task_names.values()) == ["touch the green cube", "touch the red cube"]
 
 

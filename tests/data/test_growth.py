@@ -108,14 +108,14 @@ def test_nights_that_start_from_the_model_of_the_night_before(tmp_path: Path, mo
         prepared(tmp_path, params)
         forget()
         told = run_federation(InProcessGrid(client_app, tmp_path, 1, 10**9), tmp_path, params, locked_base(tmp_path))
-        site = told["sites"]["cubes"]
-        assert trained.isdisjoint(site["held_out_episodes"])
-        assert len(site["train_episodes"]) + len(site["held_out_episodes"]) == episodes.stop
-        trained |= set(site["train_episodes"])
+        site = told.sites["cubes"]
+        assert trained.isdisjoint(site.held_out_episodes)
+        assert len(site.train_episodes) + len(site.held_out_episodes) == episodes.stop
+        trained |= set(site.train_episodes)
         champion = shutil.copytree(tmp_path / "checkpoints" / "best", tmp_path / f"champion-{night}")
         monkeypatch.setenv(BASE_VARIABLE, str(champion))
 
-    assert told["base"]["source"].endswith("champion-0")
+    assert told.base.source.endswith("champion-0")
 
 
 def test_digests_cover_pictures(tmp_path: Path) -> None:

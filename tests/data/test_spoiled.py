@@ -13,7 +13,7 @@ import pytest
 from so100_recordings import as_lerobot, motor_steps, write_v3
 from spoiling import DATA, SOUND, SPOILED, TOP, VIDEO, edit_info
 
-from zk0.data import pictures as decoded
+from zk0.data import pictures
 from zk0.data.dataset import DatasetFolder
 from zk0.data.pictures import check_pictures
 from zk0.data.survey import Survey, survey
@@ -81,7 +81,7 @@ def test_a_camera_that_is_left_out_may_be_broken(cups: Path) -> None:
 
 def test_pictures_are_decoded_once(cups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     surveyed(cups)
-    monkeypatch.setattr(decoded, "pictures", None)  # as good as gone: whatever decodes fails
+    monkeypatch.setattr(pictures, "decode_strictly", None)  # as good as gone: whatever decodes fails
 
     surveyed(cups)
     (cups / VIDEO).write_bytes((cups / VIDEO).read_bytes())

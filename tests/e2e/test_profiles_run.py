@@ -69,7 +69,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.usefixtures("hub")
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
 def test_a_profile_runs_from_validate_to_track(profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zk0.study.studies import comparison
+    from zk0.study.studies import study_named
 
     params = smallest(profile, tmp_path / "params.yaml")
     (tmp_path / "models").symlink_to(REPO / "models")
@@ -85,4 +85,6 @@ def test_a_profile_runs_from_validate_to_track(profile: Path, tmp_path: Path, mo
     assert set(driven.values()) == {params.evaluation.rollouts}
     assert read_json(tmp_path / "results/tracking.json")["model"] == params.tracking.model
     # What its study compares beside it can be set; impossible changes are refused.
-    assert len({arm.params(params).model_dump_json() for arm in comparison(params).arms}) > len(params.study.variants)
+    assert len({arm.params(params).model_dump_json() for arm in study_named("comparison", params).arms}) > len(
+        params.study.variants
+    )

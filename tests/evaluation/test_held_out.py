@@ -23,10 +23,10 @@ from zk0.evaluation.held_out import (
     Limits,
     SensorNoise,
     episode_errors,
-    held_out_excess,
+    frames_excess,
     held_out_loss,
     mean_error,
-    predict,
+    predictions,
 )
 from zk0.federation.statistics import moments_of
 from zk0.policy.checkpoint import LoadedPolicy
@@ -39,7 +39,19 @@ SEED = 3
 
 def action_errors(loaded: LoadedPolicy, frames: Frames, seed: int, features: FrameFeatures | None = None) -> np.ndarray:
     """Mean absolute error of the predicted actions, (6,)."""
-    return mean_error(episode_errors(loaded, frames, seed, features))
+    return mean_error(episode_errors(frames, predictions(loaded, frames, seed, features=features)))
+
+
+def predict(
+    loaded: LoadedPolicy,
+    frames: Frames,
+    rows: np.ndarray,
+    noise: SensorNoise | None = None,
+    features: FrameFeatures | None = None,
+) -> np.ndarray:
+    """The predicted chunks of some frames, (B, chunk, 6)."""
+    ((_, chunks),) = predictions(loaded, frames, SEED, noise, features, [rows])
+    return chunks
 
 
 @pytest.fixture
@@ -74,7 +86,7 @@ def answer(frames: Frames, few: Frames) -> np.ndarray:
 
 
 def test_predictions_are_in_lerobots_units(still: LoadedPolicy, frames: Frames, few: Frames) -> None:
-    found = predict(still, few, np.arange(len(few)), SEED)
+    found = predict(still, few, np.arange(len(few)))
 
     assert found.shape == (len(few), 8, 6)
     np.testing.assert_allclose(found, answer(frames, few), rtol=1e-3, atol=1e-2)
@@ -93,7 +105,7 @@ def test_action_error_leaves_padding_out(still: LoadedPolicy, frames: Frames, fe
 
 
 def test_errors_of_episodes_are_theirs_and_their_mean_is_the_whole(still: LoadedPolicy, frames: Frames) -> None:
-    by_episode = episode_errors(still, frames, SEED)
+    by_episode = episode_errors(frames, predictions(still, frames, SEED))
 
     whole = action_errors(still, frames, SEED)
     assert sorted(by_episode) == np.unique(frames.episodes).tolist() and len(by_episode) > 1
@@ -139,7 +151,7 @@ def test_excess_is_that_of_the_predictions(still: LoadedPolicy, frames: Frames, 
     expected = answer(frames, few)
     limits = Limits(np.full(6, -10.0), np.full(6, 10.0), np.full(6, 100.0), np.full(6, 100.0))
 
-    excess = held_out_excess(still, few, limits, SEED, factor=0.1)
+    excess = frames_excess(few, predictions(still, few, SEED), limits, factor=0.1)
 
     outside = np.maximum(np.abs(expected) - 10, 0).max(axis=(0, 1))
     np.testing.assert_allclose(excess.range_deg, outside, rtol=1e-3, atol=1e-2)
@@ -153,7 +165,7 @@ def test_perturbation_changes_what_is_seen_and_is_repeatable(loaded: LoadedPolic
     rows = np.arange(4)
     states = few.states.copy()
     noises = (None, SensorNoise(0.05, 0.0), SensorNoise(0.05, 0.0), SensorNoise(0.0, 2.0), SensorNoise(0.0, 0.0))
-    plain, images, again, joints, nothing = (predict(loaded, few, rows, SEED, noise) for noise in noises)
+    plain, images, again, joints, nothing = (predict(loaded, few, rows, noise) for noise in noises)
 
     assert np.array_equal(images, again)
     assert not np.allclose(images, plain) and not np.allclose(joints, plain)
@@ -171,15 +183,17 @@ def test_features_stand_in_for_the_images(
     loss, cached = (held_out_loss(loaded, frames, draws=2, seed=SEED, features=f) for f in (None, features))
     assert cached == pytest.approx(loss, rel=1e-5)
     np.testing.assert_allclose(
-        predict(loaded, frames, rows, SEED, features=features),
-        predict(loaded, frames, rows, SEED),
+        predict(loaded, frames, rows, features=features),
+        predict(loaded, frames, rows),
         rtol=1e-3,
         atol=1e-2,
     )
     np.testing.assert_allclose(
         action_errors(loaded, frames, SEED, features), action_errors(loaded, frames, SEED), rtol=1e-3
     )
-    plain, quick = (held_out_excess(loaded, frames, limits, SEED, 1.5, features=f) for f in (None, features))
+    plain, quick = (
+        frames_excess(frames, predictions(loaded, frames, SEED, features=f), limits, 1.5) for f in (None, features)
+    )
     np.testing.assert_allclose(quick.range_deg, plain.range_deg, rtol=1e-3, atol=1e-2)
 
 

@@ -24,7 +24,8 @@ from zk0.federation.state import RoundState, StateFolder
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, Stats
 from zk0.policy.trainable import Tensors
-from zk0.records.journal import Journal, read_lines
+from zk0.records.files import read_lines
+from zk0.records.journal import Journal
 from zk0.words import LONGEST
 
 DEEP, LONG = 100_000, 10**6

@@ -34,7 +34,8 @@ from zk0.federation.statistics import moments_of
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
-from zk0.records.journal import Journal, read_lines
+from zk0.records.files import read_lines
+from zk0.records.journal import Journal
 
 
 @pytest.mark.parametrize("fault", BAD_UPDATES)

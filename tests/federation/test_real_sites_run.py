@@ -22,7 +22,7 @@ from zk0.files import read_json, write_json
 from zk0.params import Params, parse_params
 from zk0.pipeline import prepare
 from zk0.policy.checkpoint import load_checkpoint
-from zk0.records.journal import read_lines
+from zk0.records.files import read_lines
 from zk0.so100 import JOINTS
 from zk0.sources_lock import resolve_sources
 
@@ -94,11 +94,11 @@ def test_they_train_one_model_in_degrees(owners: Path, tmp_path: Path, monkeypat
     trained = [degrees[site.site][episode][:: site.every] for site in sites for episode in site.train_episodes]
     commands = [next_states(degrees[s.site][e])[:: s.every] for s in sites for e in s.train_episodes]
     for feature, values in (("observation.state", trained), ("action", commands)):
-        mean = report["stats"][feature]["mean"]
+        mean = report.stats[feature]["mean"]
         assert len(mean) == len(JOINTS)
         np.testing.assert_allclose(mean, np.concatenate(values).mean(axis=0), atol=1e-2)
     chunk = load_checkpoint(tmp_path / "checkpoints" / "last").policy.config.chunk_size
-    assert chunk == 8 and torch.isfinite(torch.tensor(report["best_held_out_loss"]))
+    assert chunk == 8 and torch.isfinite(torch.tensor(report.best_held_out_loss))
 
 
 def test_a_camera_that_a_site_lacks_is_refused_by_default(owners: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from zk0.federation.statistics import Moments
 from zk0.federation.update_buffer import in_order
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
-from zk0.records.journal import read_lines
+from zk0.records.files import read_lines
 
 
 def test_server_meets_sites_in_partition_order(make_server: MakeServer) -> None:

@@ -22,7 +22,8 @@ from zk0.federation.state import RoundState
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
-from zk0.records.journal import print_event, read_lines
+from zk0.records.files import read_lines
+from zk0.records.journal import print_event
 
 NAMES = ("cubes-0", "cubes-1")
 
@@ -154,14 +155,14 @@ def test_interrupted_run_draws_and_schedules_as_if_it_had_not_been(
     forget()  # as another process would
     resumed = run_federation(InProcessGrid(client_app, other, 2, LIMIT), other, params, BASE)
 
-    assert resumed["resumed_at_rounds"] == [2] and resumed["checkpoints"] == whole["checkpoints"]
+    assert resumed.resumed_at_rounds == (2,) and resumed.checkpoints == whole.checkpoints
     ran = [read_lines(root / "results" / "federation" / "rounds.jsonl")[1:] for root in (project, other)]
     for key in ("server_learning_rate", "proximal_mu", "digest", "held_out_loss"):
         assert [row[key] for row in ran[0]] == [row[key] for row in ran[1]]
     trained = [[name for name, site in row["sites"].items() if "examples" in site] for row in ran[1]]
     assert trained == [[NAMES[draw_sites(1, number, 2, 0.5)[0]]] for number in range(1, 5)]
     assert len({name for names in trained for name in names}) == 2
-    assert whole["stopped"] is None
+    assert whole.stopped is None
 
 
 def test_run_that_no_longer_gets_better_ends_and_stays_ended(
@@ -173,16 +174,16 @@ def test_run_that_no_longer_gets_better_ends_and_stays_ended(
 
     report = run_federation(InProcessGrid(client_app, project, 2, LIMIT), project, params, BASE, print_event)
 
-    assert report["rounds"] == 3
-    assert report["stopped"].startswith("no round since round 1 was better by 0.9 of it than its held-out loss of ")
+    assert report.rounds == 3
+    assert report.stopped.startswith("no round since round 1 was better by 0.9 of it than its held-out loss of ")
     told = [event for event in read_lines(results / "events.jsonl") if event["event"] in ("stop", "done")]
     assert [event["event"] for event in told] == ["stop", "done"]
-    assert told[0]["message"] == f"stopped after round 3: {report['stopped']}" and told[0]["round"] == 3
+    assert told[0]["message"] == f"stopped after round 3: {report.stopped}" and told[0]["round"] == 3
     assert "stopped after round 3: no round since round 1" in " ".join(capsys.readouterr().out.split())
     forget()
     nobody_trains = spoilt(protocol.TRAIN, crash, partition=0)
     again = run_federation(InProcessGrid(nobody_trains, project, 2, LIMIT), project, params, BASE)
-    assert again["checkpoints"] == report["checkpoints"] and again["stopped"] == report["stopped"]
+    assert again.checkpoints == report.checkpoints and again.stopped == report.stopped
     assert [row["round"] for row in read_lines(results / "rounds.jsonl")] == [0, 1, 2, 3]
 
 

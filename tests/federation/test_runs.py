@@ -34,7 +34,7 @@ from zk0.params import Params
 from zk0.params.training import TrainingParams
 from zk0.policy.checkpoint import Stats, load_checkpoint
 from zk0.policy.trainable import digest_tensors, trainable_tensors
-from zk0.records.journal import read_lines
+from zk0.records.files import read_lines
 
 PLAIN: dict[str, Any] = {}
 LOSSY: dict[str, Any] = {"uplink": "int4", "downlink": "int8", "strategy": "fedadam", "server_learning_rate": 0.01}
@@ -62,9 +62,9 @@ def test_interrupted_run_ends_as_if_it_had_not_been(
     forget()  # as another process would
     resumed = run_federation(InProcessGrid(client_app, other, 2, LIMIT), other, params, BASE)
 
-    assert resumed["run"] == whole["run"] and resumed["resumed_at_rounds"] == [2]
-    assert whole["resumed_at_rounds"] == []
-    assert resumed["checkpoints"] == whole["checkpoints"]
+    assert resumed.run == whole.run and resumed.resumed_at_rounds == (2,)
+    assert whole.resumed_at_rounds == ()
+    assert resumed.checkpoints == whole.checkpoints
     last = load_checkpoint(other / "checkpoints" / "last")
     rows = read_lines(other / "results" / "federation" / "rounds.jsonl")
     assert [row["round"] for row in rows] == [0, 1, 2, 3] and all(row["save_s"] > 0 for row in rows[3:])
@@ -72,8 +72,8 @@ def test_interrupted_run_ends_as_if_it_had_not_been(
     events = [event["event"] for event in read_lines(other / "results" / "federation" / "events.jsonl")]
     assert events.count("round-start") == 4 and events.count("resume") == events.count("failed") == 1
     assert events[-1] == "done"
-    assert RoundState(0, {}, (), _stats_of(other, resumed["run"])).moments().count == 2 * 3 * _mean_frames(project)
-    versions = sorted(path.name for path in (other / "state" / whole["run"]).glob("sites/0001/*"))
+    assert RoundState(0, {}, (), _stats_of(other, resumed.run)).moments().count == 2 * 3 * _mean_frames(project)
+    versions = sorted(path.name for path in (other / "state" / whole.run).glob("sites/0001/*"))
     assert versions == (["round-0002", "round-0003"] if moments else [])
 
 
@@ -142,8 +142,8 @@ def test_adapters_train_travel_and_are_merged_into_the_checkpoint(project: Path,
     changed = [name for name, tensor in whole.items() if not torch.equal(tensor, start[name])]
     assert len(changed) > 20
     rows = read_lines(project / "results" / "federation" / "rounds.jsonl")
-    assert 0 < rows[1]["bytes_up"] == 2 * report["policy"]["trainable_bytes"]
-    assert report["policy"]["trainable_parameters"] < 0.2 * sum(tensor.numel() for tensor in whole.values())
+    assert 0 < rows[1]["bytes_up"] == 2 * report.policy.trainable_bytes
+    assert report.policy.trainable_parameters < 0.2 * sum(tensor.numel() for tensor in whole.values())
 
 
 def _stats_of(root: Path, run: str) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 
 from zk0.errors import StageError
 from zk0.federation.state import RoundState, Saver, StateFolder
-from zk0.records.journal import Journal, read_lines
-from zk0.records.rounds import rows_with_best
+from zk0.records.files import events_so_far, read_lines
+from zk0.records.journal import Journal
+from zk0.records.run import Event, rows_with_best
 
 LOSSES = [0.9, 0.5, 0.7, 0.4, 0.6, 0.4]
 
@@ -199,13 +200,13 @@ def test_save_in_progress_is_waited_for_when_the_rounds_fail(tmp_path: Path) -> 
 
 
 def test_events_are_written_and_told(tmp_path: Path) -> None:
-    told: list[dict[str, object]] = []
+    told: list[Event] = []
     path = tmp_path / "new" / "events.jsonl"
     Journal(path, told.append).say("train", "a trained", round=2, site="a", loss=0.5)
     Journal(path, told.append).say("done", "all", round=2)
 
-    assert read_lines(path) == told
-    assert told[0] | {"time": 0} == {
+    assert events_so_far(path) == told
+    assert told[0].content() | {"time": 0} == {
         "time": 0,
         "event": "train",
         "round": 2,
@@ -213,7 +214,7 @@ def test_events_are_written_and_told(tmp_path: Path) -> None:
         "message": "a trained",
         "loss": 0.5,
     }
-    assert told[1]["site"] is None
+    assert told[1].site is None
 
 
 def test_line_cut_off_by_a_kill_is_left_out(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_client_once_shows_the_eight_documented_steps(served: Any, operator: Fed
             wait_until(lambda: flow.poll() is not None or connected(), "the connection", 240)
             assert flow.poll() is None, flow.communicate()[0].decode()[-3000:]
             prepare(operator)
-            assert [event["event"] for event in watch(operator, submit(operator))][-1] == "done"
+            assert [event.event for event in watch(operator, submit(operator))][-1] == "done"
             told = flow.communicate(timeout=120)[0].decode()
         finally:
             flow.kill()

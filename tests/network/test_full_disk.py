@@ -22,6 +22,7 @@ from zk0.federation.run import locked_base, run_federation
 from zk0.network.server.resume import watch
 from zk0.params import load_params
 from zk0.policy.trainable import digest_tensors
+from zk0.records.run import Run
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
 
@@ -68,17 +69,17 @@ def test_a_full_disk_and_a_killed_server_cost_nothing(
     killed = {name: network.server.services.running()[name] for name in ("superlink", "superexec")}
     for process in killed.values():
         signal_family(process.pid, signal.SIGKILL)
-    assert list(watch(network.server, number, since))[-1]["event"] == "done"  # nobody starts anything again
+    assert list(watch(network.server, number, since))[-1].event == "done"  # nobody starts anything again
     running = network.server.services.running()
     assert not {running[name].pid for name in killed} & {process.pid for process in killed.values()}
 
     report = network.report()
-    assert report["rounds"] == 3 and report["resumed_at_rounds"] == [0, 1]
+    assert report.rounds == 3 and report.resumed_at_rounds == (0, 1)
     root = copy_project(prepared, tmp_path / "undisturbed")
     params = load_params(network.root / "params.yaml")
     grid = InProcessGrid(client_app, root, 2, params.data.decoded_limit_bytes)
     undisturbed = run_federation(grid, root, params, locked_base(network.root))
-    assert report["last_held_out_loss"] == undisturbed["last_held_out_loss"]
+    assert report.last_held_out_loss == undisturbed.last_held_out_loss
     assert _model(network.root, report) == _model(root, undisturbed)
 
 
@@ -88,6 +89,6 @@ def _fill(file: Path) -> None:
             stream.write(bytes(1 << 16))
 
 
-def _model(root: Path, report: dict[str, Any]) -> str:
-    folder = root / "state" / report["run"] / f"round-{report['rounds']:04d}"
+def _model(root: Path, report: Run) -> str:
+    folder = root / "state" / report.run / f"round-{report.rounds:04d}"
     return digest_tensors(load_file(folder / "trainable.safetensors"))

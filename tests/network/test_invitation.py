@@ -13,7 +13,7 @@ from zk0.network.security.authority import Authority
 from zk0.network.security.files import Places, initialise
 from zk0.network.security.invitation import Invitation, admit_site, check_address, invite_site, rotate_site
 from zk0.network.security.keys import NodeKey
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 
 SERVER = "robots.example.org:9443"
 

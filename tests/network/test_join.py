@@ -78,7 +78,7 @@ def joined(federation: Federation, home: Path) -> Iterator[Membership]:
 def test_joining_connects(joined: Membership, federation: Federation) -> None:
     site = federation.registry.site("cellar")
     status = site_status(joined)
-    assert status.connected and status.node == str(site.node_id) and status.partition == site.partition
+    assert status.connected and status.node == str(site.node_id) and joined.invitation.partition == site.partition
     assert open_site(joined.folder, site.partition, 10**9).manifest.site == "cellar"
     assert joined.node_demands == {
         "privacy-clip-norm": 1.0,

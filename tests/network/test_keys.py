@@ -71,19 +71,6 @@ def test_a_pair_is_never_overwritten(tmp_path: Path) -> None:
     assert made.path.read_bytes() == before
 
 
-def test_a_replaced_pair_is_kept_aside(tmp_path: Path) -> None:
-    made = NodeKey.create(tmp_path / "site")
-    before = made.path.read_bytes()
-
-    new = NodeKey.replace(made.folder)
-
-    assert new.fingerprint != made.fingerprint
-    assert PublicKey.read(new.public_path) == new.public
-    (kept,) = made.folder.glob("site-until-*.key")
-    assert kept.read_bytes() == before
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-
-
 def test_other_kinds_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"a key of kind 'ssh-ed25519'.*ecdsa"):
         PublicKey.parse(line_of(ed25519.Ed25519PrivateKey.generate()))

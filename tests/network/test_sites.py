@@ -10,7 +10,7 @@ import pytest
 
 from zk0.errors import StageError
 from zk0.network.security.keys import NodeKey, PublicKey
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from zk0.network.client.trainer import Trainer
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
-from zk0.records.journal import read_lines
+from zk0.records.files import read_lines
 
 pytestmark = pytest.mark.services
 LIMIT = 10**9

@@ -18,7 +18,7 @@ from zk0.errors import StageError
 from zk0.files import read_json, write_json, write_text
 from zk0.network.security.files import Places, set_up_security
 from zk0.network.security.keys import NodeKey
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 from zk0.operations.backup import back_up, restore
 from zk0.services.process import Services, own_environment
 from zk0.tracking.store import opened

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from zk0.checks import Check
 from zk0.network.config import DeploymentConfig
-from zk0.operations.review import Risk, review
+from zk0.operations.review import review
 from zk0.params import parse_params
 
 CAREFUL: dict[str, Any] = {
@@ -24,7 +25,7 @@ GUARDED: dict[str, Any] = {
 }
 
 
-def risks(root: Path, params: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> list[Risk]:
+def risks(root: Path, params: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> list[Check]:
     changed = {**CAREFUL, **{name: {**CAREFUL.get(name, {}), **part} for name, part in (params or {}).items()}}
     return review(root, parse_params(changed), DeploymentConfig.parse({**GUARDED, **(config or {})}))
 
@@ -75,8 +76,8 @@ def test_each_risky_setting_is_named(
 ) -> None:
     (found,) = risks(tmp_path, params, config)
 
-    assert (found.setting, found.level) == (setting, level)
-    assert found.why and found.advice and "s3cret" not in str(found.as_dict())
+    assert (found.name, found.severity) == (setting, "warning" if level == "high" else level)
+    assert found.found and found.advice and "s3cret" not in str(found.as_dict())
 
 
 def test_files_that_others_may_write_are_a_risk_and_the_gravest_come_first(tmp_path: Path) -> None:
@@ -85,4 +86,4 @@ def test_files_that_others_may_write_are_a_risk_and_the_gravest_come_first(tmp_p
 
     found = risks(tmp_path, {"federation": {"min_replies": 1.0}})
 
-    assert [risk.setting for risk in found] == ["params.yaml may be written by others", "federation.min_replies 1"]
+    assert [risk.name for risk in found] == ["params.yaml may be written by others", "federation.min_replies 1"]

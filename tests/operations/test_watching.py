@@ -77,7 +77,7 @@ def test_a_failed_run_is_read_as_it_was(progress: Progress, failed: Path) -> Non
 
     assert (progress.run, progress.round, progress.failed, progress.active) == (run, 1, 2, False)
     assert [(one.round, one.site, one.kind) for one in progress.left_out] == [(2, "cubes-1", "not-finite")]
-    assert progress.failures == 1 and progress.moved >= progress.round_ended
+    assert progress.failures == 1 and progress.round_ended > 0
     assert set(progress.bytes) == {"cubes-0", "cubes-1"} and all(ways["up"] > 0 for ways in progress.bytes.values())
 
 
@@ -115,9 +115,9 @@ def test_prometheus_sees_rounds_losses_bytes_and_failures(failed: Path, progress
         return registry.get_sample_value(name, labels)
 
     assert value("zk0_round", run=run) == 1 and value("zk0_run_active", run=run) == 0
-    assert value("zk0_held_out_loss", run=run) == row["held_out_loss"]
-    assert value("zk0_site_train_loss", run=run, site="cubes-0") == row["sites"]["cubes-0"]["train_loss"]
-    assert value("zk0_bytes_total", run=run, site="cubes-1", direction="up") == row["sites"]["cubes-1"]["bytes_up"]
+    assert value("zk0_held_out_loss", run=run) == row.held_out_loss
+    assert value("zk0_site_train_loss", run=run, site="cubes-0") == row.sites["cubes-0"].train_loss
+    assert value("zk0_bytes_total", run=run, site="cubes-1", direction="up") == row.sites["cubes-1"].bytes_up
     assert value("zk0_failed_rounds_total", run=run) == 1
     assert value("zk0_left_out_total", run=run, site="cubes-1", reason="not-finite") == 1
     assert {value("zk0_alerts", rule=rule) for rule in RULES} == {0}

@@ -13,5 +13,5 @@ from zk0.pipeline import benchmark, evaluate
 
 @pytest.mark.parametrize("stage", [evaluate, benchmark])
 def test_without_a_run_the_command_that_makes_one_is_named(stage: object, small_params: Params, tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"run.json is missing: no federation has run here yet; `zk0 federate`"):
+    with pytest.raises(StageError, match=r"run.json is missing; `zk0 federate` makes it"):
         stage.run(tmp_path, small_params)  # type: ignore[attr-defined]

@@ -137,7 +137,9 @@ def _run() -> dict[str, Any]:
         "versions": {"flwr": "1.41.0"},
         "machine": _machine(),
         "git": {"revision": "c" * 40, "dirty": True},
-        "checkpoints": {"best": {"path": "checkpoints/best", "digest": "d" * 32}},
+        "checkpoints": {
+            which: {"path": f"checkpoints/{which}", "digest": "d" * 32, "round": 3} for which in ("best", "last")
+        },
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from zk0.reporting.inputs import MissingInputError, ReportError
+from zk0.records.files import MissingRecordError, RecordError
 from zk0.reporting.report import write_report
 
 Editor = Callable[[str, Callable[[Any], None]], None]
@@ -274,7 +274,7 @@ def test_no_rollouts_means_not_measured(project: Path, edit: Editor) -> None:
 
 def test_empty_parts_do_not_break_the_page(project: Path, edit: Editor) -> None:
     def empty_run(run: Any) -> None:
-        run.update(unseen={}, best_round=None, best_held_out_loss=None, wall_s=None, resumed_at_rounds=[])
+        run.update(unseen={}, best_round=0, best_held_out_loss=None, wall_s=None, resumed_at_rounds=[])
         run["git"] = {"revision": None, "dirty": False}
 
     def empty_evaluation(evaluation: Any) -> None:
@@ -317,14 +317,14 @@ def test_missing_input_names_file_and_stage(project: Path, name: str, stage: str
     (project / name).unlink()
     out = project / "results/report.html"
 
-    with pytest.raises(FileNotFoundError, match=rf"{name} is missing; the {stage} stage makes it"):
+    with pytest.raises(FileNotFoundError, match=rf"{name} is missing; `zk0 {stage}` makes it"):
         write_report(project, out)
 
     assert not out.exists()
 
 
 def test_all_missing_inputs_are_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(MissingInputError) as caught:
+    with pytest.raises(MissingRecordError) as caught:
         write_report(tmp_path, tmp_path / "report.html")
 
     assert str(caught.value).count("is missing") == 6
@@ -333,7 +333,9 @@ def test_all_missing_inputs_are_named_at_once(tmp_path: Path) -> None:
 def test_malformed_inputs_name_file_place_and_stage(project: Path, edit: Editor) -> None:
     edit("results/evaluation.json", lambda e: e["tasks"]["red-cube"].pop("global"))
 
-    with pytest.raises(ReportError, match=r"evaluation\.json: tasks\.red-cube\.global: field required.*evaluate stage"):
+    with pytest.raises(
+        RecordError, match=r"evaluation\.json lacks 'tasks\.red-cube\.global'; run `zk0 evaluate` again"
+    ):
         write_report(project, project / "report.html")
 
 
@@ -341,7 +343,7 @@ def test_half_a_line_is_named(project: Path) -> None:
     path = project / "results/federation/rounds.jsonl"
     path.write_text(path.read_text()[:-40])
 
-    with pytest.raises(ReportError, match=r"rounds\.jsonl, line 4 is not valid JSON.*federate stage"):
+    with pytest.raises(RecordError, match=r"rounds\.jsonl, line 4 is not valid JSON.*`zk0 federate` again"):
         write_report(project, project / "report.html")
 
 
@@ -357,7 +359,7 @@ def test_an_event_that_is_damaged_with_others_after_it_is_named(project: Path) -
     first, *others = path.read_text().splitlines()
     path.write_text("\n".join([first[:-10], *others]))
 
-    with pytest.raises(ReportError, match=r"events\.jsonl, line 1 is not valid JSON.*federate stage"):
+    with pytest.raises(RecordError, match=r"events\.jsonl, line 1 is not valid JSON.*`zk0 federate` again"):
         write_report(project, project / "report.html")
 
 
@@ -381,5 +383,5 @@ def test_unseen_data_that_the_run_did_not_know(project: Path, edit: Editor) -> N
 def test_strange_videos_are_refused(project: Path, edit: Editor, video: dict[str, str], problem: str) -> None:
     edit("results/evaluation.json", lambda e: e["videos"][0].update(video))
 
-    with pytest.raises(ReportError, match=problem):
+    with pytest.raises(RecordError, match=problem):
         write_report(project, project / "report.html")

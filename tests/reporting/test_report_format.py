@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from zk0.records.base import Gpu, Machine
 from zk0.reporting import format as fmt
 
 
@@ -103,5 +104,5 @@ def test_plain(value: Any, text: str) -> None:
 
 
 def test_machine_with_little_known() -> None:
-    assert fmt.machine({}) == "unknown processor · no GPU"
-    assert fmt.machine({"cpu": "X", "cores": 1, "gpus": [{"name": "G"}]}) == "X · 1 core · G"
+    assert fmt.machine(Machine()) == "unknown processor · no GPU"
+    assert fmt.machine(Machine(cpu="X", cores=1, gpus=[Gpu(name="G")])) == "X · 1 core · G"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zk0.records.schemas import Evaluation
+from zk0.records.results import Evaluation
 from zk0.reporting.changes import Paired, rate_of
 from zk0.reporting.verdict import judge
 
@@ -34,7 +34,7 @@ def evaluation(
     checks = [{"name": "joint speed", "passed": safe}]
     return Evaluation.model_validate(
         {
-            "models": {"base": {}, "global": {"round": 3}},
+            "models": {"base": {"digest": "b"}, "global": {"digest": "g", "round": 3}},
             "tasks": tasks,
             "overall": {"base": {}, "global": {}},
             "safety": {"base": {"passed": True}, "global": {"passed": safe, "checks": checks}},

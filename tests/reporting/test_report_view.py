@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from zk0.records.schemas import Pair, Round, Safety
+from zk0.records.results import Pair, Safety
+from zk0.records.run import Round
 from zk0.reporting import curves, view
 
 
@@ -32,9 +33,13 @@ def test_checks_of_the_same_name_are_told_apart_by_joint() -> None:
 
 def test_bytes_and_seconds_add_up_over_rounds_a_site_missed() -> None:
     rounds = [
-        Round.model_validate({"round": 0, "sites": {"a": {"evaluate_s": 1}}}),
-        Round.model_validate({"round": 1, "sites": {"a": {"bytes_up": 2, "bytes_down": 3, "train_s": 5}}}),
-        Round.model_validate({"round": 2, "sites": {"b": {"bytes_up": 7}}, "left_out": {"a": "timed out"}}),
+        Round.model_validate({"round": 0, "held_out_loss": 1.0, "sites": {"a": {"evaluate_s": 1}}}),
+        Round.model_validate(
+            {"round": 1, "held_out_loss": 1.0, "sites": {"a": {"bytes_up": 2, "bytes_down": 3, "train_s": 5}}}
+        ),
+        Round.model_validate(
+            {"round": 2, "held_out_loss": 1.0, "sites": {"b": {"bytes_up": 7}}, "left_out": {"a": "timed out"}}
+        ),
     ]
 
     assert view.site_bytes(rounds) == {"a": (2, 3), "b": (7, 0)}
@@ -56,6 +61,8 @@ def test_params_keep_their_paths() -> None:
 def test_many_sites_leave_the_legend() -> None:
     sites = {f"site-{index}": {"train_loss": 1.0} for index in range(curves.NAMED_SITES + 1)}
 
-    figure = curves.train_loss([Round.model_validate({"round": 1, "train_loss": 1.0, "sites": sites})])
+    figure = curves.train_loss(
+        [Round.model_validate({"round": 1, "train_loss": 1.0, "held_out_loss": 1.0, "sites": sites})]
+    )
 
     assert [trace.name for trace in figure.data if trace.showlegend is not False] == ["mean"]

@@ -32,7 +32,7 @@ def study_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def project(study_root: Path, study_params: Params) -> StudyProject:
     """Recorded, checked and split. Read only."""
-    from zk0.study.run import prepared
+    from zk0.study.project import prepared
 
     return prepared(study_root, study_params)
 
@@ -40,7 +40,7 @@ def project(study_root: Path, study_params: Params) -> StudyProject:
 @pytest.fixture(scope="session")
 def local_project(tmp_path_factory: pytest.TempPathFactory, small_params: Params) -> StudyProject:
     """The recording of cubes dealt to two sites, no simulator of it known. Read only."""
-    from zk0.study.run import prepared
+    from zk0.study.project import prepared
 
     return prepared(tmp_path_factory.mktemp("local-study"), small_params)
 
@@ -58,7 +58,7 @@ def compared(study_root: Path, project: StudyProject, comparison_study: Study, s
     """The whole comparison, run; copy it before changing it."""
     from zk0.study.runner import Runner
 
-    runner = Runner.of(study_root, project, comparison_study)
+    runner = Runner(study_root, project, comparison_study)
     runner.run(study_params)
     return runner.folder
 

@@ -11,7 +11,7 @@ import pytest
 from zk0.errors import StageError
 from zk0.params import Params, ParamsError, load_params, parse_params, with_changes
 from zk0.study import arms
-from zk0.study.studies import STUDIES, study_named
+from zk0.study.studies import RECIPES, study_named
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_the_choice_is_confirmed_on_seeds_and_scenes_that_nothing_else_uses(demo
     assert study.seeds == demo.study.training_seeds[1:] and study.command == "zk0 study robustness-confirmation"
     first = study_named("robustness", chosen)
     assert study.params == first.params and len(study.scenes) == demo.study.scenes > 0
-    taken = [study_named(name, chosen).scenes for name in STUDIES if name != study.name]
+    taken = [study_named(name, chosen).scenes for name in RECIPES if name != study.name]
     assert not any(set(study.scenes) & set(other) for other in taken)
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from zk0.console import console
-from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.models.compare import compare
-from zk0.models.judge import judge_here
+from zk0.models.compare import compare, judge_anew
 from zk0.params import Params
-from zk0.policy.checkpoint import load_checkpoint, save_checkpoint
+from zk0.policy.checkpoint import save_checkpoint
 from zk0.study.project import StudyProject
 
 
@@ -40,10 +38,11 @@ def test_what_is_judged_is_as_evaluation_json_has_it(
     folder = tmp_path / "checkpoint"
     save_checkpoint(project.policy(study_params).start, folder)
 
-    found = judge_here(project.root, study_params, load_checkpoint(folder), digest_folder(folder), "it")
+    found, labels = judge_anew(project.root, study_params, str(folder), "base")
 
-    assert set(found["tasks"]) == {"red", "disc", "purple"}
-    red = found["tasks"]["red"]
-    assert red["role"] == "site" and red["global"]["rollouts"] == 2
-    assert sorted(red["global"]["outcomes"]) == ["100000", "100001"]
-    assert {check["name"] for check in found["safety"]["global"]["checks"]} >= {"fast steps, rollouts"}
+    assert labels == {"global": str(folder), "base": "the base policy"}
+    assert set(found.tasks) == {"red", "disc", "purple"}
+    red = found.tasks["red"]
+    assert red.role == "site" and red.trained.rollouts == 2
+    assert sorted(red.trained.outcomes) == ["100000", "100001"]
+    assert {check.name for check in found.safety.trained.checks} >= {"fast steps, rollouts"}

@@ -17,7 +17,7 @@ from zk0.study.project import StudyProject
 from zk0.study.results import StudyResult
 from zk0.study.results_store import StudyFolder
 from zk0.study.runner import Runner
-from zk0.study.studies import Study, feasibility, privacy
+from zk0.study.studies import Study, study_named
 from zk0.study.tables import (
     arms_table,
     attack_table,
@@ -67,12 +67,12 @@ def test_rates_and_advantages_are_those_of_the_outcomes(copied: StudyFolder) -> 
 def test_without_outcomes_errors_are_compared_and_less_is_better(
     tmp_path: Path, local_project: StudyProject, small_params: Params, comparison_study: Study
 ) -> None:
-    from zk0.study.run import prepared
+    from zk0.study.project import prepared
 
     params = with_changes(small_params, {"data.held_out": 0.67})  # two held-out episodes a site, or no interval
     project = prepared(tmp_path, params)
     study = replace(comparison_study, params=params, arms=(federated(), alone("cubes-0")), seeds=(1,), scenes=range(0))
-    runner = Runner.of(tmp_path, project, study)
+    runner = Runner(tmp_path, project, study)
     runner.run(params)
 
     result = StudyResult.read(runner.folder)
@@ -172,7 +172,7 @@ def test_personalisation(
     compared: StudyFolder, study_root: Path, project: StudyProject, study_params: Params, comparison_study: Study
 ) -> None:
     arms = (federated(), alone("red"), personalised("red"))
-    runner = Runner.of(study_root, project, replace(comparison_study, name="personalisation", arms=arms))
+    runner = Runner(study_root, project, replace(comparison_study, name="personalisation", arms=arms))
     runner.run(study_params)
 
     head, rows = personal_table(StudyResult.read(runner.folder))
@@ -188,7 +188,7 @@ def test_robustness(
     params = with_changes(study_params, {"study.robust_strategy": "fedavgm"})
     arms = (attacked("fedavg", None), attacked("fedavgm", None), attacked("fedavgm", "sign-flip"))
     study = replace(comparison_study, name=name, params=params, arms=arms, seeds=(1,), scenes=range(200_000, 200_002))
-    runner = Runner.of(tmp_path, project, study)
+    runner = Runner(tmp_path, project, study)
     runner.run(params)
     for arm, values in {"honest:fedavgm": [1, 1], "sign-flip:fedavgm": [1, 0], "honest:fedavg": [1, 1]}.items():
         with_outcomes(runner.folder, arm, {1: values})
@@ -205,9 +205,9 @@ def test_robustness(
 
 
 def test_privacy_tells_what_was_spent(tmp_path: Path, project: StudyProject, study_params: Params) -> None:
-    study = privacy(study_params)
+    study = study_named("privacy", study_params)
     arms = tuple(arm for arm in study.arms if arm.name in ("no privacy", "epsilon 8", "epsilon 8 at each site"))
-    runner = Runner.of(tmp_path, project, replace(study, arms=arms, seeds=(1,)))
+    runner = Runner(tmp_path, project, replace(study, arms=arms, seeds=(1,)))
     runner.run(study.params)
 
     result = StudyResult.read(runner.folder)
@@ -222,12 +222,12 @@ def test_privacy_tells_what_was_spent(tmp_path: Path, project: StudyProject, stu
 
 
 def test_feasibility_draws_a_curve_for_each_axis(tmp_path: Path, project: StudyProject, study_params: Params) -> None:
-    study = feasibility(study_params)
+    study = study_named("feasibility", study_params)
     whole, half, steps = ("all episodes, 8 steps", "1/2 of the episodes, 8 steps", "all episodes, 4 steps")
     wanted = {f"{name}, the whole expert" for name in (whole, half, steps)} | {f"{whole}, adapters of rank 4"}
     points = tuple(arm for arm in study.arms if arm.name in wanted)
     assert len(points) == 4
-    runner = Runner.of(tmp_path, project, replace(study, arms=points, scenes=range(100_000, 100_002)))
+    runner = Runner(tmp_path, project, replace(study, arms=points, scenes=range(100_000, 100_002)))
     runner.run(study.params)
 
     written = write_page(tmp_path)

@@ -7,8 +7,7 @@ import pytest
 from zk0.errors import StageError
 from zk0.federation.privacy.accountant import affordable_rounds, calibrated_noise, planned_epsilon
 from zk0.params import Params, PrivacyParams, parse_params, with_changes
-from zk0.study.arms import Arm
-from zk0.study.privacy import EPSILONS
+from zk0.study.arms import EPSILONS, Arm
 from zk0.study.studies import study_named
 
 

@@ -71,7 +71,7 @@ def test_pieces_are_not_made_twice(
 ) -> None:
     before = files(compared)
 
-    Runner.of(study_root, project, comparison_study).run(study_params)
+    Runner(study_root, project, comparison_study).run(study_params)
 
     assert files(compared) == before
 
@@ -84,7 +84,7 @@ def test_pieces_of_an_earlier_state_stay_and_do_not_count(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    runner = Runner.of(tmp_path, project, some(comparison_study, base()))
+    runner = Runner(tmp_path, project, some(comparison_study, base()))
     with monkeypatch.context() as patched:
         patched.setattr("zk0.digests.RESULTS_VERSION", 1)
         patched.setattr(runner_module, "RESULTS_VERSION", 1)
@@ -108,7 +108,7 @@ def test_a_stop_costs_one_piece(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study = some(comparison_study, base(), alone("red"), alone("disc"))
-    runner = Runner.of(tmp_path, project, study)
+    runner = Runner(tmp_path, project, study)
     real = runner_module.train_in_one_place
 
     def stopping(project, params, plan, start=None):  # type: ignore[no-untyped-def]
@@ -135,7 +135,7 @@ def test_a_stop_between_training_and_judging_does_not_train_again(
     study_params: Params,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    runner = Runner.of(tmp_path, project, some(comparison_study, alone("disc"), seeds=(7,)))
+    runner = Runner(tmp_path, project, some(comparison_study, alone("disc"), seeds=(7,)))
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
@@ -164,7 +164,7 @@ def test_a_personalised_arm_starts_from_the_kept_federation(
         raise AssertionError("the federation was run before")
 
     monkeypatch.setattr(runner_module, "federate", unexpected)
-    shared, own = Runner.of(study_root, project, study).run(study_params)
+    shared, own = Runner(study_root, project, study).run(study_params)
 
     assert shared == by_arm(compared)["federated"][1]
     assert own.steps == 4 and own.episodes == 4
@@ -177,7 +177,7 @@ def test_leakage_stops_an_arm_before_it_trains(
     red, disc = project.sites
     digests = disc.episode_digests | {disc.held_out_episodes[0]: red.episode_digests[red.train_episodes[0]]}
     leaking = replace(project, sites=[red, disc.model_copy(update={"episode_digests": digests})])
-    runner = Runner.of(tmp_path, leaking, some(comparison_study, alone("red")))
+    runner = Runner(tmp_path, leaking, some(comparison_study, alone("red")))
 
     with pytest.raises(StageError, match=r"leakage: held-out episode .* of 'disc' is the same as episode"):
         runner.run(study_params)
@@ -190,14 +190,14 @@ def test_diverging_training_names_arm_and_seed(
     wild = Arm("wild", "pooled", "diverges", budget="steps", changes={"training.learning_rate": 1e30})
 
     with pytest.raises(StageError, match=r"arm 'wild', training seed 1: .*training.learning_rate"):
-        Runner.of(tmp_path, project, some(comparison_study, wild)).run(study_params)
+        Runner(tmp_path, project, some(comparison_study, wild)).run(study_params)
 
 
 def test_what_decides_the_figures_decides_the_file(
     project: StudyProject, comparison_study: Study, tmp_path: Path
 ) -> None:
     job = Job(alone("red"), 1)
-    name = Runner.of(tmp_path, project, comparison_study)._file(job)
+    name = Runner(tmp_path, project, comparison_study)._file(job)
 
     fewer = replace(comparison_study, scenes=range(200_000, 200_002))
     longer = replace(
@@ -206,8 +206,8 @@ def test_what_decides_the_figures_decides_the_file(
             update={"evaluation": comparison_study.params.evaluation.model_copy(update={"max_steps": 9})}
         ),
     )
-    others = [Runner.of(tmp_path, project, study)._file(job) for study in (fewer, longer)]
-    others.append(Runner.of(tmp_path, project, comparison_study)._file(replace(job, seed=2)))
+    others = [Runner(tmp_path, project, study)._file(job) for study in (fewer, longer)]
+    others.append(Runner(tmp_path, project, comparison_study)._file(replace(job, seed=2)))
 
     assert name.startswith("alone-red-seed1-") and name.endswith(".json")
     assert len({name, *others}) == 4

@@ -23,12 +23,13 @@ from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.network.security.files import initialise
 from zk0.network.security.keys import NodeKey
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer, present_nodes, runs_of
 from zk0.network.server.session import prepare
-from zk0.records.journal import read_lines
+from zk0.records.files import read, read_lines
+from zk0.records.run import Event, Run
 
 
 @dataclass
@@ -193,7 +194,7 @@ class NetworkFederation:
         prepare(self.server)
         return submit(self.server, **settings), since
 
-    def run(self, **settings: Any) -> list[dict[str, Any]]:
+    def run(self, **settings: Any) -> list[Event]:
         """A whole run's events."""
         number, since = self.begin(**settings)
         return list(watch(self.server, number, since))
@@ -206,9 +207,9 @@ class NetworkFederation:
             return str(error)
         raise AssertionError("the run was to fail")
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Run:
         """The last run's run.json."""
-        return dict(read_json(self.root / "results/federation/run.json"))
+        return read(self.root, Run)
 
 
 class RunRows:

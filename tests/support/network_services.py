@@ -24,8 +24,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from zk0.network.security.files import Places, read_operator_token
 from zk0.network.security.keys import NodeKey
-from zk0.network.security.site_registry import SiteRegistry
-from zk0.network.security.sites import Site
+from zk0.network.security.sites import Site, SiteRegistry
 from zk0.network.server.control import control, register_sites
 
 BIN = Path(sys.executable).parent

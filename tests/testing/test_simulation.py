@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from zk0.params import Params, with_changes
+from zk0.records.run import Round
 from zk0.testing.records import Simulation, TestingError, read_record
 from zk0.testing.simulation import RESULT, judge_rounds, rounds_of, simulation_params
 
@@ -21,7 +22,11 @@ def _row(number: int, loss: float, **sites: dict[str, Any]) -> dict[str, Any]:
 
 
 def _failed(*rows: dict[str, Any], asked: int = 2) -> list[str]:
-    return [finding.name for finding in judge_rounds(rounds_of(rows), ("a", "b"), asked) if not finding.passed]
+    return [
+        finding.name
+        for finding in judge_rounds(rounds_of([Round.model_validate(row) for row in rows]), ("a", "b"), asked)
+        if not finding.passed
+    ]
 
 
 def test_a_sound_run_passes() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from zk0.digests import digest_folder
-from zk0.models import shown
+from zk0.models import versions
 from zk0.params import PromotionParams, load_params
 from zk0.policy.checkpoint import load_checkpoint
 from zk0.tracking.experiments import Kept
@@ -172,7 +172,7 @@ def test_the_page_fits_a_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
 
-    shown.run(tracked, load_params(REPO / "params.yaml"), 1, as_json=False)
+    versions.show(tracked, load_params(REPO / "params.yaml"), 1, as_json=False)
 
     page = capsys.readouterr().out
     assert "zk0-smolvla version 1 (challenger)" in page

@@ -43,7 +43,7 @@ class Folder:
 
     @cached_property
     def path(self) -> Path:
-        """Where it really is."""
+        """Where it really is, links followed."""
         return self.named.resolve()
 
     @cached_property

@@ -237,7 +237,7 @@ class VisionSettings(_Model):
 
 
 class VlmSettings(_Model):
-    """``vlm/config.json``."""
+    """``vlm/config.json``, of all that a SmolVLM has."""
 
     model_type: Literal["smolvlm"]
     text_config: TextSettings

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load
 
 from zk0.checkpoints.folder import Folder, shown
 from zk0.checkpoints.settings import Settings, VlmSettings
@@ -141,8 +142,6 @@ def read_state(folder: Folder, name: str, features: Mapping[str, Any]) -> dict[s
     Raises:
         CheckpointError: A number is not finite, a deviation is negative, or a shape is another.
     """
-    from safetensors.numpy import load
-
     shapes_of(folder, name)
     try:
         found = load(folder.read(name, _STATE_BYTES))

@@ -123,11 +123,12 @@ def demo() -> None:
     done = subprocess.run([sys.executable, "-m", "flows.federate"], check=False)
     if done.returncode:
         raise typer.Exit(done.returncode)
-    from zk0.files import read_json
     from zk0.pipeline.summary import comparison_table
+    from zk0.records.files import read
+    from zk0.records.results import Evaluation
 
     console.print()
-    console.print(comparison_table(read_json(Path("results/evaluation.json"))))
+    console.print(comparison_table(read(Path(), Evaluation)))
     console.print(f"report     {Path('results/report.html').resolve()}", markup=False)
     console.print("models     make ui, then http://127.0.0.1:5000", markup=False)
     console.print("schedules  make up, then http://127.0.0.1:4200", markup=False)

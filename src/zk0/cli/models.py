@@ -16,10 +16,10 @@ model_app = typer.Typer(no_args_is_help=True, help="Where a federated model come
 @app.command(rich_help_panel="Models")
 def runs(params: ParamsFile = Path("params.yaml")) -> None:
     """The federated runs, newest first: strategy, codec, bytes, success, and which version each became."""
-    from zk0.models import compare
+    from zk0.models import versions
     from zk0.params import load_params
 
-    compare.runs(Path.cwd(), load_params(params))
+    versions.runs(Path.cwd(), load_params(params))
 
 
 @app.command(rich_help_panel="Models")
@@ -45,19 +45,19 @@ def promote(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Make a version the champion, from which nightly runs start, if it is safe and better than the present one."""
-    from zk0.models import promotion
+    from zk0.models import versions
     from zk0.params import load_params
 
-    promotion.promote(Path.cwd(), load_params(params), version, force)
+    versions.promote(Path.cwd(), load_params(params), version, force)
 
 
 @app.command(rich_help_panel="Models")
 def demote(params: ParamsFile = Path("params.yaml")) -> None:
     """Give the champion's place back to the version that had it before."""
-    from zk0.models import promotion
+    from zk0.models import versions
     from zk0.params import load_params
 
-    promotion.demote(Path.cwd(), load_params(params))
+    versions.demote(Path.cwd(), load_params(params))
 
 
 @app.command(rich_help_panel="Models")
@@ -68,10 +68,10 @@ def publish(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Push a version's checkpoint and its model card to the Hub, or write both into a folder."""
-    from zk0.models import compare
+    from zk0.models import versions
     from zk0.params import load_params
 
-    compare.publish(Path.cwd(), load_params(params), version, to, private)
+    versions.publish(Path.cwd(), load_params(params), version, to, private)
 
 
 @model_app.command("show")
@@ -81,7 +81,7 @@ def model_show(
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """From a model version to its data, params and code, and the commands that bring them back."""
-    from zk0.models import shown
+    from zk0.models import versions
     from zk0.params import load_params
 
-    shown.run(Path.cwd(), load_params(params), version, as_json)
+    versions.show(Path.cwd(), load_params(params), version, as_json)

@@ -50,7 +50,7 @@ def revoke(
 ) -> None:
     """Shut a site out, from its next request on."""
     from zk0.network.security.files import Places
-    from zk0.network.security.site_registry import SiteRegistry
+    from zk0.network.security.sites import SiteRegistry
 
     site = SiteRegistry(Places(folder).registry).revoke(name, why)
     console.print(f"{site.name} is revoked; the gateway refuses {site.fingerprint}", markup=False)
@@ -63,7 +63,7 @@ def list_sites(folder: Folder = Path("security")) -> None:
     from rich.table import Table
 
     from zk0.network.security.files import Places
-    from zk0.network.security.site_registry import SiteRegistry
+    from zk0.network.security.sites import SiteRegistry
 
     sites = SiteRegistry(Places(folder).registry).sites()
     if not sites:
@@ -84,7 +84,7 @@ def sync(
 ) -> None:
     """Have the SuperLink know the admitted sites' keys and no others."""
     from zk0.network.security.files import Places, read_operator_token
-    from zk0.network.security.site_registry import SiteRegistry
+    from zk0.network.security.sites import SiteRegistry
     from zk0.network.server.control import control, register_sites
 
     places = Places(folder)

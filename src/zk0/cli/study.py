@@ -29,9 +29,9 @@ def _run(name: str, params_file: Path, quick: bool, only: str | None, seeds: int
     study = study_named(name, params, quick, seeds)  # what cannot be is refused before anything heavy is imported
     if only is not None:
         arm_named(study.arms, only)
-    from zk0.study import run as stage
+    from zk0.study.runner import run
 
-    stage.run(Path.cwd(), study, only)
+    run(Path.cwd(), study, only)
 
 
 @app.command()

@@ -15,7 +15,7 @@ import xxhash
 from zk0.files import read_json
 from zk0.machine.repository import revision
 from zk0.params import PARAMS_FILE, Params, ParamsError, load_params
-from zk0.records.journal import read_lines
+from zk0.records.files import read_lines
 
 CONSTRAINTS = Path("constraints.md")
 RUN, ROUNDS = "results/federation/run.json", "results/federation/rounds.jsonl"

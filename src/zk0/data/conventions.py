@@ -53,7 +53,7 @@ class JointMap(BaseModel):
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """(N, 6) values as (N, 6) float32 degrees, the gripper as it was."""
-        return (values * np.array(self.scale) + np.array(self.offset)).astype(np.float32)
+        return np.asarray(values * np.array(self.scale) + np.array(self.offset), dtype=np.float32)
 
 
 OLD_TO_DEGREES = JointMap(scale=(1, -1, 1, 1, 1, 1), offset=(0, 90, -90, 0, 0, 0))

@@ -27,8 +27,8 @@ from lerobot.datasets.video_utils import decode_video_frames
 
 from zk0.console import progress_bar
 from zk0.data.dataset import DatasetFolder
-from zk0.data.formats import INFO, V21_TABLES, missing_files, read_info, require_v3, version_of
-from zk0.data.v21 import check_v21, place_of, read_sentences
+from zk0.data.formats import INFO, V21_TABLES, missing_files, place_of, read_info, require_v3, version_of
+from zk0.data.v21 import check_v21, read_sentences
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
 from zk0.so100 import ACTION, STATE
@@ -79,7 +79,7 @@ def convert_dataset(source: Path, target: Path) -> Conversion:
     with _workshop(target) as work:
         _check_room(source, work)
         with _quiet_libraries(work / "cache"):
-            built = _convert(source, info, work)
+            built = _convert(source, work)
             dataset = DatasetFolder(built, source.name)
             _compare(source, info, dataset)
         write_json(built / NOTE, {"converted_from": "v2.1", "source": source.name, "source_digest": digest})
@@ -168,8 +168,8 @@ def _check_room(source: Path, work: Path) -> None:
 @contextmanager
 def _quiet_libraries(cache: Path) -> Iterator[None]:
     """Keep what the converter's libraries cache out of the user's folders, and libav's chatter off the terminal."""
-    import datasets
-    from datasets import config
+    import datasets  # noqa: PLC0415 - slow
+    from datasets import config  # noqa: PLC0415 - slow
 
     before = config.HF_DATASETS_CACHE
     config.HF_DATASETS_CACHE = cache
@@ -185,9 +185,9 @@ def _quiet_libraries(cache: Path) -> Iterator[None]:
         lerobot.setLevel(level)
 
 
-def _convert(source: Path, info: dict[str, Any], work: Path) -> Path:
+def _convert(source: Path, work: Path) -> Path:
     """Run LeRobot's converter on links to the source's files; its progress bars go to stderr."""
-    from lerobot.scripts import convert_dataset_v21_to_v30 as lerobot
+    from lerobot.scripts import convert_dataset_v21_to_v30 as lerobot  # noqa: PLC0415 - slow
 
     copy = work / source.name
     (copy / "meta").mkdir(parents=True)

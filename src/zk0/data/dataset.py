@@ -115,7 +115,7 @@ class DatasetFolder:
         return tuple(sorted(name for name in self.info["features"] if name.startswith(f"{IMAGES}.")))
 
     def image_shape(self, camera: str) -> tuple[int, int, int]:
-        """(C, H, W) of a camera."""
+        """Channels, height and width of a camera's pictures."""
         return image_shape(self.root, camera, self.info["features"][camera])
 
     def written_names(self, feature: str) -> tuple[str, ...]:
@@ -161,7 +161,8 @@ class DatasetFolder:
         table = self._read()
         for name in _INDICES:
             whole_numbers(table, name, f"{self.root}/data")
-        return table.to_pandas().sort_values(["episode_index", "frame_index"], ignore_index=True)
+        frame: pd.DataFrame = table.to_pandas()
+        return frame.sort_values(["episode_index", "frame_index"], ignore_index=True)
 
     @cached_property
     def rows(self) -> Rows:
@@ -195,7 +196,7 @@ class DatasetFolder:
         if len(sizes) != 1 or sizes[0] is None:
             raise DataError(f"{self.root}: {feature} holds vectors of sizes {sizes}; `zk0 prepare` says where")
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-            return pc.list_flatten(column).to_numpy().astype(np.float32).reshape(len(table), sizes[0])
+            return np.asarray(pc.list_flatten(column).to_numpy(), dtype=np.float32).reshape(len(table), sizes[0])
 
     @cached_property
     def task_names(self) -> dict[int, str]:
@@ -205,10 +206,6 @@ class DatasetFolder:
             DataError: ``meta/tasks.parquet`` is missing, or holds something else.
         """
         return read_tasks(self.root)
-
-    def numbers(self, feature: str) -> np.ndarray:
-        """All values of ``observation.state`` or ``action``: (N, D) float32."""
-        return {STATE: self.rows.states, ACTION: self.rows.actions}[feature]
 
     def episode_digest(self, episode: int) -> str:
         """BLAKE2b over an episode's states, actions and task sentences."""
@@ -220,19 +217,10 @@ class DatasetFolder:
         return digest.hexdigest()
 
     @cached_property
-    def spans(self) -> dict[str, dict[int, Span]]:
-        """Camera to episode to its stretch of video.
-
-        Raises:
-            DataError: See :attr:`known`.
-        """
-        return self.known.spans
-
-    @cached_property
     def files(self) -> dict[tuple[str, Path], list[tuple[int, float, float]]]:
         """Camera and video file to the episodes in it, in order: index, start and end in seconds."""
         files: dict[tuple[str, Path], list[tuple[int, float, float]]] = {}
-        for camera, spans in self.spans.items():
+        for camera, spans in self.known.spans.items():
             for episode, span in sorted(spans.items(), key=lambda one: one[1].start_s):
                 files.setdefault((camera, span.path), []).append((episode, span.start_s, span.end_s))
         return files
@@ -243,7 +231,7 @@ class DatasetFolder:
         Raises:
             DataError: The camera has no video, or the metadata does not know the episode.
         """
-        found = self.spans.get(camera, {}).get(episode)
+        found = self.known.spans.get(camera, {}).get(episode)
         if found is None:
             raise DataError(f"{self.root}: meta/episodes knows no video of {camera} for episode {episode}")
         return found
@@ -254,12 +242,12 @@ class DatasetFolder:
         Raises:
             DataError: The video is missing or cannot be read; names file and episode.
         """
-        from lerobot.datasets.video_utils import decode_video_frames  # seconds: only what trains waits for it
+        from lerobot.datasets.video_utils import decode_video_frames  # noqa: PLC0415 - seconds
 
         span = self.span(episode, camera)
         times = [span.start_s + t for t in timestamps]
         try:
-            frames = decode_video_frames(span.path, times, TOLERANCE_S, "pyav", return_uint8=True)
+            frames: torch.Tensor = decode_video_frames(span.path, times, TOLERANCE_S, "pyav", return_uint8=True)
         except Exception as error:  # whatever the decoder raises, the cause is this file
             raise DataError(f"{span.path}: video of episode {episode} is unreadable: {error}") from error
         return frames
@@ -276,5 +264,5 @@ def open_dataset(root: Path, repo_id: str) -> DatasetFolder:
 
 
 @lru_cache(maxsize=8)
-def _opened(root: Path, repo_id: str, tables: tuple[tuple[Path, int, int, int], ...]) -> DatasetFolder:
+def _opened(root: Path, repo_id: str, _tables: tuple[tuple[Path, int, int, int], ...]) -> DatasetFolder:
     return DatasetFolder(root, repo_id)

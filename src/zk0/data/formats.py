@@ -70,7 +70,7 @@ def missing_files(root: Path, info: Mapping[str, Any]) -> list[str]:
     """
     version = version_of(info)
     if version == "v2.1":
-        named = _v21_files(root, info)
+        named = _v21_files(info)
     elif version.startswith("v3"):
         named = _v3_files(root, info)
     else:
@@ -83,11 +83,15 @@ def _videos(info: Mapping[str, Any]) -> list[str]:
     return [name for name, feature in info["features"].items() if feature.get("dtype") == "video"]
 
 
-def _v21_files(root: Path, info: Mapping[str, Any]) -> Iterator[Path]:
+def place_of(info: Mapping[str, Any], episode: int) -> dict[str, int]:
+    """What stands in a v2.1 dataset's patterns for an episode."""
+    return {"episode_chunk": episode // int(info["chunks_size"] or 1000), "episode_index": episode}
+
+
+def _v21_files(info: Mapping[str, Any]) -> Iterator[Path]:
     yield from V21_TABLES
-    size = int(info["chunks_size"] or 1000)
     for episode in range(int(info["total_episodes"] or 0)):
-        place = {"episode_chunk": episode // size, "episode_index": episode}
+        place = place_of(info, episode)
         yield Path(info["data_path"].format(**place))
         for camera in _videos(info):
             yield Path(info["video_path"].format(**place, video_key=camera))

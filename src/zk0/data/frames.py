@@ -1,3 +1,4 @@
+# ruff: noqa: D102, ARG002 - ImageStore says what a store's methods and arguments are
 """Frames of a set of episodes, ready to be drawn into batches of LeRobot's form."""
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class ImageStore(Protocol):
         ...
 
     def shape(self, camera: str) -> tuple[int, int, int]:
-        """(3, H, W) of a camera."""
+        """Channels, height and width of a camera's pictures."""
         ...
 
     def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:

@@ -1,3 +1,4 @@
+# ruff: noqa: D102 - zk0.data.frames.ImageStore says what a store's methods are
 """From a manifest to frames that can be trained on."""
 
 from __future__ import annotations

@@ -36,29 +36,10 @@ MEMO = Path(".cache/decoded")
 See = Callable[[str, int, int, np.ndarray], None]  # camera, episode, frame, and the picture, (H, W, 3) uint8
 
 
-def pictures(dataset: DatasetFolder, camera: str, path: Path) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Decode one video file of a camera, and yield every picture that an episode takes from it.
-
-    Args:
-        dataset: Whose.
-        camera: Its image feature, by the dataset's own name.
-        path: One of the files in ``dataset.files``.
-
-    Yields:
-        Episode, frame (0 for the episode's first) and picture, (H, W, 3) uint8 RGB, by the time in the file.
-
-    Raises:
-        DataError: The file cannot be opened, has pictures of another size than meta/info.json says, lacks a picture,
-            or one of its pictures cannot be decoded. Names file, episode and frame.
-    """
-    wanted = _wanted(dataset, camera, path)
-    yield from decode_strictly(dataset.root, path, camera, dataset.image_shape(camera)[1:], wanted, dataset.tolerance_s)
-
-
 def decode_strictly(
     root: Path, path: Path, camera: str, size: tuple[int, int], wanted: Wanted, tolerance_s: float
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """As :func:`pictures`, of a video of which is known where its frames lie.
+    """Decode one video file of a camera, and yield every picture that an episode takes from it.
 
     Args:
         root: The dataset's folder.
@@ -68,8 +49,12 @@ def decode_strictly(
         wanted: Seconds in the file, ascending, and the frame whose picture should lie there.
         tolerance_s: How far a picture may be from that.
 
+    Yields:
+        Episode, frame (0 for the episode's first) and picture, (H, W, 3) uint8 RGB, by the time in the file.
+
     Raises:
-        DataError: See :func:`pictures`.
+        DataError: The file cannot be opened, has pictures of another size than meta/info.json says, lacks a picture,
+            or one of its pictures cannot be decoded. Names file, episode and frame.
     """
     first = _words(wanted[0][1])
     with _opened(root, path, first) as (container, stream):
@@ -191,7 +176,7 @@ def check_pictures(dataset: DatasetFolder, cameras: Iterable[str], root: Path, s
         see: Is shown each picture as it passes by.
 
     Raises:
-        DataError: See :func:`zk0.data.pictures.pictures`.
+        DataError: See :func:`decode_strictly`.
     """
     wanted = set(cameras)
     notes = {
@@ -205,7 +190,10 @@ def check_pictures(dataset: DatasetFolder, cameras: Iterable[str], root: Path, s
         line = bar.add_task(f"decoding every picture of {dataset.repo_id}", total=sum(counts.values()))
         for (camera, path), note in todo.items():
             seen = set()
-            for episode, frame, picture in pictures(dataset, camera, path):
+            size, taken = dataset.image_shape(camera)[1:], _wanted(dataset, camera, path)
+            for episode, frame, picture in decode_strictly(
+                dataset.root, path, camera, size, taken, dataset.tolerance_s
+            ):
                 seen.add((episode, frame))
                 if see:
                     see(camera, episode, frame, picture)

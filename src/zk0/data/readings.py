@@ -202,9 +202,10 @@ def ranges_of(name: str, calibration: Calibration, measured: Mapping[str, int], 
                 f"which LeRobot keeps as {PLACE}"
             )
         return {joint: measured[joint] * DEGREES_PER_STEP for joint in ARM_JOINTS}
-    from_file = isinstance(calibration, str)
-    ranges = read_calibration(root / Path(str(calibration)).expanduser()) if from_file else dict(calibration)  # type: ignore[arg-type]
-    allowed = DEGREES_PER_STEP / 2 if from_file else 0.5  # a person rounds
+    if isinstance(calibration, str):
+        ranges, allowed = read_calibration(root / Path(calibration).expanduser()), DEGREES_PER_STEP / 2
+    else:
+        ranges, allowed = dict(calibration), 0.5  # a person rounds
     for joint, steps in measured.items():
         if abs(abs(ranges[joint]) - steps * DEGREES_PER_STEP) > allowed:
             raise DataError(

@@ -56,6 +56,6 @@ def _report_to(done: Any) -> None:
 
 
 def _record(folder: Path, params: Params, name: str, task: str) -> None:
-    from zk0.data.recordings import record_source
+    from zk0.data.recordings import record_source  # noqa: PLC0415 - LeRobot and the simulator
 
     record_source(folder, params, name, task, lambda: _done.put(name))

@@ -226,7 +226,7 @@ def _short(camera: str) -> str:
 
 
 def markdown_of(entries: Sequence[dict[str, Any]]) -> str:
-    """The report for people."""
+    """The data check report for people, in Markdown."""
     known = sorted({camera for entry in entries for camera in entry["cameras"]})
     parts = ["# Data check report", ""]
     for entry in entries:

@@ -49,6 +49,8 @@ _LAG_S = 0.1
 
 @dataclass(frozen=True)
 class _Values:
+    """States or actions, (N, 6), with the word for them."""
+
     what: str
     values: np.ndarray
 

@@ -13,13 +13,14 @@ import numpy as np
 
 from zk0.console import progress_bar
 from zk0.data.dataset import TOLERANCE_S, image_shape
+from zk0.data.formats import V21_TABLES, place_of
 from zk0.data.layout import read_table, real_numbers, require_file, whole_numbers
 from zk0.data.pictures import decode_strictly
 from zk0.errors import DataError
 from zk0.files import BadFileError, read_records
 from zk0.so100 import ACTION, STATE
 
-TASKS, EPISODES, STATS = (Path("meta") / f"{name}.jsonl" for name in ("tasks", "episodes", "episodes_stats"))
+TASKS, EPISODES, STATS = V21_TABLES
 _MOST_BYTES = 64 << 20
 _STATS = ("min", "max", "mean", "std", "count")
 
@@ -48,11 +49,6 @@ def check_v21(source: Path, info: Mapping[str, Any]) -> None:
         for episode, length in lengths.items():
             _check_episode(source, info, tasks, episode, length)
             bar.advance(line)
-
-
-def place_of(info: Mapping[str, Any], episode: int) -> dict[str, int]:
-    """What stands in a v2.1 dataset's patterns for an episode."""
-    return {"episode_chunk": episode // (info["chunks_size"] or 1000), "episode_index": episode}
 
 
 def read_sentences(source: Path) -> dict[int, str]:

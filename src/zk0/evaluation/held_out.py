@@ -79,21 +79,6 @@ class Excess:
         """That of no actions."""
         return cls(np.zeros(joints), np.zeros(joints), np.zeros(joints, dtype=np.int64), 0)
 
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Excess:
-        """What :meth:`content` gave."""
-        far, speed, fast = (np.array(content[name]) for name in ("range_deg", "velocity", "fast"))
-        return cls(far, speed, fast, int(content["steps"]))
-
-    def content(self) -> dict[str, Any]:
-        """As plain lists and numbers."""
-        return {
-            "range_deg": self.range_deg.tolist(),
-            "velocity": self.velocity.tolist(),
-            "fast": self.fast.tolist(),
-            "steps": self.steps,
-        }
-
     def and_of(self, other: Excess) -> Excess:
         """That of both sets of actions together."""
         return Excess(
@@ -145,38 +130,32 @@ def held_out_loss(
     return float(torch.stack(sums).cpu().double().sum()) / (len(frames) * draws)
 
 
-def predict(
+def predictions(
     loaded: LoadedPolicy,
     frames: Frames,
-    rows: np.ndarray,
     seed: int,
-    noise: SensorNoise | None = None,
+    disturbed: SensorNoise | None = None,
     features: StoredFeatures | None = None,
-) -> np.ndarray:
-    """Predicted chunks for some frames, (B, chunk, 6) in LeRobot's units, from fixed noise.
+    batches: Iterable[np.ndarray] | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """What the policy would do in every frame, batch by batch, from fixed noise.
 
     Args:
         loaded: Policy and processors.
         frames: Recorded frames.
-        rows: Which of them.
         seed: Decides the noise.
-        noise: Disturbs images and state.
+        disturbed: Disturbs images and state.
         features: The frames' cached features; of no use to perturbed images.
+        batches: Rows of some frames only, (B,) each.
+
+    Yields:
+        Rows (B,) and their predicted chunks (B, chunk, 6), in LeRobot's units.
     """
-    ((_, chunks),) = _predictions(loaded, frames, [rows], seed, noise, features)
-    return chunks
-
-
-def _predictions(
-    loaded: LoadedPolicy,
-    frames: Frames,
-    batches: Iterable[np.ndarray],
-    seed: int,
-    disturbed: SensorNoise | None,
-    features: StoredFeatures | None,
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows and :func:`predict` of them, batch by batch."""
     policy, config = loaded.policy, loaded.policy.config
+    if batches is None:
+        batches = _batches(frames)
+        if disturbed is None:
+            _ensure_all(frames, features)
     # What the sites see is prepared once for all frames; disturbed, each batch is seen anew.
     inputs = FrameInputs(loaded, frames, features) if disturbed is None else None
     for rows in batches:
@@ -207,17 +186,20 @@ def _perturbed(batch: dict[str, Any], noise: SensorNoise, seed: int, first: int)
 
 
 def episode_errors(
-    loaded: LoadedPolicy, frames: Frames, seed: int, features: StoredFeatures | None = None
+    frames: Frames, predicted: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> dict[int, tuple[np.ndarray, int]]:
     """Mean absolute error of the predicted actions, episode by episode, padding left out.
+
+    Args:
+        frames: Recorded frames.
+        predicted: What :func:`predictions` gave of them.
 
     Returns:
         Episode to its (6,) error in LeRobot's units and the number of actions it is the mean of.
     """
     found: dict[int, tuple[np.ndarray, int]] = {}
-    _ensure_all(frames, features)
-    for rows, chunks in _predictions(loaded, frames, _batches(frames), seed, None, features):
-        batch = frames.batch(rows, loaded.chunk, with_images=False)
+    for rows, chunks in predicted:
+        batch = frames.batch(rows, chunks.shape[1], with_images=False)
         valid = ~batch["action_is_pad"].numpy()
         error = np.abs(chunks - batch[ACTION].numpy()) * valid[..., None]
         for episode in np.unique(frames.episodes[rows]):
@@ -252,19 +234,11 @@ def chunk_excess(chunks: np.ndarray, states: np.ndarray, limits: Limits, factor:
     return Excess(outside.max(axis=(0, 1)), fastest, (first > factor).sum(axis=0), len(chunks))
 
 
-def held_out_excess(
-    loaded: LoadedPolicy,
-    frames: Frames,
-    limits: Limits,
-    seed: int,
-    factor: float,
-    noise: SensorNoise | None = None,
-    features: StoredFeatures | None = None,
+def frames_excess(
+    frames: Frames, predicted: Iterable[tuple[np.ndarray, np.ndarray]], limits: Limits, factor: float
 ) -> Excess:
-    """The excess over all frames, with or without disturbed observations; ``factor`` as in :func:`chunk_excess`."""
+    """The excess of what :func:`predictions` gave of some frames; ``factor`` as in :func:`chunk_excess`."""
     found = Excess.none(len(limits.low))
-    if noise is None:
-        _ensure_all(frames, features)
-    for rows, chunks in _predictions(loaded, frames, _batches(frames), seed, noise, features):
+    for rows, chunks in predicted:
         found = found.and_of(chunk_excess(chunks, frames.states[rows], limits, factor))
     return found

@@ -207,6 +207,7 @@ def with_two_scenes(mean: Mean, scenes: int, tasks: int) -> Mean:
 
 
 def quantile(probability: float, dof: float) -> float:
+    """Of Student's t distribution; raises ValueError for a probability of one half or less, or of one."""
     if not 0.5 < probability < 1:
         raise ValueError("confidence must lie between 0 and 1")
     return float(stdtrit(dof, probability))

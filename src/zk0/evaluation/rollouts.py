@@ -1,10 +1,12 @@
-"""Closed-loop rollouts: the policy drives the simulated arm, images rendered only when it looks."""
+"""Closed-loop rollouts: the policy drives the simulated arm, images rendered only when it looks; and their videos."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import av
 import numpy as np
 import torch
 
@@ -19,6 +21,7 @@ from zk0.seeding import torch_rng
 from zk0.sources import Source
 
 VIDEO_SIZE = 192
+_HOLD_LAST_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,6 @@ class Rollout:
         steps: Control steps taken.
         states: (steps + 1, 6) joint positions, LeRobot's units.
         actions: (steps, 6) joint targets the policy asked for.
-        distance_m: How near the tool ended to the object, seen from above.
         frames: (steps + 1, H, W, 3) uint8 from the top camera, or None when not filmed.
     """
 
@@ -40,7 +42,6 @@ class Rollout:
     steps: int
     states: np.ndarray
     actions: np.ndarray
-    distance_m: float
     frames: np.ndarray | None
 
 
@@ -61,14 +62,12 @@ class _Run:
             self.frames.append(self.sim.render(size=VIDEO_SIZE))
 
     def result(self) -> Rollout:
-        sim = self.sim
         return Rollout(
             seed=self.seed,
-            success=bool(sim.success),
+            success=bool(self.sim.success),
             steps=len(self.actions),
             states=np.stack(self.states),
             actions=np.stack(self.actions),
-            distance_m=float(np.linalg.norm(sim.tool[:2] - sim.object_position[:2])),
             frames=np.stack(self.frames) if self.filmed else None,
         )
 
@@ -177,3 +176,16 @@ def _act(loaded: LoadedPolicy, runs: Sequence[_Run], look: int) -> np.ndarray:
     )
     actions = flow.predict(loaded.policy, observed(loaded, batch), noise.to(config.device))
     return loaded.postprocess(actions).numpy()
+
+
+def write_video(frames: np.ndarray, path: Path, fps: int) -> None:
+    """Write (T, H, W, 3) uint8 frames; the last one is held for a moment."""
+    av.logging.set_libav_level(av.logging.ERROR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=fps, options={"crf": "26", "preset": "slow"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for image in [*frames, *[frames[-1]] * _HOLD_LAST_FRAMES]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        container.mux(stream.encode())

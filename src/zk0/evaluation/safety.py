@@ -19,13 +19,13 @@ beyond it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from zk0.evaluation.held_out import Excess, Limits, chunk_excess
 from zk0.evaluation.rollouts import Rollout
 from zk0.params import EvaluationParams
+from zk0.records.results import Safety, SafetyCheck
 from zk0.so100 import JOINTS
 
 
@@ -37,8 +37,8 @@ def rollout_excess(rollouts: Sequence[Rollout], limits: Limits, factor: float) -
     return found
 
 
-def safety_report(excess: Mapping[str, Excess], params: EvaluationParams) -> dict[str, Any]:
-    """Checks with limit, worst value and the joint that shows it.
+def safety_report(excess: Mapping[str, Excess], params: EvaluationParams) -> Safety:
+    """Checks with limit, worst value and the joint that shows it; passed if all are.
 
     Args:
         excess: Where the actions were taken (held-out, perturbed, rollouts) to how far they went.
@@ -54,16 +54,16 @@ def safety_report(excess: Mapping[str, Excess], params: EvaluationParams) -> dic
         ):
             joint = int(np.argmax(values))
             checks.append(
-                {
-                    "name": f"{name}, {where}",
-                    "unit": unit,
-                    "limit": limit,
-                    "worst": float(values[joint]),
-                    "passed": bool(values[joint] <= limit),
-                    "joint": JOINTS[joint] if values[joint] > 0 else None,
-                }
+                SafetyCheck(
+                    name=f"{name}, {where}",
+                    unit=unit,
+                    limit=limit,
+                    worst=float(values[joint]),
+                    passed=bool(values[joint] <= limit),
+                    joint=JOINTS[joint] if values[joint] > 0 else None,
+                )
             )
-    return {"passed": all(check["passed"] for check in checks), "checks": checks}
+    return Safety(passed=all(check.passed for check in checks), checks=checks)
 
 
 def step_limits(limits: Limits, params: EvaluationParams) -> dict[str, float]:

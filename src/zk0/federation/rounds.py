@@ -40,7 +40,7 @@ from zk0.federation.strategy import make_optimizer
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import TensorMismatch, Tensors
-from zk0.records.rounds import both_parts, round_row
+from zk0.records.run import both_parts, round_row
 
 After = Callable[[RoundState, float | None], None]
 

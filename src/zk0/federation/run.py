@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,15 +21,16 @@ from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.statistics import public_moments
 from zk0.federation.strategy import check_enough, cost
-from zk0.files import read_mapping, write_json, write_text
-from zk0.machine.hardware import machine
+from zk0.files import write_text
+from zk0.machine import machine
 from zk0.machine.packages import versions
 from zk0.machine.repository import revision
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint
-from zk0.records.journal import Journal, Listener, read_lines
-from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, STATES
-from zk0.records.rounds import curves, rows_with_best
+from zk0.records.files import events_so_far, write, write_lines
+from zk0.records.journal import Journal, Listener
+from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, ROUNDS, STATES
+from zk0.records.run import Event, Round, Run, curves, rows_with_best
 from zk0.sources import read_lock
 
 
@@ -59,7 +59,7 @@ def run_federation(
     base: tuple[str, str],
     listener: Listener = lambda event: None,
     gather: Meet = meet,
-) -> dict[str, Any]:
+) -> Run:
     """Run or continue a federation and write ``results/federation`` and ``checkpoints``.
 
     Args:
@@ -77,13 +77,12 @@ def run_federation(
         FederationError: A round could not be completed; complete rounds are kept.
     """
     started, began = datetime.now(UTC), time.perf_counter()
-    results = root / RESULTS
     workspace = root / STATES / "waiting"
-    server = Server(grid, params, "", base, Journal(results / EVENTS, listener), workspace)
+    server = Server(grid, params, "", base, Journal(root / EVENTS, listener), workspace)
     manifests = gather(server)
     server.run = config_digest(params, base[1], manifests)
     states = StateFolder(root / STATES / server.run)
-    server.journal = _journal(results, states.folder, listener, started)
+    server.journal = _journal(root / EVENTS, states.folder / EVENTS.name, listener, started)
     warm = warm_start(root, params, base[0])
     check_alike(manifests)
     check_cameras(manifests, warm.start, params.data.missing_cameras)
@@ -98,9 +97,9 @@ def run_federation(
     def publish(state: RoundState, seconds: float | None) -> None:
         if seconds is not None:
             save_s[state.round] = seconds
-        rows = [json.dumps(row | {"save_s": save_s.get(row["round"])}) for row in rows_with_best(state.rows)]
-        write_text(results / "rounds.jsonl", "\n".join(rows))
-        write_text(results / "curves.csv", curves(state.rows))
+        rows = [row | {"save_s": save_s.get(row["round"])} for row in rows_with_best(state.rows)]
+        write_lines(root / ROUNDS, map(Round.model_validate, rows))
+        write_text(root / RESULTS / "curves.csv", curves(state.rows))
 
     state = run_rounds(server, states, warm.first, publish)
     stats = state.moments().normalisation()
@@ -138,28 +137,27 @@ def run_federation(
         "checkpoints": exported,
         **told_privacy(server, state),
     }
-    write_json(results / "run.json", report)
+    run = Run.model_validate(report)
+    write(root, run)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
-    return report
+    return run
 
 
-def _journal(results: Path, folder: Path, listener: Listener, started: datetime) -> Journal:
+def _journal(shown: Path, kept: Path, listener: Listener, started: datetime) -> Journal:
     """The run's journal, kept with its state so that a resumed run has its whole history.
 
     What was said before it was known which run this is, since ``started``, belongs to it too.
     """
-    kept, shown = folder / EVENTS, results / EVENTS
     since = started.isoformat(timespec="milliseconds")
-    meeting = [event for event in read_lines(shown) if event["time"] >= since]
-    lines = [json.dumps(event) for event in [*read_lines(kept), *meeting]]
+    meeting = [event for event in events_so_far(shown) if event.time and event.time >= since]
+    events = [*events_so_far(kept), *meeting]
     shown.unlink(missing_ok=True)
-    for path in (kept, shown) if lines else ():
-        write_text(path, "\n".join(lines))
+    for path in (kept, shown) if events else ():
+        write_lines(path, events)
     copy = Journal(kept)
 
-    def both(event: dict[str, Any]) -> None:
-        more = {k: v for k, v in event.items() if k not in ("time", "event", "round", "site", "message")}
-        copy.say(event["event"], event["message"], round=event["round"], site=event["site"], **more)
+    def both(event: Event) -> None:
+        copy.note(event)
         listener(event)
 
     return Journal(shown, both)
@@ -179,18 +177,6 @@ def _sizes(policy: Any) -> dict[str, int]:
         "trainable_tensors": len(trained),
         "trainable_bytes": sum(p.numel() * p.element_size() for p in trained),
     }
-
-
-def read_run(root: Path) -> dict[str, Any]:
-    """What the last federated run wrote to ``run.json``.
-
-    Raises:
-        FederationError: There was none.
-    """
-    path = root / RESULTS / "run.json"
-    if not path.exists():
-        raise FederationError(f"{path} is missing: no federation has run here yet; `zk0 federate` makes it")
-    return read_mapping(path, "run", "rounds", "params")
 
 
 def locked_base(root: Path) -> tuple[str, str]:

@@ -43,7 +43,6 @@ class _Question:
     model: Model | None
     stats: ArrayRecord | None
     own: Callable[[int], dict[str, Any]]
-    values: dict[str, Any]
 
 
 @dataclass
@@ -149,7 +148,6 @@ class Server:
         stats: Stats | None = None,
         own: Callable[[int], dict[str, Any]] = lambda partition: {},
         partitions: Sequence[int] | None = None,
-        **values: Any,
     ) -> Iterator[Reply]:
         """Ask sites, and send them what they lack of a model; yield the good replies in partition order.
 
@@ -160,13 +158,12 @@ class Server:
             kind: Of the message: statistics, train or evaluate.
             number: The round.
             model: What to train from or to judge; None where no model is spoken of.
-            stats: The common normalisation; None lets the base's own stand, for judging the base itself.
+            stats: The common normalisation; goes with a model.
             own: What differs of a partition's task from :meth:`task`, such as ``used`` and ``keep``.
             partitions: Which sites, in order; None for all.
-            values: Further values; they ask for a detailed evaluation.
         """
         packed = None if stats is None else wire.encode(pack_stats(stats))
-        question = _Question(kind, number, model, packed, own, values)
+        question = _Question(kind, number, model, packed, own)
         timeout = self.params.federation.timeout_s
         asked = list(self.nodes) if partitions is None else partitions
         sent = {partition: self._message(question, partition, self.held.get(partition)) for partition in asked}
@@ -200,10 +197,9 @@ class Server:
         header, content, model = self._header(question.number, partition), RecordDict(), question.model
         told = {}
         if model is not None:
-            own = question.own(partition)
-            header = self.task(header, own_stats=question.stats is None, detailed=bool(question.values), **own)
+            header = self.task(header, **question.own(partition))
             told = {protocol.MODEL: model.put(content, held)}
-        protocol.write(content, header, **question.values, **told)
+        protocol.write(content, header, **told)
         if question.stats is not None:
             wire.put(content, protocol.STATS, question.stats)
         message = Message(content, self.nodes[partition], question.kind, group_id=str(question.number))
@@ -215,7 +211,7 @@ class Server:
         joints = len(self.manifests[partition]["joints"])
         wanted = answers.wanted(question.kind, tensors, self.params.federation.uplink, joints)
         site, expected = self.sites[partition], self._header(question.number, partition)
-        told = answers.parse(answer, question.kind, expected, site, wanted, detailed=bool(question.values))
+        told = answers.parse(answer, question.kind, expected, site, wanted)
         return Reply(site, partition, told, answer.content, wire.payload_bytes(answer.content), bytes_down)
 
     def _answer_to(self, message: Message) -> Message:

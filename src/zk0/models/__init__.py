@@ -1,1 +1,1 @@
-"""Models beside each other: judged on the same frames and scenes, promoted to champion, shown."""
+"""Models beside each other: compared on the same frames and scenes, promoted to champion, shown, published."""

@@ -6,14 +6,14 @@ import importlib.resources
 import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from zk0.errors import StageError
-from zk0.files import BadFileError, write_text
-from zk0.settings import Section, explained, parse_settings, read_settings
+from zk0.files import write_text
+from zk0.settings import Section, SettingsFile, parse_settings
 from zk0.words import nearest_hint
 
 CONFIG = Path("deployment.yaml")
@@ -85,7 +85,7 @@ class Alerts(Section):
         return webhook
 
 
-class DeploymentConfig(Section):
+class DeploymentConfig(SettingsFile):
     """Everything in deployment.yaml.
 
     Attributes:
@@ -100,6 +100,8 @@ class DeploymentConfig(Section):
         resume: Whether a run whose SuperLink, SuperExec or ServerApp died is taken up again.
         alerts: What is told to whom.
     """
+
+    MISSING = f": it says what runs on this machine; {INIT}"
 
     federation: str = Field("zk0", min_length=1)
     hosts: tuple[str, ...] = Field(("localhost",), min_length=1)
@@ -152,29 +154,6 @@ class DeploymentConfig(Section):
     def superlink(self) -> str:
         """``HOST:PORT`` of the SuperLink."""
         return f"127.0.0.1:{self.ports.superlink}"
-
-    @classmethod
-    def read(cls, path: Path = CONFIG) -> DeploymentConfig:
-        """Read a file.
-
-        Raises:
-            StageError: It is missing, cannot be read, is not YAML, or breaks a rule; lists every problem.
-        """
-        try:
-            content = read_settings(path)
-        except FileNotFoundError as error:
-            raise StageError(f"{path} is missing: it says what runs on this machine; {INIT}") from error
-        except BadFileError as error:
-            raise StageError(str(error)) from error
-        return cls.parse(content, str(path))
-
-    @classmethod
-    def parse(cls, content: Any, origin: str = "deployment") -> DeploymentConfig:
-        """Check a mapping; see :meth:`read`."""
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise StageError(explained(error, cls, origin)) from error
 
 
 def service_names() -> tuple[str, ...]:

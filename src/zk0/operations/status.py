@@ -65,15 +65,15 @@ def _site(state: SiteState, now: float) -> dict[str, Any]:
 
 
 def _run(progress: Progress) -> dict[str, Any]:
-    last = progress.rows[-1] if progress.rows else {}
+    last = progress.rows[-1] if progress.rows else None
     return {
         "run": progress.run,
         "active": progress.active,
         "failed_round": progress.failed,
         "round": progress.round,
         "round_ended": _iso(progress.round_ended),
-        "train_loss": last.get("train_loss"),
-        "held_out_loss": last.get("held_out_loss"),
+        "train_loss": last and last.train_loss,
+        "held_out_loss": last and last.held_out_loss,
         "bytes_up": sum(ways["up"] for ways in progress.bytes.values()),
         "bytes_down": sum(ways["down"] for ways in progress.bytes.values()),
         "left_out": [asdict(one) for one in progress.left_out],

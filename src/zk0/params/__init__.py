@@ -50,7 +50,9 @@ class Params(Section):
     """Everything in params.yaml."""
 
     seed: int = Field(1, ge=0)
+    """Decides everything random: recordings, splits, batches, noise."""
     threads: int = Field(2, ge=1)
+    """CPU threads for training and evaluation; results depend on it in the last bit."""
     policy: PolicyParams
     data: DataParams
     features: FeatureParams = FeatureParams()

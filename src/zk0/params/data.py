@@ -17,30 +17,47 @@ Names = dict[str, str | None]  # a camera to the name the policy knows it by; No
 
 
 class PartitionParams(Section):
-    """How one source is split over many sites."""
+    """Split one source over many sites instead; then data.sites has one entry."""
 
     scheme: Literal["none", "equal", "sizes", "tasks", "by-task"] = "none"
+    """How its episodes are dealt: none, equal, sizes (Dirichlet), tasks (Dirichlet), by-task."""
     sites: int = Field(4, ge=1)
+    """How many sites to make."""
     alpha: float = Field(0.5, gt=0)
+    """Dirichlet concentration; small = unequal."""
 
 
 class DataParams(Section):
     """Whose demonstrations, and how they are split."""
 
     sites: dict[str, str] = Field(min_length=1)
+    """Site name: source; sim:TASK, local:PATH, or hub:REPO@REVISION."""
     unseen: dict[str, str] = Field(default_factory=dict)
+    """Tasks that no site has, for evaluation; same form ({} = none)."""
     cameras: dict[str, Names | str | None] = Field(default_factory=dict)
+    """Camera of the data: its name for the policy; {SITE: {...}} for one site, null drops one."""
     missing_cameras: Literal["refuse", "empty"] = "refuse"
+    """A site without one of the policy's cameras: refuse, or empty (hide it from the policy)."""
     every: dict[str, int] = Field(default_factory=dict)
+    """SITE: n takes one frame in n of a site that records n times fps ({} = all frames)."""
     conventions: dict[str, Convention] = Field(default_factory=dict)
+    """SITE: degrees, normalised or so100-old, as its joint values are written ({} = degrees)."""
     calibrations: dict[str, str | dict[str, float]] = Field(default_factory=dict)
+    """SITE: LeRobot's calibration file of a normalised site's arm, or measured ({} = none)."""
     leave_out: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """SITE: [episodes] that neither train nor judge; see `zk0 data check` ({} = none)."""
     partition: PartitionParams = PartitionParams()
+    """Split one source over many sites instead; then data.sites has one entry."""
     held_out: float = Field(0.2, gt=0, lt=1)
+    """Share of each site's episodes kept for evaluation."""
     episodes: int = Field(30, ge=2)
+    """Demonstrations recorded per sim: source."""
     noise: float = Field(0.25, ge=0, le=1)
+    """Disturbance while recording, share of the expert's largest step (0 = none)."""
     fps: int = Field(10, ge=1)
+    """Frames per second every source must have, or a whole multiple: see every."""
     decoded_limit_bytes: int = Field(2_000_000_000, ge=0)
+    """Keep a site's images decoded in memory up to this size (0 = decode each time)."""
 
     @field_validator("sites", "unseen")
     @classmethod

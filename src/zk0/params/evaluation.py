@@ -11,20 +11,32 @@ from zk0.settings import Section
 
 
 class EvaluationParams(Section):
-    """How models are judged."""
+    """How models are judged, and what the safety check asks."""
 
     loss_draws: int = Field(2, ge=1)
+    """Fixed draws of noise and time per held-out frame."""
     rollouts: int = Field(20, ge=0)
+    """Closed-loop episodes per task and model (0 = none)."""
     max_steps: int = Field(40, ge=1)
+    """Control steps after which a rollout has failed."""
     actions_per_look: int = Field(4, ge=1)
+    """Actions executed of each predicted chunk."""
     seed: int = Field(100_000, ge=100_000)
+    """First seed of the rollout scenes; no recording uses seeds from here on."""
     videos: int = Field(2, ge=0)
+    """Rollouts per task and model saved as video (0 = none)."""
     joint_margin_deg: float = Field(5.0, ge=0)
+    """Safety check: how far actions may leave the recorded joint ranges."""
     velocity_factor: float = Field(1.5, ge=1)
+    """Safety check: multiple of a joint's longest recorded step that few steps may pass."""
     velocity_share: float = Field(0.05, ge=0, lt=1)
+    """Safety check: share of the steps that may, where an arm's own limit cuts them."""
     velocity_limit: float = Field(3.0, ge=1)
+    """Safety check: multiple of the longest recorded step that no step may pass."""
     perturbation: float = Field(0.05, ge=0, le=1)
+    """Safety check: noise on images, share of their range (0 = none)."""
     perturbation_deg: float = Field(2.0, ge=0)
+    """Safety check: noise on joint positions, as of play and calibration (0 = none)."""
 
     @model_validator(mode="after")
     def _limit_is_above_factor(self) -> EvaluationParams:
@@ -43,22 +55,31 @@ class EvaluationParams(Section):
 
 
 class BenchmarkParams(Section):
-    """What is timed."""
+    """What `zk0 benchmark` times."""
 
     steps: int = Field(20, ge=1)
+    """Optimiser steps timed."""
     chunks: int = Field(30, ge=1)
+    """Action chunks timed."""
     margin: float = Field(0.25, gt=0)
+    """Share by which a quick benchmark may be worse than its last five before it is flagged."""
 
 
 class StudyParams(Section):
-    """What `zk0 study` compares, and on which scenes."""
+    """`zk0 study`: what federation gains, by several training seeds; see docs/comparison.md."""
 
     training_seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1)
+    """Decide batches, noise and adapters, not recordings and held-out episodes."""
     scenes: int = Field(100, ge=0)
+    """Closed-loop episodes per task, model and training seed (0 = none)."""
     final_seed: int = Field(200_000, ge=100_000)
+    """First scene of the results; choices are made on the scenes from evaluation.seed on."""
     personal_steps: int = Field(60, ge=4, multiple_of=4)
+    """A site's own steps from the global model; the best of four stops counts."""
     robust_strategy: Strategy = "multi-krum"
+    """Chosen before the robustness study runs, and shown beside the others."""
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Other federations to compare: name: {dotted param: value} ({} = none)."""
 
     @field_validator("training_seeds")
     @classmethod
@@ -83,13 +104,18 @@ class StudyParams(Section):
 
 
 class PromotionParams(Section):
-    """When a new model takes the champion's place."""
+    """When a tracked model becomes the champion, from which nightly runs start."""
 
     automatic: bool = True
+    """Decide on every newly evaluated challenger; false = only by `zk0 promote`."""
     metric: Literal["success_rate", "action_error_deg"] = "success_rate"
+    """What it must be better in, on the sites' tasks: success_rate or action_error_deg."""
     site_margin: float = Field(0.1, gt=0)
+    """On no site may it be worse by more than this (share of rollouts, or degrees)."""
     confidence: float = Field(0.95, gt=0.5, lt=1)
+    """One-sided, of both tests; champion and challenger meet the same scenes."""
     require_safe: bool = True
+    """It must pass the safety check."""
 
     @model_validator(mode="after")
     def _margin_is_a_share(self) -> PromotionParams:
@@ -101,7 +127,9 @@ class PromotionParams(Section):
 
 
 class TrackingParams(Section):
-    """Where MLflow puts it."""
+    """Where MLflow puts runs and models."""
 
     experiment: str = "zk0"
+    """MLflow experiment."""
     model: str = "zk0-smolvla"
+    """Registered model."""

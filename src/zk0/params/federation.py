@@ -20,28 +20,51 @@ class FederationParams(Section):
     """Rounds and how they are averaged."""
 
     strategy: Strategy = "fedavg"
+    """What combines updates: fedavg, fedprox, fedavgm, fedadam, fedyogi, fedmedian, trimmed-mean, krum, multi-krum."""
     proximal_mu: float = Field(0.0, ge=0)
+    """Weight of FedProx's proximal term (0 = off, as fedavg needs)."""
     proximal_schedule: Literal["constant", "linear", "trend"] = "constant"
+    """Constant, linear (falls by round), or trend (rises and falls as held-out loss does)."""
     proximal_least_share: float = Field(0.1, ge=0, le=1)
+    """Linear ends at this share of proximal_mu; trend stays between it and its inverse."""
     server_learning_rate: float | None = Field(None, gt=0)
+    """Scales the server's step (null = 0.01 for fedadam and fedyogi, 1.0 for the others)."""
     server_schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    """Constant, cosine (falls by round), or plateau (falls when held-out loss does not)."""
     server_least_share: float = Field(0.1, ge=0, le=1)
+    """Smallest share of server_learning_rate that cosine and plateau come down to."""
     schedule_patience: int = Field(2, ge=1)
+    """Plateau: rounds without a better loss; trend: rounds of falling loss in a row."""
     schedule_factor: float = Field(0.5, gt=0, lt=1)
+    """Plateau and trend: times this when patience is over."""
     server_momentum: float = Field(0.9, ge=0, lt=1)
+    """Of fedavgm; first-moment decay of fedadam and fedyogi."""
     server_beta2: float = Field(0.99, ge=0, lt=1)
+    """Second-moment decay of fedadam and fedyogi."""
     server_tau: float = Field(1e-3, gt=0)
+    """Adaptivity of fedadam and fedyogi."""
     trimmed_share: float = Field(0.2, ge=0, lt=0.5)
+    """Trimmed-mean leaves out this share at each end."""
     byzantine: int = Field(1, ge=0)
+    """Krum's and multi-krum's number of sites that may be malicious."""
     uplink: Codec = "fp32"
+    """How updates travel: fp32, bf16, int8, int4; lossy ones carry their error over."""
     downlink: Codec = "fp32"
+    """How the global model travels."""
     rounds: int = Field(6, ge=1)
+    """Most rounds to run."""
     stop_after: int = Field(0, ge=0)
+    """End after this many rounds without a better held-out loss (0 = never)."""
     stop_margin: float = Field(0.0, ge=0, lt=1)
+    """Share of the best loss by which a round must be lower to be better (0 = by anything)."""
     fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the sites that train in a round, drawn anew each; all of them evaluate."""
     weighting: Literal["examples", "equal"] = "examples"
+    """How sites are averaged: examples or equal."""
     min_replies: float = Field(1.0, gt=0, le=1)
+    """Share of the sites asked whose good reply a round needs."""
     timeout_s: float = Field(600.0, gt=0)
+    """Longest wait for the replies of a round."""
 
     @model_validator(mode="after")
     def _mu_belongs_to_fedprox(self) -> FederationParams:
@@ -74,18 +97,28 @@ class FederationParams(Section):
 
 
 class PrivacyParams(Section):
-    """How little one site's data may change in what a run releases: client-level differential privacy."""
+    """Client-level differential privacy; see docs/privacy.md. How little one site's data may change in a release."""
 
     mode: Literal["off", "central", "site"] = "off"
+    """Off, central (the server clips, averages and adds noise), or site (each site does)."""
     clip: Literal["fixed", "adaptive"] = "fixed"
+    """Fixed, or adaptive (central: clip_norm follows a quantile of the sites' norms)."""
     clip_norm: float = Field(1.0, gt=0)
+    """Largest Euclidean norm of a site's update; adaptive starts here."""
     clip_quantile: float = Field(0.5, gt=0, lt=1)
+    """Adaptive: share of the updates that are to stay below clip_norm."""
     clip_learning_rate: float = Field(0.2, gt=0)
+    """Adaptive: how fast clip_norm follows."""
     noise_multiplier: float = Field(2.0, gt=0)
+    """Noise on the sum of the updates, in clip_norms (site: on each site's update)."""
     report_noise_multiplier: float = Field(10.0, gt=0)
+    """The same on losses and on the count of clipped updates."""
     loss_bound: float = Field(2.0, gt=0)
+    """A site's losses count as no more than this."""
     target_epsilon: float = Field(8.0, gt=0)
+    """The run ends before the round that would exceed it."""
     delta: float = Field(1e-5, gt=0, lt=1)
+    """Chance that epsilon does not hold; well below 1 / sites."""
 
     @field_validator("mode", mode="before")
     @classmethod

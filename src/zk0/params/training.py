@@ -13,33 +13,51 @@ class PolicyParams(Section):
     """What is trained, and on which device."""
 
     base: str
+    """A checkpoint folder, hub:REPO@REVISION, mlflow:MODEL/VERSION or @ALIAS, or random:nano."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    """Where it trains and runs: cpu, cuda, mps, or auto."""
     lora_rank: int = Field(0, ge=0)
+    """Train low-rank adapters of the action expert instead of all of it (0 = all of it)."""
     lora_alpha: float = Field(32.0, gt=0)
+    """Adapters' scale is alpha / rank."""
 
 
 class FeatureParams(Section):
-    """What of a frame is computed once and kept, where vision encoder and language model are frozen."""
+    """What never changes of a frame while vision encoder and language model are frozen. It is computed once."""
 
     cache: Literal["off", "tokens", "prefix"] = "tokens"
+    """Off, tokens (image tokens), or prefix (keys and values; faster, 12 times the disk)."""
     dtype: Literal["bf16", "fp32"] = "bf16"
+    """As stored: bf16, or fp32 for twice the disk and no rounding."""
     block: int = Field(0, ge=0)
+    """Frames of an episode encoded together (0 = by device and image size)."""
     ahead: bool = False
+    """Compute all before the first round, not when a round first needs them."""
 
 
 class TrainingParams(Section):
-    """A site's local optimiser."""
+    """A site's local optimiser and its steps."""
 
     local_steps: int = Field(30, ge=1)
+    """Optimiser steps of a site in a round."""
     batch: int = Field(16, ge=1)
+    """Frames a step."""
     learning_rate: float = Field(5e-4, gt=0)
+    """AdamW's, at its peak."""
     warmup_steps: int = Field(10, ge=0)
+    """On the global step, which counts on over rounds (0 = none)."""
     decay_steps: int = Field(0, ge=0)
+    """Cosine decay ends at this global step (0 = rounds x local_steps)."""
     final_learning_rate: float = Field(5e-5, ge=0)
+    """The same at the end of the decay."""
     weight_decay: float = Field(1e-10, ge=0)
+    """AdamW's (0 = none)."""
     grad_clip: float = Field(10.0, ge=0)
+    """Largest gradient norm (0 = off)."""
     precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the arithmetic: fp32, or bf16 (mixed: weights stay fp32)."""
     keep_moments: bool = False
+    """Carry the optimiser's moments from round to round, on the site."""
 
     @model_validator(mode="after")
     def _decay_falls(self) -> TrainingParams:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -14,63 +14,60 @@ from zk0.data.frames import Frames
 from zk0.data.load import load_frames
 from zk0.data.manifest import read_manifests
 from zk0.environment import machine
-from zk0.federation.run import read_run
-from zk0.files import write_json
 from zk0.measuring.timing import peak_bytes, seconds_of
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
 from zk0.policy.features import features_for
 from zk0.policy.start import resolve_device
 from zk0.policy.trainable import trainable_tensors
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.base import Machine
+from zk0.records.files import read, read_rounds, write
+from zk0.records.results import Benchmark, BenchmarkRow
+from zk0.records.run import Run
 from zk0.training.local import LocalTask, train_locally
-
-OUT = Path("results/benchmark.json")
 
 
 def run(root: Path, params: Params) -> None:
     """Write results/benchmark.json: step time, chunk latency, bytes, peak memory, machine."""
     torch.set_num_threads(params.threads)
-    report = read_run(root)
-    best = root / report["checkpoints"]["best"]["path"]
+    best = root / read(root, Run).checkpoints.best.path
     loaded = load_checkpoint(best, resolve_device(params.policy.device))
     sites, _ = read_manifests(root)
     frames = load_frames(sites[0], root, sites[0].train_episodes, params.data.decoded_limit_bytes)
     shape = "x".join(map(str, next(iter(sites[0].image_shapes.values()))[1:]))
     setting = f"{len(sites[0].cameras)} cameras {shape}, {params.threads} threads, {loaded.policy.config.device}"
-    rounds = [row for row in read_lines(root / RESULTS / "rounds.jsonl") if row["round"] > 0]
+    rounds = [one for one in read_rounds(root) if one.round > 0]
     rows = [
         _times("optimiser step", _steps(loaded, frames, params, root), f"batch {params.training.batch}, {setting}"),
         _times("action chunk", _chunks(loaded, frames, params), f"batch 1, {setting}"),
         _row(
             "bytes up",
-            np.mean([s["bytes_up"] for r in rounds for s in r["sites"].values()]),
+            fmean(float(s.bytes_up or 0) for r in rounds for s in r.sites.values()),
             "bytes",
             "per site and round",
         ),
         _row(
             "bytes down",
-            np.mean([s["bytes_down"] for r in rounds for s in r["sites"].values()]),
+            fmean(float(s.bytes_down or 0) for r in rounds for s in r.sites.values()),
             "bytes",
             "per site and round",
         ),
-        _row("round", np.mean([r["round_s"] for r in rounds]), "s", f"{len(sites)} sites, in process"),
+        _row("round", fmean(float(r.round_s or 0) for r in rounds), "s", f"{len(sites)} sites, in process"),
         _row("peak memory", peak_bytes(), "bytes", "resident, this process"),
     ]
-    write_json(
-        root / OUT,
-        {"created": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), "rows": rows},
-    )
+    created, this = datetime.now(UTC).isoformat(timespec="seconds"), Machine.model_validate(machine())
+    write(root, Benchmark(created=created, machine=this, rows=rows))
     for row in rows:
-        console.print(f"{row['name']:<16} {row['value']:.4g} {row['unit']}  ({row['detail']})")
+        console.print(f"{row.name:<16} {row.value:.4g} {row.unit}  ({row.detail})")
 
 
-def _row(name: str, value: float, unit: str, detail: str, **more: float | None) -> dict[str, Any]:
-    return {"name": name, "value": float(value), "unit": unit, "p50": None, "p95": None, "detail": detail} | more
+def _row(
+    name: str, value: float, unit: str, detail: str, p50: float | None = None, p95: float | None = None
+) -> BenchmarkRow:
+    return BenchmarkRow(name=name, value=float(value), unit=unit, p50=p50, p95=p95, detail=detail)
 
 
-def _times(name: str, seconds: list[float], detail: str) -> dict[str, Any]:
+def _times(name: str, seconds: list[float], detail: str) -> BenchmarkRow:
     p50, p95 = np.percentile(seconds, [50, 95])
     return _row(name, float(np.median(seconds)), "s", detail, p50=float(p50), p95=float(p95))
 

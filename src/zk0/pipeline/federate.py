@@ -16,12 +16,14 @@ from zk0.errors import StageError
 from zk0.federation.client_app import app as client_app
 from zk0.federation.client_app import noted
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.run import locked_base, read_run, run_federation
+from zk0.federation.run import locked_base, run_federation
 from zk0.files import read_json, write_text
 from zk0.params import Params
 from zk0.pipeline import features
+from zk0.records.files import read
 from zk0.records.journal import Journal, print_event
-from zk0.records.paths import RESULTS, STATES
+from zk0.records.paths import EVENTS, STATES
+from zk0.records.run import Run
 
 _MADE_BY = "code.json"  # in the state of a run that was completed
 
@@ -42,9 +44,7 @@ def run(root: Path, params: Params, again: str = "zk0 federate") -> None:
     if params.features.ahead:
         features.build(root, params)
     sites, _ = read_manifests(root)
-    grid = InProcessGrid(
-        noted(client_app, Journal(root / RESULTS / "events.jsonl")), root, len(sites), params.data.decoded_limit_bytes
-    )
+    grid = InProcessGrid(noted(client_app, Journal(root / EVENTS)), root, len(sites), params.data.decoded_limit_bytes)
     code = _code(root)
     _set_aside_other(root / STATES, params, code)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -53,7 +53,7 @@ def run(root: Path, params: Params, again: str = "zk0 federate") -> None:
     except KeyboardInterrupt:
         raise StageError(f"stopped; complete rounds are saved, and `{again}` goes on from the last one") from None
     if code:
-        write_text(root / STATES / read_run(root)["run"] / _MADE_BY, code)
+        write_text(root / STATES / read(root, Run).run / _MADE_BY, code)
     console.print(f"global model in {root / 'checkpoints'}")
 
 

@@ -20,13 +20,11 @@ from zk0.errors import DataError
 from zk0.files import write_json, write_text
 from zk0.params import Params
 from zk0.seeding import numpy_rng
-from zk0.sources import Source, read_lock
+from zk0.sources import Source, SourcesLock, read_lock
 
 RECORDINGS = Path("data/recordings")
 REPORT = Path("results/data.json")
 REPORT_FOR_PEOPLE = REPORT.with_suffix(".md")
-
-Lock = Mapping[str, Mapping[str, Mapping[str, Any]]]
 
 
 def run(root: Path, params: Params) -> None:
@@ -62,7 +60,7 @@ def run(root: Path, params: Params) -> None:
     )
 
 
-def survey_all(root: Path, params: Params, lock: Lock, sources: Mapping[str, str]) -> dict[str, Survey]:
+def survey_all(root: Path, params: Params, lock: SourcesLock, sources: Mapping[str, str]) -> dict[str, Survey]:
     """Check all sources, each by itself and beside the others.
 
     Raises:
@@ -103,7 +101,7 @@ def find_dataset(root: Path, name: str, source: Source, revision: str) -> Datase
     return DatasetFolder(fetch_dataset(source.name, revision), source.name)
 
 
-def _revision(lock: Lock, name: str) -> str:
+def _revision(lock: SourcesLock, name: str) -> str:
     entry = {**lock["sources"], **lock["unseen"]}.get(name)
     if entry is None:
         raise DataError(f"sources.lock.json does not know '{name}'; run `zk0 validate` after changing params")

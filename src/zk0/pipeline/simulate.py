@@ -11,14 +11,13 @@ import yaml
 from zk0.console import console
 from zk0.data.manifest import read_manifests
 from zk0.errors import StageError
-from zk0.federation.run import read_run
 from zk0.files import write_json, write_text
 from zk0.params import Params
 from zk0.pipeline import federate, prepare
 from zk0.policy.checkpoint import load_checkpoint
 from zk0.policy.trainable import digest_tensors, trainable_tensors
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.files import read, read_rounds
+from zk0.records.run import Run
 from zk0.sources import LOCK
 from zk0.sources_lock import resolve_sources
 from zk0.testing.records import Finding, Simulation, TestingError, write_record
@@ -44,7 +43,7 @@ def run(root: Path, folder: Path, params: Params | None = None) -> Simulation:
     _lay_out(folder, params)
     prepare.run(folder, params)
     federate.run(folder, params)
-    rounds = rounds_of(read_lines(folder / RESULTS / "rounds.jsonl"))
+    rounds = rounds_of(read_rounds(folder))
     sites = tuple(manifest.site for manifest in read_manifests(folder)[0])
     found = Simulation(
         sites=sites,
@@ -80,15 +79,15 @@ def _lay_out(folder: Path, params: Params) -> None:
 
 def _loads(folder: Path, name: str) -> Finding:
     """Whether an exported checkpoint loads and holds its round's model, tensor for tensor."""
-    told = read_run(folder)["checkpoints"][name]
-    expected = f"the tensors of round {told['round']}"
+    kept = read(folder, Run).checkpoints
+    told = kept.best if name == "best" else kept.last
+    expected = f"the tensors of round {told.round}"
     title = f"the {name} checkpoint loads"
     try:
-        tensors = trainable_tensors(load_checkpoint(folder / told["path"]).policy)
+        tensors = trainable_tensors(load_checkpoint(folder / told.path).policy)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         return Finding(name=title, passed=False, found=f"{type(error).__name__}: {error}", expected=expected)
     digest = digest_tensors(tensors)
-    rows = {row["round"]: row for row in read_lines(folder / RESULTS / "rounds.jsonl")}
-    same = digest == rows[told["round"]]["digest"]
-    found = expected if same else f"other tensors than those of round {told['round']}"
+    same = any(one.round == told.round and one.digest == digest for one in read_rounds(folder))
+    found = expected if same else f"other tensors than those of round {told.round}"
     return Finding(name=title, passed=same, found=found, expected=expected)

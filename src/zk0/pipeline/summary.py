@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
+
+from zk0.records.results import Evaluation, TaskScore
 
 _COLUMNS = ("task", "action error (deg)", "held-out loss")
 _SUCCESS = "success"
 
 
-def not_driven(evaluation: dict[str, Any]) -> list[str]:
+def not_driven(evaluation: Evaluation) -> list[str]:
     """Sentences on the tasks on which no arm was driven, and why; none where success was measured on all."""
-    tasks = evaluation["tasks"]
+    tasks = evaluation.tasks
     reasons: dict[str, list[str]] = {}
     for name, task in tasks.items():
-        if not task["global"]["rollouts"]:
-            reasons.setdefault(task.get("no_rollouts") or "there were no rollouts", []).append(name)
+        if not task.trained.rollouts:
+            reasons.setdefault(task.no_rollouts or "there were no rollouts", []).append(name)
     everywhere = sum(map(len, reasons.values())) == len(tasks)
     lines = [
         f"success was not measured{'' if len(names) == len(tasks) else f' on {", ".join(names)}'}: {reason}"
@@ -27,28 +27,28 @@ def not_driven(evaluation: dict[str, Any]) -> list[str]:
     return [*lines, "the models are compared by action error and held-out loss"] if everywhere else lines
 
 
-def _success(result: dict[str, Any]) -> str:
-    return f"{result['success_rate']:.0%} ({result['success_low']:.0%}-{result['success_high']:.0%})"
+def _success(score: TaskScore) -> str:
+    return f"{score.success_rate:.0%} ({score.success_low:.0%}-{score.success_high:.0%})"
 
 
-def _rows(evaluation: dict[str, Any]) -> list[tuple[str, ...]]:
+def _rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
     """The head and a line a task; without success where it was measured on no task."""
-    tasks = evaluation["tasks"]
-    driven = any(task["global"]["rollouts"] for task in tasks.values())
+    tasks = evaluation.tasks
+    driven = any(task.trained.rollouts for task in tasks.values())
     rows: list[tuple[str, ...]] = [(*_COLUMNS, _SUCCESS) if driven else _COLUMNS]
     for name, task in tasks.items():
-        base, new = task["base"], task["global"]
+        base, new = task.base, task.trained
         row = (
-            name if task["role"] == "site" else f"{name} (unseen)",
-            f"{base['action_error_deg']:.2f} -> {new['action_error_deg']:.2f}",
-            f"{base['held_out_loss']:.3f} -> {new['held_out_loss']:.3f}",
+            name if task.role == "site" else f"{name} (unseen)",
+            f"{base.action_error_deg:.2f} -> {new.action_error_deg:.2f}",
+            f"{base.held_out_loss:.3f} -> {new.held_out_loss:.3f}",
         )
-        success = f"{_success(base)} -> {_success(new)}" if new["rollouts"] else "not measured"
+        success = f"{_success(base)} -> {_success(new)}" if new.rollouts else "not measured"
         rows.append((*row, success) if driven else row)
     return rows
 
 
-def comparison_table(evaluation: dict[str, Any]) -> Group:
+def comparison_table(evaluation: Evaluation) -> Group:
     """Base to global model, task by task, with 95% Wilson intervals of the success rate, or why there is none."""
     head, *rows = _rows(evaluation)
     table = Table(*head, title="base -> global model")
@@ -57,7 +57,7 @@ def comparison_table(evaluation: dict[str, Any]) -> Group:
     return Group(table, *map(Text, not_driven(evaluation)))
 
 
-def comparison_markdown(evaluation: dict[str, Any]) -> str:
+def comparison_markdown(evaluation: Evaluation) -> str:
     """The same table in Markdown."""
     head, *rows = _rows(evaluation)
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]

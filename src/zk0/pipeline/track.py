@@ -7,7 +7,7 @@ from pathlib import Path
 
 from zk0.console import console
 from zk0.files import write_json
-from zk0.models.promotion import tell_promotion
+from zk0.models.versions import tell_promotion
 from zk0.params import Params
 from zk0.tracking.experiments import Kept, keep
 from zk0.tracking.project import FlowRunInfo, track

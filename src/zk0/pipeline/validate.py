@@ -15,7 +15,7 @@ from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.hub import moving
 from zk0.params import Params
-from zk0.sources import LOCK
+from zk0.sources import LOCK, SourcesLock
 from zk0.sources_lock import resolve_sources, starting_policy
 
 REPORT = Path("results/environment.json")
@@ -40,22 +40,22 @@ def run(root: Path, params: Params) -> None:
         write_json(root / CODE_LOCK, code)
 
 
-def _sources(root: Path, params: Params) -> tuple[dict[str, Any], Check]:
-    """What the sources resolve to, and a check that says so."""
+def _sources(root: Path, params: Params) -> tuple[SourcesLock | None, Check]:
+    """What the sources resolve to, None where they do not, and a check that says so."""
     expected = "every source and the starting policy can be found"
     advice = "mend data.sites, data.unseen or policy.base in params.yaml"
     try:
         lock = resolve_sources(params, root)
     except ValueError as error:
-        return {}, Check("sources", False, str(error), expected, advice)
+        return None, Check("sources", False, str(error), expected, advice)
     count = len(lock["sources"]) + len(lock["unseen"])
     found = f"{count} sources; {starting_policy(params)} at {lock['policy']['digest'][:12]}"
     return lock, Check("sources", True, found, expected, advice)
 
 
-def _revisions(lock: dict[str, Any]) -> list[Check]:
+def _revisions(lock: SourcesLock | None) -> list[Check]:
     """A note on every hub source that another run may find changed."""
-    entries = {**lock.get("sources", {}), **lock.get("unseen", {}), "policy.base": lock.get("policy", {"source": ""})}
+    entries = {**lock["sources"], **lock["unseen"], "policy.base": lock["policy"]} if lock else {}
     return [
         Check(
             f"revision of {name}",
@@ -66,11 +66,11 @@ def _revisions(lock: dict[str, Any]) -> list[Check]:
             "warning",
         )
         for name, entry in entries.items()
-        if (pinned := moving(entry["source"], entry.get("digest", "")))
+        if (pinned := moving(entry["source"], entry["digest"]))
     ]
 
 
-def _holds(path: Path, value: dict[str, Any]) -> bool:
+def _holds(path: Path, value: object) -> bool:
     """Whether a file already says this; then it keeps its time stamp."""
     try:
         return bool(read_json(path) == value)

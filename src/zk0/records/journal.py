@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from zk0.console import console
-from zk0.files import read_records
+from zk0.records.run import Event
 
-Listener = Callable[[dict[str, Any]], None]
+Listener = Callable[[Event], None]
 
 _STYLE = {"round-start": "bold", "site-left-out": "yellow", "resume": "cyan", "stop": "cyan", "done": "bold green"}
 
@@ -31,33 +31,29 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def say(self, event: str, message: str, *, round: int, site: str | None = None, **more: Any) -> None:
-        """Note one event."""
-        record = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "event": event,
-            "round": round,
-            "site": site,
-            "message": message,
-            **more,
-        }
+        """Note one event, now.
+
+        Args:
+            event: Its kind, such as ``round-start``.
+            message: For a person.
+            round: In which round.
+            site: Whom it is about.
+            more: Further figures, as :class:`Event` describes them.
+        """
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.note(Event(event=event, message=message, round=round, site=site, time=time, **more))
+
+    def note(self, event: Event) -> None:
+        """Write down an event that another journal has told."""
         with self._lock:
             with self._path.open("a") as stream:
-                stream.write(json.dumps(record) + "\n")
-            self._listener(record)
+                stream.write(json.dumps(event.content()) + "\n")
+            self._listener(event)
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """All complete records of a file of events or rounds; none where there is no file yet."""
-    try:
-        return list(read_records(path).values())
-    except FileNotFoundError:
-        return []
-
-
-def print_event(event: dict[str, Any]) -> None:
+def print_event(event: Event) -> None:
     """Print an event as a line for a person at a terminal; rounds stand out, sites are indented."""
-    if event["event"] in ("aggregate", "save", "strategy", "local-training", "extract"):
+    if event.event in ("aggregate", "save", "strategy", "local-training", "extract"):
         return
-    indent = "" if event["event"] in ("round-start", "resume", "stop", "done") else "  "
-    style = _STYLE.get(event["event"])
-    console.print(f"{indent}{event['message']}", style=style, markup=False)
+    indent = "" if event.event in ("round-start", "resume", "stop", "done") else "  "
+    console.print(f"{indent}{event.message}", style=_STYLE.get(event.event), markup=False)

@@ -1,10 +1,31 @@
-"""Where a federation's files are, below the project's folder. Nothing is imported here, for whoever only reads them."""
+"""Where the files of a run are, below the project's folder. Nothing is imported here, for whoever only reads them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 RESULTS = Path("results/federation")
-EVENTS = "events.jsonl"
+RUN = RESULTS / "run.json"
+ROUNDS = RESULTS / "rounds.jsonl"
+EVENTS = RESULTS / "events.jsonl"
+ENVIRONMENT = Path("results/environment.json")
+EVALUATION = Path("results/evaluation.json")
+BENCHMARK = Path("results/benchmark.json")
+TRACKING = Path("results/tracking.json")
+REPORT = Path("results/report.html")
+DEPLOYMENT = Path("results/deployment.json")
+SITE_EVENTS = Path("results/site/events.jsonl")
+SITE_SUMMARY = Path("results/site/summary.json")
 CHECKPOINTS = Path("checkpoints")
 STATES = Path("state")
+
+# The stage, and so the command of `zk0`, that writes each.
+MAKERS = {
+    ENVIRONMENT: "validate",
+    RUN: "federate",
+    ROUNDS: "federate",
+    EVENTS: "federate",
+    EVALUATION: "evaluate",
+    BENCHMARK: "benchmark",
+    TRACKING: "track",
+}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from zk0.evaluation.paired import sign_test, wilson
-from zk0.records.schemas import Task, TaskScore
+from zk0.records.results import Task, TaskScore
 from zk0.reporting import format as fmt
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
-from zk0.records.schemas import Round, SiteRound
+from zk0.records.run import Round, SiteRound
 from zk0.reporting import format as fmt
 from zk0.reporting.figures import BASE_COLOUR, GLOBAL_COLOUR, blank, by_name, safe
 

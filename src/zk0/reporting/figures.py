@@ -13,7 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from zk0.records.schemas import Evaluation, Task, TaskScore
+from zk0.records.results import Evaluation, Task, TaskScore
 from zk0.reporting import format as fmt
 from zk0.reporting.changes import Rate, task_rate
 

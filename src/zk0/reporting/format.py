@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from zk0.records.base import Machine
+
 NOTHING = "–"
 MINUS = "\N{MINUS SIGN}"
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -141,17 +143,14 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def machine(facts: Mapping[str, Any]) -> str:
+def machine(facts: Machine) -> str:
     """One line on a machine: processor, cores, memory, accelerators, system, Python."""
-    parts = [str(facts.get("cpu") or "unknown processor")]
-    if cores := facts.get("cores"):
-        parts.append(f"{cores} core{'s' if cores != 1 else ''}")
-    if memory := facts.get("memory_bytes"):
-        parts.append(f"{data_size(memory)} memory")
-    gpus = [str(gpu.get("name", plain(gpu))) if isinstance(gpu, Mapping) else str(gpu) for gpu in facts.get("gpus", [])]
-    parts.append(", ".join(gpus) or "no GPU")
-    if platform := facts.get("platform"):
-        parts.append(str(platform))
-    if python := facts.get("python"):
-        parts.append(f"Python {python}")
-    return " · ".join(parts)
+    parts = [
+        facts.cpu or "unknown processor",
+        f"{facts.cores} core{'s' if facts.cores != 1 else ''}" if facts.cores else "",
+        f"{data_size(facts.memory_bytes)} memory" if facts.memory_bytes else "",
+        ", ".join(gpu.name for gpu in facts.gpus) or "no GPU",
+        facts.platform or "",
+        f"Python {facts.python}" if facts.python else "",
+    ]
+    return " · ".join(filter(None, parts))

@@ -10,11 +10,26 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from zk0.files import write_text
+from zk0.records.files import RecordError, read, read_journal, read_rounds, require
+from zk0.records.paths import ROUNDS
+from zk0.records.results import Benchmark, Environment, Evaluation
+from zk0.records.run import Event, Round, Run
 from zk0.reporting import curves, figures, view
-from zk0.reporting.inputs import Inputs, read_inputs
 from zk0.reporting.pages import environment, verbatim
 from zk0.reporting.verdict import judge
 from zk0.reporting.videos import TaskScenes, read_scenes
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything the report shows, except the videos' bytes."""
+
+    environment: Environment
+    run: Run
+    rounds: list[Round]
+    events: list[Event]
+    evaluation: Evaluation
+    benchmark: Benchmark
 
 
 @dataclass(frozen=True)
@@ -37,11 +52,27 @@ def write_report(root: Path, out: Path) -> None:
         out: The HTML file.
 
     Raises:
-        MissingInputError: A result file or a video is not there; names it and the stage that makes it.
-        ReportError: A result file does not hold what it should; names the file and the place.
+        MissingRecordError: A result file or a video is not there; names it and the command that makes it.
+        RecordError: A result file does not hold what it should; names the file and the place.
     """
     inputs = read_inputs(root)
     write_text(out, render(inputs, read_scenes(root, inputs.evaluation)))
+
+
+def read_inputs(root: Path) -> Inputs:
+    """The results below a project's root; see :func:`write_report` for what it raises."""
+    require(root, Environment, Run, Round, Event, Evaluation, Benchmark)
+    rounds = read_rounds(root)
+    if not rounds:
+        raise RecordError(f"{root / ROUNDS} holds no round, not even round 0; run `zk0 federate` again")
+    return Inputs(
+        environment=read(root, Environment),
+        run=read(root, Run),
+        rounds=rounds,
+        events=read_journal(root),
+        evaluation=read(root, Evaluation),
+        benchmark=read(root, Benchmark),
+    )
 
 
 def render(inputs: Inputs, scenes: list[TaskScenes]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from zk0.records.schemas import Evaluation, Pair, Safety
+from zk0.records.results import Evaluation, Pair, Safety
 from zk0.reporting import format as fmt
 from zk0.reporting.changes import Change, Success, pooled_success
 

@@ -6,8 +6,9 @@ import base64
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from zk0.records.schemas import Evaluation, Video
-from zk0.reporting.inputs import EVALUATION, MAKERS, MissingInputError, ReportError
+from zk0.records.files import MissingRecordError, RecordError
+from zk0.records.paths import EVALUATION
+from zk0.records.results import Evaluation, Video
 
 _KINDS = {".mp4": "video/mp4", ".webm": "video/webm"}
 
@@ -43,14 +44,14 @@ def read_scenes(root: Path, evaluation: Evaluation) -> list[TaskScenes]:
     """Read every film that the evaluation lists.
 
     Raises:
-        MissingInputError: A film is not there.
-        ReportError: A film has an unknown kind, a place outside the project, or a task that was
+        MissingRecordError: A film is not there.
+        RecordError: A film has an unknown kind, a place outside the project, or a task that was
             not evaluated.
     """
     scenes: dict[tuple[str, int], Scene] = {}
     for video in evaluation.videos:
         if video.task not in evaluation.tasks:
-            raise ReportError(f"{root / EVALUATION} lists a video of '{video.task}', a task it did not evaluate")
+            raise RecordError(f"{root / EVALUATION} lists a video of '{video.task}', a task it did not evaluate")
         scene = scenes.setdefault((video.task, video.seed), Scene(video.seed))
         clip = Clip(video.success, _data_uri(root, video))
         if video.model == "base":
@@ -70,9 +71,9 @@ def _data_uri(root: Path, video: Video) -> str:
     place = PurePosixPath(video.file)
     # Judged by its text: DVC may link results to a cache elsewhere, and such a link is fine.
     if place.is_absolute() or ".." in place.parts:
-        raise ReportError(f"{root / EVALUATION} lists the video {video.file}, which is outside the project")
+        raise RecordError(f"{root / EVALUATION} lists the video {video.file}, which is outside the project")
     if place.suffix not in _KINDS:
-        raise ReportError(f"{root / EVALUATION} lists {video.file}; a video must end in {' or '.join(_KINDS)}")
+        raise RecordError(f"{root / EVALUATION} lists {video.file}; a video must end in {' or '.join(_KINDS)}")
     if not (root / place).is_file():
-        raise MissingInputError(f"{root / place} is missing; the {MAKERS[EVALUATION]} stage makes it")
+        raise MissingRecordError(f"{root / place} is missing; `zk0 evaluate` makes it")
     return f"data:{_KINDS[place.suffix]};base64,{base64.b64encode((root / place).read_bytes()).decode()}"

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zk0.records.schemas import Evaluation, Pair, Round, Run, Safety, SafetyCheck, Site, Task
+from zk0.records.results import Evaluation, Pair, Safety, SafetyCheck, Task
+from zk0.records.run import Round, Run, Site
 from zk0.reporting import format as fmt
 from zk0.reporting.changes import Change, Success, task_success
 from zk0.reporting.verdict import Verdict

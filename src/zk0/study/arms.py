@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from zk0.federation.privacy.accountant import calibrated_noise
 from zk0.params import DataParams, Params, with_changes
 from zk0.words import nearest_hint
 
@@ -15,6 +16,13 @@ Budget = Literal["steps", "samples"]
 
 FEDERATED = "federated"
 POISONED_PARTITION = 1
+EPSILONS = (4.0, 8.0, 32.0)
+# Shares of the params' own training episodes and optimiser steps, and ranks of the adapters (0 = the whole expert).
+FEASIBILITY_POINTS = (
+    *((share, 1.0, 0) for share in (1 / 8, 1 / 4, 1 / 2, 1)),
+    *((1.0, share, 0) for share in (1 / 8, 1 / 4, 1 / 2, 1, 2)),
+    *((1.0, 1.0, rank) for rank in (4, 16, 64)),
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,53 @@ def attacked(strategy: str, attack: str | None) -> Arm:
         "federation.server_learning_rate": None,
     }
     return Arm(name, "federated", f"{strategy}, {told}", changes=changes, attack=attack)
+
+
+def feasibility_arms(params: Params) -> tuple[Arm, ...]:
+    """Points of the curves of success over data, steps and trainable size; the params' own sizes belong to all."""
+    sites, rounds = len(site_names(params.data)), params.federation.rounds
+    arms: dict[str, Arm] = {}  # small params round several points to one
+    for share, longer, rank in FEASIBILITY_POINTS:
+        local_steps = max(1, round(params.training.local_steps * longer))
+        size = f"adapters of rank {rank}" if rank else "the whole expert"
+        data = "all episodes" if share == 1 else f"1/{round(1 / share)} of the episodes"
+        name = f"{data}, {local_steps * rounds * sites} steps, {size}"
+        changes = {"training.local_steps": local_steps, "policy.lora_rank": rank}
+        arms[name] = Arm(name, "pooled", f"pooled, {name}", budget="samples", changes=changes, share=share)
+    return tuple(arms.values())
+
+
+def privacy_arms(params: Params) -> tuple[Arm, ...]:
+    """Federations that differ in their privacy alone.
+
+    Without privacy; clipped, with noise too small to hide anything, which shows what clipping and a normalisation that
+    asks no site cost; at several budgets, all of them spent in the last round; and noised at the sites at the middle
+    one.
+    """
+    rounds, middle = params.federation.rounds, EPSILONS[1]
+    # Losses are told with little effect at any budget: their cost grows with the rounds, so their noise does.
+    told = max(params.privacy.report_noise_multiplier, 4.0 * rounds**0.5)
+
+    def arm(name: str, about: str, epsilon: float, noise: float | None = None, **privacy: Any) -> Arm:
+        settings = {"mode": "central", "clip": "adaptive", "target_epsilon": epsilon, "report_noise_multiplier": told}
+        changes = {f"privacy.{key}": value for key, value in (settings | privacy).items()}
+        if noise is None:  # what spends the budget over the rounds
+            noise = round(calibrated_noise(with_changes(params, changes).privacy, rounds), 4) + 1e-4
+        return Arm(name, "federated", about, changes=changes | {"privacy.noise_multiplier": noise})
+
+    budgets = ((epsilon, f"epsilon {epsilon:g}") for epsilon in EPSILONS)
+    return (
+        Arm("no privacy", "federated", "no privacy; the sites tell their normalisation"),
+        arm("clipped only", "updates clipped, the base's normalisation, no noise to speak of", 1e9, noise=1e-3),
+        *(arm(name, f"the server noises the mean; {name} in all", epsilon) for epsilon, name in budgets),
+        arm(
+            f"epsilon {middle:g} at each site",
+            f"every site noises its own update; epsilon {middle:g} in all",
+            middle,
+            mode="site",
+            clip="fixed",
+        ),
+    )
 
 
 def arm_named(arms: Sequence[Arm], name: str) -> Arm:

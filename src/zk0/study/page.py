@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from zk0.digests import RESULTS_VERSION
 from zk0.errors import StageError
-from zk0.evaluation.paired import Difference
+from zk0.evaluation.paired import Difference, Estimate
 from zk0.files import write_text
+from zk0.records.results import Role
 from zk0.reporting.format import machine
-from zk0.study import plots, tables
+from zk0.study import tables
 from zk0.study.arms import FEDERATED
-from zk0.study.results import ArmResult, Role, StudyResult
+from zk0.study.results import ArmResult, StudyResult
 from zk0.study.results_store import RECORD, STUDIES, StudyFolder
+from zk0.study.studies import RECIPES
 from zk0.study.tables import MARGIN, comparison_verdicts, robustness_verdicts
+from zk0.svg import save_svg
 
 PAGE = Path("docs/RESULTS.md")
 IMAGES = Path("docs/images/results")
@@ -35,15 +41,7 @@ _AXES: dict[str, tuple[str, Callable[[ArmResult], float]]] = {
     "optimiser steps": ("steps", lambda found: found.average(lambda piece: piece.steps)),
     "trainable parameters": ("trainable", lambda found: found.average(lambda piece: piece.trainable)),
 }
-_ORDER = (
-    "comparison",
-    "personalisation",
-    "robustness",
-    "robustness-confirmation",
-    "privacy",
-    "privacy-many",
-    "feasibility",
-)
+COLOURS = ("#2f7fd6", "#d1853c", "#3a9d78", "#8c6bb8", "#c4577a", "#8a94a6")
 Section = tuple[list[str], list[Path]]
 
 
@@ -62,10 +60,11 @@ def write_page(root: Path) -> list[Path]:
     folders = [StudyFolder(path.parent) for path in sorted((root / STUDIES).glob(f"*/{RECORD}"))]
     results = [StudyResult.read(folder) for folder in folders]
     results = [result for result in results if result.arms and not result.record.quick]
+    results.sort(key=lambda result: list(RECIPES).index(result.record.name))
     if not results:
         raise StageError(f"{root / STUDIES} holds no piece of any study; `zk0 study comparison` makes them")
     parts, written = [_HEAD, *_state(results)], list[Path]()
-    for result in sorted(results, key=_place):
+    for result in results:
         text, files = section(root, result)
         parts += text
         written += files
@@ -83,7 +82,7 @@ def _state(results: list[StudyResult]) -> list[str]:
     if versions == [RESULTS_VERSION]:
         return []
     old = [f"{n}" for n in versions if n != RESULTS_VERSION]
-    told = [f"`{r.record.name}`" for r in sorted(results, key=_place) if r.record.results_version != RESULTS_VERSION]
+    told = [f"`{r.record.name}`" for r in results if r.record.results_version != RESULTS_VERSION]
     return [
         f"**Figures of an earlier state.** {', '.join(told)}: results version {' and '.join(old)}, before the changes "
         f"that made it {RESULTS_VERSION} ([comparison.md](comparison.md#pieces) says which). They stand as they were "
@@ -102,30 +101,20 @@ def section(root: Path, result: StudyResult) -> Section:
         "privacy-many": _privacy,
         "feasibility": _feasibility,
     }
-    body, files = kinds[_kind(result)](root, result)
+    body, files = kinds[result.record.name](root, result)
     return [f"## {result.record.title}", result.record.about, *body, _how(result)], files
 
 
-def _kind(result: StudyResult) -> str:
-    return result.record.name.removesuffix("-quick")
-
-
-def _place(result: StudyResult) -> int:
-    return _ORDER.index(_kind(result))
-
-
 def _comparison(root: Path, result: StudyResult) -> Section:
-    name = result.record.name
     parts, files = [_listed(comparison_verdicts(result)), tables.markdown(*tables.arms_table(result))], list[Path]()
     parts += ["### By task", tables.markdown(*tables.task_table(result))]
-    parts.append(_plot(root, f"{name}-rates", "Every arm", files))
-    _every_arm(files[-1], result)
+    parts.append(_every_arm(root, result, "Every arm", files))
     if differences := _differences(result):
         parts += ["### Federated less every other arm", tables.markdown(*tables.difference_table(result))]
         unit = "share of success" if result.closed_loop else "degrees of error"
-        parts.append(_plot(root, f"{name}-differences", "Federated less every other arm, seen tasks", files))
+        parts.append(_plot(root, result, "differences", "Federated less every other arm, seen tasks", files))
         margin = MARGIN if result.closed_loop else None
-        plots.write_differences(files[-1], differences, f"federated is better by ({unit})", margin)
+        write_differences(files[-1], differences, f"federated is better by ({unit})", margin)
     parts.append(_arms(result))
     return [part for part in parts if part], files
 
@@ -138,34 +127,37 @@ def _differences(result: StudyResult) -> dict[str, Difference]:
     return {name: gap for name, gap in gaps.items() if gap is not None}
 
 
-def _personalisation(root: Path, result: StudyResult) -> Section:
+def _personalisation(_root: Path, result: StudyResult) -> Section:
     return [tables.markdown(*tables.personal_table(result)), _arms(result)], []
 
 
 def _robustness(root: Path, result: StudyResult) -> Section:
-    parts = [_listed(robustness_verdicts(result)), tables.markdown(*tables.attack_table(result))]
     files: list[Path] = []
-    parts.append(_plot(root, f"{result.record.name}-rates", "Every strategy under every attack", files))
-    _every_arm(files[-1], result)
+    parts = [_listed(robustness_verdicts(result)), tables.markdown(*tables.attack_table(result))]
+    parts.append(_every_arm(root, result, "Every strategy under every attack", files))
     return [part for part in parts if part], files
 
 
 def _privacy(root: Path, result: StudyResult) -> Section:
     files: list[Path] = []
-    plot = _plot(root, f"{result.record.name}-rates", "Every budget", files)
-    _every_arm(files[-1], result)
+    plot = _every_arm(root, result, "Every budget", files)
     return [tables.markdown(*tables.privacy_table(result)), plot, _arms(result)], files
 
 
-def _every_arm(path: Path, result: StudyResult) -> None:
-    """Rates of every arm, on the seen tasks and the unseen."""
+def _axis(result: StudyResult) -> str:
+    return "success rate" if result.closed_loop else "action error (degrees)"
+
+
+def _every_arm(root: Path, result: StudyResult, title: str, files: list[Path]) -> str:
+    """A plot of every arm's rates, on the seen tasks and the unseen."""
     groups: dict[str, Role] = {"seen tasks": "site", "unseen task": "unseen"}
     rates = {
         label: {arm: result.rate(arm, found.tasks(role)) for arm, found in result.arms.items()}
         for label, role in groups.items()
     }
-    axis = "success rate" if result.closed_loop else "action error (degrees)"
-    plots.write_rates(path, {label: found for label, found in rates.items() if any(found.values())}, axis)
+    told = _plot(root, result, "rates", title, files)
+    write_rates(files[-1], {label: found for label, found in rates.items() if any(found.values())}, _axis(result))
+    return told
 
 
 def _feasibility(root: Path, result: StudyResult) -> Section:
@@ -174,15 +166,14 @@ def _feasibility(root: Path, result: StudyResult) -> Section:
         name: {label: figure(found) for label, (_, figure) in _AXES.items()} for name, found in result.arms.items()
     }
     parts, files = [tables.markdown(*tables.arms_table(result))], list[Path]()
-    axis = "success rate" if result.closed_loop else "action error (degrees)"
     for label, (stem, _) in _AXES.items():
         curve = _longest(points, label)
         rates = {name: result.rate(name, result.arms[name].tasks("site")) for name in curve}
         known = [(points[name][label], rate) for name, rate in rates.items() if rate]
         if len(known) > 1:
-            parts.append(_plot(root, f"{result.record.name}-{stem}", label, files))
+            parts.append(_plot(root, result, stem, label, files))
             held = ", ".join(f"{points[curve[0]][other]:,.0f} {other}" for other in points[curve[0]] if other != label)
-            plots.write_curve(files[-1], known, label, axis, held)
+            write_curve(files[-1], known, label, _axis(result), held)
     return parts, files
 
 
@@ -202,9 +193,10 @@ def _listed(sentences: list[str]) -> str:
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
-def _plot(root: Path, stem: str, title: str, files: list[Path]) -> str:
-    files.append(root / IMAGES / f"{stem}.svg")
-    return f"![{title}](images/results/{stem}.svg)"
+def _plot(root: Path, result: StudyResult, kind: str, title: str, files: list[Path]) -> str:
+    """A reference to a plot; its file comes last in ``files``."""
+    files.append(root / IMAGES / f"{result.record.name}-{kind}.svg")
+    return f"![{title}](images/results/{files[-1].name})"
 
 
 def _how(result: StudyResult) -> str:
@@ -221,3 +213,85 @@ def _how(result: StudyResult) -> str:
         f"{min(piece.created for piece in pieces)[:10]} to {max(piece.created for piece in pieces)[:10]}, on "
         f"{'; '.join(machines)}.{lacking}"
     )
+
+
+# -- plots, as SVG that is the same bytes for the same figures -----------------------------------------------------
+
+
+def write_rates(path: Path, rates: Mapping[str, Mapping[str, Estimate | None]], axis: str) -> None:
+    """Points with intervals, a row for each arm and a colour for each group of tasks.
+
+    Args:
+        path: The SVG file.
+        rates: Group (seen, unseen) to arm to rate.
+        axis: Name and unit of what is shown.
+    """
+    arms = list(dict.fromkeys(arm for group in rates.values() for arm in group))
+    figure, axes = _rows(len(arms))
+    for number, (group, by_arm) in enumerate(rates.items()):
+        places = [len(arms) - arms.index(arm) + 0.12 * (0.5 - number) for arm, found in by_arm.items() if found]
+        found = [estimate for estimate in by_arm.values() if estimate]
+        values = [estimate.value for estimate in found]
+        axes.errorbar(values, places, xerr=_reach(found), fmt="o", capsize=3, color=COLOURS[number], label=group)
+    axes.set_yticks(range(len(arms), 0, -1), arms)
+    axes.set_xlabel(axis)
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False, loc="best")
+    save_svg(figure, path)
+
+
+def write_differences(path: Path, differences: Mapping[str, Difference], axis: str, margin: float | None) -> None:
+    """Paired differences with intervals; right of 0 the first arm is better.
+
+    Args:
+        path: The SVG file.
+        differences: What is compared, to the difference.
+        axis: Name and unit.
+        margin: A line at minus this, below which the first arm is clearly worse (None = no line).
+    """
+    figure, axes = _rows(len(differences))
+    found = list(differences.values())
+    places = range(len(found), 0, -1)
+    axes.errorbar([d.value for d in found], list(places), xerr=_reach(found), fmt="o", capsize=3, color=COLOURS[0])
+    axes.axvline(0, color="black", linewidth=0.8)
+    if margin is not None:
+        axes.axvline(-margin, color=COLOURS[4], linewidth=0.8, linestyle="dashed")
+    axes.set_yticks(list(places), list(differences))
+    axes.set_xlabel(axis)
+    save_svg(figure, path)
+
+
+def write_curve(path: Path, points: Sequence[tuple[float, Estimate]], x: str, y: str, marked: str = "") -> None:
+    """One curve with intervals on a logarithmic axis.
+
+    Args:
+        path: The SVG file.
+        points: x, and rate.
+        x, y: Names and units.
+        marked: What is held still, as a title.
+    """
+    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    ordered = sorted(points, key=lambda point: point[0])
+    xs, found = [p[0] for p in ordered], [p[1] for p in ordered]
+    axes.errorbar(xs, [e.value for e in found], yerr=_reach(found), fmt="o-", capsize=3, color=COLOURS[0])
+    axes.set_xscale("log")
+    axes.set_xticks(xs, [f"{value:,.0f}" for value in xs])
+    axes.minorticks_off()
+    axes.set(xlabel=x, ylabel=y, title=marked)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+    save_svg(figure, path)
+
+
+def _rows(count: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.2, 1.0 + 0.34 * max(count, 1)), layout="constrained")  # inches
+    axes = figure.subplots()
+    axes.set_ylim(0.4, count + 0.6)
+    axes.grid(axis="x", alpha=0.25)
+    return figure, axes
+
+
+def _reach(found: Sequence[Estimate | Difference]) -> list[list[float]]:
+    """How far intervals reach below and above their values."""
+    return [[one.value - one.low for one in found], [one.high - one.value for one in found]]

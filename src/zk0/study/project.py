@@ -1,19 +1,37 @@
-"""A prepared project that all arms of a study train in: one set of recordings, manifests and features."""
+"""A prepared project that all arms of a study train in: one set of recordings, manifests and features.
+
+It is a folder of its own below .cache/studies, named by what decides its data.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zk0.data.frames import Frames
+import numpy as np
+import torch
+import xxhash
+
+from zk0.data.clips import motion_of
+from zk0.data.frames import Frames, ImageStore
 from zk0.data.load import load_frames
-from zk0.data.manifest import Manifest, read_manifests
-from zk0.errors import StageError
+from zk0.data.manifest import MANIFESTS, Manifest, read_manifests
+from zk0.data.readings import MEASURED
+from zk0.errors import DataError, StageError
 from zk0.federation.protocol import Adapters
 from zk0.federation.run import locked_base
 from zk0.federation.site import Site, Warm, forget, open_site, warm_policy
-from zk0.params import Params
+from zk0.files import read_json, write_json
+from zk0.params import Params, with_changes
+from zk0.pipeline import prepare
+from zk0.sources import LOCK, Source
+from zk0.sources_lock import base_folder, resolve_sources
 from zk0.words import nearest_hint
+
+WORK = Path(".cache/studies")
+_DONE = "prepared.json"
 
 
 @dataclass
@@ -90,3 +108,145 @@ class StudyProject:
 def first_episodes(manifest: Manifest, share: float) -> tuple[int, ...]:
     """The first training episodes, a share of them and at least one."""
     return manifest.train_episodes[: max(1, round(len(manifest.train_episodes) * share))]
+
+
+def prepared(root: Path, params: Params) -> StudyProject:
+    """The study's project, its data recorded or found, checked and split; done once for each set of data."""
+    decides = params.model_dump(mode="json", include={"seed": True, "data": True, "policy": {"base"}})
+    digest = xxhash.xxh3_64_hexdigest(json.dumps(decides).encode())[:12]
+    folder = (root / WORK / digest).resolve()
+    lock = resolve_sources(params, folder)
+    done = folder / _DONE
+    if not done.exists() or read_json(done) != lock or not (folder / MANIFESTS).is_dir():
+        write_json(folder / LOCK, lock)
+        prepare.run(folder, params)
+        write_json(done, lock)
+    return StudyProject.open(folder, params)
+
+
+def with_absolute_paths(root: Path, params: Params) -> Params:
+    """A project's params as they hold in another folder: every path is absolute."""
+
+    def absolute(path: str) -> str:
+        return str((root / Path(path).expanduser()).resolve())
+
+    def source(text: str) -> str:
+        found = Source.parse(text)
+        return text if found.kind != "local" else f"local:{absolute(found.name)}"
+
+    changes: dict[str, object] = {
+        "data.sites": {name: source(text) for name, text in params.data.sites.items()},
+        "data.unseen": {name: source(text) for name, text in params.data.unseen.items()},
+        "data.calibrations": {
+            name: str((root / Path(file).expanduser()).resolve())
+            if isinstance(file, str) and file != MEASURED
+            else file
+            for name, file in params.data.calibrations.items()
+        },
+    }
+    if (folder := base_folder(params.policy.base, params.tracking.model, root)) is not None:
+        changes["policy.base"] = str(folder.resolve())
+    return with_changes(params, changes)
+
+
+def refuse_leakage(trained: Sequence[tuple[Manifest, Sequence[int]]], judged: Sequence[Manifest]) -> None:
+    """Refuse to judge a model on an episode that it was trained on, by the digests of the episodes' motion.
+
+    So also a copy under another name, in another dataset or with other videos is found.
+
+    Args:
+        trained: Manifests, and which of their episodes were trained on.
+        judged: Manifests, on whose held-out episodes a model is judged.
+
+    Raises:
+        StageError: Names both sites and episodes.
+    """
+    seen = {
+        motion_of(manifest.episode_digests[e]): (manifest.site, e) for manifest, episodes in trained for e in episodes
+    }
+    for manifest in judged:
+        for episode in manifest.held_out_episodes:
+            if (found := seen.get(motion_of(manifest.episode_digests[episode]))) is not None:
+                raise StageError(
+                    f"leakage: held-out episode {episode} of '{manifest.site}' is the same as episode {found[1]} of "
+                    f"'{found[0]}', which was trained on; remove the copy from one of the two sources"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class _JoinedImages:
+    """The pictures of several stores, one after the other.
+
+    Attributes:
+        parts: The stores; all know the same cameras.
+        starts: (P,) first row of each.
+    """
+
+    parts: tuple[ImageStore, ...]
+    starts: np.ndarray
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return self.parts[0].cameras
+
+    @property
+    def fits(self) -> bool:
+        return all(part.fits for part in self.parts)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(part.nbytes for part in self.parts)
+
+    def shape(self, camera: str) -> tuple[int, int, int]:
+        return self.parts[0].shape(camera)
+
+    def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:
+        out = torch.empty((len(rows), *self.shape(camera)), dtype=torch.float32)
+        owners = self._owners(rows)
+        for owner in np.unique(owners).tolist():
+            places = np.flatnonzero(owners == owner)
+            out[torch.from_numpy(places)] = self.parts[owner].read(camera, rows[places] - self.starts[owner], keep)
+        return out
+
+    def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:
+        (owner,) = self._owners(np.array([start])).tolist()
+        first = int(self.starts[owner])
+        return self.parts[owner].digest(camera, start - first, stop - first, memo)
+
+    def _owners(self, rows: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.starts, rows, side="right") - 1
+
+
+def join_frames(parts: Sequence[Frames]) -> Frames:
+    """Frames of several sites, one site after the other; episodes keep their indices and their pictures' digests.
+
+    So what is kept of a site's frames (features) is found by whoever trains on several.
+
+    Args:
+        parts: At least one.
+
+    Raises:
+        DataError: Cameras, their sizes, or the numbers of joints differ.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first = _form(parts[0])
+    for number, part in enumerate(parts):
+        if (found := _form(part)) != first:
+            raise DataError(f"frames of part {number} are {found}, those of part 0 {first}; they cannot be joined")
+    lengths = [len(part) for part in parts]
+    starts = np.cumsum([0, *lengths[:-1]])
+    return Frames(
+        states=np.concatenate([part.states for part in parts]),
+        actions=np.concatenate([part.actions for part in parts]),
+        last=np.concatenate([part.last + start for part, start in zip(parts, starts, strict=True)]),
+        episodes=np.concatenate([part.episodes for part in parts]),
+        sentences=tuple(sentence for part in parts for sentence in part.sentences),
+        images=_JoinedImages(tuple(part.images for part in parts), starts),
+    )
+
+
+def _form(frames: Frames) -> str:
+    """What has to be alike, in words."""
+    cameras = ", ".join(f"{camera} {frames.images.shape(camera)}" for camera in frames.images.cameras)
+    return f"{frames.states.shape[1]} states, {frames.actions.shape[1]} actions, {cameras or 'no camera'}"

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
+from zk0.records.base import Machine
+from zk0.records.results import Role, TaskScore
 
 STUDIES = Path("results/studies")
 RECORD = "study.json"
@@ -36,12 +38,26 @@ class TaskResult(_Stored):
         episode_error_deg: Held-out episode to mean error.
     """
 
-    role: Literal["site", "unseen"]
+    role: Role
     outcomes: dict[int, bool]
     held_out_loss: float
     action_error_deg: float
     action_error_by_joint: dict[str, float]
     episode_error_deg: dict[int, float]
+
+    @classmethod
+    def of(cls, role: Role, score: TaskScore) -> TaskResult:
+        """What a study keeps of a score: all that the other figures can be computed from."""
+        return cls.model_validate(
+            {
+                "role": role,
+                "outcomes": score.outcomes,
+                "held_out_loss": score.held_out_loss,
+                "action_error_deg": score.action_error_deg,
+                "action_error_by_joint": score.action_error_deg_by_joint,
+                "episode_error_deg": score.episode_errors_deg,
+            }
+        )
 
 
 class Piece(_Stored):
@@ -50,7 +66,7 @@ class Piece(_Stored):
     Attributes:
         arm, seed: Whose; the seed of an arm that trains nothing is 0.
         digest: Of all that decides the figures.
-        steps, samples, train_s, bytes, best, losses, epsilon: See :class:`zk0.study.trained.Cost`.
+        steps, samples, train_s, bytes, best, losses, epsilon: See :class:`zk0.study.training.Cost`.
         evaluate_s: Seconds of judging.
         trainable: Number of parameters that train.
         episodes: Episodes trained on.
@@ -75,7 +91,7 @@ class Piece(_Stored):
     episodes: int = Field(ge=0)
     tasks: dict[str, TaskResult]
     created: str
-    machine: dict[str, Any]
+    machine: Machine
     versions: dict[str, str]
 
 
@@ -153,7 +169,7 @@ class StudyFolder:
 
     def write(self, file: str, piece: Piece) -> None:
         """Keep a piece."""
-        write_json(self.folder / "pieces" / file, piece.model_dump(mode="json"))
+        write_json(self.folder / "pieces" / file, piece.model_dump(mode="json", exclude_unset=True))
 
     def describe(self, record: StudyRecord) -> StudyRecord | None:
         """Say what belongs together.

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest
 from zk0.digests import RESULTS_VERSION, counted, key_of
 from zk0.environment import machine, versions
 from zk0.errors import StageError
+from zk0.evaluation.judge import judge_task
+from zk0.evaluation.rollouts import Rollout, roll_out_source
 from zk0.federation.run import config_digest
 from zk0.params import Params
-from zk0.study.arms import FEDERATED, Arm, arm_named
-from zk0.study.evaluate import judge, refuse_leakage
-from zk0.study.federated import federate
-from zk0.study.pooled import plan_of, train_in_one_place
-from zk0.study.project import StudyProject, first_episodes
-from zk0.study.results_store import RECORD, STUDIES, ArmRecord, Piece, StudyFolder, StudyRecord
+from zk0.policy.checkpoint import LoadedPolicy
+from zk0.records.base import Machine
+from zk0.study.arms import FEDERATED, Arm, arm_named, federated
+from zk0.study.project import StudyProject, first_episodes, prepared, refuse_leakage, with_absolute_paths
+from zk0.study.results_store import RECORD, STUDIES, ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
 from zk0.study.studies import Study
-from zk0.study.trained import Cost, Trained
+from zk0.study.tables import overview
+from zk0.study.training import Cost, Trained, federate, plan_of, train_in_one_place
 
 _MODELS = "models"
 _RUNS = "runs"
+_SIDE_BY_SIDE = 25  # rollouts
 
 
 @dataclass(frozen=True)
@@ -62,24 +68,68 @@ def jobs_of(study: Study, only: str | None = None) -> list[Job]:
     ]
 
 
+def judge(
+    project: StudyProject, loaded: LoadedPolicy, params: Params, scenes: Sequence[int], judged: Sequence[Manifest]
+) -> dict[str, TaskResult]:
+    """What a model comes to, task by task.
+
+    Args:
+        project: Where the data is.
+        loaded: The model with its normalisation.
+        params: The study's; its ``seed``, not the training seed, fixes noise and times.
+        scenes: Seeds of the closed-loop episodes; none are run where a task has no simulator.
+        judged: The tasks.
+    """
+    met: dict[str, list[Rollout]] = {}  # sites may share a task, and then its scenes
+    found = {}
+    for manifest in judged:
+        source = manifest.source
+        if source not in met:
+            met[source] = roll_out_source(loaded, source, params.evaluation, scenes, side_by_side=_SIDE_BY_SIDE)
+        score = judge_task(loaded, project.site(manifest), params, met[source]).score
+        found[manifest.site] = TaskResult.of(manifest.role, score)
+    return found
+
+
+def run(root: Path, study: Study, only: str | None = None) -> list[Piece]:
+    """Run a study, or go on with it: pieces that are there are not made again.
+
+    Args:
+        root: Project folder.
+        study: See :func:`zk0.study.studies.study_named`.
+        only: Name of one arm (None = all).
+
+    Raises:
+        ValueError: No such arm; names the nearest.
+        StageError: Data that is not fit, leakage, an arm that fails, or Ctrl-C; complete pieces are kept.
+    """
+    torch.set_num_threads(study.params.threads)
+    here = with_absolute_paths(root, study.params)
+    runner = Runner(root, prepared(root, here), replace(study, params=here))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    pieces = runner.run(study.params, only)
+    console.print(overview(runner.folder))
+    return pieces
+
+
 @dataclass
 class Runner:
     """Makes the pieces of a study.
 
     Attributes:
+        root: Folder of the project to which the results belong.
         project: Prepared for the study's params.
         study: What to run.
-        folder: Where results go.
     """
 
+    root: Path
     project: StudyProject
     study: Study
-    folder: StudyFolder
 
-    @classmethod
-    def of(cls, root: Path, project: StudyProject, study: Study) -> Runner:
-        """For a study whose results belong to the project at ``root``."""
-        return cls(project, study, StudyFolder(root / STUDIES / study.name))
+    @property
+    def folder(self) -> StudyFolder:
+        """Where results go."""
+        return StudyFolder(self.root / STUDIES / self.study.name)
 
     def run(self, params_as_written: Params, only: str | None = None) -> list[Piece]:
         """Make what is missing, and say in ``study.json`` what belongs together.
@@ -155,32 +205,24 @@ class Runner:
 
     def _judge(self, job: Job, trained: Trained) -> Piece:
         began = time.perf_counter()
-        params = self._params(job)
-        warm = self.project.policy(params)
+        warm = self.project.policy(self._params(job))
         loaded = warm.fitted(trained.stats)
         warm.show(self._stem(job, self._model_key(job)), trained.tensors)
-        judged = self._judged(job.arm)
-        tasks = dict(judge(self.project, loaded, self.study.params, self.study.scenes, judged))
-        return Piece.model_validate(
-            {
-                "arm": job.arm.name,
-                "seed": job.seed,
-                "digest": key_of(self._piece_key(job)),
-                "steps": trained.cost.steps,
-                "samples": trained.cost.samples,
-                "train_s": trained.cost.seconds,
-                "bytes": trained.cost.bytes,
-                "best": trained.cost.best,
-                "losses": trained.cost.losses,
-                "epsilon": trained.cost.epsilon,
-                "evaluate_s": time.perf_counter() - began,
-                "trainable": sum(tensor.numel() for tensor in trained.tensors.values()),
-                "episodes": sum(len(episodes) for _, episodes in self._trained_on(job.arm)),
-                "tasks": tasks,
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "machine": machine(),
-                "versions": {name: str(version) for name, version in versions().items()},
-            }
+        tasks = judge(self.project, loaded, self.study.params, self.study.scenes, self._judged(job.arm))
+        cost = asdict(trained.cost)
+        return Piece(
+            arm=job.arm.name,
+            seed=job.seed,
+            digest=key_of(self._piece_key(job)),
+            train_s=cost.pop("seconds"),
+            evaluate_s=time.perf_counter() - began,
+            trainable=sum(tensor.numel() for tensor in trained.tensors.values()),
+            episodes=sum(len(episodes) for _, episodes in self._trained_on(job.arm)),
+            tasks=tasks,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            machine=Machine.model_validate(machine()),
+            versions={name: str(version) for name, version in versions().items()},
+            **cost,
         )
 
     def _params(self, job: Job) -> Params:
@@ -188,7 +230,7 @@ class Runner:
 
     def _before(self, job: Job) -> Job:
         """What an arm's model is trained further from."""
-        return Job(Arm(FEDERATED, "federated", "federated as params.yaml says"), job.seed)
+        return Job(federated(), job.seed)
 
     def _judged(self, arm: Arm) -> list[Manifest]:
         if arm.own_task_only and arm.site:
@@ -243,21 +285,15 @@ class Runner:
         return self.project.root / _MODELS / self._stem(job, self._model_key(job))
 
     def _record(self, params: Params) -> StudyRecord:
-        study = self.study
-        arms = []
+        study, arms = self.study, []
         for arm in study.arms:
             seeds = study.seeds if arm.seeded else (0,)
             told = {key: value for key, value in asdict(arm).items() if key in ArmRecord.model_fields}
             arms.append(ArmRecord(**told, files={seed: self._file(Job(arm, seed)) for seed in seeds}))
         return StudyRecord(
-            name=study.name,
-            results_version=RESULTS_VERSION,
-            title=study.title,
-            about=study.about,
-            command=study.command,
-            quick=study.quick,
-            seeds=study.seeds,
+            **{name: getattr(study, name) for name in ("name", "title", "about", "command", "quick", "seeds")},
             scenes=(study.scenes.start, len(study.scenes)),
             arms=tuple(arms),
             params=params.model_dump(mode="json"),
+            results_version=RESULTS_VERSION,
         )

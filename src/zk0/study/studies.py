@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from zk0.errors import StageError
 from zk0.params import ROBUST, Params, ParamsError, Strategy, with_changes
 from zk0.sources import Source
 from zk0.study import arms
 from zk0.study.arms import Arm
-from zk0.study.feasibility import feasibility_arms, feasibility_changes
-from zk0.study.privacy import few_sites_changes, many_sites_changes, privacy_arms
 from zk0.words import nearest_hint
 
 ATTACKS = ("sign-flip", "shuffled-labels")
-ATTACKED_SITES = 8
 
 
 @dataclass(frozen=True)
@@ -52,126 +50,177 @@ class Study:
         return f"zk0 study {self.name.removesuffix('-quick')}{options}"
 
 
-def comparison(params: Params) -> Study:
+@dataclass(frozen=True)
+class Recipe:
+    """How a study is made of a project's params.
+
+    Attributes:
+        title: For people.
+        about: For people; ``{study}`` are the params' own settings of studies, ``{sites}`` the number of sites.
+        arms: Of the study's params.
+        changes: Dotted params to values, which all arms share.
+        seeds: Which of the params' training seeds.
+        scenes: Where the closed-loop scenes begin: ``final`` are those of the comparison, ``confirmation`` others
+            that nothing else uses, ``development`` those by which profiles are chosen.
+    """
+
+    title: str
+    about: str
+    arms: Callable[[Params], tuple[Arm, ...]]
+    changes: Callable[[Params], dict[str, Any]] = lambda _: {}
+    seeds: slice = slice(None)
+    scenes: Literal["final", "confirmation", "development"] = "final"
+
+    def study(self, name: str, params: Params) -> Study:
+        """The study of that name of these params.
+
+        Raises:
+            StageError: What it needs cannot be made of them.
+        """
+        params = with_changes(params, self.changes(params))
+        own = params.study
+        first = {
+            "final": own.final_seed,
+            "confirmation": own.final_seed + own.scenes,
+            "development": params.evaluation.seed,
+        }[self.scenes]
+        return Study(
+            name=name,
+            title=self.title,
+            about=self.about.format(study=own, sites=len(arms.site_names(params.data))),
+            params=params,
+            arms=self.arms(params),
+            seeds=own.training_seeds[self.seeds] or own.training_seeds,
+            scenes=range(first, first + own.scenes),
+        )
+
+
+def _comparison(params: Params) -> tuple[Arm, ...]:
     """Base, each site alone, all data in one place at both budgets, federated, and its variants."""
-    sites = arms.site_names(params.data)
-    variants = [arms.federated(name, changes) for name, changes in params.study.variants.items()]
-    chosen = (
+    return (
         arms.base(),
-        *(arms.alone(site) for site in sites),
+        *map(arms.alone, arms.site_names(params.data)),
         arms.pooled("steps"),
         arms.pooled("samples"),
         arms.federated(),
-        *variants,
+        *(arms.federated(name, changes) for name, changes in params.study.variants.items()),
     )
-    about = (
-        "Does federation help? Every arm is trained from the same base on the same recordings and judged on the same "
-        "scenes and held-out episodes, none of which any arm has seen."
-    )
-    return Study("comparison", "Comparison", about, params, chosen, params.study.training_seeds, _final(params))
 
 
-def personalisation(params: Params) -> Study:
+def _personalisation(params: Params) -> tuple[Arm, ...]:
     """A few local steps from the global model, beside the global model and training alone."""
     sites = arms.site_names(params.data)
-    chosen = (
-        arms.federated(),
-        *(arms.alone(site) for site in sites),
-        *(arms.personalised(site) for site in sites),
-    )
-    about = (
-        f"What an owner gains on the own task by {params.study.personal_steps} steps from the global model, beside the "
-        "global model as it is and training alone from the base."
-    )
-    return Study(
-        "personalisation", "Personalisation", about, params, chosen, params.study.training_seeds, _final(params)
-    )
+    return (arms.federated(), *map(arms.alone, sites), *map(arms.personalised, sites))
 
 
-def robustness(params: Params) -> Study:
-    """Eight sites, one of them malicious, under each robust strategy and plain FedAvg."""
-    params = _one_of_eight(params)
-    about = (
-        f"{len(params.data.sites)} sites, two with each task, one of them malicious, in half as many rounds as the "
+def _under_attack(strategies: Iterable[Strategy]) -> tuple[Arm, ...]:
+    """Each strategy among honest sites, and under each attack."""
+    chosen = tuple(dict.fromkeys(strategies))
+    return tuple(arms.attacked(strategy, attack) for attack in (None, *ATTACKS) for strategy in chosen)
+
+
+def _one_of_eight(params: Params) -> dict[str, Any]:
+    """Two sites for every simulated task, with recordings of their own; arms make one of them malicious."""
+    kinds = {Source.parse(text).kind for text in params.data.sites.values()}
+    if kinds != {"sim"} or params.data.partition.scheme != "none":
+        raise StageError(
+            "the robustness study records every site's task twice, so data.sites must be sim: sources and "
+            f"data.partition.scheme none; found {', '.join(sorted(kinds))} and {params.data.partition.scheme}"
+        )
+    return {
+        "data.sites": {f"{name}-{part}": text for name, text in params.data.sites.items() for part in ("a", "b")},
+        "federation.rounds": max(1, params.federation.rounds // 2),  # twice the sites: as many steps in all
+        "study.variants": {},
+        "privacy.mode": "off",
+    }
+
+
+_PRIVACY = {"federation.weighting": "equal", "privacy.mode": "off", "study.variants": {}}
+
+
+def _many_sites(params: Params) -> dict[str, Any]:
+    """Small adapters train on many sites: the first source is recorded five times over and dealt by threes.
+
+    A site needs two training episodes and one to be judged on; 120 episodes make 200 sites.
+    """
+    name, source = next(iter(params.data.sites.items()))
+    sites = 5 * params.data.episodes // 3
+    return _PRIVACY | {
+        "data.sites": {name: source},
+        "data.unseen": {},
+        "data.partition.scheme": "equal",
+        "data.partition.sites": sites,
+        "data.episodes": sites * 3,
+        "data.held_out": 1 / 3,
+        "policy.lora_rank": 4,
+        "training.local_steps": min(params.training.local_steps, 8),
+        "training.batch": 8,
+        "training.warmup_steps": 0,
+        "federation.rounds": min(params.federation.rounds, 10),
+        "study.scenes": min(params.study.scenes, 50),
+    }
+
+
+# What privacy costs: the noise on the mean is noise_multiplier * clip / sites in every value that trains. Its effect
+# falls with the number of sites and grows with the square root of the number of values. Hundreds of sites that train
+# small adapters may pay little; four sites that train the whole expert drown in it.
+RECIPES: dict[str, Recipe] = {
+    "comparison": Recipe(
+        "Comparison",
+        "Does federation help? Every arm is trained from the same base on the same recordings and judged on the same "
+        "scenes and held-out episodes, none of which any arm has seen.",
+        _comparison,
+    ),
+    "personalisation": Recipe(
+        "Personalisation",
+        "What an owner gains on the own task by {study.personal_steps} steps from the global model, beside the "
+        "global model as it is and training alone from the base.",
+        _personalisation,
+    ),
+    "robustness": Recipe(
+        "Robustness",
+        "{sites} sites, two with each task, one of them malicious, in half as many rounds as the "
         "comparison's, so that all sites together take as many steps. The strategy that params choose is "
-        f"{params.study.robust_strategy}; it is to keep 90% of its success without an attack."
-    )
-    chosen = _under_attack(_robust(params))
-    return Study("robustness", "Robustness", about, params, chosen, params.study.training_seeds, _final(params))
-
-
-def robustness_confirmation(params: Params) -> Study:
-    """The chosen robust strategy and plain FedAvg where the choice has seen nothing: other seeds, other scenes."""
-    params = _one_of_eight(params)
-    chosen = params.study.robust_strategy
-    about = (
-        f"The robustness study's sites and attacks once more, for {chosen}, which the params choose, and plain FedAvg "
-        "only: with other training seeds, and on scenes that no other study uses. The recordings, and who is "
-        "malicious, are the same."
-    )
-    seeds = params.study.training_seeds[1:] or params.study.training_seeds
-    scenes = range(_final(params).stop, _final(params).stop + params.study.scenes)
-    compared = _under_attack(dict.fromkeys(("fedavg", chosen)))
-    return Study("robustness-confirmation", "Robustness, confirmed", about, params, compared, seeds, scenes)
-
-
-def feasibility(params: Params) -> Study:
-    """How success grows with data, steps and trainable size, on development scenes."""
-    params = with_changes(params, feasibility_changes(params))
-    about = (
-        "How closed-loop success of training in one place grows with demonstrations, optimiser steps and trainable "
-        "size. On development scenes and one training seed: it chooses a profile, it proves nothing."
-    )
-    seeds = params.study.training_seeds[:1]
-    return Study("feasibility", "Feasibility", about, params, feasibility_arms(params), seeds, _development(params))
-
-
-def privacy(params: Params) -> Study:
-    """What differential privacy costs the params' own few sites, which train the whole expert."""
-    params = with_changes(params, few_sites_changes())
-    sites = len(arms.site_names(params.data))
-    about = (
-        f"Client-level differential privacy where it cannot make sense: {sites} sites, and the whole expert trained. "
-        "Shown because a run says nothing of it by itself."
-    )
-    return Study(
-        "privacy",
+        "{study.robust_strategy}; it is to keep 90% of its success without an attack.",
+        lambda params: _under_attack(("fedavg", *ROBUST, params.study.robust_strategy)),
+        _one_of_eight,
+    ),
+    # Where the choice of a strategy has seen nothing: other seeds, other scenes.
+    "robustness-confirmation": Recipe(
+        "Robustness, confirmed",
+        "The robustness study's sites and attacks once more, for {study.robust_strategy}, which the params choose, "
+        "and plain FedAvg only: with other training seeds, and on scenes that no other study uses. The recordings, "
+        "and who is malicious, are the same.",
+        lambda params: _under_attack(("fedavg", params.study.robust_strategy)),
+        _one_of_eight,
+        seeds=slice(1, None),
+        scenes="confirmation",
+    ),
+    "privacy": Recipe(
         "Privacy, few sites",
-        about,
-        params,
-        privacy_arms(params),
-        params.study.training_seeds,
-        _final(params),
-    )
-
-
-def privacy_many(params: Params) -> Study:
-    """What differential privacy costs many small sites, which train small adapters."""
-    params = with_changes(params, many_sites_changes(params))
-    sites = len(arms.site_names(params.data))
-    about = (
-        f"Client-level differential privacy where it can make sense: {sites} sites with two training episodes each, "
-        "all of one task, and adapters of rank 4."
-    )
-    return Study(
-        "privacy-many",
+        "Client-level differential privacy where it cannot make sense: {sites} sites, and the whole expert trained. "
+        "Shown because a run says nothing of it by itself.",
+        arms.privacy_arms,
+        lambda _: _PRIVACY,
+    ),
+    "privacy-many": Recipe(
         "Privacy, many sites",
-        about,
-        params,
-        privacy_arms(params),
-        params.study.training_seeds,
-        _final(params),
-    )
-
-
-STUDIES: dict[str, Callable[[Params], Study]] = {
-    "comparison": comparison,
-    "personalisation": personalisation,
-    "robustness": robustness,
-    "robustness-confirmation": robustness_confirmation,
-    "privacy": privacy,
-    "privacy-many": privacy_many,
-    "feasibility": feasibility,
+        "Client-level differential privacy where it can make sense: {sites} sites with two training episodes each, "
+        "all of one task, and adapters of rank 4.",
+        arms.privacy_arms,
+        _many_sites,
+    ),
+    # From the params' own sizes one axis at a time is varied. It sets the profile ``quality``, which the comparison
+    # then judges on scenes of its own, from the same recordings.
+    "feasibility": Recipe(
+        "Feasibility",
+        "How closed-loop success of training in one place grows with demonstrations, optimiser steps and trainable "
+        "size. On development scenes and one training seed: it chooses a profile, it proves nothing.",
+        arms.feasibility_arms,
+        lambda params: {"study.scenes": min(params.study.scenes, 50), "study.variants": {}},
+        seeds=slice(1),
+        scenes="development",
+    ),
 }
 
 
@@ -179,7 +228,7 @@ def study_named(name: str, params: Params, quick: bool = False, seeds: int | Non
     """A study of these params.
 
     Args:
-        name: One of ``STUDIES``.
+        name: One of ``RECIPES``.
         params: The project's.
         quick: At small sizes, under a name of its own: it shows that everything works and says nothing else.
         seeds: Only so many training seeds, the first ones (None = all that the study has).
@@ -188,9 +237,9 @@ def study_named(name: str, params: Params, quick: bool = False, seeds: int | Non
         ValueError: There is no such study; names the nearest.
         ParamsError: What an arm changes cannot be; names the arm.
     """
-    if name not in STUDIES:
-        raise ValueError(f"there is no study '{name}'{nearest_hint(name, STUDIES)}")
-    study = STUDIES[name](_small(params) if quick else params)
+    if name not in RECIPES:
+        raise ValueError(f"there is no study '{name}'{nearest_hint(name, RECIPES)}")
+    study = RECIPES[name].study(name, _small(params) if quick else params)
     for arm in study.arms:  # refuse now what could not be run in an hour
         try:
             arm.params(study.params)
@@ -218,45 +267,3 @@ def _small(params: Params) -> Params:
         "evaluation.loss_draws": 1,
     }
     return with_changes(params, changes)
-
-
-def _final(params: Params) -> range:
-    return range(params.study.final_seed, params.study.final_seed + params.study.scenes)
-
-
-def _development(params: Params) -> range:
-    return range(params.evaluation.seed, params.evaluation.seed + params.study.scenes)
-
-
-def _robust(params: Params) -> Sequence[Strategy]:
-    """FedAvg, the strategies that withstand malicious sites, and the one that params chose."""
-    return tuple(dict.fromkeys(("fedavg", *ROBUST, params.study.robust_strategy)))
-
-
-def _one_of_eight(params: Params) -> Params:
-    """Params of a federation of eight sites, of which arms make one malicious."""
-    return with_changes(
-        params,
-        {
-            "data.sites": _two_each(params),
-            "federation.rounds": max(1, params.federation.rounds // 2),  # twice the sites: as many steps in all
-            "study.variants": {},
-            "privacy.mode": "off",
-        },
-    )
-
-
-def _under_attack(strategies: Iterable[Strategy]) -> tuple[Arm, ...]:
-    """Each strategy among honest sites, and under each attack."""
-    return tuple(arms.attacked(strategy, attack) for attack in (None, *ATTACKS) for strategy in strategies)
-
-
-def _two_each(params: Params) -> dict[str, str]:
-    """Two sites for every simulated task, with recordings of their own; or one source dealt to eight."""
-    kinds = {Source.parse(text).kind for text in params.data.sites.values()}
-    if kinds != {"sim"} or params.data.partition.scheme != "none":
-        raise StageError(
-            "the robustness study records every site's task twice, so data.sites must be sim: sources and "
-            f"data.partition.scheme none; found {', '.join(sorted(kinds))} and {params.data.partition.scheme}"
-        )
-    return {f"{name}-{part}": text for name, text in params.data.sites.items() for part in ("a", "b")}

@@ -39,11 +39,13 @@ def difference_text(found: Difference | None, closed_loop: bool) -> str:
     """An advantage with its interval, in points or degrees."""
     if found is None:
         return fmt.NOTHING
-    scale, digits = (100, 1) if closed_loop else (1, 2)
-    value, low, high = (
-        f"{v * scale:+.{digits}f}".replace("-", fmt.MINUS) for v in (found.value, found.low, found.high)
-    )
+    value, low, high = (_signed(v, closed_loop) for v in (found.value, found.low, found.high))
     return f"{value} ({low} to {high})"
+
+
+def _signed(value: float, closed_loop: bool) -> str:
+    """In points or degrees, with its sign."""
+    return (f"{value * 100:+.1f}" if closed_loop else f"{value:+.2f}").replace("-", fmt.MINUS)
 
 
 def p_text(p: float | None) -> str:
@@ -85,8 +87,7 @@ def arms_table(result: StudyResult) -> tuple[list[str], Rows]:
 def task_table(result: StudyResult) -> tuple[list[str], Rows]:
     """Every arm on every task."""
     tasks = list(dict.fromkeys(task for found in result.arms.values() for task in found.tasks()))
-    roles = {task: found.pieces for found in result.arms.values() for task in found.tasks()}
-    unseen = {task for task in tasks if next(iter(roles[task].values())).tasks[task].role == "unseen"}
+    unseen = {task for found in result.arms.values() for task in found.tasks("unseen")}
     head = ["arm", *(f"{task} (unseen)" if task in unseen else task for task in tasks)]
     rows = [
         [name, *(estimate_text(result.rate(name, [task]), result.closed_loop) for task in tasks)]
@@ -111,9 +112,7 @@ def difference_table(result: StudyResult) -> tuple[list[str], Rows]:
             groups = {"its own": (found.arm.site,), "the other sites'": others, "unseen": unseen}
         for what, tasks in groups.items():
             if (gap := result.advantage(FEDERATED, name, tasks)) is not None:
-                scale, digits = (100, 1) if result.closed_loop else (1, 2)
-                bound = f"{gap.lower_bound * scale:+.{digits}f}".replace("-", fmt.MINUS)
-                told = difference_text(gap, result.closed_loop)
+                told, bound = difference_text(gap, result.closed_loop), _signed(gap.lower_bound, result.closed_loop)
                 rows.append([name, what, told, bound, p_text(gap.p_better), p_text(gap.p_worse)])
     return head, rows
 
@@ -268,10 +267,10 @@ def _mark(reached: bool) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{value * 100:+.1f} points".replace("-", "\N{MINUS SIGN}")
+    return f"{_signed(value, True)} points"
 
 
 def _told(gap: Difference, worse: bool = False) -> str:
     p = gap.p_worse if worse else gap.p_better
-    interval = f"{_points(gap.low).removesuffix(' points')} to {_points(gap.high).removesuffix(' points')}"
+    interval = f"{_signed(gap.low, True)} to {_signed(gap.high, True)}"
     return f"{_points(gap.value)} ({interval}), p {'worse' if worse else 'better'} {p_text(p)}"

@@ -13,6 +13,7 @@ from zk0.machine.packages import installed
 from zk0.machine.repository import revision
 from zk0.measuring.history import QUICK
 from zk0.measuring.rows import Row, read_report
+from zk0.records.base import Machine
 from zk0.reporting.pages import environment, verbatim
 from zk0.testing.coverage import read_coverage, read_gate
 from zk0.testing.records import (
@@ -58,7 +59,7 @@ def collect(root: Path, created: str, steps: Sequence[Step]) -> Validation:
         coverage=_left(lambda: read_coverage(root / COVERAGE_JSON, read_gate(root))),
         simulation=_left(lambda: read_record(root / SIMULATION_FOLDER / RESULT, Simulation)),
         benchmarks=_benchmarks(root, steps),
-        machine=machine(),
+        machine=Machine.model_validate(machine()),
         packages={"zk0": __version__, **versions(), **tools},
         revision=revision(root).told,
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.measuring.rows import Row
+from zk0.records.base import Machine
 
 FOLDER = Path("state/testing")
 RECORD = Path("results/testing.json")
@@ -180,7 +181,7 @@ class Validation(_Frozen):
     coverage: Coverage | None
     simulation: Simulation | None
     benchmarks: tuple[Row, ...]
-    machine: dict[str, Any]
+    machine: Machine
     packages: dict[str, str]
     revision: str | None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zk0.params import Params, load_params, with_changes
+from zk0.records.run import Round, SiteRound
 from zk0.testing.records import Finding, SimulatedRound
 
 RESULT = Path("simulation.json")
@@ -43,26 +44,26 @@ def simulation_params(root: Path) -> Params:
     return with_changes(params, _SMALL | ({"policy.base": str(base)} if base.is_dir() else {}))
 
 
-def rounds_of(rows: Sequence[dict[str, Any]]) -> tuple[SimulatedRound, ...]:
+def rounds_of(rows: Sequence[Round]) -> tuple[SimulatedRound, ...]:
     """The lines of rounds.jsonl, as far as they are judged."""
     return tuple(
         SimulatedRound(
-            round=row["round"],
-            held_out_loss=row["held_out_loss"],
-            train_loss=row.get("train_loss"),
+            round=row.round,
+            held_out_loss=row.held_out_loss,
+            train_loss=row.train_loss,
             sites=tuple(
                 name
-                for name, site in row["sites"].items()
-                if _answered(site, trained=row["round"] > 0) and name not in (row.get("left_out") or {})
+                for name, site in row.sites.items()
+                if _answered(site, trained=row.round > 0) and name not in row.left_out
             ),
-            seconds=row.get("round_s"),
+            seconds=row.round_s,
         )
         for row in rows
     )
 
 
-def _answered(site: dict[str, Any], trained: bool) -> bool:
-    losses = [site.get("held_out_loss"), *([site.get("train_loss")] if trained else [])]
+def _answered(site: SiteRound, trained: bool) -> bool:
+    losses = [site.held_out_loss, *([site.train_loss] if trained else [])]
     return all(loss is not None and math.isfinite(loss) for loss in losses)
 
 

@@ -12,7 +12,10 @@ from zk0.alone import STAGE_LOCK, alone
 from zk0.console import console
 from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.files import read_json
+from zk0.records.files import read
+from zk0.records.paths import EVALUATION, RUN
+from zk0.records.results import Evaluation
+from zk0.records.run import Run
 from zk0.workspaces import ROUND_STEPS, STEPS, Training, removed_if_refused
 
 if TYPE_CHECKING:
@@ -119,15 +122,13 @@ def train(training: Training) -> None:
 
 def validate_model(training: Training) -> None:
     """Compare the trained model with its start on held-out episodes, and put the run into MLflow."""
-    from zk0.federation.run import read_run
     from zk0.pipeline import evaluate, track
 
-    run = read_run(training.folder)
-    best = training.folder / run["checkpoints"]["best"]["path"]
-    if not _is_judged(training, run["checkpoints"]["best"]["digest"]):
+    best = read(training.folder, Run).checkpoints.best
+    if not _is_judged(training, best.digest):
         evaluate.run(training.folder, training.params)
     track.run(training.root, training.params, training.folder)
-    console.print(f"trained model: {best}", style="bold green", markup=False)
+    console.print(f"trained model: {training.folder / best.path}", style="bold green", markup=False)
 
 
 # Those that can run by themselves: rounds are one step after the other, and stand under the first.
@@ -144,27 +145,23 @@ ALONE: dict[str, Callable[[Training], None]] = {
 def is_trained(training: Training) -> bool:
     """Whether the training was completed with just these settings, data and start, and its checkpoints are whole."""
     from zk0.data.manifest import read_manifests
-    from zk0.federation.run import config_digest, locked_base, read_run
-    from zk0.records.paths import RESULTS
+    from zk0.federation.run import config_digest, locked_base
 
     folder = training.folder
-    if not (folder / RESULTS / "run.json").exists():
+    if not (folder / RUN).exists():
         return False
-    run = read_run(folder)
+    run = read(folder, Run)
     sites, _ = read_manifests(folder)
     wanted = config_digest(training.params, locked_base(folder)[1], [site.summary() for site in sites])
-    kept = run["checkpoints"].values()
-    return bool(
-        run["run"] == wanted
-        and all(
-            (folder / one["path"]).is_dir() and digest_folder(folder / one["path"]) == one["digest"] for one in kept
-        )
+    kept = (run.checkpoints.best, run.checkpoints.last)
+    return run.run == wanted and all(
+        (folder / one.path).is_dir() and digest_folder(folder / one.path) == one.digest for one in kept
     )
 
 
 def _is_judged(training: Training, digest: str) -> bool:
-    file = training.folder / "results" / "evaluation.json"
-    return file.exists() and read_json(file)["models"]["global"]["digest"] == digest
+    judged = (training.folder / EVALUATION).exists()
+    return judged and read(training.folder, Evaluation).models.trained.digest == digest
 
 
 def _warm(training: Training) -> Warm:

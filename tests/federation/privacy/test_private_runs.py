@@ -14,7 +14,6 @@ from flwr.clientapp import ClientApp
 from scipy import stats as chances
 
 from zk0.federation import protocol, wire
-from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.privacy.accountant import planned_epsilon
@@ -28,7 +27,8 @@ from zk0.federation.state import RoundState, StateFolder
 from zk0.files import read_json, write_json
 from zk0.params import Params, with_changes
 from zk0.policy.checkpoint import Stats
-from zk0.records.journal import read_lines
+from zk0.records.files import read_lines
+from zk0.records.run import Run
 
 RARE = 1e-8
 RESULTS = Path("results/federation")
@@ -49,12 +49,12 @@ def private(quick: Params) -> Params:
     return with_changes(quick, changes)
 
 
-def run(root: Path, params: Params, app: ClientApp = client_app) -> dict[str, Any]:
+def run(root: Path, params: Params, app: ClientApp = client_app) -> Run:
     return run_federation(InProcessGrid(app, root, 2, LIMIT), root, params, BASE)
 
 
-def ledger(root: Path, report: dict[str, Any]) -> list[tuple[int, str]]:
-    charges = read_json(root / "state" / report["run"] / "privacy.json")["charges"]
+def ledger(root: Path, report: Run) -> list[tuple[int, str]]:
+    charges = read_json(root / "state" / report.run / "privacy.json")["charges"]
     return [(charge["round"], charge["what"]) for charge in charges]
 
 
@@ -77,7 +77,7 @@ def test_central_run_charges_every_release_and_tells_of_no_site(project: Path, p
     rows = read_lines(project / RESULTS / "rounds.jsonl")
     spent = [row["epsilon"] for row in rows]
     assert spent == pytest.approx([planned_epsilon(private.privacy, n) for n in range(4)])
-    assert spent == sorted(spent) and report["privacy"] == {
+    assert spent == sorted(spent) and report.privacy.content() == {
         "mode": "central",
         "unit": "site",
         "epsilon": spent[-1],
@@ -91,9 +91,9 @@ def test_central_run_charges_every_release_and_tells_of_no_site(project: Path, p
     assert rows[1]["noise_deviation"] == pytest.approx(0.5 * 0.05 / 2)
     trained = [e for e in read_lines(project / RESULTS / "events.jsonl") if e["event"] == "train"]
     assert len(trained) == 6 and all(e["message"] == f"{e['site']} trained" for e in trained)
-    state = read_json(project / "state" / report["run"] / "round-0003" / "state.json")
+    state = read_json(project / "state" / report.run / "round-0003" / "state.json")
     assert len(state["privacy"]["charges"]) == 7 and state["rows"][1]["sites"] == rows[1]["sites"]
-    assert report["stats"]["action"]["mean"] == pytest.approx([0, 0, 0, 0, 0, 50])
+    assert report.stats["action"]["mean"] == pytest.approx([0, 0, 0, 0, 0, 50])
 
 
 def test_noise_is_new_in_every_run(project: Path, private: Params, tmp_path: Path) -> None:
@@ -152,18 +152,18 @@ def test_budget_ends_the_run_before_the_round_that_would_exceed_it(project: Path
 
     report = run(project, small)
 
-    assert report["rounds"] == 2 and report["privacy"]["epsilon"] <= enough_for_2
-    assert report["stopped"].startswith("round 3 would exceed privacy.target_epsilon")
+    assert report.rounds == 2 and report.privacy.epsilon <= enough_for_2
+    assert report.stopped.startswith("round 3 would exceed privacy.target_epsilon")
     assert read_lines(project / RESULTS / "events.jsonl")[-2]["event"] == "stop"
     assert ledger(project, report) == EVERY_RELEASE[:5]
     again = run(project, small)
-    assert again["checkpoints"] == report["checkpoints"] and ledger(project, again) == EVERY_RELEASE[:5]
+    assert again.checkpoints == report.checkpoints and ledger(project, again) == EVERY_RELEASE[:5]
 
     more = run(project, private)  # a larger budget goes on, with what was spent
 
-    assert more["run"] == report["run"] and more["rounds"] == 3 and more["stopped"] is None
+    assert more.run == report.run and more.rounds == 3 and more.stopped is None
     assert ledger(project, more) == EVERY_RELEASE
-    assert more["privacy"]["epsilon"] == pytest.approx(planned_epsilon(private.privacy, 3))
+    assert more.privacy.epsilon == pytest.approx(planned_epsilon(private.privacy, 3))
 
 
 def test_round_that_was_cut_off_stays_charged(project: Path, private: Params) -> None:
@@ -180,20 +180,20 @@ def test_round_that_was_cut_off_stays_charged(project: Path, private: Params) ->
     report = run(project, private)
 
     assert ledger(project, report) == [*EVERY_RELEASE[:3], (2, "training"), *EVERY_RELEASE[3:]]
-    assert report["privacy"]["epsilon"] > planned_epsilon(private.privacy, 3)
+    assert report.privacy.epsilon > planned_epsilon(private.privacy, 3)
     rows = read_lines(project / RESULTS / "rounds.jsonl")
     assert rows[1]["epsilon"] == pytest.approx(planned_epsilon(private.privacy, 1))
-    assert rows[3]["epsilon"] == report["privacy"]["epsilon"]
+    assert rows[3]["epsilon"] == report.privacy.epsilon
 
 
 def test_lost_ledger_does_not_make_spending_undone(project: Path, private: Params) -> None:
     report = run(project, with_changes(private, {"federation.rounds": 3}))
-    file = project / "state" / report["run"] / "privacy.json"
+    file = project / "state" / report.run / "privacy.json"
     file.unlink()
 
     again = run(project, private)
 
-    assert again["privacy"]["epsilon"] == report["privacy"]["epsilon"]
+    assert again.privacy.epsilon == report.privacy.epsilon
     states = StateFolder(file.parent)
     last = states.load_last()
     assert last is not None and len(last.privacy["charges"]) == 7
@@ -206,7 +206,7 @@ def test_adaptive_clip_goes_on_where_it_was(project: Path, private: Params) -> N
     rows = read_lines(project / RESULTS / "rounds.jsonl")
     clips = [row["clip_norm"] for row in rows[1:]]
     assert clips[0] == 0.05 and len(set(clips)) == 3
-    state = read_json(project / "state" / report["run"] / "round-0003" / "state.json")
+    state = read_json(project / "state" / report.run / "round-0003" / "state.json")
     assert state["privacy"]["clip_norm"] not in clips
 
 
@@ -265,7 +265,7 @@ def test_site_mode_sends_noise_and_keeps_count(project: Path, private: Params) -
     for partition in (0, 1):
         charges = read_json(project / "state" / "privacy" / f"site-{partition:04d}.json")["charges"]
         assert [(c["round"], c["what"]) for c in charges] == EVERY_RELEASE[:5]
-    assert report["privacy"]["mode"] == "site" and report["privacy"]["epsilon"] == rows[-1]["epsilon"]
+    assert report.privacy.mode == "site" and report.privacy.epsilon == rows[-1]["epsilon"]
 
 
 def test_site_mode_ends_when_the_sites_budget_would(project: Path, private: Params) -> None:
@@ -273,7 +273,7 @@ def test_site_mode_ends_when_the_sites_budget_would(project: Path, private: Para
 
     report = run(project, with_changes(private, changes))
 
-    assert report["rounds"] == 1 and "affords 1 rounds" in report["stopped"]
+    assert report.rounds == 1 and "affords 1 rounds" in report.stopped
 
 
 def test_site_that_spent_its_budget_elsewhere_sends_nothing(project: Path, private: Params) -> None:
@@ -312,24 +312,15 @@ def test_owners_demand_is_charged_by_its_own_noise(project: Path, private: Param
     assert noise[0] < 0.5 < 3.5 < noise[1] < 4.0
 
 
-def test_site_under_privacy_gives_no_details(make_server: MakeServer, state: RoundState, private: Params) -> None:
-    server = make_server()
-    server.params = with_changes(private, {"privacy.mode": "site"})
-    limits = {name: [0.0] * 6 for name in ("low", "high", "step")}
-
-    assert list(server.ask(protocol.EVALUATE, 1, Model.of(state.tensors), None, limits=limits)) == []
-    assert "by its held-out loss only" in server.left_out["cubes-0"]
-
-
 def test_off_tells_and_asks_what_it_did_before(project: Path, quick: Params) -> None:
     report = run(project, quick)
 
     assert "privacy" not in report
-    assert not (project / "state" / report["run"] / "privacy.json").exists()
+    assert not (project / "state" / report.run / "privacy.json").exists()
     assert not (project / "state" / "privacy").exists()
     rows = read_lines(project / RESULTS / "rounds.jsonl")
     assert all("epsilon" not in row and "clip_norm" not in row for row in rows)
-    assert json.dumps(report["stats"]).count("mean") == 2 and report["stats"]["action"]["mean"][5] != 50
+    assert json.dumps(report.stats).count("mean") == 2 and report.stats["action"]["mean"][5] != 50
 
 
 def central_server(make_server: MakeServer, params: Params, folder: Path, app: ClientApp = client_app) -> Server:

@@ -147,7 +147,7 @@ def doubles(numbers: Numbers, sketches: Mapping[str, Sketch]) -> list[Remark]:
 def _some(grey: np.ndarray) -> np.ndarray:
     """(8, H * W) some of an episode's pictures, evenly spread."""
     chosen = np.linspace(0, len(grey) - 1, LOOKS).round().astype(int)
-    return grey[chosen].reshape(LOOKS, -1).astype(np.float32)
+    return np.asarray(grey[chosen].reshape(LOOKS, -1), dtype=np.float32)
 
 
 def _twins(content: Mapping[int, np.ndarray], tolerance: float) -> dict[int, int]:
@@ -214,7 +214,7 @@ def _plain(sentence: str) -> str:
 def _distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """(L, R) root mean square distances in degrees."""
     squares = (left**2).mean(axis=1)[:, None] + (right**2).mean(axis=1)[None] - 2 * left @ right.T / left.shape[1]
-    return np.sqrt(np.maximum(squares, 0.0))
+    return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
 
 def _alike(first: np.ndarray, second: np.ndarray) -> bool:

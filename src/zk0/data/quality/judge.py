@@ -30,16 +30,16 @@ class Judgement:
 
     @property
     def whole(self) -> list[Remark]:
-        """On the recording as a whole."""
+        """The remarks on the recording as a whole."""
         return [remark for remark in self.remarks if remark.episode is None]
 
     def on(self, episode: int) -> list[Remark]:
-        """On one episode."""
+        """The remarks on one episode."""
         return [remark for remark in self.remarks if remark.episode == episode]
 
     @property
     def episodes(self) -> list[int]:
-        """Those with remarks."""
+        """The episodes with remarks, in order."""
         return sorted({remark.episode for remark in self.remarks if remark.episode is not None})
 
     @property

@@ -142,7 +142,7 @@ class Sketch:
 
 @dataclass
 class Sketches:
-    """Watches pictures as they are decoded; see :func:`zk0.data.pictures.pictures`.
+    """Watches pictures as they are decoded; see :func:`zk0.data.pictures.check_pictures`.
 
     Attributes:
         lengths: Episode to its number of frames.

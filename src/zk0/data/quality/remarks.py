@@ -93,10 +93,9 @@ class Numbers:
         return {episode: states[:, : len(ARM_JOINTS)] for episode, states in self.states.items()}
 
 
-def amount(joint: int, value: float, sign: bool = False) -> str:
+def amount(joint: int, value: float) -> str:
     """A joint's angle, or the gripper's opening, in words."""
-    number = f"{value:+.1f}" if sign else f"{value:.1f}"
-    return f"{number} degrees" if JOINTS[joint] != "gripper" else f"{number} of 100"
+    return f"{value:.1f} degrees" if JOINTS[joint] != "gripper" else f"{value:.1f} of 100"
 
 
 def spread(values: np.ndarray) -> float:

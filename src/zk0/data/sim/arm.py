@@ -103,7 +103,7 @@ class Units:
         """(6,) radians to (6,) float32 degrees, gripper in percent."""
         values = np.rad2deg(radians)
         values[5] = (radians[5] - self._gripper_low) / self._gripper_span * 100.0
-        return values.astype(np.float32)
+        return np.asarray(values, dtype=np.float32)
 
     def to_mujoco(self, values: np.ndarray) -> np.ndarray:
         """(6,) degrees, gripper in percent, to (6,) radians, clipped to the joints' ranges."""

@@ -7,7 +7,7 @@ Importing this module registers ``zk0_so101/TASK`` in gymnasium for every task, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, override
 
 import gymnasium as gym
 import numpy as np
@@ -76,6 +76,7 @@ class So101Env(gym.Env[dict[str, Any], np.ndarray]):
         )
         self.action_space = spaces.Box(self.sim.units.low, self.sim.units.high, dtype=np.float32)
 
+    @override
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -99,12 +100,12 @@ class So101Env(gym.Env[dict[str, Any], np.ndarray]):
         truncated = not success and self._steps >= self._max_episode_steps
         return self._observation(), float(success), success, truncated, {"is_success": success}
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The top camera's image, (192, 192, 3) uint8; None without a render mode."""
         return self.sim.render(size=RENDER_SIZE) if self.render_mode else None
 
     def close(self) -> None:
-        """Release the GL contexts."""
+        """Release the GL contexts of the simulation."""
         self.sim.close()
 
     def _observation(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ class Expert:
         goal = self._pose(*self._waypoint())
         step = goal - state
         # All joints slow down together, so that the tool keeps to the line between two poses.
-        return (state + step / max(1.0, np.max(np.abs(step) / MAX_STEP_DEG))).astype(np.float32)
+        return np.asarray(state + step / max(1.0, np.max(np.abs(step) / MAX_STEP_DEG)), dtype=np.float32)
 
     def _waypoint(self) -> tuple[float, float, float]:
         """Where the tool should go now, (x, y, z) in metres."""

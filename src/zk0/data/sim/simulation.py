@@ -133,7 +133,7 @@ class Simulation:
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self.model.geom("object").rgba[:3] = COLOURS[self.scene.colour]
         self._renderers[key].update_scene(self.data, camera=camera)
-        return self._renderers[key].render()
+        return np.asarray(self._renderers[key].render())
 
     @property
     def sentence(self) -> str:
@@ -143,12 +143,12 @@ class Simulation:
     @property
     def tool(self) -> np.ndarray:
         """Position of the tool between the finger tips, (3,) metres in the base frame."""
-        return self.data.site(TOOL_SITE).xpos
+        return np.asarray(self.data.site(TOOL_SITE).xpos)
 
     @property
     def object_position(self) -> np.ndarray:
         """Position of the object's centre, (3,) metres in the base frame."""
-        return self.data.body("object").xpos
+        return np.asarray(self.data.body("object").xpos)
 
     def close(self) -> None:
         """Release the GL contexts; without it EGL complains when Python exits."""

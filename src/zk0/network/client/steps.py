@@ -184,19 +184,19 @@ def wait_for_rounds(membership: Membership, rounds: int, since: str, wait_s: flo
 def part_since(membership: Membership, since: str) -> Part:
     """The site's part in the rounds since a time, see :func:`wait_for_rounds`."""
     from zk0.network.client.membership import EVENTS
-    from zk0.records.journal import read_lines
+    from zk0.records.files import events_so_far
 
-    events = [event for event in read_lines(membership.folder / EVENTS) if event["time"] >= since]
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    events = [event for event in events_so_far(membership.folder / EVENTS) if (event.time or "") >= since]
+    found: dict[tuple[str | None, int | None], dict[str, Any]] = {}
     for event in events:
-        key = (event.get("run", ""), event["round"])
-        if event["event"] == "train" and "train_loss" in event:
-            kept = ("run", "round", "train_loss", "train_s", "seconds", "bytes_up", "bytes_down")
-            found[key] = {name: event[name] for name in kept} | {"judged": False}
-        elif event["event"] == "evaluate" and "held_out_loss" in event and key in found:
-            found[key] |= {"judged": True, "held_out_loss": event["held_out_loss"]}
-            found[key]["bytes_down"] += event["bytes_down"]
-    failures = [event["message"] for event in events if event["event"] in ("failed", "lost")]
+        key = (event.run, event.round)
+        if event.event == "train" and event.train_loss is not None:
+            kept = {"run", "round", "train_loss", "train_s", "seconds", "bytes_up", "bytes_down"}
+            found[key] = event.model_dump(include=kept) | {"judged": False}
+        elif event.event == "evaluate" and event.held_out_loss is not None and key in found:
+            found[key] |= {"judged": True, "held_out_loss": event.held_out_loss}
+            found[key]["bytes_down"] += event.bytes_down or 0
+    failures = [str(event.message) for event in events if event.event in ("failed", "lost")]
     return Part(list(found.values()), failures)
 
 
@@ -207,8 +207,8 @@ def summarise(membership: Membership, part: Part) -> dict[str, Any]:
 
     status = site_status(membership)
     content = {
-        "site": status.site,
-        "federation": status.federation,
+        "site": membership.invitation.site,
+        "federation": membership.invitation.federation,
         "connected": status.connected,
         "state": status.state,
         **asdict(part),

@@ -7,17 +7,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from zk0.errors import StageError
-from zk0.files import BadFileError, write_text
+from zk0.files import write_text
 from zk0.network.security.files import GATEWAY, Places
-from zk0.settings import explained, read_settings
+from zk0.settings import SettingsFile
 
 MEBIBYTE = 1 << 20
 
 
-class GatewayConfig(BaseModel):
+class GatewayConfig(SettingsFile):
     """Where the gateway listens, what it goes by, and its limits.
 
     Attributes:
@@ -46,7 +45,7 @@ class GatewayConfig(BaseModel):
         shutdown_s: How long requests may take to end when the gateway is stopped.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    MISSING = "; it says where the gateway listens and which files it uses"
 
     host: str = "0.0.0.0"
     port: int = Field(9443, ge=1, lt=65536)
@@ -97,33 +96,6 @@ class GatewayConfig(BaseModel):
             "authority": places.authority.resolve() / "ca.pem",
         }
         return cls.parse({**files, **settings}, "gateway")
-
-    @classmethod
-    def parse(cls, content: Any, origin: str) -> GatewayConfig:
-        """Check a mapping.
-
-        Raises:
-            StageError: It breaks a rule; lists every problem.
-        """
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise StageError(explained(error, cls, origin)) from error
-
-    @classmethod
-    def read(cls, path: Path) -> GatewayConfig:
-        """Read a file.
-
-        Raises:
-            StageError: It is missing, cannot be read, is not YAML, or breaks a rule.
-        """
-        try:
-            content = read_settings(path)
-        except FileNotFoundError as error:
-            raise StageError(f"{path} is missing; it says where the gateway listens and which files it uses") from error
-        except BadFileError as error:
-            raise StageError(str(error)) from error
-        return cls.parse(content, str(path))
 
     def write(self, path: Path) -> None:
         """Write it as YAML; there is nothing secret in it."""

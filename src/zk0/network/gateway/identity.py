@@ -31,8 +31,7 @@ from zk0.federation.flower import (
 )
 from zk0.network.gateway.journal import Refused
 from zk0.network.security.keys import key_fingerprint
-from zk0.network.security.site_registry import SiteRegistry
-from zk0.network.security.sites import Site
+from zk0.network.security.sites import Site, SiteRegistry
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -54,7 +53,7 @@ class RegistryView:
         self._sites: dict[str, tuple[Site, bool]] = {}
 
     def by_fingerprint(self) -> dict[str, tuple[Site, bool]]:
-        """See :meth:`zk0.network.security.site_registry.Sites.by_fingerprint`.
+        """See :meth:`zk0.network.security.sites.Sites.by_fingerprint`.
 
         Raises:
             StageError: The list is missing or damaged; then nobody is let in.

@@ -196,7 +196,7 @@ class Authority(_Certified):
         present = read_certificate(link / "server.pem", INIT)
         return self._issue(named_hosts(present) if hosts is None else hosts, days, name, start)
 
-    def server(self, name: str = "server", now: datetime | None = None) -> ServerCertificate:
+    def server(self, name: str = "server") -> ServerCertificate:
         """Read a certificate that was issued, and check all that a service would stumble over.
 
         Raises:
@@ -204,7 +204,7 @@ class Authority(_Certified):
                 its key, or its key is open to others.
         """
         found = self._read(name)
-        check_server(found.certificate, found.key_path, self.certificate, str(found.path), now)
+        check_server(found.certificate, found.key_path, self.certificate, str(found.path))
         return found
 
     def issued(self) -> dict[str, ServerCertificate]:

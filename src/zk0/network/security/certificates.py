@@ -27,12 +27,8 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 def subject(name: str, what: str) -> x509.Name:
     """A distinguished name: the federation as organisation, and what the certificate is for."""
-    return x509.Name(
-        [
-            x509.NameAttribute(NameOID.ORGANIZATION_NAME, name[:64]),
-            x509.NameAttribute(NameOID.COMMON_NAME, what[:64]),
-        ]
-    )
+    organisation = x509.NameAttribute(NameOID.ORGANIZATION_NAME, name[:64])
+    return x509.Name([organisation, x509.NameAttribute(NameOID.COMMON_NAME, what[:64])])
 
 
 def host_names(hosts: Iterable[str]) -> list[x509.GeneralName]:
@@ -207,21 +203,6 @@ def check_dates(certificate: x509.Certificate, origin: str, advice: str, now: da
         )
 
 
-def check_issuer(certificate: x509.Certificate, authority: x509.Certificate, origin: str, advice: str) -> None:
-    """Refuse a certificate that this authority did not sign.
-
-    Raises:
-        StageError: Another one did.
-    """
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature) as error:
-        raise StageError(
-            f"{origin} was not issued by this federation's authority ({fingerprint(authority)}), but by "
-            f"'{certificate.issuer.rfc4514_string()}'; {advice}"
-        ) from error
-
-
 def check_key(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, origin: str, advice: str) -> None:
     """Refuse a certificate whose key this is not.
 
@@ -232,9 +213,7 @@ def check_key(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, or
         raise StageError(f"{origin} does not belong to the private key beside it; {advice}")
 
 
-def check_server(
-    certificate: x509.Certificate, key: Path, authority: x509.Certificate, origin: str, now: datetime | None = None
-) -> None:
+def check_server(certificate: x509.Certificate, key: Path, authority: x509.Certificate, origin: str) -> None:
     """Refuse a server's certificate over which a service, or whoever connects to it, would stumble.
 
     Args:
@@ -242,14 +221,19 @@ def check_server(
         key: File of its private key.
         authority: Whose it must be.
         origin: Its file, for the message.
-        now: The time that counts; the present by default.
 
     Raises:
         StageError: It has expired, is not valid yet, is another authority's, does not belong to its key, or its key
             is open to others.
     """
-    check_issuer(certificate, authority, origin, ROTATE)
-    check_dates(certificate, origin, ROTATE, now)
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise StageError(
+            f"{origin} was not issued by this federation's authority ({fingerprint(authority)}), but by "
+            f"'{certificate.issuer.rfc4514_string()}'; {ROTATE}"
+        ) from error
+    check_dates(certificate, origin, ROTATE)
     check_key(certificate, read_key(key, ROTATE), origin, ROTATE)
 
 

@@ -21,7 +21,7 @@ from zk0.checks import Outcome
 from zk0.errors import StageError
 from zk0.files import new_folder
 from zk0.network.security.authority import WARN_DAYS, Authority, ServerCertificate, days_left
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 from zk0.private_files import private_folder, read_private, write_private
 
 SECURITY = Path("security")

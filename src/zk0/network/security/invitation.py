@@ -19,17 +19,16 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from zk0.errors import StageError
-from zk0.files import BadFileError, read_json, write_json
+from zk0.files import BadFileError, write_json
 from zk0.network.security.authority import Authority
 from zk0.network.security.certificates import check_dates, fingerprint, host_names, parse_certificate
 from zk0.network.security.files import Places
 from zk0.network.security.keys import NodeKey, PublicKey
-from zk0.network.security.site_registry import SiteRegistry
-from zk0.network.security.sites import Site
-from zk0.settings import explained_in_one_line
+from zk0.network.security.sites import Site, SiteRegistry
+from zk0.settings import read_model
 
 _LIMIT = 64 * 1024
 _ASK = "ask the operator for a new one"
@@ -99,10 +98,9 @@ class Invitation(BaseModel):
         if not path.exists():
             raise StageError(f"there is no invitation {path}; the operator sends one when your key is admitted")
         try:
-            found = cls.model_validate(read_json(path, _LIMIT))
-        except (ValidationError, BadFileError) as error:
-            told = explained_in_one_line(error, cls) if isinstance(error, ValidationError) else error
-            raise StageError(f"{path} is no invitation ({told}); {_ASK}") from error
+            found = read_model(path, cls, _LIMIT)
+        except BadFileError as error:
+            raise StageError(f"{path} is no invitation ({error}); {_ASK}") from error
         certificate = found.certificate
         check_dates(certificate, f"the authority in {path}", _ASK)
         check_address(found.server)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
@@ -89,12 +88,14 @@ class PublicKey:
         return cls.of(key)
 
     @classmethod
-    def read(cls, where: str | Path) -> PublicKey:
-        """Read a file, or one line of text given in its place.
+    def read(cls, where: str | Path | PublicKey) -> PublicKey:
+        """Read a file, or one line of text given in its place; a key that is parsed already is returned.
 
         Raises:
             StageError: See :meth:`parse`; or the file is missing.
         """
+        if isinstance(where, PublicKey):
+            return where
         text = str(where)
         if isinstance(where, str) and (text.lstrip().startswith(("ecdsa-", "ssh-", "sk-", "-----")) or "\n" in text):
             return cls.parse(text)
@@ -159,19 +160,6 @@ class NodeKey:
         write_private(made.path, content, "use it, or have it replaced, and the operator admit the new one")
         write_text(made.public_path, f"{made.public.line} {' '.join(comment.split())}")
         return made
-
-    @classmethod
-    def replace(cls, folder: Path, comment: str = "zk0") -> NodeKey:
-        """Make a new pair; the present one is kept beside it, by the date.
-
-        Raises:
-            StageError: There is none, or it is open to others.
-        """
-        present = cls.open(folder)
-        made = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        present.path.rename(present.path.with_name(f"site-until-{made}.key"))
-        present.public_path.unlink()
-        return cls.create(folder, comment)
 
     @classmethod
     def open(cls, folder: Path) -> NodeKey:

@@ -30,7 +30,7 @@ from zk0.federation.flower import (
     RuntimeVersionHttpInterceptor,
     control_pb2,
 )
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 
 
 class OperatorAccount(ControlAuthnPlugin):

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -22,8 +21,9 @@ from zk0.network.security.files import SUPERLINK
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer, Run, interrupt, runs_of
 from zk0.network.server.wanted import INTERRUPTED, Wanted, forget_wanted, wanted_run
-from zk0.records.journal import read_lines
-from zk0.records.paths import EVENTS, RESULTS
+from zk0.records.files import events_so_far, rounds_so_far
+from zk0.records.paths import EVENTS
+from zk0.records.run import Event
 from zk0.services.process import RUN
 
 # Taken up so often without a complete round in between, it is given up: it may be the run itself that kills its server.
@@ -93,8 +93,8 @@ def _take_up(server: FederationServer, wanted: Wanted) -> int | None:
     if not is_interrupted(run, wanted):
         forget_wanted(server.root)
         return None
-    rows = read_lines(server.root / RESULTS / "rounds.jsonl")
-    done = int(rows[-1]["round"]) if rows else 0
+    rows = rounds_so_far(server.root)
+    done = rows[-1].round if rows else 0
     tries = wanted.tries + 1 if done == wanted.round else 1
     if tries > TRIES:
         replace(wanted, given_up=True).write(server.root)
@@ -125,7 +125,7 @@ def is_interrupted(run: Run | None, wanted: Wanted) -> bool:
     return run.outcome == SubStatus.FAILED and not own_words
 
 
-def watch(server: FederationServer, number: int, since: datetime | None = None) -> Iterator[dict[str, Any]]:
+def watch(server: FederationServer, number: int, since: datetime | None = None) -> Iterator[Event]:
     """Yield what a run says of itself, as it says it, until it ends; one that is interrupted is taken up again.
 
     Args:
@@ -136,7 +136,7 @@ def watch(server: FederationServer, number: int, since: datetime | None = None) 
     Raises:
         StageError: The run failed, was stopped, or the SuperLink is away; says why and what to do.
     """
-    file = server.root / RESULTS / EVENTS
+    file = server.root / EVENTS
     last = "" if since is None else since.astimezone(UTC).isoformat(timespec="milliseconds")
     told: set[str] = set()
     asked, known = 0.0, True
@@ -145,9 +145,9 @@ def watch(server: FederationServer, number: int, since: datetime | None = None) 
         if time.monotonic() - asked > _ASK_S:
             asked = time.monotonic()
             run, known = _looked_up(server, number, run)
-        for event in read_lines(file):  # of a run that is resumed the file is written anew, with all that was said
+        for event in events_so_far(file):  # of a run that is resumed the file is written anew, with all that was said
             line = repr(event)
-            if event["time"] >= last and line not in told:
+            if (event.time or "") >= last and line not in told:
                 told.add(line)
                 yield event
         if not known or (run is not None and run.finished):

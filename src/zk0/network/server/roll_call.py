@@ -16,7 +16,9 @@ from zk0.federation.server import FederationError, Server
 from zk0.files import read_json, write_json
 from zk0.network.security.sites import Site
 from zk0.params import Params
-from zk0.records.paths import RESULTS, STATES
+from zk0.records.files import read
+from zk0.records.paths import RUN, STATES
+from zk0.records.run import Run
 from zk0.words import printable
 
 _POLL_S = 1.0
@@ -141,8 +143,7 @@ class RollCall:
         return run if same and not (newcomers and self._is_complete(last["run"])) else None
 
     def _is_complete(self, run: str) -> bool:
-        file = self.root / RESULTS / "run.json"
-        return file.exists() and read_json(file).get("run") == run
+        return (self.root / RUN).exists() and read(self.root, Run).run == run
 
     def _digest(self, run: Mapping[int, dict[str, Any]]) -> str:
         return config_digest(self.params, self.base_digest, [run[partition] for partition in sorted(run)])

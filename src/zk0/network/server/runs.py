@@ -18,10 +18,9 @@ from zk0 import __version__
 from zk0.errors import StageError
 from zk0.federation.flower import Fab, build_fab_from_disk, control_pb2, fab_to_proto, user_config_to_proto
 from zk0.files import write_text
-from zk0.network.server.services import FederationServer, present_nodes, runs_of
+from zk0.network.server.services import NAMES, FederationServer, present_nodes, runs_of
 from zk0.network.server.wanted import NAME, Wanted
-from zk0.records.journal import read_lines
-from zk0.records.paths import RESULTS
+from zk0.records.files import rounds_so_far
 
 SERVER_APP = "zk0.network.server.server_app:app"
 CLIENT_APP = "zk0.network.client.app:app"
@@ -112,11 +111,14 @@ def submit(
 
 def tables(server: FederationServer) -> list[Table]:
     """Services, and where they run: sites with their presence, and the last run with its last round."""
-    health = server.health()
+    running = server.services.running()
+    well = {name: name in running for name in reversed(NAMES)}  # SuperExec has no door of its own to knock at
+    well["superlink"] = well["superlink"] and server.answers(f"https://{server.address}")
+    well["gateway"] = well["gateway"] and server.answers(server.gateway_url)
     services = Table("service", "", "log", title="services")
-    for name, well in health.items():
-        services.add_row(name, "[green]runs" if well else "[red]does not run", str(server.services.log(name)))
-    if not health["superlink"]:
+    for name, is_well in well.items():
+        services.add_row(name, "[green]runs" if is_well else "[red]does not run", str(server.services.log(name)))
+    if not well["superlink"]:
         return [services]
     return [services, _sites(server), _runs(server)]
 
@@ -137,13 +139,13 @@ def _sites(server: FederationServer) -> Table:
 
 def _runs(server: FederationServer) -> Table:
     table = Table("run", "", "handed over", "rounds", "held-out loss", title="last runs")
-    rows = read_lines(server.root / RESULTS / "rounds.jsonl")
+    rows = rounds_so_far(server.root)
     federated = [run for run in runs_of(server) if run.app == NAME]
     for place, run in enumerate(federated[:3]):
         state = run.outcome or run.status
         rounds, loss = "", ""
         if rows and place == 0:  # the files are of the last run alone
-            rounds, loss = str(rows[-1]["round"]), f"{rows[-1]['held_out_loss']:.4f}"
+            rounds, loss = str(rows[-1].round), f"{rows[-1].held_out_loss:.4f}"
         table.add_row(str(run.number), state, _when(run.started), rounds, loss)
     return table
 

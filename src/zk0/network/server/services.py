@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from zk0.errors import StageError
 from zk0.federation.flower import NodeStatus, Status, control_pb2
 from zk0.network.gateway.config import GatewayConfig
 from zk0.network.security.files import SECURITY, SUPERLINK, Places, read_operator_token
-from zk0.network.security.site_registry import SiteRegistry
+from zk0.network.security.sites import SiteRegistry
 from zk0.network.server.control import control, register_sites
 from zk0.network.server.wanted import NAME, forget_wanted, wanted_run
 from zk0.private_files import private_folder
@@ -172,16 +171,6 @@ class FederationServer:
             return httpx.get(f"{url}/health", verify=context, timeout=3, trust_env=False).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
-
-    def health(self) -> dict[str, bool]:
-        """Each service that is to run, and whether it does and answers."""
-        running = self.services.running()
-        checks: dict[str, Callable[[], bool]] = {
-            SUPERLINK: lambda: self.answers(f"https://{self.address}"),
-            "superexec": lambda: True,
-            "gateway": lambda: self.answers(self.gateway_url),
-        }
-        return {name: name in running and check() for name, check in checks.items()}
 
     def _check_keys(self) -> None:
         if not self.places.registry.exists():

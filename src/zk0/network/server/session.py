@@ -16,7 +16,7 @@ from zk0.network.server.runs import submit
 from zk0.network.server.services import NAMES, FederationServer, halt, runs_of
 from zk0.params import PARAMS_FILE, Params, load_params
 from zk0.records.journal import print_event
-from zk0.sources import LOCK
+from zk0.sources import LOCK, LockEntry
 from zk0.sources_lock import resolve_policy
 
 
@@ -69,7 +69,7 @@ def prepare(server: FederationServer) -> None:
         console.print(change, markup=False)
 
 
-def lock_policy(server: FederationServer, params: Params) -> dict[str, Any]:
+def lock_policy(server: FederationServer, params: Params) -> LockEntry:
     """Note what the starting policy is at this moment; what the lock says of sources stays as it is.
 
     Raises:

@@ -129,25 +129,24 @@ def register(serving: Serving) -> Outcome:
 
 def monitor(serving: Serving) -> Outcome:
     """Tell how the model converged, and what each round cost."""
-    from zk0.records.journal import read_lines
-    from zk0.records.paths import RESULTS
+    from zk0.records.files import rounds_so_far
 
-    rows = read_lines(serving.server.root / RESULTS / "rounds.jsonl")
+    rows = rounds_so_far(serving.server.root)
     if not rows:
         raise StageError("there is no round to tell of; `zk0 server run` makes them")
     trained = rows[1:] or rows
-    best = min(trained, key=lambda row: float(row["held_out_loss"]))
-    left_out = [f"round {row['round']}: {site}, {why}" for row in rows for site, why in row["left_out"].items()]
-    seconds = [row["round_s"] for row in trained if row["round_s"] is not None]
-    bytes_up, bytes_down = (sum(row[name] for row in rows) for name in ("bytes_up", "bytes_down"))
-    start, lowest = rows[0]["held_out_loss"], best["held_out_loss"]
+    best = min(trained, key=lambda row: row.held_out_loss)
+    left_out = [f"round {row.round}: {site}, {why}" for row in rows for site, why in row.left_out.items()]
+    seconds = [row.round_s for row in trained if row.round_s is not None]
+    bytes_up, bytes_down = sum(row.bytes_up for row in rows), sum(row.bytes_down for row in rows)
+    start, lowest = rows[0].held_out_loss, best.held_out_loss
     told = [
-        f"held-out loss {start:.4f} at the start, {lowest:.4f} in round {best['round']}",
+        f"held-out loss {start:.4f} at the start, {lowest:.4f} in round {best.round}",
         f"{len(rows) - 1} rounds of {sum(seconds) / max(1, len(seconds)):.1f} s, "
         f"{bytes_up / 1e6:.1f} MB up and {bytes_down / 1e6:.1f} MB down",
     ]
     warnings = [*left_out, *(["no round was better than the start"] if lowest >= start else [])]
-    return Outcome(False, tuple(told), tuple(warnings), {"best": best["round"], "left_out": len(left_out)})
+    return Outcome(False, tuple(told), tuple(warnings), {"best": best.round, "left_out": len(left_out)})
 
 
 def validate_security(serving: Serving) -> Outcome:

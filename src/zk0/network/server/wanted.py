@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from zk0.files import read_json, write_json
-from zk0.records.journal import read_lines
-from zk0.records.paths import EVENTS, RESULTS
+from zk0.records.files import events_so_far
+from zk0.records.paths import EVENTS
 from zk0.services.process import RUN
 
 NAME = "zk0"  # of the app of a federation, by which the SuperLink's list of runs tells apps apart
@@ -60,11 +60,11 @@ def wanted_run(root: Path) -> Wanted | None:
 def sites_were_away(root: Path) -> bool:
     """Whether a round that failed did so only because sites died in it; they come back."""
     lost = []
-    for event in reversed(read_lines(root / RESULTS / EVENTS)):
-        if event["event"] in ("round-start", "resume"):
+    for event in reversed(events_so_far(root / EVENTS)):
+        if event.event in ("round-start", "resume"):
             break
-        if event["event"] == "site-left-out":
-            lost.append(str(event["message"]))
+        if event.event == "site-left-out":
+            lost.append(str(event.message))
     return bool(lost) and all(_AWAY in why for why in lost)
 
 

@@ -82,15 +82,15 @@ def _run(progress: Progress) -> Iterator[Metric]:
 
 def _last_round(progress: Progress) -> Iterator[Metric]:
     run, row = progress.run, progress.rows[-1]
-    if row.get("round_s") is not None:
-        yield _gauge("zk0_round_duration_seconds", "The last round's", "run", {run: row["round_s"]})
+    if row.round_s is not None:
+        yield _gauge("zk0_round_duration_seconds", "The last round's", "run", {run: row.round_s})
     for name in _LOSSES:
-        if row.get(name) is not None:
-            yield _gauge(f"zk0_{name}", "After the last round, over all sites", "run", {run: row[name]})
+        if (mean := getattr(row, name)) is not None:
+            yield _gauge(f"zk0_{name}", "After the last round, over all sites", "run", {run: mean})
         of_sites = GaugeMetricFamily(f"zk0_site_{name}", "After the last round", labels=["run", "site"])
-        for site, values in row.get("sites", {}).items():
-            if values.get(name) is not None:
-                of_sites.add_metric([run, site], values[name])
+        for site, values in row.sites.items():
+            if (loss := getattr(values, name)) is not None:
+                of_sites.add_metric([run, site], loss)
         yield of_sites
 
 

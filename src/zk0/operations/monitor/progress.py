@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from zk0.records.journal import read_lines
+from zk0.records.files import events_so_far, rounds_so_far
+from zk0.records.paths import EVENTS, STATES
+from zk0.records.run import Event, Round
 
-_EVENTS, _ROUNDS, _STATES = Path("results/federation/events.jsonl"), Path("results/federation/rounds.jsonl"), "state"
 _BEGINS, _ENDS = ("strategy", "round-start", "resume"), ("done", "failed")
 
 # What a reason for leaving a site out holds, and the kind it is counted as. The reason itself may hold a site's own
@@ -52,7 +52,6 @@ class Progress:
         run: Its config digest; empty where no state is kept.
         active: Whether it has begun and neither ended nor failed; one that was killed counts as active.
         failed: The round that failed, where the run ended so; None otherwise.
-        moved: When it last said something, in seconds since 1970.
         round_ended: When its last round ended, or it began, in seconds since 1970.
         rows: Its rounds, as in rounds.jsonl.
         left_out: Sites that did not count, oldest first.
@@ -63,9 +62,8 @@ class Progress:
     run: str
     active: bool
     failed: int | None
-    moved: float
     round_ended: float
-    rows: tuple[dict[str, Any], ...] = ()
+    rows: tuple[Round, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     failures: int = 0
     bytes: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -73,7 +71,7 @@ class Progress:
     @property
     def round(self) -> int:
         """The last round that is complete; 0 = none."""
-        return int(self.rows[-1]["round"]) if self.rows else 0
+        return self.rows[-1].round if self.rows else 0
 
 
 def read_progress(root: Path) -> Progress | None:
@@ -82,24 +80,23 @@ def read_progress(root: Path) -> Progress | None:
     Args:
         root: Project folder; its files may be written to meanwhile.
     """
-    events = read_lines(root / _EVENTS)
+    events = events_so_far(root / EVENTS)
     if not events:
         return None
-    rows = read_lines(root / _ROUNDS)
-    last = next((event for event in reversed(events) if event["event"] in (*_BEGINS, *_ENDS)), None)
-    ended = [event for event in events if event["event"] in ("save", "strategy", "resume")] or events[:1]
-    failures = [event for event in events if event["event"] == "failed"]
+    rows = rounds_so_far(root)
+    last = next((event for event in reversed(events) if event.event in (*_BEGINS, *_ENDS)), None)
+    ended = [event for event in events if event.event in ("save", "strategy", "resume")] or events[:1]
+    failures = [event for event in events if event.event == "failed"]
     return Progress(
         run=_run_of(root),
-        active=last is not None and last["event"] in _BEGINS,
-        failed=int(last["round"]) if last is not None and last["event"] == "failed" else None,
-        moved=_seconds(events[-1]),
+        active=last is not None and last.event in _BEGINS,
+        failed=last.round if last is not None and last.event == "failed" else None,
         round_ended=_seconds(ended[-1]),
         rows=tuple(rows),
         left_out=tuple(
-            LeftOut(int(event["round"]), str(event["site"]), kind_of(str(event["message"])))
+            LeftOut(event.round or 0, str(event.site), kind_of(str(event.message)))
             for event in events
-            if event["event"] == "site-left-out"
+            if event.event == "site-left-out"
         ),
         failures=len(failures),
         bytes=_bytes(rows),
@@ -116,22 +113,22 @@ def kind_of(reason: str) -> str:
     return next((kind for words, kind in _KINDS if words in own), "other")
 
 
-def _bytes(rows: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def _bytes(rows: list[Round]) -> dict[str, dict[str, int]]:
     """Bytes by site and direction, over all rounds."""
     up: Counter[str] = Counter()
     down: Counter[str] = Counter()
     for row in rows:
-        for site, values in row.get("sites", {}).items():
-            up[site] += int(values.get("bytes_up", 0))
-            down[site] += int(values.get("bytes_down", 0))
+        for site, values in row.sites.items():
+            up[site] += values.bytes_up or 0
+            down[site] += values.bytes_down or 0
     return {site: {"up": up[site], "down": down[site]} for site in sorted(up | down)}
 
 
 def _run_of(root: Path) -> str:
     """The run whose state was written to last: the journal's copy there grows with it."""
-    kept = list((root / _STATES).glob("*/events.jsonl"))
+    kept = list((root / STATES).glob("*/events.jsonl"))
     return max(kept, key=lambda path: path.stat().st_mtime_ns).parent.name if kept else ""
 
 
-def _seconds(event: dict[str, Any]) -> float:
-    return datetime.fromisoformat(event["time"]).timestamp()
+def _seconds(event: Event) -> float:
+    return datetime.fromisoformat(event.time).timestamp() if event.time else 0.0

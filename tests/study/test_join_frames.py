@@ -16,7 +16,7 @@ from zk0.errors import DataError
 from zk0.params import FeatureParams
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.features import features_for
-from zk0.study.joined import join_frames
+from zk0.study.project import join_frames
 
 
 @pytest.fixture

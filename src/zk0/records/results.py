@@ -1,0 +1,185 @@
+"""environment.json, evaluation.json, benchmark.json, tracking.json: what the stages around a federation find."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from zk0.records.base import Degrees, Loss, Machine, Rate, Record, Time
+
+Role = Literal["site", "unseen"]
+Model = Literal["base", "global"]
+MODELS: tuple[Model, Model] = ("base", "global")
+
+
+class Check(Record):
+    """One check of the environment."""
+
+    name: str
+    passed: bool
+    severity: str = "error"
+    found: Any = None
+    expected: Any = None
+    advice: str | None = None
+
+
+class Environment(Record):
+    """What `validate` found."""
+
+    created: Time | None = None
+    passed: bool
+    checks: tuple[Check, ...] = ()
+    machine: Machine = Machine()
+    packages: dict[str, str | None] = Field(default_factory=dict)
+
+    def failing(self, severity: str) -> list[Check]:
+        """The checks of a severity, ``error`` or ``warning``, that did not pass."""
+        return [check for check in self.checks if not check.passed and check.severity == severity]
+
+
+class Pair[T](Record):
+    """The base and the global model, measured alike."""
+
+    base: T
+    trained: T = Field(alias="global")
+
+    def of(self, model: Model) -> T:
+        """One of the two, by its name in the file."""
+        return self.base if model == "base" else self.trained
+
+    def named(self) -> Iterator[tuple[Model, T]]:
+        """Both, with their names in the file."""
+        yield from ((model, self.of(model)) for model in MODELS)
+
+
+class TaskScore(Record):
+    """A model on a task: loss and error on held-out frames, closed-loop successes and their scenes.
+
+    Rates and steps are null where no arm was driven, since 0 is a result.
+    """
+
+    held_out_loss: Loss = None
+    action_error_deg: Annotated[float | None, Field(description="Mean over the five arm joints, degrees")] = None
+    action_error_deg_by_joint: Annotated[dict[str, float | None], Field(description="Degrees; gripper percent")] = (
+        Field(default_factory=dict)
+    )
+    episode_errors_deg: Annotated[dict[str, float], Field(description="Held-out episode to its error, degrees")] = (
+        Field(default_factory=dict)
+    )
+    held_out_frames: int | None = None
+    rollouts: int = 0
+    successes: int = 0
+    success_rate: Rate = None
+    success_low: Annotated[float | None, Field(description="Wilson's 95% interval, from")] = None
+    success_high: Annotated[float | None, Field(description="Wilson's 95% interval, to")] = None
+    mean_steps: Annotated[float | None, Field(description="Steps of a rollout")] = None
+    outcomes: dict[str, bool] = Field(default_factory=dict, description="Rollout seed to whether it succeeded")
+
+
+class Task(Pair[TaskScore]):
+    """A task and both models' scores on it."""
+
+    role: Role
+    sentence: str = ""
+    source: str | None = None
+    digest: Annotated[str | None, Field(description="Of its manifest: which recordings it was judged on")] = None
+    no_rollouts: Annotated[str | None, Field(description="Why no arm was driven; null where one was")] = None
+
+
+class Overall(Record):
+    """A model as `evaluate` summed it up: means over the sites, successes over all tasks."""
+
+    held_out_loss: Loss = None
+    action_error_deg: Degrees = None
+    success_rate_seen: Rate = None
+    success_rate_unseen: Rate = None
+    successes: int | None = None
+    rollouts: int | None = None
+
+
+class SafetyCheck(Record):
+    """One rule for the actions; `worst` may not be above `limit`."""
+
+    name: str
+    unit: Annotated[str, Field(description="Of limit and worst")] = ""
+    limit: float | None = None
+    worst: float | None = None
+    passed: bool
+    joint: Annotated[str | None, Field(description="The one that did worst")] = None
+
+
+class Safety(Record):
+    """A model's safety check."""
+
+    passed: bool
+    checks: tuple[SafetyCheck, ...] = ()
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the checks that it did not pass."""
+        return tuple(check.name for check in self.checks if not check.passed)
+
+
+class ModelFile(Record):
+    """Which checkpoint was judged."""
+
+    path: str | None = None
+    digest: Annotated[str, Field(description="Of the folder")]
+    round: int | None = None
+
+
+class Video(Record):
+    """One filmed rollout."""
+
+    task: str
+    model: Model
+    seed: int
+    success: bool
+    file: Annotated[str, Field(description="Below the project's folder")]
+
+
+class Evaluation(Record):
+    """What `evaluate` found."""
+
+    models: Pair[ModelFile]
+    settings: dict[str, int] = Field(default_factory=dict, description="What besides the task decides a rollout")
+    tasks: dict[str, Task]
+    overall: Pair[Overall]
+    safety: Pair[Safety]
+    max_relative_target: Annotated[
+        dict[str, float] | None, Field(description="Joint to the longest step for an arm, degrees or percent")
+    ] = None
+    videos: tuple[Video, ...] = ()
+
+    def with_role(self, role: Role) -> dict[str, Task]:
+        """The tasks that sites trained on, or those that none did."""
+        return {name: task for name, task in self.tasks.items() if task.role == role}
+
+
+class BenchmarkRow(Record):
+    """One measured figure."""
+
+    name: str
+    value: float | None = None
+    unit: Annotated[str, Field(description="Of value, p50 and p95")] = ""
+    p50: float | None = None
+    p95: float | None = None
+    detail: str | None = None
+
+
+class Benchmark(Record):
+    """What `benchmark` measured."""
+
+    created: Time
+    machine: Machine = Machine()
+    rows: list[BenchmarkRow]
+
+
+class Tracking(Record):
+    """Where `track` put a run."""
+
+    run_id: Annotated[str, Field(description="MLflow's")]
+    model: str
+    model_version: int
