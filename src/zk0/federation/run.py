@@ -77,8 +77,7 @@ def run_federation(
         FederationError: A round could not be completed; complete rounds are kept.
     """
     started, began = datetime.now(UTC), time.perf_counter()
-    workspace = root / STATES / "waiting"
-    server = Server(grid, params, "", base, Journal(root / EVENTS, listener), workspace)
+    server = Server(grid, params, "", base, Journal(root / EVENTS, listener), root / STATES / "waiting")
     manifests = gather(server)
     server.run = config_digest(params, base[1], manifests)
     states = StateFolder(root / STATES / server.run)
@@ -102,45 +101,56 @@ def run_federation(
         write_text(root / RESULTS / "curves.csv", curves(state.rows))
 
     state = run_rounds(server, states, warm.first, publish)
-    stats = state.moments().normalisation()
-    exported = {}
-    for name, number in (("best", state.best_round), ("last", state.round)):
-        kept = states.load(number)
-        warm.show(kept.digest, kept.tensors)
-        save_checkpoint(warm.fitted(stats), root / CHECKPOINTS / name)
-        path = CHECKPOINTS / name
-        exported[name] = {"path": str(path), "digest": digest_folder(root / path), "round": number}
-    limits = state.moments().limits()
     code = revision(root)
-    report = {
-        "run": server.run,
-        "started": started.isoformat(timespec="seconds"),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "wall_s": time.perf_counter() - began,
-        "params": params.model_dump(mode="json"),
-        "base": {"source": base[0], "digest": base[1]},
-        "sites": {manifest["site"]: manifest for manifest in manifests},
-        "policy": sizes,
-        "rounds": state.round,
-        "stopped": why_stopped(params, state.rows, server.central()),
-        "best_round": state.best_round,
-        "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
-        "last_held_out_loss": state.rows[-1]["held_out_loss"],
-        "start_held_out_loss": state.rows[0]["held_out_loss"],
-        "resumed_at_rounds": list(state.resumed),
-        "stats": {f: {k: v.tolist() for k, v in s.items()} for f, s in stats.items()},
-        "limits": limits.content(),
-        "statistics": {name: state.rows[0].get(name, {}) for name in ("left_out", "bounded")},
-        "versions": versions(),
-        "machine": machine(),
-        "git": {"revision": code.commit, "dirty": code.dirty},
-        "checkpoints": exported,
-        **told_privacy(server, state),
-    }
-    run = Run.model_validate(report)
+    run = Run.model_validate(
+        {
+            **_outcome(server, state),
+            "started": started.isoformat(timespec="seconds"),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_s": time.perf_counter() - began,
+            "policy": sizes,
+            "versions": versions(),
+            "machine": machine(),
+            "git": {"revision": code.commit, "dirty": code.dirty},
+            "checkpoints": _export(root, states, state, warm),
+        }
+    )
     write(root, run)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
     return run
+
+
+def _export(root: Path, states: StateFolder, state: RoundState, warm: Warm) -> dict[str, Any]:
+    """Write the best and the last global model as checkpoints, and tell where, their digests and rounds."""
+    stats, exported = state.moments().normalisation(), {}
+    for name, number in (("best", state.best_round), ("last", state.round)):
+        kept, path = states.load(number), CHECKPOINTS / name
+        warm.show(kept.digest, kept.tensors)
+        save_checkpoint(warm.fitted(stats), root / path)
+        exported[name] = {"path": str(path), "digest": digest_folder(root / path), "round": number}
+    return exported
+
+
+def _outcome(server: Server, state: RoundState) -> dict[str, Any]:
+    """What of ``run.json`` the server and its last state tell."""
+    moments, first = state.moments(), state.rows[0]
+    return {
+        "run": server.run,
+        "params": server.params.model_dump(mode="json"),
+        "base": {"source": server.base[0], "digest": server.base[1]},
+        "sites": {manifest["site"]: manifest for manifest in server.manifests.values()},
+        "rounds": state.round,
+        "stopped": why_stopped(server.params, state.rows, server.central()),
+        "best_round": state.best_round,
+        "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
+        "last_held_out_loss": state.rows[-1]["held_out_loss"],
+        "start_held_out_loss": first["held_out_loss"],
+        "resumed_at_rounds": list(state.resumed),
+        "stats": {f: {k: v.tolist() for k, v in s.items()} for f, s in moments.normalisation().items()},
+        "limits": moments.limits().content(),
+        "statistics": {name: first.get(name, {}) for name in ("left_out", "bounded")},
+        **told_privacy(server, state),
+    }
 
 
 def _journal(shown: Path, kept: Path, listener: Listener, started: datetime) -> Journal:
