@@ -33,7 +33,7 @@ import numpy as np
 
 from zk0.data.units import longest_change, longest_step
 from zk0.federation.plan import Rows
-from zk0.federation.statistics import Moments, merge_all
+from zk0.federation.statistics import Floats, Moments, merge_all
 from zk0.so100 import JOINTS
 
 FEWEST = 4
@@ -97,7 +97,7 @@ def agree(told: Mapping[str, Moments], fps: int) -> Agreed:
     return Agreed(merge_all(kept), bounded)
 
 
-def _values(moments: Moments) -> dict[str, np.ndarray]:
+def _values(moments: Moments) -> dict[str, Floats]:
     """What is bounded: the fields, with deviations in place of their squares' sums."""
     values = {**vars(moments)}
     for name in ("state", "action"):
@@ -105,7 +105,7 @@ def _values(moments: Moments) -> dict[str, np.ndarray]:
     return values
 
 
-def _bounds(sites: list[dict[str, np.ndarray]], fps: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _bounds(sites: list[dict[str, Floats]], fps: int) -> dict[str, tuple[Floats, Floats]]:
     """Least and most that a site's value may be, by field."""
     build = {"step": longest_step(fps), "change": longest_change(fps)}
     bounds = {name: (np.zeros_like(most), most) for name, most in build.items()}
@@ -127,7 +127,7 @@ def _bounds(sites: list[dict[str, np.ndarray]], fps: int) -> dict[str, tuple[np.
     return bounds
 
 
-def _held(moments: Moments, bounds: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Moments, str]:
+def _held(moments: Moments, bounds: Mapping[str, tuple[Floats, Floats]]) -> tuple[Moments, str]:
     """A site's moments within the bounds, the very same where they are, and what that changed, in words."""
     told = _values(moments)
     counted = {name: np.clip(told[name], least, most) for name, (least, most) in bounds.items()}
@@ -146,7 +146,7 @@ def _held(moments: Moments, bounds: Mapping[str, tuple[np.ndarray, np.ndarray]])
     return replace(moments, **values), ", ".join(words[:_NAMED]) + more
 
 
-def _in_words(name: str, told: np.ndarray, counted: np.ndarray, changed: np.ndarray) -> str:
+def _in_words(name: str, told: Floats, counted: Floats, changed: Floats) -> str:
     """One field's change, at the joint where it is largest."""
     what = name.replace("_", " of the ")
     if not told.shape:

@@ -57,7 +57,7 @@ def run_federation(
     root: Path,
     params: Params,
     base: tuple[str, str],
-    listener: Listener = lambda event: None,
+    listener: Listener = lambda _: None,
     gather: Meet = meet,
 ) -> Run:
     """Run or continue a federation and write ``results/federation`` and ``checkpoints``.

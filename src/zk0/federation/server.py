@@ -146,7 +146,7 @@ class Server:
         number: int,
         model: Model | None = None,
         stats: Stats | None = None,
-        own: Callable[[int], dict[str, Any]] = lambda partition: {},
+        own: Callable[[int], dict[str, Any]] = lambda _: {},
         partitions: Sequence[int] | None = None,
     ) -> Iterator[Reply]:
         """Ask sites, and send them what they lack of a model; yield the good replies in partition order.

@@ -67,7 +67,11 @@ class FedAvg(ServerOptimizer):
     rate: float = 1.0
 
     def step(
-        self, state: _State, tensors: Mapping[str, torch.Tensor], update: Tensors, reuse_state: bool = False
+        self,
+        state: _State,
+        tensors: Mapping[str, torch.Tensor],
+        update: Tensors,
+        reuse_state: bool = False,  # noqa: ARG002 - there is none
     ) -> tuple[Tensors, Tensors]:
         """Add the update; see :meth:`ServerOptimizer.step`."""
         _check(state, (), tensors)
@@ -83,7 +87,7 @@ class _WithMoments(ServerOptimizer):
 
     moments: ClassVar[tuple[str, ...]]
 
-    def _initial(self, moment: str) -> float:
+    def _initial(self, moment: str) -> float:  # noqa: ARG002 - kinds differ by it
         return 0.0
 
     @abstractmethod
@@ -108,9 +112,9 @@ class _WithMoments(ServerOptimizer):
                 own = key not in state
                 old = torch.full(tensor.shape, self._initial(moment), dtype=torch.float32) if own else state[key]
                 result[key] = old if own or reuse_state else torch.empty_like(old)
-                before.append(old.view(-1).split(PIECE))
-                after.append(result[key].view(-1).split(PIECE))
-            pieces = zip(update[name].view(-1).split(PIECE), tensor.reshape(-1).split(PIECE), strict=True)
+                before.append(torch.split(old.view(-1), PIECE))
+                after.append(torch.split(result[key].view(-1), PIECE))
+            pieces = zip(torch.split(update[name].view(-1), PIECE), torch.split(tensor.reshape(-1), PIECE), strict=True)
             for index, (moved, values) in enumerate(pieces):
                 self._advance(moved, values.to(torch.float32), [b[index] for b in before], [a[index] for a in after])
         return _as(update, tensors), result

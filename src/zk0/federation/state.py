@@ -58,7 +58,7 @@ class RoundState:
 
     @property
     def digest(self) -> str:
-        """Of ``tensors``."""
+        """The digest of ``tensors``."""
         return str(self.rows[-1].get("digest") or digest_tensors(self.tensors))
 
     @property

@@ -51,7 +51,12 @@ class PrivateMean(Aggregator):
         self.deviation = noise_multiplier * clip / sites
         self._sum: Tensors = {}
 
-    def fold(self, delta: Mapping[str, torch.Tensor], weight: float, longest: float = math.inf) -> float:
+    def fold(
+        self,
+        delta: Mapping[str, torch.Tensor],
+        weight: float,
+        longest: float = math.inf,  # noqa: ARG002 - what is too long is clipped
+    ) -> float:
         """Add an update of any length, clipped; see :meth:`Aggregator.fold`.
 
         Returns:
@@ -165,7 +170,7 @@ class CentralPrivacy:
         return half + (total + noise) / sites
 
     def spent(self) -> dict[str, float]:
-        """For a round's row."""
+        """What a round's row tells: epsilon so far, and delta."""
         return {"epsilon": self.ledger.epsilon, "delta": self.params.delta}
 
     def remembered(self, clip: float) -> dict[str, Any]:
