@@ -22,13 +22,24 @@ from typing import Any
 
 import psutil
 import yaml
+from zk0.network.security.setup import set_up_security
 
-from benchmarks.projects import CACHE, demo_params, use_params
+from benchmarks.network import joined
+from benchmarks.projects import CACHE, ROOT, demo_params, params_of, use_params
+from zk0.federation import client_app
+from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.run import locked_base, run_federation
 from zk0.files import write_text
-from zk0.network.client.membership import Joining, Membership, open_membership
-from zk0.network.client.node import free_port, stop_node
+from zk0.network.client.membership import EVENTS, Membership
+from zk0.network.client.node import free_port
+from zk0.network.client.status import site_status
 from zk0.network.config import DeploymentConfig
+from zk0.network.server.resume import watch
+from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
+from zk0.network.server.steps import prepare
+from zk0.operations.health import health_checks
+from zk0.operations.monitor.snapshot import take
 from zk0.operations.start import start_groups, stop_services
 from zk0.params import Params
 from zk0.records.files import read_lines
@@ -85,10 +96,6 @@ class Federation:
 
     def well(self) -> bool:
         """Whether every service runs and answers, and every node is there."""
-        from zk0.network.client.status import site_status
-        from zk0.operations.health import health_checks
-        from zk0.operations.monitor.snapshot import take
-
         snapshot = take(self.server.root, self.config)
         checks = health_checks(self.server.root, self.config, snapshot)
         served = all(check.passed for check in checks if check.name.startswith(("service ", "site ")))
@@ -102,17 +109,10 @@ class Federation:
 @contextmanager
 def federation(folder: Path, params: Params, services: Sequence[str]) -> Iterator[Federation]:
     """A server and two sites in a folder; all of it down at the end."""
-    from zk0.network.security.setup import set_up_security
-
-    from zk0.network.client import steps
-    from zk0.network.security.invitation import admit_site
-    from zk0.network.security.keys import NodeKey
-    from zk0.workspaces.defaults import Request
-
     operator = folder / "operator"
     use_params(operator, params)
     for name in ("prefect.yaml", "flows", "tasks"):
-        (operator / name).symlink_to(Path(__file__).parents[1] / name)
+        (operator / name).symlink_to(ROOT / name)
     config = _config(operator, services)
     set_up_security(operator / "security", ["127.0.0.1"], "recovery")
     server, members = FederationServer(operator), []
@@ -120,17 +120,8 @@ def federation(folder: Path, params: Params, services: Sequence[str]) -> Iterato
         stack.callback(stop_services, operator)
         start_groups(operator, config, config.services)
         for name, task in SITES.items():
-            owner = folder / name
-            use_params(owner, params)
-            key = NodeKey.create(owner / "site-keys", name)
-            address = server.gateway_url.removeprefix("https://")
-            invitation = admit_site(server.places.folder, name, key.public_path, address)
-            server.sync()
-            request = Request(data=task, device="cpu")
-            member = open_membership(owner, Joining(invitation, request, key.folder, threads=params.threads))
-            stack.callback(stop_node, member)
-            steps.join(member)
-            members.append(member)
+            use_params(folder / name, params)
+            members.append(joined(stack, server, folder / name, name, task, params.threads))
         yield Federation(server, config, members)
 
 
@@ -169,10 +160,6 @@ def measure(folder: Path, params: Params, kinds: Sequence[str], services: Sequen
 
 
 def _run(server: FederationServer) -> None:
-    from zk0.network.server.resume import watch
-    from zk0.network.server.runs import submit
-    from zk0.network.server.session import prepare
-
     prepare(server)
     list(watch(server, submit(server, wait_s=120.0)))
 
@@ -191,8 +178,6 @@ def _killed(made: Federation, kind: str, number: int) -> tuple[float, float]:
 
 def _training(site: Membership, number: int) -> bool:
     """Whether a site has got its task of a round."""
-    from zk0.network.client.membership import EVENTS
-
     events = read_lines(site.folder / EVENTS)
     return any(one["event"] == "received" and one["round"] == number and "train" in one["message"] for one in events)
 
@@ -207,23 +192,14 @@ def _again(made: Federation, kind: str, before: int) -> bool:
 
 def _undisturbed(made: Federation, root: Path) -> dict[int, str]:
     """Each round's digest of the same federation in one process, over the same data."""
-    from zk0.federation.client_app import app
-    from zk0.federation.inprocess import InProcessGrid
-    from zk0.federation.run import locked_base, run_federation
-    from zk0.params import load_params
-
-    params = load_params(made.server.root / "params.yaml")
-    shutil.copy(made.server.root / "sources.lock.json", _made(root) / "sources.lock.json")
+    params = params_of(made.server.root)
+    root.mkdir()
+    shutil.copy(made.server.root / "sources.lock.json", root)
     for site in made.sites:
         shutil.copytree(site.folder / "data", root / "data", dirs_exist_ok=True, symlinks=True)
-    grid = InProcessGrid(app, root, len(made.sites), params.data.decoded_limit_bytes)
+    grid = InProcessGrid(client_app.app, root, len(made.sites), params.data.decoded_limit_bytes)
     run_federation(grid, root, params, locked_base(root))
     return {row["round"]: row["digest"] for row in read_lines(root / "results/federation/rounds.jsonl")}
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _await(true: Callable[[], Any], what: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 from lerobot.robots.utils import ensure_safe_goal_position
 
 from zk0.evaluation.held_out import Excess, Limits, chunk_excess
+from zk0.evaluation.judge import rollout_excess, safety_report, step_limits
 from zk0.evaluation.rollouts import Rollout
-from zk0.evaluation.safety import rollout_excess, safety_report, step_limits
 from zk0.params import EvaluationParams
 from zk0.so100 import JOINTS
 

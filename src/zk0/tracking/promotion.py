@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,23 @@ import xxhash
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from zk0.evaluation.scores import Scores
 from zk0.files import read_json, write_json
 from zk0.params import PromotionParams
-from zk0.tracking import metric_names
+from zk0.records.results import Evaluation
+from zk0.tracking import TrackingError, metric_names
 from zk0.tracking.gate import Decision, decide
-from zk0.tracking.registry import CHALLENGER, CHAMPION, aliases, find_version, version_checkpoint
-from zk0.tracking.results import EVALUATION_FILE, TrackingError
-from zk0.tracking.store import opened
-from zk0.tracking.transaction import Transaction, transaction
+from zk0.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    aliases,
+    find_version,
+    kept_file,
+    label,
+    read_evaluation,
+    scores,
+    version_checkpoint,
+)
+from zk0.tracking.store import Transaction, opened, transaction
 
 RECORD = Path("results/promotion.json")
 PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
@@ -103,7 +110,7 @@ def demote(root: Path, model_name: str) -> tuple[int, int | None]:
 
 
 def settle_challenger(
-    changes: Transaction, root: Path, version: ModelVersion, evaluation: Mapping[str, Any], params: PromotionParams
+    changes: Transaction, root: Path, version: ModelVersion, evaluation: Evaluation, params: PromotionParams
 ) -> Promotion | None:
     """Decide on a version, once for each evaluation of it; None if that was done or it is no challenger.
 
@@ -119,35 +126,11 @@ def settle_challenger(
     return _settle(changes, root, version, evaluation, params)
 
 
-def read_evaluation(
-    client: MlflowClient, root: Path, version: ModelVersion, needed: bool = True
-) -> dict[str, Any] | None:
-    """The evaluation that is kept with a version's run.
-
-    Raises:
-        TrackingError: There is none, and it is needed.
-    """
-    file = root / client.get_run(str(version.run_id)).info.artifact_uri / EVALUATION_FILE
-    if file.is_file():
-        return dict(read_json(file))
-    if not needed:
-        return None
-    raise TrackingError(
-        f"'{version.name}', version {version.version}, was never evaluated: bring its run back "
-        f"(`zk0 model show {version.version}`), then `zk0 evaluate` and `zk0 track`"
-    )
-
-
-def label(version: ModelVersion) -> str:
-    """How a version is named in a comparison."""
-    return f"version {version.version}"
-
-
 def _settle(
     changes: Transaction,
     root: Path,
     version: ModelVersion,
-    evaluation: Mapping[str, Any] | None,
+    evaluation: Evaluation | None,
     params: PromotionParams,
     force: bool = False,
 ) -> Promotion:
@@ -179,33 +162,34 @@ def _decide(
     root: Path,
     version: ModelVersion,
     champion: int | None,
-    evaluation: Mapping[str, Any],
+    evaluation: Evaluation,
     params: PromotionParams,
 ) -> Decision:
-    challenger = Scores.of(evaluation, "global", label(version))
-    base = Scores.of(evaluation, "base", "the base policy")
+    challenger = scores(evaluation, "global", label(version))
+    base = scores(evaluation, "base", "the base policy")
     if champion is None:
         return decide(challenger, base, params)
     holder = find_version(client, version.name, champion)
     # A run that started from the champion judged it beside the new model, on the very same scenes.
     if holder.tags.get(metric_names.DIGEST) == base.digest:
-        return decide(challenger, Scores.of(evaluation, "base", label(holder)), params)
+        return decide(challenger, scores(evaluation, "base", label(holder)), params)
     own = read_evaluation(client, root, holder, needed=False)
     if own is None:
         reason = f"the champion, {label(holder)}, was never evaluated: `zk0 model show {champion}` leads back to it"
         return Decision(False, label(holder), (reason,), None)
-    return decide(challenger, Scores.of(own, "global", label(holder)), params)
+    return decide(challenger, scores(own, "global", label(holder)), params)
 
 
-def _basis(evaluation: Mapping[str, Any], params: PromotionParams) -> str:
+def _basis(evaluation: Evaluation, params: PromotionParams) -> str:
     """Names what a decision was made on, besides the champion."""
-    judged = {part: evaluation[part] for part in ("models", "tasks", "safety")}
+    content = evaluation.content()
+    judged = {part: content[part] for part in ("models", "tasks", "safety")}
     return xxhash.xxh3_128_hexdigest(json.dumps([judged, params.model_dump()], sort_keys=True).encode())
 
 
 def _keep_record(changes: Transaction, root: Path, version: ModelVersion, promotion: Promotion) -> None:
     """Write the decision among the run's files, numbers and all."""
-    file = root / changes.client.get_run(str(version.run_id)).info.artifact_uri / RECORD
+    file = kept_file(changes.client, root, version, RECORD)
     before = read_json(file) if file.is_file() else None
     write_json(file, promotion.content())
     if before is None:
