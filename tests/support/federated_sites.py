@@ -115,6 +115,7 @@ BAD_UPDATES: dict[str, tuple[Spoil, str]] = {
     "no-header": (lambda content: content.pop("header"), "the message has no header"),
     "no-examples": (values(examples=None), "the reply's examples is missing"),
     "no-weight": (values(examples=0), "the reply's examples is 0: expected greater than or equal to 1"),
+    "more-weight": (values(examples=3), "its update is refused: examples is 3, but 2 were asked for"),
     "all-weight": (values(examples=float("inf")), "the reply's examples is inf: expected a valid integer"),
     "nan-loss": (values(train_loss=float("nan")), "the reply's train_loss is nan: expected a finite number"),
     "crash": (crash, 'the site failed: cubes-1 says: "OSError: the disk is full"'),
