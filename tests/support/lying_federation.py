@@ -256,7 +256,7 @@ class LyingFederation:
     def _server(self, lie: Lie | None, events: list[dict[str, Any]]) -> Server:
         grid = Present(Liar(self.answers, lie), self.prepared, len(SITES), LIMIT)
         (self.root / "exchanges.jsonl").unlink(missing_ok=True)
-        journal = Journal(self.root / "exchanges.jsonl", events.append)
+        journal = Journal(self.root / "exchanges.jsonl", lambda event: events.append(event.model_dump()))
         return Server(grid, self.params, "exchange", BASE, journal, self.root / "waiting")
 
     def _roll(self, server: Server) -> RollCall:

@@ -71,7 +71,7 @@ class Aggregator(Protocol):
 
 
 class StreamingMean(Aggregator):
-    """The weighted mean, by way of one sum: replies may not fit in memory together.
+    """The weighted mean Delta = sum n_k delta_k / sum n_k, by way of one sum: replies may not fit in memory together.
 
     Memory is the sum's, one float32 value for each that trains, however many sites there are.
     """
