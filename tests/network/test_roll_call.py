@@ -118,7 +118,10 @@ def test_a_complete_run_is_followed_by_one_with_the_newcomer(world: World) -> No
     (lab,) = members_of(world.registry.sites(), ["lab"])
     world.call(members=[lab])
     run = read_json(world.root / "state/network.json")["run"]
-    write_json(world.root / "results/federation/run.json", {"run": run})
+    when, kept = "2026-01-01T10:00:00+00:00", {"path": "checkpoints/best", "digest": "d"}
+    done = {"run": run, "started": when, "ended": when, "params": {}, "base": {"source": "b"}, "sites": {}, "rounds": 1}
+    more = {"best_round": 1, "git": {}, "checkpoints": {"best": kept, "last": kept}}
+    write_json(world.root / "results/federation/run.json", done | more)
 
     assert world.call(members=[lab]).sites == {1: "lab"}
     assert world.call().sites == {0: "kitchen", 1: "lab"}

@@ -20,8 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from zk0.errors import StageError
-from zk0.policy.kept import DamagedError, read_kept, write_kept
-from zk0.policy.trainable import Tensors, digest_tensors
+from zk0.policy.trainable import DamagedError, Tensors, digest_tensors, read_kept, write_kept
 
 _TENSORS = "trainable"
 

@@ -102,17 +102,9 @@ def _elsewhere(config: DeploymentConfig) -> Iterator[Check]:
 
 def _certificates(config: DeploymentConfig, snapshot: Snapshot) -> Iterator[Check]:
     for one in snapshot.certificates:
-        soon = one.days_left < config.alerts.certificate_days
-        yield Check(
-            f"certificate of {one.name}",
-            not soon,
-            f"{one.days_left} days left",
-            f"{config.alerts.certificate_days} days or more",
-            "`zk0 security rotate`, then `zk0 restart superlink`"
-            if one.name != "authority"
-            else "make a new authority, and send every site a new invitation",
-            "error" if one.days_left < 0 else "warning",
-        )
+        renew = "`zk0 security rotate`, then `zk0 restart superlink`"
+        anew = "make a new authority, and send every site a new invitation"
+        yield one.check(config.alerts.certificate_days, anew if one.name == "authority" else renew)
 
 
 def _disk(config: DeploymentConfig, snapshot: Snapshot) -> Check:

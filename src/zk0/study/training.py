@@ -30,8 +30,7 @@ from zk0.federation.statistics import merge_all, moments_of
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, Stats
 from zk0.policy.features import features_for
-from zk0.policy.kept import RECORD, DamagedError, read_kept, write_kept
-from zk0.policy.trainable import Tensors
+from zk0.policy.trainable import RECORD, DamagedError, Tensors, read_kept, write_kept
 from zk0.records.paths import STATES
 from zk0.sources import LOCK
 from zk0.study.arms import POISONED_PARTITION, Arm

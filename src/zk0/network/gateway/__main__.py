@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zk0.errors import StageError
 from zk0.network.gateway.config import GatewayConfig
-from zk0.network.gateway.server import run
+from zk0.network.gateway.server import check_files, run
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -20,8 +20,6 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         config = GatewayConfig.read(given.config)
         if given.check:
-            from zk0.network.gateway.server import check_files
-
             check_files(config)
             return
         run(config)

@@ -59,12 +59,13 @@ class OperatorAccount(ControlAuthnPlugin):
         """There is no way to log in: the token is in a file of the operator's."""
         return None
 
-    def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:
+    def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:  # noqa: ARG002 - Flower's own
         """None are given out."""
         return None
 
     def refresh_tokens(
-        self, metadata: Sequence[tuple[str, str | bytes]]
+        self,
+        metadata: Sequence[tuple[str, str | bytes]],  # noqa: ARG002 - Flower's own
     ) -> tuple[Sequence[tuple[str, str | bytes]] | None, AccountInfo | None]:
         """None are given out."""
         return None, None

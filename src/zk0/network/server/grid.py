@@ -82,7 +82,7 @@ class NetworkGrid(Grid):
         grid: HttpGrid,
         nodes: Sequence[int],
         admitted: Callable[[int], bool],
-        payload_bytes: Callable[[str], int] = lambda kind: 0,
+        payload_bytes: Callable[[str], int] = lambda _: 0,
         server: FederationServer | None = None,
     ) -> None:
         self._grid, self._nodes, self._admitted, self._server = grid, list(nodes), admitted, server
@@ -129,7 +129,7 @@ class NetworkGrid(Grid):
         For a node that is away the SuperLink answers with an error. After the timeout a message is of no use to
         anybody, so none is kept for a node that comes back later.
         """
-        lost = watched(self._server) if self._server else lambda node: False
+        lost = watched(self._server) if self._server else lambda _: False
         asked = []
         for message in messages:
             if not self._admitted(message.metadata.dst_node_id):

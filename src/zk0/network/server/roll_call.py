@@ -62,7 +62,7 @@ class RollCall:
     presence: Presence
     wait_s: float
     least: int = 0
-    misfits: Callable[[Manifests], Mapping[int, str]] = lambda manifests: {}
+    misfits: Callable[[Manifests], Mapping[int, str]] = lambda _: {}
     _told: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, server: Server) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run(grid: Grid, root: Path, settings: Mapping[str, Any]) -> None:
-    import torch
+    import torch  # noqa: PLC0415 - slow, and only a run needs it
 
     params = load_params(root / PARAMS_FILE)
     torch.set_num_threads(params.threads)
