@@ -81,7 +81,7 @@ class Trained:
     cost: Cost
 
     def save(self, folder: Path) -> None:
-        """Write it, atomically."""
+        """Write the model into a folder, which is there as a whole or not at all."""
         stats = self.stats and {f: {k: v.tolist() for k, v in values.items()} for f, values in self.stats.items()}
         write_kept(folder, {"stats": stats, "cost": asdict(self.cost)}, {_TENSORS: self.tensors})
 
