@@ -18,10 +18,16 @@ class Site(Record):
     partition: int | None = None
     role: str | None = None
     revision: str | None = None
+    repo_id: str | None = None
     root: str | None = None
     robot_type: str | None = None
     fps: Annotated[int | None, Field(description="Frames a second")] = None
+    every: Annotated[int | None, Field(description="One recorded frame in so many is taken")] = None
     cameras: tuple[str, ...] = ()
+    camera_sources: dict[str, str] = Field(default_factory=dict)
+    image_shapes: dict[str, list[int]] = Field(default_factory=dict, description="Channels, height and width, pixels")
+    convention: str | None = None
+    joint_map: Any = None
     joints: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     train_episodes: tuple[int, ...] = ()
@@ -153,10 +159,16 @@ class Event(Record):
     run: Annotated[str | None, Field(description="In a site's journal: the run that asked")] = None
     seconds: Seconds = None
     train_s: Seconds = None
+    evaluate_s: Seconds = None
     train_loss: Loss = None
     held_out_loss: Loss = None
+    learning_rate: float | None = None
     server_learning_rate: float | None = None
     proximal_mu: float | None = None
+    examples: int | None = None
+    frames: int | None = None
+    epsilon: float | None = None
+    lacks: Annotated[str | None, Field(description="Digest of the model that a site asks for")] = None
     bytes: Bytes = None
     bytes_up: Bytes = None
     bytes_down: Bytes = None

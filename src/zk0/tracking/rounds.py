@@ -61,7 +61,7 @@ class RecordingsSource(DatasetSource):
         return folder
 
     @staticmethod
-    def _can_resolve(raw_source: Any) -> bool:
+    def _can_resolve(raw_source: Any) -> bool:  # noqa: ARG004 - as MLflow calls it
         return False
 
     @classmethod
