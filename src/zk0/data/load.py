@@ -79,7 +79,7 @@ class VideoImages:
 
     def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:  # noqa: D102 - see ImageStore
         packets = clip_digest(self.dataset, int(self._episodes[start]), self.sources[camera], memo)
-        shown = np.rint(self._timestamps[start:stop] * float(self.dataset.info["fps"])).astype(np.int64)
+        shown = np.rint(self._timestamps[start:stop] * self.dataset.fps).astype(np.int64)
         return f"video {packets} {xxhash.xxh3_64_hexdigest(shown.tobytes())}"
 
 
