@@ -32,7 +32,7 @@ from zk0.network.server.services import FederationServer
 from zk0.operations.start import start_groups, stop_services
 from zk0.params import Params
 from zk0.records.files import read_lines
-from zk0.services.identity import recorded
+from zk0.services.supervise import recorded
 
 SITES = {"kitchen": "sim:push-red-cube-left", "lab": "sim:press-magenta-disc"}
 SERVER = ("gateway", "superlink", "superexec", "serverapp", "mlflow", "server", "worker", "monitor", "supervisord")

@@ -17,7 +17,7 @@ from prefect.states import State
 from tasks.steps import StageRun, checks_markdown, recorded
 from zk0.checks import Outcome
 from zk0.operations.deploy import run_step
-from zk0.operations.monitor.notify import webhook_address
+from zk0.operations.monitor.alerts import webhook_address
 from zk0.operations.record import Deployment
 
 AUTOMATION = "zk0: a flow run failed"

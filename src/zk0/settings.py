@@ -152,7 +152,7 @@ class SettingsFile(Section):
         try:
             return cls.parse(read_settings(path), str(path))
         except FileNotFoundError as error:
-            raise StageError(f"{path} is missing{cls.MISSING}") from error
+            raise StageError(cls.MISSING.format(path=path)) from error
         except BadFileError as error:
             raise StageError(str(error)) from error
 

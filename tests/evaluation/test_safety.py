@@ -10,8 +10,8 @@ import pytest
 from lerobot.robots.utils import ensure_safe_goal_position
 
 from zk0.evaluation.held_out import Excess, Limits, chunk_excess
+from zk0.evaluation.judge import rollout_excess, safety_report, step_limits
 from zk0.evaluation.rollouts import Rollout
-from zk0.evaluation.safety import rollout_excess, safety_report, step_limits
 from zk0.params import EvaluationParams
 from zk0.so100 import JOINTS
 
@@ -91,12 +91,6 @@ def test_of_two_sets_the_worse_extreme_and_all_counts() -> None:
 
     assert both.range_deg.tolist() == [2.0, 5.0] and both.velocity.tolist() == [0.2, 0.3]
     assert (both.fast.tolist(), both.steps) == ([3, 4], 40)
-
-
-def test_excess_travels_as_plain_numbers() -> None:
-    found = chunk_excess(np.array([[[12.0, 50.0]]]), np.array([[0.0, 50.0]]), TWO, factor=1.5)
-
-    assert Excess.of(json.loads(json.dumps(found.content()))).content() == found.content()
 
 
 def test_limits_travel_whole_or_are_refused() -> None:

@@ -22,8 +22,7 @@ import pytest
 from network_services import Service, free_port, service, signed_headers, wait_until
 
 from zk0.network.gateway.config import GatewayConfig
-from zk0.network.gateway.journal import Journal, Refused, logger
-from zk0.network.gateway.limits import Buckets, address_key
+from zk0.network.gateway.journal import Buckets, Journal, Refused, address_key, logger
 from zk0.network.gateway.server import tls_context
 from zk0.network.security.files import Places, initialise
 from zk0.network.security.keys import NodeKey

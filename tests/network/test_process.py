@@ -20,8 +20,8 @@ import pytest
 
 from zk0.errors import StageError
 from zk0.services import control
-from zk0.services.identity import read_record
 from zk0.services.process import Services, read_log
+from zk0.services.supervise import read_record
 
 SLEEP = "import time; time.sleep(60)"
 

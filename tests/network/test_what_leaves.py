@@ -18,19 +18,12 @@ from site_trainers import node
 from zk0.data.frames import Frames
 from zk0.digests import digest_folder
 from zk0.federation import protocol
-from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
-from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid, LocalGrid
 from zk0.federation.run import locked_base, run_federation
-from zk0.federation.server import Server
 from zk0.federation.site import open_site
-from zk0.federation.statistics import merge_all, moments_of
 from zk0.network.client.app import app as site_app
 from zk0.params import Params
-from zk0.policy.checkpoint import LoadedPolicy
-from zk0.policy.trainable import Tensors
-from zk0.records.journal import Journal
 
 pytestmark = pytest.mark.services
 
@@ -126,30 +119,6 @@ def test_messages_hold_what_trains_and_little_else(watched: tuple[WatchedGrid, d
         header = reply.content["header"]
         assert isinstance(header, ConfigRecord)
         assert numbers_in(json.loads(str(header["json"]))) <= MOST_NUMBERS
-
-
-def test_a_detailed_judgement_holds_no_more(
-    watched: tuple[WatchedGrid, dict[str, Any], Path],
-    sites_home: Path,
-    quick: Params,
-    loaded: LoadedPolicy,
-    start: Tensors,
-    tmp_path: Path,
-) -> None:
-    grid, run, _ = watched
-    base = locked_base(sites_home)
-    server = Server(grid, quick, run.run, base, Journal(tmp_path / "events.jsonl"), tmp_path)
-    meet(server)
-    moments = merge_all([moments_of(open_site(sites_home, part, LIMIT).train_frames) for part in (0, 1)])
-    limits = moments.limits().content()
-    before = len(grid.sent)
-    asked = server.ask_with_model(protocol.EVALUATE, 9, Model.of(start), moments.normalisation(), limits=limits)
-    assert len(list(asked)) == 2
-    found = traces(sites_home)
-    for reply, sent in grid.sent[before:]:
-        assert len(sent) <= MOST_BESIDES
-        assert numbers_in(json.loads(str(reply.content["header"]["json"]))) <= MOST_NUMBERS
-        assert not any(part in sent for parts in found.values() for part in parts)
 
 
 def test_the_model_is_that_of_the_in_process_engine(

@@ -11,8 +11,7 @@ from webhook_receiver import Receiver, receiving
 
 from zk0.errors import StageError
 from zk0.network.config import Alerts, DeploymentConfig
-from zk0.operations.monitor.alerts import Alert, AlertBook
-from zk0.operations.monitor.notify import webhook_address
+from zk0.operations.monitor.alerts import Alert, AlertBook, webhook_address
 from zk0.operations.monitor.service import BOOK, Monitor
 
 AWAY = Alert("site-away", "site kitchen", "site kitchen has asked for nothing", since=1.0)

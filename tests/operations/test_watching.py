@@ -77,7 +77,7 @@ def test_a_failed_run_is_read_as_it_was(progress: Progress, failed: Path) -> Non
 
     assert (progress.run, progress.round, progress.failed, progress.active) == (run, 1, 2, False)
     assert [(one.round, one.site, one.kind) for one in progress.left_out] == [(2, "cubes-1", "not-finite")]
-    assert progress.failures == 1 and progress.moved >= progress.round_ended
+    assert progress.failures == 1 and progress.round_ended > 0
     assert set(progress.bytes) == {"cubes-0", "cubes-1"} and all(ways["up"] > 0 for ways in progress.bytes.values())
 
 

@@ -38,11 +38,11 @@ def test_what_is_judged_is_as_evaluation_json_has_it(
     folder = tmp_path / "checkpoint"
     save_checkpoint(project.policy(study_params).start, folder)
 
-    label, found = judge_anew(project.root, study_params, str(folder))
+    found, labels = judge_anew(project.root, study_params, str(folder), "base")
 
-    assert label == str(folder)
-    assert set(found["tasks"]) == {"red", "disc", "purple"}
-    red = found["tasks"]["red"]
-    assert red["role"] == "site" and red["global"]["rollouts"] == 2
-    assert sorted(red["global"]["outcomes"]) == ["100000", "100001"]
-    assert {check["name"] for check in found["safety"]["global"]["checks"]} >= {"fast steps, rollouts"}
+    assert labels == {"global": str(folder), "base": "the base policy"}
+    assert set(found.tasks) == {"red", "disc", "purple"}
+    red = found.tasks["red"]
+    assert red.role == "site" and red.trained.rollouts == 2
+    assert sorted(red.trained.outcomes) == ["100000", "100001"]
+    assert {check.name for check in found.safety.trained.checks} >= {"fast steps, rollouts"}

@@ -14,7 +14,7 @@ from typing import Any
 from zk0.checks import Check, passed
 from zk0.environment.needs import check_device, check_disk, check_memory, check_threads
 from zk0.environment.surroundings import SERVICES, check_graphics, check_hub, check_port
-from zk0.machine.hardware import GIB, machine
+from zk0.machine import GIB, machine
 from zk0.machine.packages import (
     LOCK_FILE,
     check_locked_packages,

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import psutil
 
 from zk0.checks import Check
-from zk0.machine.hardware import GIB
+from zk0.machine import GIB
 from zk0.machine.packages import installed
 from zk0.params import Params
 from zk0.sources_lock import base_folder, starting_policy

@@ -79,21 +79,6 @@ class Excess:
         """That of no actions."""
         return cls(np.zeros(joints), np.zeros(joints), np.zeros(joints, dtype=np.int64), 0)
 
-    @classmethod
-    def of(cls, content: Mapping[str, Any]) -> Excess:
-        """What :meth:`content` gave."""
-        far, speed, fast = (np.array(content[name]) for name in ("range_deg", "velocity", "fast"))
-        return cls(far, speed, fast, int(content["steps"]))
-
-    def content(self) -> dict[str, Any]:
-        """As plain lists and numbers."""
-        return {
-            "range_deg": self.range_deg.tolist(),
-            "velocity": self.velocity.tolist(),
-            "fast": self.fast.tolist(),
-            "steps": self.steps,
-        }
-
     def and_of(self, other: Excess) -> Excess:
         """That of both sets of actions together."""
         return Excess(

@@ -22,7 +22,6 @@ from zk0.params import Codec
 from zk0.words import fault, printable
 
 _MANY = 10**9
-_MOST_NAMES = 100_000
 
 Share = Annotated[float, Field(ge=0, le=1e6)]
 Seconds = Annotated[float, Field(ge=0, le=_MANY)]
@@ -101,23 +100,6 @@ class EvaluateAnswer(Answer):
     evaluate_s: Seconds = Field(description="seconds of judging")
 
 
-class ExcessAnswer(Answer):
-    """How far actions leave the limits; see :class:`zk0.evaluation.held_out.Excess`."""
-
-    range_deg: list[Share] = Field(max_length=64, description="by joint, degrees; percent for the gripper")
-    velocity: list[Annotated[float, Field(ge=0, le=1e12)]] = Field(max_length=64, description="by joint, a multiple")
-    fast: list[Annotated[int, Field(ge=0, le=_MANY)]] = Field(max_length=64, description="by joint, steps")
-    steps: int = Field(ge=0, le=_MANY)
-
-
-class JudgedAnswer(EvaluateAnswer):
-    """To :data:`protocol.EVALUATE` where it asks for details; see :mod:`zk0.evaluation.judge`."""
-
-    action_error: dict[str, Share] = Field(max_length=64, description="by joint, degrees; percent for the gripper")
-    episode_error_deg: dict[str, Share] = Field(max_length=_MOST_NAMES, description="by episode, degrees")
-    excess: dict[str, ExcessAnswer] = Field(max_length=8, description="by observation, held-out and perturbed")
-
-
 _ANSWERS: dict[str, type[Answer]] = {
     protocol.SUMMARY: SummaryAnswer,
     protocol.STATISTICS: StatisticsAnswer,
@@ -149,9 +131,7 @@ def payload_bytes(tensors: wire.Wanted) -> int:
     return sum(form.payload_bytes for record in tensors.values() for form in record.values())
 
 
-def parse(
-    message: Message, kind: str, expected: protocol.Header, site: str, tensors: wire.Wanted, detailed: bool = False
-) -> dict[str, Any]:
+def parse(message: Message, kind: str, expected: protocol.Header, site: str, tensors: wire.Wanted) -> dict[str, Any]:
     """What a reply tells, in plain values within their bounds; its tensors are as wanted, but not decoded yet.
 
     Args:
@@ -160,7 +140,6 @@ def parse(
         expected: The header that it must have.
         site: Who was asked.
         tensors: What it must carry; a site that lacks the model carries none.
-        detailed: Whether details of an evaluation were asked for.
 
     Raises:
         ReplyError: Anything is wrong with it, or the site tells that it failed.
@@ -172,7 +151,7 @@ def parse(
         values = told.pop("values")
         protocol.check_reply(protocol.Header.model_validate(told, strict=True), expected)
         lacks = kind in (protocol.TRAIN, protocol.EVALUATE) and protocol.LACKS in values
-        model = LacksAnswer if lacks else JudgedAnswer if detailed else _ANSWERS[kind]
+        model = LacksAnswer if lacks else _ANSWERS[kind]
         answer = model.model_validate(values)
         wire.check(message.content, {} if lacks else tensors)
     except ValidationError as error:

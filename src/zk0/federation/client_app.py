@@ -13,8 +13,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from zk0.evaluation.held_out import Limits, held_out_loss
-from zk0.evaluation.judge import judge_actions
+from zk0.evaluation.held_out import held_out_loss
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.broadcast import MissingModel
 from zk0.federation.privacy.site import SitePrivacy, demanded
@@ -34,8 +33,9 @@ def _warm(site: Site, task: protocol.SiteTask, node: Mapping[str, Any]) -> Warm:
     return warm_policy(site.root, base, device, task.adapters, task.seed if task.adapters.rank else 0)
 
 
-def _fitted(warm: Warm, task: protocol.SiteTask, content: RecordDict) -> LoadedPolicy:
-    return warm.fitted(None if task.own_stats else unpack_stats(wire.unpack(content, protocol.STATS)))
+def _fitted(warm: Warm, content: RecordDict) -> LoadedPolicy:
+    """The policy with the normalisation that the message tells."""
+    return warm.fitted(unpack_stats(wire.unpack(content, protocol.STATS)))
 
 
 def _reply(
@@ -80,7 +80,7 @@ def train(message: Message, context: Context) -> Message:
     memory.prune(task.keep)
     before = memory.load(task.used)
     local = LocalTask(task.seed, task.partition, task.round, task.training, task.decay_steps, task.proximal_mu)
-    loaded = _fitted(warm, task, message.content)
+    loaded = _fitted(warm, message.content)
     warm.shown = None
     features = site.features("train", loaded, task.features)
     result = train_locally(loaded, site.train_frames, start, local, features, before.moments or None)
@@ -105,33 +105,23 @@ def train(message: Message, context: Context) -> Message:
 
 @app.evaluate()
 def evaluate(message: Message, context: Context) -> Message:
-    """Judge a model on the site's held-out episodes; in detail when asked."""
+    """Judge a model on the site's held-out episodes."""
     began = time.perf_counter()
     task, values = protocol.read(message.content, protocol.SiteTask)
     site, privacy = site_at(context.node_config), SitePrivacy.of(task.privacy, context.node_config)
-    if privacy and task.detailed:
-        raise PermissionError("under privacy a site judges a model by its held-out loss only, and with noise")
     warm = _warm(site, task, context.node_config)
     told = values[protocol.MODEL]
     try:
         warm.show(told["digest"], warm.held.receive(message.content, told))
     except MissingModel as missing:
         return _reply(message, task, None, **{protocol.LACKS: str(missing)})
-    loaded = _fitted(warm, task, message.content)
+    loaded = _fitted(warm, message.content)
     frames, features = site.held_out_frames, site.features("held-out", loaded, task.features)
-    results: dict[str, Any] = {
-        "held_out_loss": held_out_loss(loaded, frames, task.evaluation.loss_draws, task.seed, features),
-        "frames": len(frames),
-    }
+    loss = held_out_loss(loaded, frames, task.evaluation.loss_draws, task.seed, features)
+    results: dict[str, Any] = {"held_out_loss": loss, "frames": len(frames)}
     if privacy:  # how many frames there are tells of the data, so every site weighs the same
-        noised = privacy.held_out_loss(task.round, results["held_out_loss"])
+        noised = privacy.held_out_loss(task.round, loss)
         results = {"held_out_loss": noised, "frames": 1, "epsilon": privacy.ledger.epsilon}
-    if task.detailed:
-        limits = Limits.of(values["limits"])
-        score, excess = judge_actions(loaded, frames, features, task.evaluation, task.seed, limits)
-        results["action_error"] = score.action_error_deg_by_joint
-        results["episode_error_deg"] = score.episode_errors_deg
-        results["excess"] = {where: found.content() for where, found in excess.items()}
     return _reply(message, task, **results, evaluate_s=time.perf_counter() - began)
 
 

@@ -97,8 +97,6 @@ class SiteTask(Header):
     privacy: PrivacyParams = PrivacyParams()
     used: int = 0
     keep: int = 0
-    own_stats: bool = False
-    detailed: bool = False
 
 
 def write(content: RecordDict, header: Header, **values: Any) -> None:

@@ -22,7 +22,7 @@ from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.statistics import public_moments
 from zk0.federation.strategy import check_enough, cost
 from zk0.files import write_text
-from zk0.machine.hardware import machine
+from zk0.machine import machine
 from zk0.machine.packages import versions
 from zk0.machine.repository import revision
 from zk0.params import Params

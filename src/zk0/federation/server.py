@@ -133,10 +133,9 @@ class Server:
         kind: str,
         number: int,
         model: Model,
-        stats: Stats | None,
+        stats: Stats,
         own: Callable[[int], dict[str, Any]] = lambda partition: {},
         partitions: Sequence[int] | None = None,
-        **values: Any,
     ) -> Iterator[Reply]:
         """Send sites what they lack of a model; yield the good replies in partition order.
 
@@ -144,18 +143,16 @@ class Server:
             kind: Train or evaluate.
             number: The round.
             model: What to train from or to judge.
-            stats: The common normalisation; None lets the base's own stand, for judging the base itself.
+            stats: The common normalisation.
             own: What differs of a partition's task from :meth:`task`, such as ``used`` and ``keep``.
             partitions: Which sites, in order; None for all.
-            values: Further values; they ask for a detailed evaluation.
         """
-        records = {} if stats is None else {protocol.STATS: wire.encode(pack_stats(stats))}
-        changes = {"own_stats": stats is None, "detailed": bool(values)}
+        records = {protocol.STATS: wire.encode(pack_stats(stats))}
 
         def build(header: protocol.Header) -> tuple[protocol.Header, dict[str, ArrayRecord]]:
-            return self.task(header, **changes, **own(header.partition)), records
+            return self.task(header, **own(header.partition)), records
 
-        return self._ask(kind, number, build, model, partitions, **values)
+        return self._ask(kind, number, build, model, partitions)
 
     def _ask(
         self,
@@ -164,16 +161,15 @@ class Server:
         build: Build,
         model: Model | None = None,
         partitions: Sequence[int] | None = None,
-        **values: Any,
     ) -> Iterator[Reply]:
         expected: dict[int, tuple[protocol.Header, int]] = {}
         tensors = {} if model is None else model.tensors
-        uplink, detailed = self.params.federation.uplink, bool(values)
 
         def checked(answer: Message, header: protocol.Header, bytes_down: int) -> Reply:
             partition, site = header.partition, self.sites[header.partition]
-            wanted = answers.wanted(kind, tensors, uplink, len(self.manifests[partition]["joints"]))
-            told = answers.parse(answer, kind, header, site, wanted, detailed)
+            joints = len(self.manifests[partition]["joints"])
+            wanted = answers.wanted(kind, tensors, self.params.federation.uplink, joints)
+            told = answers.parse(answer, kind, header, site, wanted)
             return Reply(site, partition, told, answer.content, wire.payload_bytes(answer.content), bytes_down)
 
         def message(partition: int, held: str | None) -> Message:
@@ -182,7 +178,7 @@ class Server:
             header, records = build(protocol.Header(run=self.run, round=number, partition=partition))
             content = RecordDict()
             told = {} if model is None else {protocol.MODEL: model.put(content, held)}
-            protocol.write(content, header, **values, **told)
+            protocol.write(content, header, **told)
             for name, record in records.items():
                 wire.put(content, name, record)
             expected[node] = (header, wire.payload_bytes(content))

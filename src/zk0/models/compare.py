@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
@@ -15,6 +14,7 @@ from zk0.evaluation.paired import Difference
 from zk0.evaluation.scores import METRICS, Comparison, IncomparableError, Metric, Scores
 from zk0.evaluation.scores import compare as compare_scores
 from zk0.params import Params
+from zk0.records.results import Evaluation, Model
 from zk0.tracking.comparing import read_checkpoint, read_scores
 from zk0.tracking.gate import in_words
 
@@ -36,8 +36,8 @@ def compare(root: Path, params: Params, first: str, second: str, anew: bool = Fa
     """
     name = params.tracking.model
     if anew:
-        judged = (judge_anew(root, params, model) for model in (first, second))
-        a, b = (Scores.of(evaluation, "global", label) for label, evaluation in judged)
+        evaluation, labels = judge_anew(root, params, first, second)
+        a, b = (Scores.of(evaluation.content(), which, labels[which]) for which in ("global", "base"))
     else:
         a, b = read_scores(root, name, first), read_scores(root, name, second)
     reasons = []
@@ -57,49 +57,52 @@ def compare(root: Path, params: Params, first: str, second: str, anew: bool = Fa
         console.print(f"safety check of {scores.label} {failed}", markup=False)
 
 
-def judge_anew(root: Path, params: Params, model: str) -> tuple[str, dict[str, Any]]:
-    """Judge a model, whichever run it is of, on this project's prepared data and scenes.
+def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Evaluation, dict[Model, str]]:
+    """Judge two models, whichever runs they are of, on this project's prepared data and scenes.
 
     Args:
         root: Project folder, prepared.
         params: The project's.
-        model: ``base``, or see :func:`zk0.tracking.comparing.read_checkpoint`.
+        first: ``base``, or see :func:`zk0.tracking.comparing.read_checkpoint`.
+        second: The same.
 
     Returns:
-        How to name it, and what evaluation.json would hold with this model as ``global``.
+        What evaluation.json would hold with the first as ``global`` and the second as ``base``, and how to name them.
 
     Raises:
         TrackingError: There is no such model.
     """
     import torch  # noqa: PLC0415 - slow to import, and only --anew needs it
 
-    from zk0.evaluation.judge import JudgedModel, evaluation_of, judge_task  # noqa: PLC0415 - imports torch
-    from zk0.evaluation.rollouts import roll_out_source  # noqa: PLC0415 - imports torch
+    from zk0.evaluation.judge import evaluation_of, judge_models  # noqa: PLC0415 - imports torch
     from zk0.federation.agreement import agree  # noqa: PLC0415 - imports torch
     from zk0.federation.run import locked_base  # noqa: PLC0415 - imports torch
     from zk0.federation.site import Site  # noqa: PLC0415 - imports torch
     from zk0.federation.statistics import moments_of  # noqa: PLC0415 - imports torch
-    from zk0.policy.checkpoint import load_checkpoint  # noqa: PLC0415 - imports torch
+    from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint  # noqa: PLC0415 - imports torch
     from zk0.policy.start import load_start, resolve_device  # noqa: PLC0415 - imports torch
 
     torch.set_num_threads(params.threads)
-    if model == "base":
-        source, digest = locked_base(root)
-        label, loaded = "the base policy", load_start(root, source, params.policy.device)
-    else:
-        folder, label = read_checkpoint(root, params.tracking.model, model)
-        digest, loaded = digest_folder(folder), load_checkpoint(folder, resolve_device(params.policy.device))
+    device = params.policy.device
+    loaded: dict[Model, LoadedPolicy] = {}
+    labels, files = dict[Model, str](), dict[Model, dict[str, str]]()
+    named: tuple[tuple[Model, str], ...] = (("global", first), ("base", second))
+    for which, model in named:
+        if model == "base":
+            source, digest = locked_base(root)
+            labels[which], loaded[which] = "the base policy", load_start(root, source, device)
+        else:
+            folder, labels[which] = read_checkpoint(root, params.tracking.model, model)
+            digest, loaded[which] = digest_folder(folder), load_checkpoint(folder, resolve_device(device))
+        files[which] = {"digest": digest}
     sites, unseen = read_manifests(root)
     opened = [Site(root, manifest, params.data.decoded_limit_bytes) for manifest in [*sites, *unseen]]
     moments = {site.manifest.site: moments_of(site.train_frames) for site in opened[: len(sites)]}
     limits = agree(moments, params.data.fps).moments.limits()
-    settings, judged = params.evaluation, []
-    scenes = range(settings.seed, settings.seed + settings.rollouts)
     with progress_bar() as bar:
-        for site in bar.track(opened, description=f"judging {label}"):
-            rollouts = roll_out_source(loaded, site.manifest.source, settings, scenes)
-            judged.append(judge_task(loaded, site.manifest, site, params, rollouts, limits))
-    return label, evaluation_of({"global": JudgedModel({"digest": digest}, judged)}, params)
+        tasks = bar.track(opened, description=f"judging {' and '.join(labels.values())}")
+        evaluation = evaluation_of(files, judge_models(loaded, tasks, params, limits), params, limits)
+    return evaluation, labels
 
 
 def comparison_table(a: Scores, b: Scores, found: Comparison, confidence: float) -> Table:

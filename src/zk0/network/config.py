@@ -101,7 +101,7 @@ class DeploymentConfig(SettingsFile):
         alerts: What is told to whom.
     """
 
-    MISSING = f": it says what runs on this machine; {INIT}"
+    MISSING = f"{{path}} is missing: it says what runs on this machine; {INIT}"
 
     federation: str = Field("zk0", min_length=1)
     hosts: tuple[str, ...] = Field(("localhost",), min_length=1)

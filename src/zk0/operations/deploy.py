@@ -90,7 +90,7 @@ def set_up_security(deployment: Deployment) -> Outcome:
 
 def allocate_resources(deployment: Deployment) -> Outcome:
     """Hold what is needed of memory, disk and GPU against what there is."""
-    from zk0.operations.resources import allocate
+    from zk0.operations.resources import allocate, gpu_share
     from zk0.operations.start import lacking_groups
 
     root, config = deployment.root, deployment.config
@@ -99,8 +99,8 @@ def allocate_resources(deployment: Deployment) -> Outcome:
     found = allocate(root, deployment.params, config.resources, starting, sites)
     return Outcome(
         changed=False,
-        told=tuple(need.told() for need in found.needs),
-        facts={"needs": [need.as_dict() for need in found.needs], "environment": found.environment},
+        told=tuple(need.told() for need in found),
+        facts={"needs": [need.as_dict() for need in found], "environment": gpu_share(config.resources)},
     )
 
 
@@ -115,7 +115,7 @@ def set_up_monitoring(deployment: Deployment) -> Outcome:
     Raises:
         StageError: The monitor does not come up; the services that this deployment started are stopped again.
     """
-    from zk0.operations.monitor.notify import try_webhook, webhook_address
+    from zk0.operations.monitor.alerts import try_webhook, webhook_address
     from zk0.operations.start import stop_services
 
     config = deployment.config
@@ -161,7 +161,7 @@ def check_health(deployment: Deployment) -> Outcome:
 def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, Check] | None, tuple[str, ...]]:
     """What became of a message to each site, where one can be sent; and how sites are judged, in words."""
     from zk0.network.server.services import FederationServer
-    from zk0.operations.round_trip import round_trips
+    from zk0.operations.health import round_trips
 
     if "federation" not in deployment.config.services or not any(state.site.admitted for state in snapshot.sites):
         return None, ()

@@ -1,18 +1,44 @@
-"""Health checks of a deployment: every service answers, certificates last, there is disk, and sites are there."""
+"""Health checks of a deployment: every service answers, certificates last, there is disk, and sites are there.
+
+Whether a site is there, a message to each can tell, by a run of its own: gateway, SuperLink, node, ClientApp, trainer,
+and back.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, cast
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
 
 from zk0.checks import Check
+from zk0.errors import StageError
+from zk0.federation import protocol
+from zk0.federation.flower import HttpGrid
+from zk0.files import read_json, write_json
 from zk0.network.config import DeploymentConfig
-from zk0.network.server.services import FederationServer
+from zk0.network.security.files import Places
+from zk0.network.security.sites import SiteRegistry
+from zk0.network.server.grid import NetworkGrid
+from zk0.network.server.runs import submit
+from zk0.network.server.services import FederationServer, halt, runs_of
 from zk0.operations.monitor.snapshot import SiteState, Snapshot
-from zk0.services.process import answers
+from zk0.services.process import RUN, answers
 
 # A node asks for work every 3 s.
 LIVELY_S = 20.0
+# A message to each site is a run of its own.
+SERVER_APP = "zk0.operations.health:app"
+NAME = "zk0-health"
+FOUND = RUN / "health" / "round-trip.json"
+_WAIT_S = 60.0
+_START_S = 60.0  # for the ServerApp's process
+_POLL_S = 0.5
+
+app = ServerApp()
 
 
 def health_checks(
@@ -115,14 +141,14 @@ def _sites(config: DeploymentConfig, snapshot: Snapshot, trips: Mapping[str, Che
             "warning",
         )
     for state in admitted:
-        yield (trips or {}).get(state.site.name) or Check(
-            f"site {state.site.name}",
-            is_there(state, snapshot.at),
-            told_of(state, snapshot.at),
-            f"a signed request within {LIVELY_S:.0f} s",
-            "have its owner look at `zk0 client status`",
-            "warning",
-        )
+        name, well, found = state.site.name, is_there(state, snapshot.at), told_of(state, snapshot.at)
+        expected = f"a signed request within {LIVELY_S:.0f} s"
+        yield (trips or {}).get(name) or _site_check(name, well, found, expected)
+
+
+def _site_check(name: str, well: bool, found: str, expected: str) -> Check:
+    advice = "have its owner look at `zk0 client status`"
+    return Check(f"site {name}", well, found, expected, advice, "warning")
 
 
 def is_there(state: SiteState, now: float) -> bool:
@@ -136,3 +162,60 @@ def told_of(state: SiteState, now: float) -> str:
         return "not seen since the gateway began"
     silent = now - state.seen
     return f"seen {silent:.0f} s ago" if silent < 120 else f"seen {silent / 60:.0f} min ago"
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Ask every admitted site for the summary of its data, as a run's roll call does, and write down what came back."""
+    settings = context.run_config
+    root = Path(str(settings["project"])).resolve()
+    registry = SiteRegistry(Places(root / str(settings["security"])).registry)
+    sites = {site.node_id: site for site in registry.sites() if site.admitted and site.node_id is not None}
+    network = NetworkGrid(cast(HttpGrid, grid), list(sites), sites.__contains__)
+    messages = []
+    for node, site in sites.items():
+        content = RecordDict()
+        protocol.write(content, protocol.Header(run="", round=0, partition=site.partition))
+        messages.append(Message(content, node, protocol.SUMMARY, group_id="0"))
+    found: dict[str, dict[str, Any]] = {site.name: {"problem": "no reply in time"} for site in sites.values()}
+    began = time.monotonic()
+    for reply in network.send_and_receive(messages, timeout=float(cast(float, settings["wait-s"]))):
+        site = sites[reply.metadata.src_node_id]
+        problem = protocol.failure(reply, site.name) if reply.has_error() else ""
+        found[site.name] = {"seconds": round(time.monotonic() - began, 2), "problem": problem}
+    write_json(root / FOUND, found)
+
+
+def round_trips(server: FederationServer, wait_s: float = _WAIT_S) -> dict[str, Check]:
+    """Send each admitted site a message, and wait for the replies.
+
+    Args:
+        server: Its services are running, and no run is in progress.
+        wait_s: How long sites may take.
+
+    Returns:
+        By site, whether it answered: in how many seconds, or why not.
+
+    Raises:
+        StageError: A run is in progress, or this one failed.
+    """
+    file = server.root / FOUND
+    file.unlink(missing_ok=True)
+    server.sync()
+    number = submit(server, server_app=SERVER_APP, name=NAME, wait_s=wait_s)
+    deadline = time.monotonic() + wait_s + _START_S
+    while not runs_of(server, number)[0].finished:
+        if time.monotonic() > deadline:
+            halt(server, number)
+            raise StageError(f"the message's run did not end within {wait_s + _START_S:.0f} s, and was stopped")
+        time.sleep(_POLL_S)
+    if not file.exists():
+        raise StageError(
+            f"the message's run failed: {runs_of(server, number)[0].details or 'see `zk0 logs superexec`'}"
+        )
+    return {
+        name: _site_check(
+            name, not one["problem"], one["problem"] or f"answered a message in {one['seconds']:.1f} s", "a reply"
+        )
+        for name, one in read_json(file).items()
+    }

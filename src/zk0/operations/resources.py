@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from zk0.environment import needs
 from zk0.environment.needs import Need
 from zk0.errors import StageError
-from zk0.machine.hardware import machine
+from zk0.machine import machine
 from zk0.network.config import Group, Resources
 from zk0.params import Params
 
@@ -32,20 +31,7 @@ _MODELS_ON_GPU, _ACTIVATIONS_BYTES_A_FRAME = 4, 150_000_000
 _FEATURES_BYTES_A_FRAME, _FEATURES_SMALL_BYTES_A_FRAME = 245_760, 18_432  # image tokens in bf16, two cameras
 
 
-@dataclass(frozen=True)
-class Allocation:
-    """What is set aside, and what processes are told of it.
-
-    Attributes:
-        needs: Resource by resource.
-        environment: For every process that is started here.
-    """
-
-    needs: tuple[Need, ...]
-    environment: dict[str, str]
-
-
-def allocate(root: Path, params: Params, resources: Resources, starting: tuple[Group, ...], sites: int) -> Allocation:
+def allocate(root: Path, params: Params, resources: Resources, starting: tuple[Group, ...], sites: int) -> list[Need]:
     """Hold what a federation's server needs against what there is.
 
     Args:
@@ -54,6 +40,9 @@ def allocate(root: Path, params: Params, resources: Resources, starting: tuple[G
         resources: What may be taken.
         starting: Groups of services that are still to be started; those that run have their memory already.
         sites: How many are admitted; two are assumed where there are fewer.
+
+    Returns:
+        What is needed and what there is, resource by resource.
 
     Raises:
         StageError: Something does not fit; gives the figures and what to do.
@@ -89,7 +78,7 @@ def allocate(root: Path, params: Params, resources: Resources, starting: tuple[G
         found.append(Need("GPU memory", gpu, int(largest * resources.gpu_share), less))
     if lacking := [need for need in found if not need.fits]:
         raise StageError("\n".join(f"{need.told()} does not fit; {need.advice}" for need in lacking))
-    return Allocation(tuple(found), gpu_share(resources))
+    return found
 
 
 def gpu_share(resources: Resources) -> dict[str, str]:

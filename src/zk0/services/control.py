@@ -15,8 +15,7 @@ from xmlrpc.client import Fault, ServerProxy
 
 from zk0.errors import StageError
 from zk0.files import write_text
-from zk0.services.identity import recorded
-from zk0.services.supervise import CONFIG, RECORD, SOCKET
+from zk0.services.supervise import CONFIG, RECORD, SOCKET, recorded
 
 # Of a service's log, of which one older is kept.
 LOG_BYTES = 20_000_000

@@ -18,8 +18,7 @@ from zk0.errors import StageError
 from zk0.files import write_bytes, write_text
 from zk0.private_files import private_folder
 from zk0.services.control import connected, program, start_supervisord, tried
-from zk0.services.identity import end, recorded
-from zk0.services.supervise import PROGRAMS, RECORD, end_orphans
+from zk0.services.supervise import PROGRAMS, RECORD, end, end_orphans, recorded
 from zk0.words import nearest_hint
 
 # States of supervisord in which a service does not run: it died, and is started again or was given up.

@@ -12,11 +12,11 @@ from zk0.digests import RESULTS_VERSION
 from zk0.errors import StageError
 from zk0.evaluation.paired import Difference, Estimate
 from zk0.files import write_text
-from zk0.records.base import Machine
+from zk0.records.results import Role
 from zk0.reporting.format import machine
 from zk0.study import tables
 from zk0.study.arms import FEDERATED
-from zk0.study.results import ArmResult, Role, StudyResult
+from zk0.study.results import ArmResult, StudyResult
 from zk0.study.results_store import RECORD, STUDIES, StudyFolder
 from zk0.study.studies import RECIPES
 from zk0.study.tables import MARGIN, comparison_verdicts, robustness_verdicts
@@ -205,7 +205,7 @@ def _how(result: StudyResult) -> str:
     first, count = record.scenes
     seeds = ", ".join(map(str, record.seeds))
     scenes = f"scenes {first} to {first + count - 1} of every task" if count else "held-out episodes, no simulator"
-    machines = sorted({machine(Machine.model_validate(piece.machine)) for piece in pieces})
+    machines = sorted({machine(piece.machine) for piece in pieces})
     hours = sum(piece.train_s + piece.evaluate_s for piece in pieces) / 3600
     lacking = f" **{result.missing} pieces are still to be made.**" if result.missing else ""
     return (

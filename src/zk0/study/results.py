@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Literal
 
 from zk0.evaluation.outcomes import Outcomes
 from zk0.evaluation.paired import Difference, Estimate, difference, rate
+from zk0.records.results import Role
 from zk0.study.results_store import ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
-
-Role = Literal["site", "unseen"]
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
-from zk0.records.results import TaskScore
+from zk0.records.base import Machine
+from zk0.records.results import Role, TaskScore
 
 STUDIES = Path("results/studies")
 RECORD = "study.json"
@@ -37,7 +38,7 @@ class TaskResult(_Stored):
         episode_error_deg: Held-out episode to mean error.
     """
 
-    role: Literal["site", "unseen"]
+    role: Role
     outcomes: dict[int, bool]
     held_out_loss: float
     action_error_deg: float
@@ -45,7 +46,7 @@ class TaskResult(_Stored):
     episode_error_deg: dict[int, float]
 
     @classmethod
-    def of(cls, role: Literal["site", "unseen"], score: TaskScore) -> TaskResult:
+    def of(cls, role: Role, score: TaskScore) -> TaskResult:
         """What a study keeps of a score: all that the other figures can be computed from."""
         return cls.model_validate(
             {
@@ -90,7 +91,7 @@ class Piece(_Stored):
     episodes: int = Field(ge=0)
     tasks: dict[str, TaskResult]
     created: str
-    machine: dict[str, Any]
+    machine: Machine
     versions: dict[str, str]
 
 
@@ -168,7 +169,7 @@ class StudyFolder:
 
     def write(self, file: str, piece: Piece) -> None:
         """Keep a piece."""
-        write_json(self.folder / "pieces" / file, piece.model_dump(mode="json"))
+        write_json(self.folder / "pieces" / file, piece.model_dump(mode="json", exclude_unset=True))
 
     def describe(self, record: StudyRecord) -> StudyRecord | None:
         """Say what belongs together.

@@ -23,6 +23,7 @@ from zk0.evaluation.rollouts import Rollout, roll_out_source
 from zk0.federation.run import config_digest
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
+from zk0.records.base import Machine
 from zk0.study.arms import FEDERATED, Arm, arm_named, federated
 from zk0.study.project import StudyProject, first_episodes, prepared, refuse_leakage, with_absolute_paths
 from zk0.study.results_store import RECORD, STUDIES, ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
@@ -85,7 +86,7 @@ def judge(
         source = manifest.source
         if source not in met:
             met[source] = roll_out_source(loaded, source, params.evaluation, scenes, side_by_side=_SIDE_BY_SIDE)
-        score = judge_task(loaded, manifest, project.site(manifest), params, met[source]).score
+        score = judge_task(loaded, project.site(manifest), params, met[source]).score
         found[manifest.site] = TaskResult.of(manifest.role, score)
     return found
 
@@ -219,7 +220,7 @@ class Runner:
             episodes=sum(len(episodes) for _, episodes in self._trained_on(job.arm)),
             tasks=tasks,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            machine=machine(),
+            machine=Machine.model_validate(machine()),
             versions={name: str(version) for name, version in versions().items()},
             **cost,
         )

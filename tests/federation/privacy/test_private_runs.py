@@ -14,7 +14,6 @@ from flwr.clientapp import ClientApp
 from scipy import stats as chances
 
 from zk0.federation import protocol, wire
-from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.privacy.accountant import planned_epsilon
@@ -311,15 +310,6 @@ def test_owners_demand_is_charged_by_its_own_noise(project: Path, private: Param
         for partition in (0, 1)
     ]
     assert noise[0] < 0.5 < 3.5 < noise[1] < 4.0
-
-
-def test_site_under_privacy_gives_no_details(make_server: MakeServer, state: RoundState, private: Params) -> None:
-    server = make_server()
-    server.params = with_changes(private, {"privacy.mode": "site"})
-    limits = {name: [0.0] * 6 for name in ("low", "high", "step")}
-
-    assert list(server.ask_with_model(protocol.EVALUATE, 1, Model.of(state.tensors), None, limits=limits)) == []
-    assert "by its held-out loss only" in server.left_out["cubes-0"]
 
 
 def test_off_tells_and_asks_what_it_did_before(project: Path, quick: Params) -> None:

@@ -6,8 +6,7 @@ a registered site's node needs, and nothing else.
 
     config.py      what may be set
     identity.py    whose request it is: registered, signed, fresh, not seen before
-    limits.py      how many requests and bytes
-    journal.py     what was refused, as lines and counters
+    journal.py     what was refused, as lines and counters; how many requests and bytes
     proxy.py       the way of one request
     server.py      TLS, start and stop, slow and half-open connections
 """

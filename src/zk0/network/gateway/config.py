@@ -45,7 +45,7 @@ class GatewayConfig(SettingsFile):
         shutdown_s: How long requests may take to end when the gateway is stopped.
     """
 
-    MISSING = "; it says where the gateway listens and which files it uses"
+    MISSING = "{path} is missing; it says where the gateway listens and which files it uses"
 
     host: str = "0.0.0.0"
     port: int = Field(9443, ge=1, lt=65536)

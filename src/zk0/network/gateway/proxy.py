@@ -15,8 +15,7 @@ from google.protobuf.message import DecodeError
 from zk0.federation.flower import fleet_pb2
 from zk0.network.gateway.config import GatewayConfig
 from zk0.network.gateway.identity import Identity
-from zk0.network.gateway.journal import Journal, Refused
-from zk0.network.gateway.limits import Buckets, address_key
+from zk0.network.gateway.journal import Buckets, Journal, Refused, address_key
 from zk0.network.security.sites import Site
 
 Scope = MutableMapping[str, Any]

@@ -22,8 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zk0.errors import StageError
 from zk0.network.gateway.config import GatewayConfig
-from zk0.network.gateway.journal import Refused, log_as_json, tell
-from zk0.network.gateway.limits import address_key
+from zk0.network.gateway.journal import Refused, address_key, log_as_json, tell
 from zk0.network.gateway.proxy import Gateway
 from zk0.network.security.certificates import INIT, check_server, read_certificate
 

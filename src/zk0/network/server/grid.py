@@ -25,51 +25,43 @@ _BEGAN_ANEW = "its node is away: it began anew, and what it was asked is lost"
 _NOT_ADMITTED = "it is not admitted any more"
 
 
-class Carriers:
-    """What carries a run's messages: the server's SuperLink and gateway, and the sites' nodes. Flower sends none twice.
+def watched(server: FederationServer) -> Callable[[int], bool]:
+    """Watch what carries a run's messages from now on: SuperLink and gateway, and the sites' nodes.
 
-    A node asks for a message, and the SuperLink counts it as delivered with its answer, wherever that ends. So what was
-    under way when a gateway or a SuperLink died may be lost, and what a node had when it died is.
+    Flower sends no message twice. A node asks for one, and the SuperLink counts it as delivered with its answer,
+    wherever that ends. So what was under way when a gateway or a SuperLink died may be lost, and what a node had when
+    it died is.
 
-    Args:
-        server: Whose.
+    Returns:
+        Whether a node began anew since then. Raises a StageError where SuperLink or gateway did: the run is taken
+        up again from its last complete round.
     """
 
-    def __init__(self, server: FederationServer) -> None:
-        self._server = server
-
-    def watched(self) -> Callable[[int], bool]:
-        """Watch them from now on.
-
-        Returns:
-            Whether a node began anew since then. Raises a StageError where SuperLink or gateway did: the run is taken
-            up again from its last complete round.
-        """
-        carriers, nodes = self._processes(), self._activations({})
-        asked, found = time.monotonic(), dict(nodes)
-
-        def lost(node: int) -> bool:
-            nonlocal asked, found
-            if time.monotonic() - asked > _EVERY_S:
-                asked = time.monotonic()
-                for name, pid in self._processes().items():
-                    if carriers.setdefault(name, pid) != pid:
-                        raise StageError(f"{INTERRUPTED}the {name} was started anew while messages were on their way")
-                found = self._activations(found)
-            return node in nodes and node in found and nodes[node] != found[node]
-
-        return lost
-
-    def _processes(self) -> dict[str, int]:
-        running = self._server.services.running()
+    def processes() -> dict[str, int]:
+        running = server.services.running()
         return {name: running[name].pid for name in _OF_SERVER if name in running}
 
-    def _activations(self, last: dict[int, str]) -> dict[int, str]:
+    def activations(last: dict[int, str]) -> dict[int, str]:
         """When each node was let in; as it was known last where the SuperLink is away."""
         try:
-            return present_nodes(self._server)
+            return present_nodes(server)
         except StageError:
             return last
+
+    carriers, nodes = processes(), activations({})
+    asked, found = time.monotonic(), dict(nodes)
+
+    def lost(node: int) -> bool:
+        nonlocal asked, found
+        if time.monotonic() - asked > _EVERY_S:
+            asked = time.monotonic()
+            for name, pid in processes().items():
+                if carriers.setdefault(name, pid) != pid:
+                    raise StageError(f"{INTERRUPTED}the {name} was started anew while messages were on their way")
+            found = activations(found)
+        return node in nodes and node in found and nodes[node] != found[node]
+
+    return lost
 
 
 class NetworkGrid(Grid):
@@ -82,7 +74,7 @@ class NetworkGrid(Grid):
         nodes: The federation's, in partition order, whether they are there or not.
         admitted: Whether a node's site is admitted at this moment.
         payload_bytes: How many bytes of tensors the reply to a message of a kind may carry; a longer one is not taken.
-        carriers: Which may lose a message; None where nobody looks.
+        server: Whose services may lose a message; None where nobody looks.
     """
 
     def __init__(
@@ -91,9 +83,9 @@ class NetworkGrid(Grid):
         nodes: Sequence[int],
         admitted: Callable[[int], bool],
         payload_bytes: Callable[[str], int] = lambda kind: 0,
-        carriers: Carriers | None = None,
+        server: FederationServer | None = None,
     ) -> None:
-        self._grid, self._nodes, self._admitted, self._carriers = grid, list(nodes), admitted, carriers
+        self._grid, self._nodes, self._admitted, self._server = grid, list(nodes), admitted, server
         self._pulling = Pulling(grid, payload_bytes)
 
     @property
@@ -137,7 +129,7 @@ class NetworkGrid(Grid):
         For a node that is away the SuperLink answers with an error. After the timeout a message is of no use to
         anybody, so none is kept for a node that comes back later.
         """
-        lost = self._carriers.watched() if self._carriers else lambda node: False
+        lost = watched(self._server) if self._server else lambda node: False
         asked = []
         for message in messages:
             if not self._admitted(message.metadata.dst_node_id):

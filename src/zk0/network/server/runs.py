@@ -18,7 +18,7 @@ from zk0 import __version__
 from zk0.errors import StageError
 from zk0.federation.flower import Fab, build_fab_from_disk, control_pb2, fab_to_proto, user_config_to_proto
 from zk0.files import write_text
-from zk0.network.server.services import FederationServer, present_nodes, runs_of
+from zk0.network.server.services import NAMES, FederationServer, present_nodes, runs_of
 from zk0.network.server.wanted import NAME, Wanted
 from zk0.records.files import rounds_so_far
 
@@ -111,11 +111,14 @@ def submit(
 
 def tables(server: FederationServer) -> list[Table]:
     """Services, and where they run: sites with their presence, and the last run with its last round."""
-    health = server.health()
+    running = server.services.running()
+    well = {name: name in running for name in reversed(NAMES)}  # SuperExec has no door of its own to knock at
+    well["superlink"] = well["superlink"] and server.answers(f"https://{server.address}")
+    well["gateway"] = well["gateway"] and server.answers(server.gateway_url)
     services = Table("service", "", "log", title="services")
-    for name, well in health.items():
-        services.add_row(name, "[green]runs" if well else "[red]does not run", str(server.services.log(name)))
-    if not health["superlink"]:
+    for name, is_well in well.items():
+        services.add_row(name, "[green]runs" if is_well else "[red]does not run", str(server.services.log(name)))
+    if not well["superlink"]:
         return [services]
     return [services, _sites(server), _runs(server)]
 

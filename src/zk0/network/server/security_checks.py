@@ -30,10 +30,7 @@ def security_checks(server: FederationServer, params: Params) -> list[Check]:
     return [
         _tls(server),
         *_certificates(server),
-        _gateway_closed(server),
-        _strangers_refused(server),
-        _control_closed(server),
-        _runtime_closed(server),
+        *_doors(server),
         _keys_registered(server),
         _files_private(server),
         _privacy(server.root, params),
@@ -67,29 +64,26 @@ def _certificates(server: FederationServer) -> Iterator[Check]:
         )
 
 
-def _gateway_closed(server: FederationServer) -> Check:
-    with _client(server) as client:
-        answers = {path: client.post(f"{server.gateway_url}{path}").status_code for path in _CLOSED}
-    return _codes("control closed to the network", answers, httpx.codes.NOT_FOUND)
-
-
-def _strangers_refused(server: FederationServer) -> Check:
-    with _client(server) as client:
-        answers = {"a node without a key": client.post(f"{server.gateway_url}/v1/fleet/pull-messages").status_code}
-    return _codes("strangers refused", answers, httpx.codes.UNAUTHORIZED)
-
-
-def _control_closed(server: FederationServer) -> Check:
-    with _client(server) as client:
-        answer = client.post(f"https://{server.address}/v1/control/list-runs").status_code
-    return _codes("control asks for the token", {"without a token": answer}, httpx.codes.UNAUTHORIZED)
-
-
-def _runtime_closed(server: FederationServer) -> Check:
+def _doors(server: FederationServer) -> Iterator[Check]:
+    """What answers whom: requests that must be refused are sent, to the gateway and to the SuperLink behind it."""
+    gateway, superlink = server.gateway_url, f"https://{server.address}"
     about = dict(RuntimeVersionMetadata.from_local_component("flower-superexec").as_metadata())
-    with _client(server) as client:
-        answer = client.post(f"https://{server.address}/v1/runtime/acquire-task", headers=about).status_code
-    return _codes("ServerApp's work asks for the secret", {"without a secret": answer}, httpx.codes.UNAUTHORIZED)
+    stranger, no_token = f"{gateway}/v1/fleet/pull-messages", f"{superlink}/v1/control/list-runs"
+    no_secret, away = f"{superlink}/v1/runtime/acquire-task", httpx.codes.NOT_FOUND
+    for name, urls, wanted in (
+        ("control closed to the network", {path: f"{gateway}{path}" for path in _CLOSED}, away),
+        ("strangers refused", {"a node without a key": stranger}, httpx.codes.UNAUTHORIZED),
+        ("control asks for the token", {"without a token": no_token}, httpx.codes.UNAUTHORIZED),
+        ("ServerApp's work asks for the secret", {"without a secret": no_secret}, httpx.codes.UNAUTHORIZED),
+    ):
+        with _client(server) as client:
+            answers = {
+                what: client.post(url, headers=about if url == no_secret else {}).status_code
+                for what, url in urls.items()
+            }
+        wrong = {what: code for what, code in answers.items() if code != wanted}
+        told = ", ".join(f"{what}: {code}" for what, code in (wrong or answers).items())
+        yield Check(name, not wrong, told, f"{int(wanted)} for each", f"stop it: `zk0 server stop`; then {_START}")
 
 
 def _keys_registered(server: FederationServer) -> Check:
@@ -130,12 +124,6 @@ def _robust(params: Params) -> Check:
     return Check(
         "robust strategy", strategy in ROBUST, f"federation.strategy {strategy}", " or ".join(ROBUST), advice, "warning"
     )
-
-
-def _codes(name: str, answers: dict[str, int], wanted: int) -> Check:
-    wrong = {what: code for what, code in answers.items() if code != wanted}
-    told = ", ".join(f"{what}: {code}" for what, code in (wrong or answers).items())
-    return Check(name, not wrong, told, f"{int(wanted)} for each", f"stop it: `zk0 server stop`; then {_START}")
 
 
 def _client(server: FederationServer) -> httpx.Client:

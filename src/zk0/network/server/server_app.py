@@ -21,7 +21,7 @@ from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.federation.server import FederationError
 from zk0.network.security.files import Places
 from zk0.network.security.sites import SiteRegistry
-from zk0.network.server.grid import Carriers, NetworkGrid
+from zk0.network.server.grid import NetworkGrid
 from zk0.network.server.roll_call import RollCall, members_of
 from zk0.network.server.services import FederationServer
 from zk0.network.server.wanted import INTERRUPTED, sites_were_away
@@ -82,7 +82,7 @@ def _run(grid: Grid, root: Path, settings: Mapping[str, Any]) -> None:
         [site.node_id for site in members if site.node_id is not None],
         lambda node: registry.of_node(node) is not None,
         lambda kind: answers.payload_bytes(answers.wanted(kind, start.first, uplink, len(JOINTS))),
-        Carriers(FederationServer(root, Path(str(settings["security"])))),
+        FederationServer(root, Path(str(settings["security"]))),
     )
     wait_s, least = float(cast(float, settings["wait-s"])), int(cast(int, settings["min-sites"]))
     fitting = partial(misfits, loaded=start.start, missing=params.data.missing_cameras)

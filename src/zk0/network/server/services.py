@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -172,16 +171,6 @@ class FederationServer:
             return httpx.get(f"{url}/health", verify=context, timeout=3, trust_env=False).status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
-
-    def health(self) -> dict[str, bool]:
-        """Each service that is to run, and whether it does and answers."""
-        running = self.services.running()
-        checks: dict[str, Callable[[], bool]] = {
-            SUPERLINK: lambda: self.answers(f"https://{self.address}"),
-            "superexec": lambda: True,
-            "gateway": lambda: self.answers(self.gateway_url),
-        }
-        return {name: name in running and check() for name, check in checks.items()}
 
     def _check_keys(self) -> None:
         if not self.places.registry.exists():

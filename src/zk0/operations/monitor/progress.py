@@ -52,7 +52,6 @@ class Progress:
         run: Its config digest; empty where no state is kept.
         active: Whether it has begun and neither ended nor failed; one that was killed counts as active.
         failed: The round that failed, where the run ended so; None otherwise.
-        moved: When it last said something, in seconds since 1970.
         round_ended: When its last round ended, or it began, in seconds since 1970.
         rows: Its rounds, as in rounds.jsonl.
         left_out: Sites that did not count, oldest first.
@@ -63,7 +62,6 @@ class Progress:
     run: str
     active: bool
     failed: int | None
-    moved: float
     round_ended: float
     rows: tuple[Round, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
@@ -93,7 +91,6 @@ def read_progress(root: Path) -> Progress | None:
         run=_run_of(root),
         active=last is not None and last.event in _BEGINS,
         failed=last.round if last is not None and last.event == "failed" else None,
-        moved=_seconds(events[-1]),
         round_ended=_seconds(ended[-1]),
         rows=tuple(rows),
         left_out=tuple(

@@ -18,9 +18,18 @@ from prometheus_client import CollectorRegistry, start_http_server
 from zk0.errors import StageError
 from zk0.network.config import CONFIG, DeploymentConfig
 from zk0.network.server.wanted import wanted_run
-from zk0.operations.monitor.alerts import AlertBook, Message, find_alerts
+from zk0.operations.monitor.alerts import (
+    AlertBook,
+    Message,
+    as_event,
+    find_alerts,
+    logger,
+    payload,
+    post,
+    tell,
+    webhook_address,
+)
 from zk0.operations.monitor.metrics import SnapshotCollector
-from zk0.operations.monitor.notify import as_event, logger, payload, post, tell, webhook_address
 from zk0.operations.monitor.snapshot import take
 from zk0.services.json_logs import log_as_json
 from zk0.services.process import RUN

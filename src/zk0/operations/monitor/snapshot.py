@@ -19,8 +19,8 @@ from zk0.network.security.files import SECURITY, Places
 from zk0.network.security.sites import Site, SiteRegistry
 from zk0.network.server.wanted import given_up
 from zk0.operations.monitor.progress import Progress, read_progress
-from zk0.services.identity import family_of
 from zk0.services.process import RUN, Services
+from zk0.services.supervise import family_of
 
 _ANSWER_S = 2.0
 
