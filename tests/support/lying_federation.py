@@ -34,7 +34,8 @@ from zk0.federation.state import RoundState, StateFolder
 from zk0.measuring.timing import peak_bytes, reset_peak
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.sites import Site, SiteRegistry
-from zk0.network.server.roll_call import RollCall, members_of
+from zk0.network.server.control import members_of
+from zk0.network.server.roll_call import RollCall
 from zk0.params import Params
 from zk0.records.journal import Journal, print_event
 
