@@ -40,7 +40,7 @@ bench: $(STAMP) ## every figure beside its peers, about an hour; goes on where i
 
 bench-quick: $(STAMP) ## small sizes, about ten minutes, compared with earlier ones on this machine
 	@scripts/install-bench
-	@$(BIN)/python -m benchmarks --quick && $(BIN)/python -m benchmarks.compare
+	@$(BIN)/python -m benchmarks --quick && $(BIN)/python -m benchmarks --compare
 
 ui: $(STAMP) ## MLflow's pages on http://127.0.0.1:5000
 	@$(BIN)/mlflow ui

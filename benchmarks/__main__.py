@@ -12,10 +12,14 @@ from typing import Annotated
 import typer
 
 from benchmarks.harness import NAMES, RESULTS, VARIANTS, Fresh, Keep, Out, Quick
+from benchmarks.performance import write_page
 from benchmarks.pieces import FOLDER
+from zk0 import runtime_env
 from zk0.console import console
+from zk0.errors import StageError
 from zk0.measuring.history import QUICK
 from zk0.measuring.rows import BenchmarkError, read_report
+from zk0.params import ParamsError
 from zk0.words import nearest_hint
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -29,26 +33,41 @@ def main(
     fresh: Fresh = False,
     keep: Keep = False,
     render: Annotated[bool, typer.Option(help="Only write docs/PERFORMANCE.md anew, from what was measured.")] = False,
+    compare: Annotated[bool, typer.Option(help="Only compare the last quick ones with earlier; 2 if worse.")] = False,
 ) -> None:
     """Measure, write benchmarks/results.json, refresh docs/PERFORMANCE.md; interrupted, it goes on where it was.
 
     With --quick the rows go into results/bench-quick.json, anew each time, and the page is left alone.
     """
     try:
+        if compare:
+            _compare(Path.cwd())
+            return
         path = out or (QUICK if quick else RESULTS)
         chosen = checked(only)
         failed = [] if render else _run_all(chosen, path, quick, fresh, keep, begin_anew=quick and not only)
         if not quick:
-            from benchmarks.performance import write_page
-
             files = write_page(Path.cwd(), read_report(path))
             console.print(f"wrote {path} and {files[-1].relative_to(Path.cwd())}", markup=False)
-    except BenchmarkError as error:
+    except (StageError, ParamsError) as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         raise typer.Exit(1) from None
     if failed:
         console.print(f"failed: {', '.join(failed)}; the same command measures only what is missing", style="bold red")
         raise typer.Exit(1)
+
+
+def _compare(root: Path) -> None:
+    """Say what has become worse by more than benchmark.margin; exit status 2 if anything has."""
+    runtime_env.switch_off()
+    from zk0.tracking.benchmarks import compare_with_earlier  # noqa: PLC0415 - it loads mlflow, which takes seconds
+
+    found = compare_with_earlier(root)
+    console.print(f"compared with {found.earlier} earlier runs on this machine; MLflow experiment {found.experiment}")
+    for regression in found.worse:
+        console.print(f"worse than before: {regression}", style="bold yellow", markup=False)
+    if found.worse:
+        raise typer.Exit(2)
 
 
 def checked(only: list[str] | None) -> list[str]:

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from benchmarks.pieces import FOLDER, Pieces
 from zk0.console import console
-from zk0.environment import machine
 from zk0.errors import StageError
+from zk0.machine import machine
 from zk0.measuring.history import QUICK
 from zk0.measuring.rows import Report, Row, read_report, write_report
 
@@ -102,17 +102,19 @@ def run_alone(
     key: str,
     measure: Callable[[Pieces], Outcome],
     *,
-    quick: bool,
-    out: Path | None,
-    fresh: bool,
-    keep: bool,
-    part: bool,
+    command: str = "",
+    quick: bool = False,
+    out: Path | None = None,
+    fresh: bool = False,
+    keep: bool = False,
+    part: bool = False,
 ) -> None:
     """Run a benchmark from its command line, add its rows to the report and print them.
 
     Args:
         key: The benchmark's name, with its variant where it has any.
         measure: Does the work.
+        command: The command line that measures it again.
         quick: At small sizes.
         out: The report; by default benchmarks/results.json, or results/bench-quick.json at small sizes.
         fresh: Forget what an interrupted run measured; small sizes always do.
@@ -121,7 +123,7 @@ def run_alone(
     """
     path = out or (QUICK if quick else RESULTS)
     here = machine()
-    pieces = Pieces(FOLDER / ("quick" if quick else "full") / key, here, keep)
+    pieces = Pieces(FOLDER / ("quick" if quick else "full") / key, here, keep, quick, command)
     if fresh or quick:
         pieces.clear()
     console.print(f"[bold]{key}[/]")
@@ -131,31 +133,21 @@ def run_alone(
     except StageError as error:
         console.print(f"error: {error}", style="bold red", markup=False)
         raise typer.Exit(1) from None
-    detail = {
-        "title": outcome.title,
-        "about": outcome.about,
-        "created": _now(),
-        "seconds": time.perf_counter() - began,
-        "quick": quick,
-        "machine": here,
-        "spread": outcome.spread,
-        "series": outcome.series,
-        "more": outcome.more,
-    }
+    took = {"created": _now(), "seconds": time.perf_counter() - began, "quick": quick, "machine": here}
     report = read_report(path) if path.exists() else None
-    write_report(path, merged(report, key, detail, outcome.rows, here))
+    write_report(path, merged(report, key, vars(outcome) | took, outcome.rows, here))
     if not part:
         pieces.clear()
     console.print(table_of(outcome.rows))
 
 
-def plain_app(name: str, about: str, measure: Callable[[bool, str, Pieces], Outcome]) -> typer.Typer:
+def plain_app(name: str, about: str, measure: Callable[[Pieces], Outcome]) -> typer.Typer:
     """The command line of a benchmark that has no options of its own.
 
     Args:
         name: Its module's.
         about: Shown by ``--help``.
-        measure: Takes whether at small sizes, the command for its rows, and its pieces.
+        measure: Does the work.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -164,13 +156,13 @@ def plain_app(name: str, about: str, measure: Callable[[bool, str, Pieces], Outc
         quick: Quick = False, out: Out = None, fresh: Fresh = False, keep: Keep = False, part: Part = False
     ) -> None:
         command = command_of(name, quick=quick)
-        run_alone(name, lambda p: measure(quick, command, p), quick=quick, out=out, fresh=fresh, keep=keep, part=part)
+        run_alone(name, measure, command=command, quick=quick, out=out, fresh=fresh, keep=keep, part=part)
 
     return app
 
 
 def table_of(rows: list[Row]) -> Table:
-    """Rows for a terminal."""
+    """Rows as a table for a terminal."""
     table = Table("what", "ours", "peer", "ratio", "limit", "unit")
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"

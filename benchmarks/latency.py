@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import Outcome, plain_app
-from benchmarks.isolated import isolated
-from benchmarks.pieces import Pieces
-from benchmarks.projects import CACHE, absolute
-from zk0.measuring.rows import Row, row
-from zk0.measuring.timing import Spread
+from benchmarks.pieces import Pieces, isolated
+from benchmarks.projects import CACHE, ROOT
+from zk0.measuring.timing import Spread, alternated
 
 NAME = "latency"
 PEER = "lerobot 0.6.1 predict_action"
 
 
-def latencies(*, checkpoint: str, height: int, width: int, chunks: int, device: str, threads: int) -> dict[str, Any]:
+def latencies(
+    *, checkpoint: str, height: int, width: int, chunks: int, device: str, threads: int
+) -> dict[str, list[float]]:
     """Seconds of single chunks, ours and LeRobot's in turns, in one process.
 
     Args:
@@ -33,12 +33,11 @@ def latencies(*, checkpoint: str, height: int, width: int, chunks: int, device: 
         device: cpu or cuda.
         threads: Threads of this process.
     """
-    import torch
-    from lerobot.common.control_utils import predict_action
+    import torch  # noqa: PLC0415 - it loads torch, which the process that measures does alone
+    from lerobot.common.control_utils import predict_action  # noqa: PLC0415 - likewise
 
-    from zk0.measuring.timing import alternated
-    from zk0.policy.checkpoint import load_checkpoint
-    from zk0.tracking.serving import PolicyModel
+    from zk0.policy.checkpoint import load_checkpoint  # noqa: PLC0415 - likewise
+    from zk0.tracking.serving import PolicyModel  # noqa: PLC0415 - likewise
 
     torch.set_num_threads(threads)
     served = PolicyModel()
@@ -71,27 +70,25 @@ def latencies(*, checkpoint: str, height: int, width: int, chunks: int, device: 
 
 def full_checkpoint(*, folder: str) -> None:
     """Write the 450 M policy with random weights, unless it is there."""
-    from zk0.policy.checkpoint import save_checkpoint
-    from zk0.policy.start import load_start
+    from zk0.policy.checkpoint import save_checkpoint  # noqa: PLC0415 - likewise
+    from zk0.policy.start import load_start  # noqa: PLC0415 - likewise
 
     if not (Path(folder) / "model.safetensors").is_file():
         save_checkpoint(load_start(Path(), "random:full", "cpu"), Path(folder))
 
 
-def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
+def measure(pieces: Pieces) -> Outcome:
     """Time chunks of the full-size and the small policy."""
     full = (CACHE / "full-random").resolve()
-    small = absolute("models/nano-base", Path(__file__).parents[1])
-    settings = {"2 M": (small, 96, 96, 10 if quick else 100), "450 M": (str(full), 480, 640, 2 if quick else 10)}
+    small, quick = ROOT / "models/nano-base", pieces.quick
+    settings = {"2 M": (small, 96, 96, 10 if quick else 100), "450 M": (full, 480, 640, 2 if quick else 10)}
     isolated("benchmarks.latency:full_checkpoint", folder=str(full))
-    rows: list[Row] = []
-    spread = {}
+    rows, spread = [], {}
     for size, (checkpoint, height, width, chunks) in settings.items():
         seconds = pieces.get(
             size,
-            isolated,
             "benchmarks.latency:latencies",
-            checkpoint=checkpoint,
+            checkpoint=str(checkpoint),
             height=height,
             width=width,
             chunks=chunks,
@@ -104,7 +101,7 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
         for share in (50, 95):
             name = f"action chunk, {size}, p{share}"
             ours, peer = (float(np.percentile(seconds[side], share)) for side in ("ours", "peer"))
-            rows.append(row(name, work, "s", ours, command, peer=peer, peer_name=PEER))
+            rows.append(pieces.row(name, work, "s", ours, (peer, PEER)))
         spread[f"{size}, zk0"] = f"{Spread.of(seconds['ours'])} s"
         spread[f"{size}, {PEER}"] = f"{Spread.of(seconds['peer'])} s"
     return Outcome(

@@ -9,14 +9,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.harness import Outcome, plain_app
-from benchmarks.isolated import isolated
-from benchmarks.pieces import Pieces
+from benchmarks.pieces import Pieces, isolated
 from benchmarks.projects import CACHE, demo_params, prepared, use_params
 from zk0.data.manifest import read_manifests, write_manifest
-from zk0.measuring.rows import Row, row
+
+if TYPE_CHECKING:
+    from benchmarks.federations import FederatedRun  # it loads torch
 
 NAME = "many_sites"
 TASK = "press-magenta-disc"
@@ -24,36 +25,15 @@ RECORDED = 250  # sites with a recording of their own
 ROUNDS = 5
 
 
-def record(*, folder: str, episodes: int) -> None:
-    """Record the source, unless it is there."""
-    from zk0.data.recordings import IMAGE_SIZE, record_dataset
-    from zk0.data.sim.tasks import find_task
-
-    if not (Path(folder) / "meta" / "info.json").is_file():
-        record_dataset(
-            find_task(TASK),
-            Path(folder),
-            repo_id=f"zk0/{TASK}",
-            episodes=episodes,
-            seed=0,
-            noise=0.25,
-            image_size=IMAGE_SIZE,
-        )
-
-
-def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
+def measure(pieces: Pieces) -> Outcome:
     """One process for each number of sites."""
-    sizes = (10, 20, 40) if quick else (125, 250, 500, 1000)
+    sizes = (10, 20, 40) if pieces.quick else (125, 250, 500, 1000)
     most = min(sizes[-1], RECORDED)
     folder = (CACHE / "data" / f"{TASK}-{2 * most}").resolve()
-    isolated("benchmarks.many_sites:record", folder=str(folder), episodes=2 * most)
+    isolated("benchmarks.recordings:simulated", task=TASK, folder=str(folder), episodes=2 * most)
+    partition = {"scheme": "equal", "sites": most}
     params = demo_params(
-        data={
-            "sites": {"disc": f"local:{folder}"},
-            "unseen": {},
-            "partition": {"scheme": "equal", "sites": most},
-            "held_out": 0.5,
-        },
+        data={"sites": {"disc": f"local:{folder}"}, "unseen": {}, "partition": partition, "held_out": 0.5},
         training={"local_steps": 1, "warmup_steps": 0},
         federation={"rounds": ROUNDS},
         evaluation={"loss_draws": 1},
@@ -61,16 +41,16 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
     whole = prepared(NAME, params)
     features = (CACHE / "features" / NAME).resolve()
 
-    def run(sites: int) -> dict[str, Any]:
+    def run(sites: int) -> FederatedRun:
         root = first_sites(whole, sites)
         use_params(root, params)
-        result = isolated("benchmarks.own_runs:federated_run", root=str(root), features=str(features))
+        result: FederatedRun = isolated("benchmarks.federations:federated_run", root=str(root), features=str(features))
         shutil.rmtree(root)
-        return dict(result)
+        return result
 
     # The largest first: it computes the features that all of them read.
     results = {sites: pieces.get(f"{sites} sites", run, sites) for sites in reversed(sizes)}
-    return outcome({sites: results[sites] for sites in sizes}, command)
+    return outcome({sites: results[sites] for sites in sizes}, pieces)
 
 
 def first_sites(whole: Path, sites: int) -> Path:
@@ -93,27 +73,20 @@ def first_sites(whole: Path, sites: int) -> Path:
     return root
 
 
-def outcome(results: dict[int, dict[str, Any]], command: str) -> Outcome:
+def outcome(results: dict[int, FederatedRun], pieces: Pieces) -> Outcome:
     """Rows and plots of what was measured."""
-    rows: list[Row] = []
+    rows = []
     # The first round of a process opens every site's data for the first time.
     seconds = {sites: median(run["round_s"][1:]) for sites, run in results.items()}
     for sites, run in results.items():
         work = f"{sites} sites, small policy, one step each, evaluation and saving included, in process"
-        rows.append(row(f"round of {sites} sites", work, "s", seconds[sites], command))
-        rows.append(row(f"peak memory, {sites} sites", work, "bytes", run["peak_bytes"], command))
+        rows.append(pieces.row(f"round of {sites} sites", work, "s", seconds[sites]))
+        rows.append(pieces.row(f"peak memory, {sites} sites", work, "bytes", run["peak_bytes"]))
     fewest, most = min(results), max(results)
     per_site = {sites: seconds[sites] / sites for sites in results}
     whole = results[most]["start_s"] + sum(results[most]["round_s"])
-    rows.append(
-        row(
-            f"{most} sites x {ROUNDS} rounds",
-            "the whole run, from data on disk to exported checkpoints",
-            "s",
-            whole,
-            command,
-        )
-    )
+    work = "the whole run, from data on disk to exported checkpoints"
+    rows.append(pieces.row(f"{most} sites x {ROUNDS} rounds", work, "s", whole))
     return Outcome(
         title=f"{most:,} sites",
         about=(

@@ -2,64 +2,65 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
+import torch
+from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
+
+from benchmarks.local_training import OwnSteps
 from benchmarks.projects import params_of
+from zk0.data.load import load_frames
+from zk0.data.manifest import read_manifests
+from zk0.federation.statistics import moments_of
+from zk0.measuring.timing import peak_bytes, seconds_of
+from zk0.params import FeatureParams
+from zk0.policy.checkpoint import with_stats
+from zk0.policy.features import features_for
+from zk0.policy.start import load_start
+from zk0.policy.trainable import trainable_tensors
+from zk0.training.local import LocalTask, train_locally
 
 
 def own_steps(
     *,
     root: str,
     folder: str,
-    cache: str,
+    cold: bool,
+    cache: Literal["off", "tokens", "prefix"],
     batch: int,
     steps: int,
     repeats: int,
     device: str,
     precision: str,
     threads: int,
-) -> dict[str, Any]:
+) -> OwnSteps:
     """Train for some steps, several times.
 
     Args:
         root: A prepared project; its first site's training frames are used.
         folder: Where features are kept.
-        cache: off, tokens or prefix.
+        cold: Forget what is kept there first.
+        cache: What is kept.
         batch: Frames a step.
         steps: Optimiser steps of one local training.
         repeats: Local trainings that count; one before them warms up.
         device: cpu or cuda.
         precision: fp32 or bf16.
         threads: Threads of this process.
-
-    Returns:
-        ``step_s``: seconds a step of each local training, everything in it included; ``build_s`` for computing
-        and keeping the features of all ``frames`` (near 0 where they were there already); ``bytes_frame``
-        on disk; ``peak_bytes``.
     """
-    import numpy as np
-    import torch
-
-    from zk0.data.load import load_frames
-    from zk0.data.manifest import read_manifests
-    from zk0.federation.statistics import moments_of
-    from zk0.measuring.timing import peak_bytes, seconds_of
-    from zk0.params import FeatureParams
-    from zk0.policy.checkpoint import with_stats
-    from zk0.policy.features import features_for
-    from zk0.policy.start import load_start
-    from zk0.policy.trainable import trainable_tensors
-    from zk0.training.local import LocalTask, train_locally
-
     torch.set_num_threads(threads)
+    if cold:
+        shutil.rmtree(folder, ignore_errors=True)
     params = params_of(root)
     site = read_manifests(Path(root))[0][0]
     frames = load_frames(site, Path(root), site.train_episodes, params.data.decoded_limit_bytes)
-    start_policy = load_start(Path(root), params.policy.base, device)
-    loaded = with_stats(start_policy.policy, moments_of(frames).normalisation())
-    features = features_for(loaded, frames, FeatureParams(cache=cache), Path(folder))  # type: ignore[arg-type]
+    policy = load_start(Path(root), params.policy.base, device).policy
+    loaded = with_stats(policy, moments_of(frames).normalisation())
+    features = features_for(loaded, frames, FeatureParams(cache=cache), Path(folder))
     before, began = _bytes(Path(folder)), time.perf_counter()
     if features is not None:
         features.ensure(np.arange(len(frames)))
@@ -84,10 +85,6 @@ def own_steps(
 
 def smolvla_settings(*, root: str) -> dict[str, Any]:
     """How LeRobot builds a policy of the same size as a project's starting policy: arguments of SmolVLAConfig."""
-    from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
-
-    from zk0.policy.start import load_start
-
     config = load_start(Path(root), params_of(root).policy.base, "cpu").policy.config
     names = (
         "vlm_model_name",
@@ -109,6 +106,12 @@ def smolvla_settings(*, root: str) -> dict[str, Any]:
     )
     default = SmolVLAConfig(device="cpu")
     return {name: getattr(config, name) for name in names if getattr(config, name) != getattr(default, name)}
+
+
+def trainable_shapes(*, base: str, rank: int) -> dict[str, list[int]]:
+    """Names and shapes of what a policy trains, in its order; with low-rank adapters where ``rank`` is above 0."""
+    policy = load_start(Path(), base, "cpu", lora_rank=rank).policy
+    return {name: list(p.shape) for name, p in policy.named_parameters() if p.requires_grad}
 
 
 def _bytes(folder: Path) -> int:

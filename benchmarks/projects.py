@@ -11,8 +11,10 @@ import yaml
 from zk0.files import read_json, write_json, write_text
 from zk0.params import Params, load_params, parse_params
 
+ROOT = Path(__file__).parents[1]
 CACHE = Path(".cache/bench")
-DEMO = Path("params.yaml")
+Changes = dict[str, dict[str, Any]]  # settings by section of params
+CAMERAS_ID = "zk0/bench-cameras"
 
 
 def demo_params(**changes: dict[str, Any]) -> Params:
@@ -21,18 +23,10 @@ def demo_params(**changes: dict[str, Any]) -> Params:
     >>> demo_params(federation={"rounds": 2}).federation.rounds
     2
     """
-    root = Path(__file__).parents[1]
-    profile = root / "profiles" / "demo.yaml"
-    content = yaml.safe_load((profile if profile.exists() else root / DEMO).read_text())
-    for section, values in changes.items():
-        content[section] = {**content.get(section, {}), **values}
-    content["policy"]["base"] = absolute(content["policy"]["base"], root)
-    return parse_params(content, "benchmark")
-
-
-def absolute(base: str, root: Path) -> str:
-    """A checkpoint folder of this project as seen from another one."""
-    return base if ":" in base else str((root / base).resolve())
+    content = yaml.safe_load((ROOT / "profiles" / "demo.yaml").read_text())
+    base = content["policy"]["base"]  # a checkpoint folder of this project, as seen from another one
+    content["policy"]["base"] = base if ":" in base else str((ROOT / base).resolve())
+    return _parsed(content, changes)
 
 
 def camera_params(dataset: Path, sites: int = 1, **changes: dict[str, Any]) -> Params:
@@ -46,10 +40,12 @@ def camera_params(dataset: Path, sites: int = 1, **changes: dict[str, Any]) -> P
         "held_out": 0.25,
         "decoded_limit_bytes": 0,
     }
-    content: dict[str, Any] = {"policy": {"base": "random:full"}, "data": data}
-    for section, values in changes.items():
-        content[section] = {**content.get(section, {}), **values}
-    return parse_params(content, "benchmark")
+    return _parsed({"policy": {"base": "random:full"}, "data": data}, changes)
+
+
+def _parsed(content: Changes, changes: Changes) -> Params:
+    changed = {section: {**content.get(section, {}), **values} for section, values in changes.items()}
+    return parse_params(content | changed, "benchmark")
 
 
 def prepared(name: str, params: Params) -> Path:
@@ -59,8 +55,8 @@ def prepared(name: str, params: Params) -> Path:
         name: Names the folder.
         params: Data, seed and starting policy.
     """
-    from zk0.pipeline import prepare
-    from zk0.sources_lock import resolve_sources
+    from zk0.pipeline import prepare  # noqa: PLC0415 - it loads torch
+    from zk0.sources_lock import resolve_sources  # noqa: PLC0415 - likewise
 
     data = params.model_dump(mode="json", include={"seed": True, "data": True, "policy": {"base"}})
     digest = xxhash.xxh3_64_hexdigest(yaml.safe_dump(data).encode())[:8]
@@ -81,5 +77,5 @@ def use_params(root: Path, params: Params) -> None:
 
 
 def params_of(root: str | Path) -> Params:
-    """A project's params."""
+    """The params of a project's folder."""
     return load_params(Path(root) / "params.yaml")

@@ -23,15 +23,27 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.projects import CACHE, demo_params, use_params
+from benchmarks.network import joined
+from benchmarks.projects import CACHE, ROOT, demo_params, params_of, use_params
+from zk0.federation import client_app
+from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.run import locked_base, run_federation
 from zk0.files import write_text
-from zk0.network.client.membership import Joining, Membership, open_membership
-from zk0.network.client.node import free_port, stop_node
+from zk0.network.client.membership import EVENTS, Membership
+from zk0.network.client.node import free_port
+from zk0.network.client.status import site_status
 from zk0.network.config import DeploymentConfig
+from zk0.network.security.files import set_up_security
+from zk0.network.server.resume import watch
+from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
+from zk0.network.server.steps import prepare
+from zk0.operations.health import health_checks
+from zk0.operations.monitor.snapshot import take
 from zk0.operations.start import start_groups, stop_services
 from zk0.params import Params
-from zk0.records.files import read_lines
+from zk0.records.files import events_so_far, read_rounds, rounds_so_far
+from zk0.records.run import Round
 from zk0.services.supervise import recorded
 
 SITES = {"kitchen": "sim:push-red-cube-left", "lab": "sim:press-magenta-disc"}
@@ -85,34 +97,23 @@ class Federation:
 
     def well(self) -> bool:
         """Whether every service runs and answers, and every node is there."""
-        from zk0.network.client.status import site_status
-        from zk0.operations.health import health_checks
-        from zk0.operations.monitor.snapshot import take
-
         snapshot = take(self.server.root, self.config)
         checks = health_checks(self.server.root, self.config, snapshot)
         served = all(check.passed for check in checks if check.name.startswith(("service ", "site ")))
         return served and all(site_status(one).connected for one in self.sites)
 
-    def rows(self) -> dict[int, dict[str, Any]]:
-        """The rounds so far."""
-        return {row["round"]: row for row in read_lines(self.server.root / "results/federation/rounds.jsonl")}
+    def rounds(self) -> dict[int, Round]:
+        """The complete rounds so far, by their number."""
+        return {one.round: one for one in rounds_so_far(self.server.root)}
 
 
 @contextmanager
 def federation(folder: Path, params: Params, services: Sequence[str]) -> Iterator[Federation]:
     """A server and two sites in a folder; all of it down at the end."""
-    from zk0.network.security.setup import set_up_security
-
-    from zk0.network.client import steps
-    from zk0.network.security.invitation import admit_site
-    from zk0.network.security.keys import NodeKey
-    from zk0.workspaces.defaults import Request
-
     operator = folder / "operator"
     use_params(operator, params)
     for name in ("prefect.yaml", "flows", "tasks"):
-        (operator / name).symlink_to(Path(__file__).parents[1] / name)
+        (operator / name).symlink_to(ROOT / name)
     config = _config(operator, services)
     set_up_security(operator / "security", ["127.0.0.1"], "recovery")
     server, members = FederationServer(operator), []
@@ -120,17 +121,8 @@ def federation(folder: Path, params: Params, services: Sequence[str]) -> Iterato
         stack.callback(stop_services, operator)
         start_groups(operator, config, config.services)
         for name, task in SITES.items():
-            owner = folder / name
-            use_params(owner, params)
-            key = NodeKey.create(owner / "site-keys", name)
-            address = server.gateway_url.removeprefix("https://")
-            invitation = admit_site(server.places.folder, name, key.public_path, address)
-            server.sync()
-            request = Request(data=task, device="cpu")
-            member = open_membership(owner, Joining(invitation, request, key.folder, threads=params.threads))
-            stack.callback(stop_node, member)
-            steps.join(member)
-            members.append(member)
+            use_params(folder / name, params)
+            members.append(joined(stack, server, folder / name, name, task, params.threads))
         yield Federation(server, config, members)
 
 
@@ -159,42 +151,36 @@ def measure(folder: Path, params: Params, kinds: Sequence[str], services: Sequen
         run = threading.Thread(target=_run, args=(made.server,), daemon=True)
         run.start()
         times = {kind: _killed(made, kind, number) for number, kind in enumerate(kinds, start=2)}
-        _await(lambda: len(made.rows()) == len(kinds) + 3, "the last round")
+        _await(lambda: len(made.rounds()) == len(kinds) + 3, "the last round")
         run.join(_WAIT_S)
-        rows, wanted = made.rows(), _undisturbed(made, folder / "undisturbed")
+        rounds, wanted = made.rounds(), _undisturbed(made, folder / "undisturbed")
     return [
-        Recovery(kind, *times[kind], rows[number]["digest"] == wanted[number])
+        Recovery(kind, *times[kind], rounds[number].digest == wanted[number])
         for number, kind in enumerate(kinds, start=2)
     ]
 
 
 def _run(server: FederationServer) -> None:
-    from zk0.network.server.resume import watch
-    from zk0.network.server.runs import submit
-    from zk0.network.server.session import prepare
-
     prepare(server)
     list(watch(server, submit(server, wait_s=120.0)))
 
 
 def _killed(made: Federation, kind: str, number: int) -> tuple[float, float]:
     """Kill a process when a round has begun, and wait until all is well."""
-    _await(lambda: number - 1 in made.rows() and _training(made.sites[0], number), f"round {number}")
+    _await(lambda: number - 1 in made.rounds() and _training(made.sites[0], number), f"round {number}")
     process, began = made.process(kind), time.monotonic()
     os.kill(process.pid, signal.SIGKILL)
     _await(lambda: not psutil.pid_exists(process.pid) or process.status() == psutil.STATUS_ZOMBIE, f"the end of {kind}")
     _await(lambda: _again(made, kind, process.pid) and made.well(), f"{kind} is back and all is well")
     back = time.monotonic() - began
-    _await(lambda: number in made.rows(), f"the end of round {number}")
+    _await(lambda: number in made.rounds(), f"the end of round {number}")
     return back, time.monotonic() - began
 
 
 def _training(site: Membership, number: int) -> bool:
     """Whether a site has got its task of a round."""
-    from zk0.network.client.membership import EVENTS
-
-    events = read_lines(site.folder / EVENTS)
-    return any(one["event"] == "received" and one["round"] == number and "train" in one["message"] for one in events)
+    events = events_so_far(site.folder / EVENTS)
+    return any(one.event == "received" and one.round == number and "train" in str(one.message) for one in events)
 
 
 def _again(made: Federation, kind: str, before: int) -> bool:
@@ -205,25 +191,16 @@ def _again(made: Federation, kind: str, before: int) -> bool:
         return False
 
 
-def _undisturbed(made: Federation, root: Path) -> dict[int, str]:
+def _undisturbed(made: Federation, root: Path) -> dict[int, str | None]:
     """Each round's digest of the same federation in one process, over the same data."""
-    from zk0.federation.client_app import app
-    from zk0.federation.inprocess import InProcessGrid
-    from zk0.federation.run import locked_base, run_federation
-    from zk0.params import load_params
-
-    params = load_params(made.server.root / "params.yaml")
-    shutil.copy(made.server.root / "sources.lock.json", _made(root) / "sources.lock.json")
+    params = params_of(made.server.root)
+    root.mkdir()
+    shutil.copy(made.server.root / "sources.lock.json", root)
     for site in made.sites:
         shutil.copytree(site.folder / "data", root / "data", dirs_exist_ok=True, symlinks=True)
-    grid = InProcessGrid(app, root, len(made.sites), params.data.decoded_limit_bytes)
+    grid = InProcessGrid(client_app.app, root, len(made.sites), params.data.decoded_limit_bytes)
     run_federation(grid, root, params, locked_base(root))
-    return {row["round"]: row["digest"] for row in read_lines(root / "results/federation/rounds.jsonl")}
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return {one.round: one.digest for one in read_rounds(root)}
 
 
 def _await(true: Callable[[], Any], what: str) -> None:

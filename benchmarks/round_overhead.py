@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Outcome, plain_app
-from benchmarks.isolated import isolated
-from benchmarks.pieces import Pieces
-from benchmarks.projects import camera_params, prepared, use_params
+from benchmarks.pieces import Pieces, isolated
+from benchmarks.projects import camera_params, prepared
 from benchmarks.sizes import FULL, shapes_of
 from zk0.console import console
-from zk0.measuring.rows import BenchmarkError, row
+from zk0.measuring.rows import BenchmarkError
 from zk0.measuring.timing import Spread
 
 NAME = "round_overhead"
@@ -24,59 +23,43 @@ SITES = 4
 THREADS = 2
 
 
-def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
+def measure(pieces: Pieces) -> Outcome:
     """Ours without and with saving, the peer, and the limit, in turns."""
-    values, rounds, repeats = (FULL // 10, 3, 1) if quick else (FULL, 8, 2)
+    values, rounds, repeats = (FULL // 10, 3, 1) if pieces.quick else (FULL, 8, 2)
     root = no_training_project(rounds)
-    moved = 2 * SITES * values * 4
-
-    def own(saving: bool) -> Any:
-        return isolated(
-            "benchmarks.own_federation:rounds_without_training",
-            root=str(root),
-            shapes=shapes_of(values),
-            saving=saving,
-            threads=THREADS,
-        )
-
+    ours = "benchmarks.federations:rounds_without_training"
+    size: dict[str, Any] = {"root": str(root), "shapes": shapes_of(values), "threads": THREADS}
+    peer = "benchmarks.peers.flower:simulation_rounds"
     with_peer = importlib.util.find_spec("ray") is not None
-    if not with_peer and not quick:
+    if not with_peer and not pieces.quick:
         raise BenchmarkError("Ray is missing, which Flower's simulation needs; `make bench` installs it")
     if not with_peer:
         console.print("  without Ray, Flower's simulation is left out; `make bench-quick` installs it", style="yellow")
 
-    def peer() -> Any:
-        return isolated("benchmarks.peers.flower_ray:simulation_rounds", sites=SITES, values=values, rounds=rounds)
-
     plain, saved, peers = [], [], []
     for number in range(1, repeats + 1):
-        plain.append(pieces.get(f"zk0 without saving, {number}", own, False))
+        plain.append(pieces.get(f"zk0 without saving, {number}", ours, saving=False, **size))
         if with_peer:
-            peers.append(pieces.get(f"Flower on Ray, {number}", peer))
-        saved.append(pieces.get(f"zk0 with saving, {number}", own, True))
-    limit = pieces.get(
-        "memory copy",
-        isolated,
-        "benchmarks.copy_limit:copy_seconds",
-        total=moved,
-        repeats=5,
-        threads=THREADS,
-    )
-    return outcome(values, command, plain, saved, peers, Spread.of(limit))
+            name = f"Flower on Ray, {number}"
+            peers.append(pieces.get(name, peer, sites=SITES, values=values, rounds=rounds))
+        saved.append(pieces.get(f"zk0 with saving, {number}", ours, saving=True, **size))
+    copied = {"total": 2 * SITES * values * 4, "repeats": 5, "threads": THREADS}
+    limit = pieces.get("memory copy", "benchmarks.federations:copy_seconds", **copied)
+    return outcome(values, pieces, plain, saved, peers, Spread.of(limit))
 
 
 def no_training_project(rounds: int) -> Path:
     """Four sites of a small dataset, of which only the numbers are read."""
-    dataset = Path(isolated("benchmarks.camera_data:make", episodes=2 * SITES, frames=4))
+    dataset = Path(isolated("benchmarks.recordings:cameras", episodes=2 * SITES, frames=4))
     params = camera_params(
         dataset, SITES, features={"cache": "off"}, federation={"rounds": rounds}, evaluation={"loss_draws": 1}
     )
-    root = prepared(NAME, params)
-    use_params(root, params)
-    return root
+    return prepared(NAME, params)
 
 
-def outcome(values: int, command: str, plain: list[Any], saved: list[Any], peers: list[Any], limit: Spread) -> Outcome:
+def outcome(
+    values: int, pieces: Pieces, plain: list[Any], saved: list[Any], peers: list[Any], limit: Spread
+) -> Outcome:
     """Rows of what was measured."""
     # The first round of a process touches all its memory for the first time: the peer's is left out too.
     rounds = Spread.of([s for run in plain for s in run["round_s"][1:]])
@@ -85,44 +68,21 @@ def outcome(values: int, command: str, plain: list[Any], saved: list[Any], peers
     start = Spread.of([run["start_s"] for run in plain + saved])
     peer = Spread.of([s for run in peers for s in run["round_s"]]) if peers else None
     peer_start = Spread.of([run["start_s"] for run in peers]) if peers else None
-    peer_s = peer.median if peer else None
+    peer_s, peer_start_s = (spread.median if spread else None for spread in (peer, peer_start))
+    peer_memory = _memory(peers, values) if peers else None
     work = f"{SITES} sites x {values / 1e6:.0f} M trainable fp32 parameters, no training, all checks on"
+    saved_work = f"{work}, each round saved while the next one runs"
+    disk_work = f"{values * 4 / 1e6:.0f} MB of tensors to disk, behind the next round"
+    start_work = f"{work}, from the first call after imports to round 1"
+    memory_work = f"{work}, server and sites together, less imports, over the trainable size"
+    unsaved, alone = f"{PEER}, which saves nothing", f"{PEER}, main process alone"
+    memory = "memory of a federation in process"
     rows = [
-        row("round overhead", work, "s", rounds.median, command, peer=peer_s, peer_name=PEER, limit=limit.median),
-        row(
-            "round overhead, rounds saved",
-            f"{work}, each round saved while the next one runs",
-            "s",
-            with_saving.median,
-            command,
-            peer=peer_s,
-            peer_name=f"{PEER}, which saves nothing",
-        ),
-        row(
-            "saving a round",
-            f"{values * 4 / 1e6:.0f} MB of tensors to disk, behind the next round",
-            "s",
-            saving.median,
-            command,
-        ),
-        row(
-            "start of a federation",
-            f"{work}, from the first call after imports to round 1",
-            "s",
-            start.median,
-            command,
-            peer=peer_start.median if peer_start else None,
-            peer_name=PEER,
-        ),
-        row(
-            "memory of a federation in process",
-            f"{work}, server and sites together, less imports, over the trainable size",
-            "x trainable",
-            _memory(plain, values),
-            command,
-            peer=_memory(peers, values) if peers else None,
-            peer_name=f"{PEER}, main process alone",
-        ),
+        pieces.row("round overhead", work, "s", rounds.median, (peer_s, PEER), limit.median),
+        pieces.row("round overhead, rounds saved", saved_work, "s", with_saving.median, (peer_s, unsaved)),
+        pieces.row("saving a round", disk_work, "s", saving.median),
+        pieces.row("start of a federation", start_work, "s", start.median, (peer_start_s, PEER)),
+        pieces.row(memory, memory_work, "x trainable", _memory(plain, values), (peer_memory, alone)),
     ]
     short = [replies for run in peers for replies in run["replies"] if replies < SITES]
     return Outcome(

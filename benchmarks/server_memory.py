@@ -5,52 +5,34 @@ Beside Flower's FedAvg, which holds all replies before it averages.
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks.harness import Outcome, plain_app
-from benchmarks.isolated import isolated
 from benchmarks.pieces import Pieces
 from benchmarks.sizes import FULL
-from zk0.measuring.rows import Row, row
 
 NAME = "server_memory"
 PEER = "Flower 1.41 FedAvg"
 STRATEGIES = ("fedavg", "fedadam")
+ROUNDS = 2
 
 
-def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
+def measure(pieces: Pieces) -> Outcome:
     """One process for each strategy and number of sites."""
-    values, own_sites, peer_sites = (FULL // 10, (4, 16), (4, 16)) if quick else (FULL, (4, 16, 64), (4, 16))
-    rounds = 2
+    values, own_sites, peer_sites = (FULL // 10, (4, 16), (4, 16)) if pieces.quick else (FULL, (4, 16, 64), (4, 16))
 
-    def own(strategy: str, sites: int) -> Any:
-        return isolated(
-            "benchmarks.own_server:server_peak", sites=sites, values=values, rounds=rounds, strategy=strategy, threads=2
-        )
+    def peak(name: str, target: str, sites: int, **options: object) -> float:
+        """Peak memory less the baseline, over the trainable parameters' bytes."""
+        size = {"sites": sites, "values": values, "rounds": ROUNDS}
+        result = pieces.get(f"{name}, {sites} sites", f"benchmarks.{target}:server_peak", **size, **options)
+        return float(result["peak_bytes"] - result["baseline_bytes"]) / result["trainable_bytes"]
 
-    def peer(sites: int) -> Any:
-        return isolated("benchmarks.peers.flower_server:server_peak", sites=sites, values=values, rounds=rounds)
-
-    ours = {
-        strategy: {n: over_trainable(pieces.get(f"{strategy}, {n} sites", own, strategy, n)) for n in own_sites}
-        for strategy in STRATEGIES
-    }
-    peers = {n: over_trainable(pieces.get(f"Flower FedAvg, {n} sites", peer, n)) for n in peer_sites}
-    work = f"{rounds} rounds, {values / 1e6:.0f} M trainable fp32 parameters, checks and saving on"
-    rows: list[Row] = []
+    ours = {s: {n: peak(s, "federations", n, strategy=s, threads=2) for n in own_sites} for s in STRATEGIES}
+    peers = {n: peak("Flower FedAvg", "peers.flower", n) for n in peer_sites}
+    work = f"{ROUNDS} rounds, {values / 1e6:.0f} M trainable fp32 parameters, checks and saving on"
+    rows = []
     for strategy, by_sites in ours.items():
-        rows += [
-            row(
-                f"server memory, {strategy}, {n} sites",
-                work,
-                "x trainable",
-                factor,
-                command,
-                peer=peers.get(n) if strategy == "fedavg" else None,
-                peer_name=PEER,
-            )
-            for n, factor in by_sites.items()
-        ]
+        for n, factor in by_sites.items():
+            peer = (peers.get(n) if strategy == "fedavg" else None, PEER)
+            rows.append(pieces.row(f"server memory, {strategy}, {n} sites", work, "x trainable", factor, peer))
     growth = {strategy: max(by.values()) / min(by.values()) - 1 for strategy, by in ours.items()}
     told = ", ".join(f"{share:.1%} ({strategy})" for strategy, share in growth.items())
     lines = {f"zk0, {strategy}": [[float(n), f] for n, f in by.items()] for strategy, by in ours.items()}
@@ -77,11 +59,6 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
         },
         more={"growth": growth},
     )
-
-
-def over_trainable(result: dict[str, int]) -> float:
-    """Peak memory less the baseline, over the trainable parameters' bytes."""
-    return (result["peak_bytes"] - result["baseline_bytes"]) / result["trainable_bytes"]
 
 
 app = plain_app(NAME, "Measure the server's peak memory by number of sites, beside Flower's FedAvg.", measure)

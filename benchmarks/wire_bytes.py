@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Outcome, plain_app
-from benchmarks.isolated import isolated
-from benchmarks.pieces import Pieces
-from benchmarks.projects import camera_params, prepared, use_params
-from zk0.measuring.rows import row
+from benchmarks.pieces import Pieces, isolated
+from benchmarks.projects import Changes, camera_params, prepared, use_params
 
 NAME = "wire_bytes"
 SITES = 2
@@ -28,25 +26,22 @@ LADDER = {
 }
 
 
-def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
+def measure(pieces: Pieces) -> Outcome:
     """Count what each codec sends, and what a peer would."""
-    base = "random:nano" if quick else "random:full"
-    which = "2 M" if quick else "450 M"
-    dataset = Path(isolated("benchmarks.camera_data:make", episodes=2 * SITES, frames=4))
+    base, which = ("random:nano", "2 M") if pieces.quick else ("random:full", "450 M")
+    dataset = Path(isolated("benchmarks.recordings:cameras", episodes=2 * SITES, frames=4))
     root = prepared(NAME, camera_params(dataset, SITES, policy={"base": base}))
 
     def own(name: str) -> Any:
         up, down, rank = LADDER[name]
         federation = {"rounds": 2, "uplink": up, "downlink": down}
-        use_params(
-            root, camera_params(dataset, SITES, policy={"base": base}, federation=federation, features={"cache": "off"})
-        )
-        shapes = isolated("benchmarks.peers.flower_records:trainable_shapes", base=base, rank=rank)
-        return isolated(
-            "benchmarks.own_federation:rounds_without_training", root=str(root), shapes=shapes, saving=False, threads=2
-        )["bytes_site"]
+        changes: Changes = {"policy": {"base": base}, "federation": federation}
+        use_params(root, camera_params(dataset, SITES, **changes, features={"cache": "off"}))
+        shapes = isolated("benchmarks.own_training:trainable_shapes", base=base, rank=rank)
+        run = "benchmarks.federations:rounds_without_training"
+        return isolated(run, root=str(root), shapes=shapes, saving=False, threads=2)["bytes_site"]
 
-    peer = pieces.get("peers' messages", isolated, "benchmarks.peers.flower_records:record_bytes", base=base)
+    peer = pieces.get("peers' messages", "benchmarks.peers.flower:record_bytes", base=base)
     ours = {name: pieces.get(name, own, name) for name in LADDER}
     everything, trained = 3 * peer["all"], 2 * peer["trainable"]
     rows = []
@@ -55,18 +50,9 @@ def measure(quick: bool, command: str, pieces: Pieces) -> Outcome:
         up, down, rank = LADDER[name]
         what = f"LoRA rank {rank}, B matrices alone" if rank else "trainable parameters"
         work = f"{which} policy, {what}, {up} up, {down} down, to train and to evaluate"
-        rows.append(row(f"bytes a round, {name}", work, "bytes", total, command, peer=everything, peer_name=ALL))
-        rows.append(
-            row(
-                f"bytes a round, {name}, beside trainable fp32",
-                work,
-                "bytes",
-                total,
-                command,
-                peer=trained,
-                peer_name=TRAINED,
-            )
-        )
+        title = f"bytes a round, {name}"
+        rows.append(pieces.row(title, work, "bytes", total, (everything, ALL)))
+        rows.append(pieces.row(f"{title}, beside trainable fp32", work, "bytes", total, (trained, TRAINED)))
     return Outcome(
         title="Bytes on the wire",
         about=(

@@ -9,9 +9,10 @@ from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks import federate
 from tasks.benchmark import compare_benchmarks, measure_beside_peers
-from tasks.context import leaves_context
+from tasks.federate import steps_of
+from tasks.steps import leaves_context
+from zk0.pipeline.stages import BENCHMARK
 
 
 @flow(name="benchmark")
@@ -26,8 +27,8 @@ def benchmark(peers: bool = True) -> Any:
         peers: Also run the quick benchmarks, which take minutes and need the extra ``bench``.
     """
     root = Path.cwd()
-    with leaves_context(root, "benchmark", "manual", "Low") as steps:
-        steps.run("benchmark", "benchmark", lambda: federate.benchmark(root, {}, force=True, return_state=True))
+    with leaves_context(root, "benchmark", "Low") as outcomes:
+        steps_of(root, outcomes, {}, force=True).run(BENCHMARK)
         if not peers:
             return Completed(message="measured")
         measure_beside_peers(root)

@@ -6,29 +6,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow, runtime
-from prefect.artifacts import create_markdown_artifact
+from prefect import flow
 from prefect.states import Completed
 
-from tasks import client as steps_of
-from tasks.context import leaves_context
-from zk0.network.client.membership import Joining, Membership, find_membership, open_membership, removed_if_refused
-from zk0.words import in_markdown
-from zk0.workspaces import Request
+from tasks.client import steps_of
+from tasks.steps import leaves_context, tells_how_to_go_on
+from zk0.network.client import steps
+from zk0.network.client.membership import Joining, find_membership, open_membership, removed_if_refused
+from zk0.workspaces.defaults import Request
+
+_tell = tells_how_to_go_on(
+    "The client's set-up",
+    "What was refused before the connection left nothing. Once connected, a site takes part in every run whether "
+    "this flow watches or not: `zk0 client status` shows how, `zk0 client start` starts it again, and this "
+    "deployment with the parameter `name` alone watches it again.",
+)
 
 
-def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:
-    """When it fails or crashes: say what is kept and which command goes on."""
-    text = (
-        f"The client's set-up ended as {state.name}: {in_markdown(str(state.message))}\n\n"
-        "What was refused before the connection left nothing. Once connected, a site takes part in every run whether "
-        "this flow watches or not: `zk0 client status` shows how, `zk0 client start` starts it again, and this "
-        "deployment with the parameter `name` alone watches it again."
-    )
-    create_markdown_artifact(key="failure", markdown=text, description="What happened and how to go on")
-
-
-@flow(name="client", on_failure=[tell_how_to_go_on], on_crashed=[tell_how_to_go_on])
+@flow(name="client", on_failure=[_tell], on_crashed=[_tell])
 def client(
     invitation: str | None = None,
     data: str | None = None,
@@ -71,37 +66,23 @@ def client(
     """
     root, since = Path.cwd(), datetime.now(UTC).isoformat(timespec="milliseconds")
     if invitation is None:
-        membership: Membership = find_membership(root, name)
+        membership = find_membership(root, name)
     else:
-        request = Request(
-            data=data,
-            base=base,
-            device=device,
-            fps=fps,
-            cameras=cameras or {},
-            convention=convention,
-            calibration=calibration,
-            leave_out=tuple(leave_out or ()),
-        )
+        request = Request(data, None, base, device, fps, cameras, convention, calibration, leave_out)
         joining = Joining(Path(invitation), request, Path(keys), name, authority, threads, demands or {})
         membership = open_membership(root, joining)
-    mode = "deployed" if runtime.deployment.id else "manual"
-    with removed_if_refused(membership), leaves_context(membership.folder, "client", mode, priority, keep=root) as made:
-        for step, stage, call in (
-            ("dependency installation", "validate", steps_of.install_dependencies),
-            ("Flower client initialization", "Flower client initialization", steps_of.initialise_client),
-            ("dataset partitioning", "prepare", steps_of.partition_dataset),
-            ("model configuration", "model configuration", steps_of.configure_model),
-            ("server connection", "server connection", steps_of.connect),
-        ):
-            made.run(step, stage, lambda call=call: call(membership, return_state=True))  # type: ignore[misc]
-        for step, wait in (
-            ("training loop", steps_of.train_in_rounds),
-            ("parameter synchronization", steps_of.synchronise),
-        ):
-            made.run(step, step, lambda wait=wait: wait(membership, rounds, since, wait_s, return_state=True))  # type: ignore[misc]
-        watched = "logging and monitoring"
-        made.run(watched, watched, lambda: steps_of.monitor(membership, since, return_state=True))
+    mine = leaves_context(membership.folder, "client", priority, keep=root, deployed="deployed")
+    with removed_if_refused(membership), mine as outcomes:
+        steps_of(steps.Awaited(membership, rounds, since, wait_s), outcomes).run(
+            steps.install_dependencies,
+            steps.initialise_client,
+            steps.partition_dataset,
+            steps.configure_model,
+            steps.connect,
+            steps.train_in_rounds,
+            steps.synchronise,
+            steps.monitor,
+        )
     return Completed(message=f"site '{membership.invitation.site}' took part in {rounds} rounds, and goes on")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow, runtime
+from prefect import flow
 from prefect.states import Completed
 
-from tasks import deploy as steps_of
-from tasks.context import leaves_context
-from zk0.operations.record import STEPS, Deployment
+from tasks.deploy import steps_of
+from tasks.steps import all_unchanged, leaves_context
+from zk0.operations import deploy as steps
 
 
 @flow(name="deploy")
@@ -21,20 +21,17 @@ def deploy(priority: Literal["High", "Medium", "Low"] = "Medium") -> Any:
         priority: For the task context.
     """
     root = Path.cwd()
-    calls = (
-        steps_of.validate_environment,
-        steps_of.review_configuration,
-        steps_of.set_up_security,
-        steps_of.allocate_resources,
-        steps_of.start_services,
-        steps_of.set_up_monitoring,
-        steps_of.check_health,
-    )
-    with leaves_context(root, "deploy", "scheduled" if runtime.deployment.id else "manual", priority) as made:
-        deployment = Deployment.open(root)
-        for step, call in zip(STEPS, calls, strict=True):
-            made.run(step, step, lambda call=call: call(deployment, return_state=True))  # type: ignore[misc]
-    if made.all_unchanged:
+    with leaves_context(root, "deploy", priority) as outcomes:
+        steps_of(steps.Deployment.open(root), outcomes).run(
+            steps.validate_environment,
+            steps.review_configuration,
+            steps.set_up_security,
+            steps.allocate_resources,
+            steps.start_services,
+            steps.set_up_monitoring,
+            steps.check_health,
+        )
+    if all_unchanged(outcomes):
         return Completed(name="Unchanged", message="everything ran, and is well")
     return Completed(message="everything runs, and is well")
 

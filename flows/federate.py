@@ -6,29 +6,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow, runtime
-from prefect.artifacts import create_markdown_artifact
+from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks import federate as stages
-from tasks.champion import find_champion
-from tasks.context import leaves_context
+from tasks.federate import find_champion, steps_of
+from tasks.steps import all_unchanged, leaves_context, of_this_flow_run, tells_how_to_go_on
 from zk0.params import load_params
-from zk0.words import in_markdown
+from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT, TRACK, VALIDATE
+
+_tell = tells_how_to_go_on(
+    "The run",
+    "Complete rounds are kept. Once the cause is mended, run `dvc repro` or this deployment again: it goes on "
+    "from the last complete round and ends at the same model as an undisturbed run.",
+)
 
 
-def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:
-    """When a run fails or crashes: say what is kept and which command goes on."""
-    text = (
-        f"The run ended as {state.name}: {in_markdown(str(state.message))}\n\n"
-        "Complete rounds are kept. Once the cause is mended, run `dvc repro` or this deployment again: it goes on "
-        "from the last complete round and ends at the same model as an undisturbed run."
-    )
-    create_markdown_artifact(key="failure", markdown=text, description="What happened and how to go on")
-
-
-@flow(name="federate", on_failure=[tell_how_to_go_on], on_crashed=[tell_how_to_go_on])
+@flow(name="federate", on_failure=[_tell], on_crashed=[_tell])
 def federate(
     start: Literal["base", "champion"] = "base",
     save_as_experiment: bool = False,
@@ -42,32 +36,24 @@ def federate(
         priority: For the task context.
     """
     root = Path.cwd()
-    rounds = load_params(root / "params.yaml").federation.rounds
-    environment = {"ZK0_FLOW_RUN_ID": str(runtime.flow_run.id), "ZK0_FLOW_RUN_NAME": str(runtime.flow_run.name)}
+    load_params(root / "params.yaml")  # one that is wrong is refused before anything is shown
+    environment = of_this_flow_run()
     if save_as_experiment:
         environment["ZK0_DVC_EXPERIMENT"] = f"nightly-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    mode = "scheduled" if runtime.deployment.id else "manual"
-    with leaves_context(root, "federate", mode, priority) as steps:
+    with leaves_context(root, "federate", priority) as outcomes:
         if start == "champion" and (champion := find_champion(root)):
             environment["ZK0_BASE"] = champion
-        for step, stage, call in (
-            ("validate environment", "validate", stages.validate_environment),
-            ("prepare data", "prepare", stages.prepare_data),
-        ):
-            steps.run(step, stage, lambda call=call: call(root, environment, return_state=True))  # type: ignore[misc]
-        steps.run(
-            "run federation", "federate", lambda: stages.run_federation(root, environment, rounds, return_state=True)
+        steps_of(root, outcomes, environment).run(
+            VALIDATE,
+            PREPARE,
+            FEDERATE,
+            EVALUATE,
+            BENCHMARK,
+            REPORT,
+            TRACK,
         )
-        for step, stage, call in (
-            ("evaluate", "evaluate", stages.evaluate),
-            ("benchmark", "benchmark", stages.benchmark),
-            ("report", "report", stages.report),
-            ("track", "track", stages.track),
-        ):
-            steps.run(step, stage, lambda call=call: call(root, environment, return_state=True))  # type: ignore[misc]
-        unchanged = steps.all_unchanged
     get_run_logger().info("report: %s   compare runs: make ui", root / "results" / "report.html")
-    if unchanged:
+    if all_unchanged(outcomes):
         return Completed(name="Unchanged", message="nothing was new")
     return Completed(message="federated, compared, reported and tracked")
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow, runtime
+from prefect import flow
 from prefect.states import Completed
 
-from tasks import server as steps_of
-from tasks.context import leaves_context
-from zk0.network.server.steps import Serving
+from tasks.rounds import run_rounds, unchanged_rounds
+from tasks.server import rounds_of, steps_of
+from tasks.steps import leaves_context
+from zk0.network.server.steps import (
+    ROUND_STEPS,
+    Serving,
+    initialise,
+    monitor,
+    register,
+    select_strategy,
+    validate_security,
+)
 
 
 @flow(name="server")
@@ -31,15 +40,20 @@ def server(
         priority: For the task context.
     """
     root = Path.cwd()
-    mode = "scheduled" if runtime.deployment.id else "manual"
-    with leaves_context(root, "server", mode, priority) as made:
+    with leaves_context(root, "server", priority) as outcomes:
         serving = Serving.open(root, wait_s=wait_s, min_sites=min_sites, sites=",".join(sites or []))
-        for call in (steps_of.initialise_server, steps_of.select_strategy, steps_of.register_clients):
-            made.run(call.name, call.name, lambda call=call: call(serving, return_state=True))  # type: ignore[misc]
-        steps_of.run_rounds(serving, made.outcomes)
-        for call in (steps_of.monitor_performance, steps_of.validate_security):
-            made.run(call.name, call.name, lambda call=call: call(serving, return_state=True))  # type: ignore[misc]
-    if steps_of.unchanged_rounds(made.outcomes):
+        steps = steps_of(serving, outcomes)
+        steps.run(
+            initialise,
+            select_strategy,
+            register,
+        )
+        run_rounds(rounds_of(serving), ROUND_STEPS, serving.params.federation.rounds, "federation", outcomes)
+        steps.run(
+            monitor,
+            validate_security,
+        )
+    if unchanged_rounds(outcomes, ROUND_STEPS):
         return Completed(name="Unchanged", message="the federation was complete before")
     return Completed(message=f"global model in {root / 'checkpoints'}")
 

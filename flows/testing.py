@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow, runtime
-from prefect.client.schemas.objects import State
+from prefect import flow
 from prefect.states import Completed
 
-from tasks.context import leaves_context
-from tasks.testing import (
-    attempt,
-    begin,
-    coverage_analysis,
-    federated_simulation,
-    integration_tests,
-    performance_benchmark,
-    unit_tests,
-    validation_report,
-)
+from tasks import testing as steps
+from tasks.steps import leaves_context
 from zk0.context import StageOutcome
-from zk0.testing.records import BENCHMARK, COVERAGE, INTEGRATION, SIMULATION, UNIT, TestingError
+from zk0.testing.records import TestingError
 
 
 @flow(name="testing")
@@ -42,24 +31,24 @@ def testing(
     Raises:
         TestingError: A step failed; results/testing.html shows its last lines.
     """
-    root, paths = Path.cwd(), tests or []
+    root = Path.cwd()
     created = datetime.now(UTC).isoformat(timespec="milliseconds")
-    calls: dict[str, Callable[[], State[Any]]] = {
-        UNIT: lambda: unit_tests(root, paths, return_state=True),
-        INTEGRATION: lambda: integration_tests(root, paths, return_state=True),
-        SIMULATION: lambda: federated_simulation(root, return_state=True),
-        BENCHMARK: lambda: performance_benchmark(root, benchmarks or [], return_state=True),
-        COVERAGE: lambda: coverage_analysis(root, return_state=True),
-    }
-    with leaves_context(root, "testing", "scheduled" if runtime.deployment.id else "manual", priority) as context:
-        begin(root)
-        steps = []
-        for name, call in calls.items():
-            step = attempt(name, call)
-            steps.append(step)
-            state: Literal["Failed", "Completed"] = "Failed" if step.status == "failed" else "Completed"
-            context.outcomes.append(StageOutcome(name, state, step.seconds))
-        validation = validation_report(root, created, steps)
+    tested = steps.Tested(root, tests or [], benchmarks or [])
+    with leaves_context(root, "testing", priority) as outcomes:
+        steps.begin(root)
+        results = []
+        for step in (
+            steps.unit_tests,
+            steps.integration_tests,
+            steps.federated_simulation,
+            steps.performance_benchmark,
+            steps.coverage_analysis,
+        ):
+            result = steps.attempt(step, tested)
+            results.append(result)
+            state: Literal["Failed", "Completed"] = "Failed" if result.status == "failed" else "Completed"
+            outcomes.append(StageOutcome(result.name, state, result.seconds))
+        validation = steps.validation_report(root, created, results)
         if validation.failed:
             raise TestingError(f"{validation.headline}; see results/testing.html")
     return Completed(message=validation.headline)

@@ -5,28 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import flow, runtime
-from prefect.artifacts import create_markdown_artifact
+from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks import train as steps_of
-from tasks.context import leaves_context
-from zk0.words import in_markdown
-from zk0.workspaces import TRAININGS, Request, open_training, removed_if_refused
+from tasks.rounds import run_rounds, unchanged_rounds
+from tasks.steps import leaves_context, tells_how_to_go_on
+from tasks.train import rounds_of, steps_of
+from zk0.workspaces.defaults import Request
+from zk0.workspaces.folder import TRAININGS, open_training, removed_if_refused
+from zk0.workspaces.training import (
+    ROUND_STEPS,
+    configure,
+    load_model,
+    prepare_dataset,
+    set_up_environment,
+    validate_model,
+)
+
+_tell = tells_how_to_go_on(
+    "The training",
+    f"What is in `{TRAININGS}/` is kept, and goes on from its last complete round: run `zk0 train --name NAME`, or "
+    "this deployment with the parameter `name` alone. What was refused before its first round left nothing.",
+)
 
 
-def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:
-    """When a training fails or crashes: say what is kept and which command goes on."""
-    text = (
-        f"The training ended as {state.name}: {in_markdown(str(state.message))}\n\n"
-        f"What is in `{TRAININGS}/` is kept, and goes on from its last complete round: run `zk0 train --name NAME`, or "
-        "this deployment with the parameter `name` alone. What was refused before its first round left nothing."
-    )
-    create_markdown_artifact(key="failure", markdown=text, description="What happened and how to go on")
-
-
-@flow(name="train", on_failure=[tell_how_to_go_on], on_crashed=[tell_how_to_go_on])
+@flow(name="train", on_failure=[_tell], on_crashed=[_tell])
 def train(
     data: str | None = None,
     name: str | None = None,
@@ -62,39 +66,19 @@ def train(
         priority: For the task context.
     """
     root = Path.cwd()
-    training = open_training(
-        root,
-        Request(
-            data,
-            name,
-            base,
-            steps,
-            batch,
-            saves,
-            learning_rate,
-            device,
-            fps,
-            cameras or {},
-            convention,
-            calibration,
-            tuple(leave_out or ()),
-        ),
-    )
-    environment = {"ZK0_FLOW_RUN_ID": str(runtime.flow_run.id), "ZK0_FLOW_RUN_NAME": str(runtime.flow_run.name)}
-    mode = "scheduled" if runtime.deployment.id else "manual"
-    with removed_if_refused(training), leaves_context(training.folder, "train", mode, priority, keep=root) as made:
-        for step, stage, call in (
-            ("environment setup", "validate", steps_of.set_up_environment),
-            ("model loading", "model loading", steps_of.load_model),
-            ("dataset preparation", "prepare", steps_of.prepare_dataset),
-            ("training configuration", "training configuration", steps_of.configure_training),
-        ):
-            made.run(step, stage, lambda call=call: call(training, return_state=True))  # type: ignore[misc]
-        steps_of.run_rounds(training, made.outcomes)
-        made.run("validation", "evaluate", lambda: steps_of.validate_model(training, environment, return_state=True))
+    mine = (data, name, base, device, fps, cameras, convention, calibration, leave_out)
+    training = open_training(root, Request(*mine, steps, batch, saves, learning_rate))
+    with removed_if_refused(training), leaves_context(training.folder, "train", priority, keep=root) as outcomes:
+        run = steps_of(training, outcomes).run
+        run(set_up_environment)
+        run(load_model)
+        run(prepare_dataset)
+        run(configure)
+        run_rounds(rounds_of(training), ROUND_STEPS, training.params.federation.rounds, "training", outcomes)
+        run(validate_model)
     checkpoint = training.folder / "checkpoints" / "best"
     get_run_logger().info("trained model: %s", checkpoint)
-    if steps_of.unchanged_rounds(made.outcomes):
+    if unchanged_rounds(outcomes, ROUND_STEPS):
         return Completed(name="Unchanged", message=f"{training.name} was complete before")
     return Completed(message=f"trained, compared with its start and tracked: {checkpoint}")
 

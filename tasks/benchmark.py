@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
 
 from prefect import task
@@ -11,11 +10,10 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.steps import CommandFailed, stream
+from tasks.steps import stream
 from zk0.errors import StageError
-from zk0.measuring.history import QUICK, Regression, read_history, regressions, remember
-from zk0.measuring.rows import Report, read_report
-from zk0.params import load_params
+from zk0.measuring.history import Regression
+from zk0.measuring.rows import Report
 
 
 @task(name="measure beside peers", cache_policy=NO_CACHE)
@@ -31,34 +29,27 @@ def measure_beside_peers(root: Path, only: tuple[str, ...] = ()) -> None:
     """
     if importlib.util.find_spec("benchmarks") is None:
         raise StageError("the benchmarks are not part of this installation; run from a clone, after `make bench-quick`")
-    command = [sys.executable, "-m", "benchmarks", "--quick", *(f"--only={name}" for name in only)]
-    try:
-        stream(command, root)
-    except CommandFailed as error:
-        raise StageError(f"the quick benchmarks failed:\n{error}") from error
+    command = ["-m", "benchmarks", "--quick", *(f"--only={name}" for name in only)]
+    stream("the quick benchmarks failed", command, root)
 
 
 # The tracking database may be busy or, when it is a server, away.
 @task(name="compare benchmarks", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
 def compare_benchmarks(root: Path) -> list[str]:
     """Remember the last quick benchmarks, put them into MLflow, and tell what is worse than before, in words."""
-    from zk0.tracking.benchmarks import track_benchmarks
+    from zk0.tracking.benchmarks import compare_with_earlier  # noqa: PLC0415 - it loads mlflow, which takes seconds
 
-    params = load_params(root / "params.yaml")
-    report = read_report(root / QUICK)
-    worse = regressions(report, read_history(root), params.benchmark.margin)
-    remember(root, report)
-    tracked = track_benchmarks(root, params.tracking.experiment, params.benchmark.margin)
+    found = compare_with_earlier(root)
     create_markdown_artifact(
         key="benchmark-comparison",
-        markdown=comparison_markdown(report, worse),
+        markdown=comparison_markdown(found.report, found.worse),
         description="Quick benchmarks beside peers and earlier runs",
     )
     logger = get_run_logger()
-    for regression in worse:
+    for regression in found.worse:
         logger.warning("worse than before: %s", regression)
-    logger.info("MLflow experiment %s, %d runs added", tracked.experiment, len(tracked.added))
-    return [str(regression) for regression in worse]
+    logger.info("MLflow experiment %s, %d runs added", found.experiment, len(found.added))
+    return [str(regression) for regression in found.worse]
 
 
 def comparison_markdown(report: Report, worse: list[Regression]) -> str:

@@ -1,107 +1,110 @@
-"""The stages of the pipeline as tasks, under the names a person sees in a flow run."""
+"""How the stages of the pipeline are run: DVC decides whether one is stale, Prefect shows and retries it."""
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.logging import get_run_logger
 
-from tasks.steps import StageRun, read_events, run_stage
+from tasks.steps import Steps, show_data, stream
+from zk0.context import StageOutcome
+from zk0.params import PARAMS_FILE, load_params
+from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT
 from zk0.pipeline.summary import comparison_markdown
-from zk0.records.files import read
+from zk0.records.files import events_so_far, read
 from zk0.records.paths import EVENTS
 from zk0.records.results import Benchmark, Evaluation
+from zk0.steps import Outcome, Step
+
+_SKIPPED = "didn't change, skipping"
+# DVC's advice to someone typing at a prompt, which means nothing in a flow run's log.
+_ADVICE = ("To track the changes with git", "git add ", "To enable auto staging", "dvc config core.", "Use `dvc push`")
 
 
-def _finish(run: StageRun) -> State[StageRun]:
-    """Completed, or Unchanged when there was nothing to do."""
-    return Completed(name="Completed" if run.changed else "Unchanged", data=run, message=f"{run.seconds:.0f} s")
+@task(name="find champion", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
+def find_champion(root: Path) -> str | None:
+    """The champion's checkpoint folder relative to the project, or None while there is none."""
+    from zk0.tracking.registry import champion  # MLflow, which most flow runs do without
+
+    folder = champion(root, load_params(root / PARAMS_FILE).tracking.model)
+    where = str(folder.relative_to(root)) if folder else None
+    get_run_logger().info("starting from the champion in %s" if where else "no champion yet%s", where or "")
+    return where
 
 
-@task(name="validate environment", cache_policy=NO_CACHE)
-def validate_environment(root: Path, environment: dict[str, str]) -> State[StageRun]:
-    """Check the machine and resolve sources; always runs."""
-    return _finish(run_stage("validate", root, environment=environment))
+def steps_of(root: Path, outcomes: list[StageOutcome], environment: Mapping[str, str], force: bool = False) -> Steps:
+    """The stages as steps of a flow; what they found is shown as artifacts.
+
+    Args:
+        root: Project folder.
+        outcomes: How steps end goes there.
+        environment: Further variables for their commands.
+        force: Run them even if nothing that they depend on has changed.
+    """
+
+    def do(step: Step[..., Any]) -> Outcome:
+        with _progress(root) if step is FEDERATE else nullcontext():
+            return _repro(str(step.stage), root, environment, force)
+
+    show = {
+        PREPARE: lambda _: show_data(root),
+        EVALUATE: lambda _: _show_comparison(root),
+        BENCHMARK: lambda _: _show_benchmark(root),
+        REPORT: lambda _: _show_report(root),
+    }
+    return Steps(outcomes, do, show)
 
 
-# Sources may be on a network.
-@task(name="prepare data", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[10, 60])
-def prepare_data(root: Path, environment: dict[str, str]) -> State[StageRun]:
-    """Record or find the data, check it and split it."""
-    run = run_stage("prepare", root, environment=environment)
-    found = (root / "results" / "data.md").read_text()
-    create_markdown_artifact(key="data-check", markdown=found, description="What every source is and was taken for")
-    return _finish(run)
+def _repro(stage: str, root: Path, environment: Mapping[str, str], force: bool) -> Outcome:
+    """Run ``dvc repro --single-item STAGE``; not changed where DVC found nothing to do."""
+    command = ["-m", "dvc", "repro", "--single-item", stage, *(["--force"] if force else [])]
+    # The stage's own command is `zk0`, which stands beside this interpreter.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    lines = stream(
+        f"stage '{stage}' failed", command, root, environment={"PATH": path, **environment}, leave_out=_ADVICE
+    )
+    # A stage that DVC restored from its run cache did not run either, but its outputs are new here.
+    return Outcome(changed=not any(_SKIPPED in line for line in lines))
 
 
-@task(name="run federation", cache_policy=NO_CACHE)
-def run_federation(root: Path, environment: dict[str, str], rounds: int) -> State[StageRun]:
-    """Federate. Not retried: a failed round can be resumed once its cause is mended."""
-    with _progress(root / EVENTS, rounds):
-        run = run_stage("federate", root, environment=environment)
-    return _finish(run)
-
-
-@task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate(root: Path, environment: dict[str, str]) -> State[StageRun]:
-    """Compare base and global model."""
-    run = run_stage("evaluate", root, environment=environment)
+def _show_comparison(root: Path) -> None:
     table = comparison_markdown(read(root, Evaluation))
     create_markdown_artifact(key="comparison", markdown=table, description="Base against global model")
-    return _finish(run)
 
 
-@task(name="benchmark", cache_policy=NO_CACHE)
-def benchmark(root: Path, environment: dict[str, str], force: bool = False) -> State[StageRun]:
-    """Measure this machine."""
-    run = run_stage("benchmark", root, environment=environment, force=force)
+def _show_benchmark(root: Path) -> None:
     rows = read(root, Benchmark).rows
     lines = ["| what | value | unit | detail |", "| --- | --- | --- | --- |"]
     lines += [f"| {r.name} | {r.value:.4g} | {r.unit} | {r.detail} |" for r in rows]
     create_markdown_artifact(key="benchmark", markdown="\n".join(lines), description="Measured on this machine")
-    return _finish(run)
 
 
-@task(name="report", cache_policy=NO_CACHE)
-def report(root: Path, environment: dict[str, str]) -> State[StageRun]:
-    """Write the HTML report."""
-    run = run_stage("report", root, environment=environment)
-    path = root / "results" / "report.html"
-    create_markdown_artifact(
-        key="report", markdown=f"[results/report.html]({path.as_uri()})", description="The run's report"
-    )
-    return _finish(run)
-
-
-# The tracking database may be busy or, when it is a server, away.
-@task(name="track", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
-def track(root: Path, environment: dict[str, str]) -> State[StageRun]:
-    """Bring MLflow up to date."""
-    return _finish(run_stage("track", root, environment=environment))
+def _show_report(root: Path) -> None:
+    link = f"[results/report.html]({(root / 'results' / 'report.html').as_uri()})"
+    create_markdown_artifact(key="report", markdown=link, description="The run's report")
 
 
 @contextmanager
-def _progress(events: Path, rounds: int) -> Iterator[None]:
+def _progress(root: Path) -> Iterator[None]:
     """Mirror the federation's events as a progress artifact while the block runs."""
+    rounds = load_params(root / PARAMS_FILE).federation.rounds
     artifact: Any = create_progress_artifact(progress=0.0, key="federation", description="Rounds completed")
     stop = threading.Event()
 
     def mirror() -> None:
         shown = 0.0
         while not stop.wait(1.0):
-            done = max((e.round or 0 for e in read_events(events) if e.event == "save"), default=0)
-            share = 100.0 * done / rounds
+            saved = (event.round or 0 for event in events_so_far(root / EVENTS) if event.event == "save")
+            share = 100.0 * max(saved, default=0) / rounds
             if share > shown:
                 shown = share
                 update_progress_artifact(artifact, progress=min(share, 100.0))

@@ -3,40 +3,63 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
+from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from zk0.context import StageOutcome
+from zk0.errors import StageError
 from zk0.records.run import Event
+from zk0.steps import RoundStep
 
 
-class Rounds(Protocol):
-    """Rounds that are being made, by a process or a server, and what is said of them."""
+class Rounds:
+    """Rounds that are being made, by a process or a server, as far as is said of them.
+
+    Args:
+        said: Events as they are said; it ends when all is over, and raises where the rounds fail.
+    """
+
+    def __init__(self, said: Iterator[Event]) -> None:
+        self._said = said
+        self._last = Event(event="", round=-1)
 
     def next(self) -> int | None:
         """The number of the next round, once it has begun; None when there is none to come."""
+        for event in self._said:
+            if event.event in ("round-start", "done"):
+                return None if event.event == "done" else event.round
+        return None
 
-    def wait(self, step: str, number: int) -> Event:
-        """What is said when a step of a round is over."""
+    def wait(self, step: RoundStep, number: int) -> Event:
+        """What is said when a step of a round is over.
+
+        Raises:
+            StageError: All was over before.
+        """
+        over = (step.event, number)
+        while (self._last.event, self._last.round) != over:
+            last = next(self._said, None)
+            if last is None:
+                raise StageError(f"{step.name}: it ended before round {number} was over")
+            self._last = last
+        return self._last
 
     def finish(self) -> None:
-        """Wait for what comes after the last round."""
-
-
-def step_of_round(rounds: Rounds, step: str, number: int) -> State[Event]:
-    """A task's work: wait until a step of a round is over, and tell what was said."""
-    said = rounds.wait(step, number)
-    return Completed(data=said, message=said.message)
+        """Wait for what comes after the last round, such as the checkpoints."""
+        for _ in self._said:
+            pass
 
 
 def run_rounds(
-    opened: Callable[[], AbstractContextManager[Rounds]],
-    steps: Mapping[str, Callable[[Any, int], Any]],
+    opened: AbstractContextManager[Iterator[Event]],
+    steps: Sequence[RoundStep],
     total: int,
     key: str,
     outcomes: list[StageOutcome],
@@ -44,8 +67,8 @@ def run_rounds(
     """Run what is left of the rounds, each step of each as a task, and note how the steps ended.
 
     Args:
-        opened: Begins the rounds, and ends them with its block.
-        steps: A round's, in order: name and task.
+        opened: Begins the rounds, gives what is said of them, and ends them with its block.
+        steps: A round's, in order.
         total: Rounds in all.
         key: Of the artifact that shows the progress.
         outcomes: The flow's steps so far; one of each of a round's is added, with the seconds of all rounds.
@@ -53,14 +76,16 @@ def run_rounds(
     Raises:
         StageError: A step failed, or the rounds were stopped.
     """
-    first, *_, last = steps
-    done = {step: StageOutcome(step, "Unchanged", 0.0) for step in steps}
-    failed: str | None = first  # the step that is being made
+    first, last = steps[0], steps[-1]
+    done = {step: StageOutcome(step.name, "Unchanged", 0.0) for step in steps}
+    tasks = {step: _task(step) for step in steps}
+    failed: RoundStep | None = first  # the step that is being made
     artifact: Any = create_progress_artifact(progress=0.0, key=key, description="Rounds completed")
     try:
-        with opened() as rounds:
+        with opened as said:
+            rounds = Rounds(said)
             while (number := rounds.next()) is not None:
-                for step, make in steps.items():
+                for step, make in tasks.items():
                     failed, began = step, time.monotonic()
                     make(rounds, number)
                     spent = done[step].seconds + time.monotonic() - began
@@ -80,6 +105,18 @@ def run_rounds(
                 break
 
 
-def unchanged_rounds(outcomes: list[StageOutcome], steps: Mapping[str, Any]) -> bool:
+def _task(step: RoundStep) -> Any:
+    run_name = f"{step.name}, round {{number}}"
+
+    @task(name=step.name, description=step.about, task_run_name=run_name, cache_policy=NO_CACHE)
+    def wait(rounds: Rounds, number: int) -> State[Event]:
+        said = rounds.wait(step, number)
+        return Completed(data=said, message=said.message)
+
+    return wait
+
+
+def unchanged_rounds(outcomes: Sequence[StageOutcome], steps: Sequence[RoundStep]) -> bool:
     """Whether all rounds were made before."""
-    return all(outcome.state == "Unchanged" for outcome in outcomes if outcome.name in steps)
+    names = {step.name for step in steps}
+    return all(outcome.state == "Unchanged" for outcome in outcomes if outcome.name in names)

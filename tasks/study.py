@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.steps import CommandFailed, stream
-from zk0.errors import StageError
+from tasks.steps import stream
 from zk0.params import load_params
 from zk0.study.results_store import STUDIES, StudyFolder
 from zk0.study.studies import study_named
@@ -34,11 +32,8 @@ def run_arm(root: Path, name: str, arm: str, quick: bool) -> None:
     Raises:
         StageError: It failed; ends with its last lines.
     """
-    command = [sys.executable, "-m", "zk0", "study", name, "--only", arm, *(["--quick"] if quick else [])]
-    try:
-        stream(command, root)
-    except CommandFailed as error:
-        raise StageError(f"arm '{arm}' of study '{name}' failed; complete pieces are kept:\n{error}") from error
+    command = ["-m", "zk0", "study", name, "--only", arm, *(["--quick"] if quick else [])]
+    stream(f"arm '{arm}' of study '{name}' failed; complete pieces are kept", command, root)
 
 
 @task(name="show study", cache_policy=NO_CACHE)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -18,28 +17,57 @@ from prefect.states import Completed
 
 from tasks.benchmark import compare_benchmarks, measure_beside_peers
 from tasks.steps import CommandFailed, stream
+from zk0.errors import StageError
 from zk0.params import load_params
-from zk0.testing.coverage import judge_coverage, read_coverage, read_gate
-from zk0.testing.page import COVERAGE_JSON, JUNIT, SIMULATION_FOLDER, collect, write_validation
+from zk0.steps import Outcome, Step, step
 from zk0.testing.records import (
     BENCHMARK,
     COVERAGE,
     FOLDER,
     INTEGRATION,
     SIMULATION,
+    SIMULATION_RESULT,
     UNIT,
     Simulation,
     Status,
-    Step,
+    StepResult,
     TestingError,
     Validation,
     last_lines,
     read_record,
 )
-from zk0.testing.simulation import RESULT
-from zk0.testing.suites import MARKER, NOT_FOR_TESTS, judge_suite, read_suite, suite_command
+from zk0.testing.reports import (
+    COVERAGE_JSON,
+    JUNIT,
+    MARKER,
+    NOT_FOR_TESTS,
+    SIMULATION_FOLDER,
+    collect,
+    judge_coverage,
+    judge_suite,
+    read_coverage,
+    read_gate,
+    read_suite,
+    suite_command,
+    write_validation,
+)
 
-_STATE_NAMES = {"passed": "Completed", "warning": "Regressed", "nothing": "NothingToRun"}
+_STATE_NAMES: dict[Status, str] = {"passed": "Completed", "warning": "Regressed", "nothing": "NothingToRun"}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What is tested.
+
+    Attributes:
+        root: Project folder.
+        tests: Files or folders of tests; those that pyproject.toml names by default.
+        benchmarks: Some of the quick benchmarks; all by default.
+    """
+
+    root: Path
+    tests: Sequence[str] = ()
+    benchmarks: Sequence[str] = ()
 
 
 def begin(root: Path) -> None:
@@ -48,68 +76,76 @@ def begin(root: Path) -> None:
     (root / FOLDER).mkdir(parents=True)
 
 
-def attempt(name: str, call: Callable[[], State[Any]]) -> Step:
-    """Run a step; one that fails does not keep the others from running.
+def attempt(step: Step[[Tested], Outcome], tested: Tested) -> StepResult:
+    """Run a step as a task; one that fails does not keep the others from running."""
 
-    Args:
-        name: The step's.
-        call: Runs its task with ``return_state=True``.
-    """
+    @task(name=step.name, description=step.about, cache_policy=NO_CACHE)
+    def attempted() -> State[StepResult]:
+        outcome = step(tested)
+        status: Status = "warning" if outcome.warnings else "passed" if outcome.changed else "nothing"
+        (summary,) = outcome.told
+        if status == "nothing":
+            get_run_logger().warning(summary)
+        result = StepResult(name=step.name, status=status, summary=summary, problem="\n".join(outcome.warnings))
+        return Completed(name=_STATE_NAMES[status], message=summary, data=result)
+
     began = time.monotonic()
-    state = call()
+    state = attempted(return_state=True)
     result = state.result(raise_on_failure=False)
     seconds = time.monotonic() - began
-    if state.is_completed() and isinstance(result, Step):
+    if isinstance(result, StepResult):
         return result.model_copy(update={"seconds": seconds})
-    known = isinstance(result, TestingError)
-    text = str(result) if known else f"{type(result).__name__}: {result}"
+    text = str(result) if isinstance(result, StageError) else f"{type(result).__name__}: {result}"
     summary, _, problem = text.partition("\n")
-    return Step(name=name, status="failed", summary=summary, problem=last_lines(problem) or summary, seconds=seconds)
+    summary = summary.removesuffix(":")
+    return StepResult(
+        name=step.name, status="failed", summary=summary, problem=last_lines(problem) or summary, seconds=seconds
+    )
 
 
-def _good(name: str, summary: str, status: Status = "passed", problem: str = "") -> State[Step]:
-    step = Step(name=name, status=status, summary=summary, problem=problem)
-    return Completed(name=_STATE_NAMES[status], message=summary, data=step)
-
-
-@task(name=UNIT, cache_policy=NO_CACHE)
-def unit_tests(root: Path, paths: Sequence[str] = ()) -> State[Step]:
+@step(UNIT)
+def unit_tests(tested: Tested) -> Outcome:
     """Run the tests that need no service, with coverage.
 
     Raises:
         TestingError: One failed, or there is none.
     """
-    summary = _run_suite(root, UNIT, f"not {MARKER}", paths, further=False)
+    summary = _run_suite(tested, UNIT, f"not {MARKER}", further=False)
     if summary is None:
-        raise TestingError(f"no unit test was found in {', '.join(paths) or 'the test folders of pyproject.toml'}")
-    return _good(UNIT, summary)
+        where = ", ".join(tested.tests) or "the test folders of pyproject.toml"
+        raise TestingError(f"no unit test was found in {where}")
+    return Outcome(True, (summary,))
 
 
-@task(name=INTEGRATION, cache_policy=NO_CACHE)
-def integration_tests(root: Path, paths: Sequence[str] = ()) -> State[Step]:
+@step(INTEGRATION)
+def integration_tests(tested: Tested) -> Outcome:
     """Run the tests with real services on loopback, and add to the coverage.
 
     Raises:
         TestingError: One failed.
     """
-    summary = _run_suite(root, INTEGRATION, MARKER, paths, further=True)
+    summary = _run_suite(tested, INTEGRATION, MARKER, further=True)
     if summary is None:
-        told = f"no test is marked `{MARKER}`: client and server were not tested together"
-        get_run_logger().warning(told)
-        return _good(INTEGRATION, told, "nothing")
-    return _good(INTEGRATION, summary)
+        return Outcome(False, (f"no test is marked `{MARKER}`: client and server were not tested together",))
+    return Outcome(True, (summary,))
 
 
-def _run_suite(root: Path, name: str, expression: str, paths: Sequence[str], further: bool) -> str | None:
+def _run_suite(tested: Tested, name: str, expression: str, further: bool) -> str | None:
     """Run one suite; None where pytest found no test."""
-    command = suite_command(expression, root / JUNIT[name], paths, further)
+    report = tested.root / JUNIT[name]
     status, ended = 0, ""
     try:
-        stream(command, root, environment=_coverage_file(root), without=NOT_FOR_TESTS)
+        stream(
+            f"{name} failed",
+            suite_command(expression, report, tested.tests, further),
+            tested.root,
+            environment=_coverage_file(tested.root),
+            without=NOT_FOR_TESTS,
+        )
     except CommandFailed as error:
-        status, ended = error.status, str(error)
+        status, ended = error.status, error.last_lines
     try:
-        suite = read_suite(root / JUNIT[name])
+        suite = read_suite(report)
     except TestingError as error:
         raise TestingError(f"{error}\n{ended}") from error
     return judge_suite(suite, status, ended)
@@ -120,27 +156,24 @@ def _coverage_file(root: Path) -> dict[str, str]:
     return {"COVERAGE_FILE": str(root / FOLDER / ".coverage")}
 
 
-@task(name=SIMULATION, cache_policy=NO_CACHE)
-def federated_simulation(root: Path) -> State[Step]:
+@step(SIMULATION)
+def federated_simulation(tested: Tested) -> Outcome:
     """Federate several sites in process on small params, in a process of its own, and judge what it gives.
 
     Raises:
-        TestingError: It failed, or gave something else than it must.
+        StageError: It failed, or gave something else than it must.
     """
-    folder = root / SIMULATION_FOLDER
-    command = [sys.executable, "-m", "zk0", "simulate", "--folder", str(folder)]
-    try:
-        stream(command, root, without=("ZK0_",))
-    except CommandFailed as error:
-        raise TestingError(f"the simulation failed\n{error}") from error
-    found = read_record(folder / RESULT, Simulation)
+    folder = tested.root / SIMULATION_FOLDER
+    command = ["-m", "zk0", "simulate", "--folder", str(folder)]
+    stream("the simulation failed", command, tested.root, without=("ZK0_",))
+    found = read_record(folder / SIMULATION_RESULT, Simulation)
     first, last = found.rounds[0].held_out_loss, found.rounds[-1].held_out_loss
     told = f"{len(found.sites)} sites, {found.rounds[-1].round} rounds, held-out loss {first:.3f} to {last:.3f}"
-    return _good(SIMULATION, told)
+    return Outcome(True, (told,))
 
 
-@task(name=BENCHMARK, cache_policy=NO_CACHE)
-def performance_benchmark(root: Path, only: Sequence[str] = ()) -> State[Step]:
+@step(BENCHMARK)
+def performance_benchmark(tested: Tested) -> Outcome:
     """Run the quick benchmarks beside peers, and compare them with earlier ones on this machine.
 
     A figure that is worse than before is told and does not fail the step, as in the benchmark flow.
@@ -148,32 +181,30 @@ def performance_benchmark(root: Path, only: Sequence[str] = ()) -> State[Step]:
     Raises:
         StageError: They are not installed, or one of them failed.
     """
-    measure_beside_peers(root, tuple(only))
-    worse = compare_benchmarks(root)
-    if worse:
-        return _good(BENCHMARK, f"{len(worse)} figures are worse than before", "warning", "\n".join(worse))
-    return _good(BENCHMARK, "measured; nothing is worse than before")
+    measure_beside_peers(tested.root, tuple(tested.benchmarks))
+    worse = compare_benchmarks(tested.root)
+    told = f"{len(worse)} figures are worse than before" if worse else "measured; nothing is worse than before"
+    return Outcome(True, (told,), tuple(worse))
 
 
-@task(name=COVERAGE, cache_policy=NO_CACHE)
-def coverage_analysis(root: Path) -> State[Step]:
+@step(COVERAGE)
+def coverage_analysis(tested: Tested) -> Outcome:
     """Hold the coverage of both suites against the gate in pyproject.toml, in total and by package.
 
     Raises:
-        TestingError: It is below the gate, or was not measured.
+        StageError: It is below the gate, or was not measured.
     """
+    root = tested.root
     path = root / COVERAGE_JSON
-    command = [sys.executable, "-m", "coverage", "json", "-q", "-o", str(path), "--fail-under=0"]
-    try:
-        stream(command, root, environment=_coverage_file(root), without=NOT_FOR_TESTS)
-    except CommandFailed as error:
-        raise TestingError(f"no coverage to analyse: see the unit tests\n{error}") from error
-    return _good(COVERAGE, judge_coverage(read_coverage(path, read_gate(root))))
+    command = ["-m", "coverage", "json", "-q", "-o", str(path), "--fail-under=0"]
+    what = "no coverage to analyse: see the unit tests"
+    stream(what, command, root, environment=_coverage_file(root), without=NOT_FOR_TESTS)
+    return Outcome(True, (judge_coverage(read_coverage(path, read_gate(root))),))
 
 
 # The tracking database may be busy or, when it is a server, away.
 @task(name="validation report", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
-def validation_report(root: Path, created: str, steps: Sequence[Step]) -> Validation:
+def validation_report(root: Path, created: str, steps: Sequence[StepResult]) -> Validation:
     """Write results/testing.html and show it here and in MLflow."""
     from zk0.testing.track import experiment_name, track_validation
 
@@ -193,7 +224,7 @@ def validation_markdown(validation: Validation, page: Path) -> str:
     lines = [f"**{validation.headline}**", "", f"[{page.name}]({page.as_uri()})", ""]
     lines += ["| step | result | what it came to | seconds |", "| --- | --- | --- | --: |"]
     lines += [f"| {s.name} | {s.status} | {s.summary.replace('|', '/')} | {s.seconds:.0f} |" for s in validation.steps]
-    for step in validation.steps:
-        if step.problem:
-            lines += ["", f"**{step.name}**", "", "```", step.problem, "```"]
+    for one in validation.steps:
+        if one.problem:
+            lines += ["", f"**{one.name}**", "", "```", one.problem, "```"]
     return "\n".join(lines)

@@ -155,14 +155,22 @@ def project(tmp_path: Path) -> Path:
         },
     )
     (tmp_path / "data/manifests").mkdir(parents=True)
-    rows = [{"round": 0, "left_out": {}}, {"round": 1, "left_out": {"b": "not finite"}}, {"round": 2, "left_out": {}}]
+    left_out: list[dict[str, str]] = [{}, {"b": "not finite"}, {}]
+    rows = [{"round": number, "held_out_loss": 0.5, "left_out": who} for number, who in enumerate(left_out)]
     write_text(tmp_path / "results/federation/rounds.jsonl", "\n".join(map(json.dumps, rows)))
     write_json(
         tmp_path / "results/federation/run.json",
         {
             "run": "feedfeedfeedfeed",
+            "started": "2026-01-01T10:00:00+00:00",
+            "ended": "2026-01-01T10:01:00+00:00",
+            "params": {},
+            "git": {"revision": None, "dirty": False},
             "base": {"source": "base", "digest": "ba5e"},
-            "sites": {"a": {"revision": "aa", "digest": "da"}, "b": {"revision": COMMIT, "digest": "db"}},
+            "sites": {
+                "a": {"source": "sim:touch-red-cube", "revision": "aa", "digest": "da"},
+                "b": {"source": "hub:owner/name@main", "revision": COMMIT, "digest": "db"},
+            },
             "rounds": 2,
             "best_round": 2,
             "best_held_out_loss": 0.4,
@@ -179,13 +187,16 @@ def project(tmp_path: Path) -> Path:
     write_json(
         tmp_path / "results/evaluation.json",
         {
-            "models": {"global": {"digest": "be57"}},
+            "models": {"base": {"digest": "ba5e"}, "global": {"digest": "be57"}},
             "tasks": {"a": judged(2.0, 3.0), "b": judged(4.0, 5.0), "c": judged(9.0, 8.0, "unseen")},
             "overall": {"base": {"success_rate_seen": 0.25}, "global": {"success_rate_seen": 0.5}},
-            "safety": {"global": {"passed": True, "checks": [{"name": "joint ranges, held-out", "passed": True}]}},
+            "safety": {
+                "base": {"passed": True},
+                "global": {"passed": True, "checks": [{"name": "joint ranges, held-out", "passed": True}]},
+            },
         },
     )
-    write_json(tmp_path / "results/benchmark.json", {"rows": []})
+    write_json(tmp_path / "results/benchmark.json", {"created": "2026-01-01T10:00:50+00:00", "rows": []})
     write_text(tmp_path / "results/report.html", "<html></html>")
     return tmp_path
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from zk0.environment import Check, check_environment, machine, needs, passed, surroundings, versions
+from zk0.checks import Check, passed
+from zk0.environment import check_environment, needs, surroundings
 from zk0.errors import StageError
 from zk0.files import read_json
-from zk0.machine import packages
+from zk0.machine import machine, packages
+from zk0.machine.packages import versions
 from zk0.params import Params, parse_params
 from zk0.pipeline import validate
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
         "zk0.pipeline.prepare",
         "zk0.operations.status",
         "zk0.operations.monitor.service",
-        "zk0.network.server.session",
+        "zk0.network.server.steps",
         "zk0.network.server.runs",
         "zk0.network.client.status",
         "zk0.network.client.app",

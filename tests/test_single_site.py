@@ -9,7 +9,8 @@ import pytest
 from zk0.errors import StageError
 from zk0.files import write_json
 from zk0.params import ParamsError, load_params
-from zk0.workspaces import Request, camera_names, open_training, removed_if_refused
+from zk0.workspaces.defaults import Request, camera_names
+from zk0.workspaces.folder import open_training, removed_if_refused
 
 SMALL = Request(data="cups", base="random:nano", steps=100, device="cpu")
 

@@ -18,21 +18,21 @@ server_app = ServerApp()
 
 
 @client_app.train()
-def _train(message: Message, context: Context) -> Message:
-    """Nothing, at once."""
+def _train(message: Message, _: Context) -> Message:
+    """Reply with nothing, at once."""
     return Message(RecordDict(), reply_to=message)
 
 
 @server_app.main()
 def _main(grid: Grid, context: Context) -> None:
     """Send so many messages one after the other, by the Grid of our own runs, and note how long each took."""
-    from flwr.superlink.grid import HttpGrid
+    from flwr.superlink.grid import HttpGrid  # noqa: PLC0415 - each message's process loads this file
 
-    from zk0.network.server.grid import NetworkGrid
+    from zk0.network.server.grid import NetworkGrid  # noqa: PLC0415 - likewise
 
     folder = Path(str(context.run_config["project"]))
     node, *_ = grid.get_node_ids()
-    network = NetworkGrid(cast(HttpGrid, grid), [node], lambda number: True)
+    network = NetworkGrid(cast(HttpGrid, grid), [node], lambda _: True)
     seconds = []
     for _ in range(json.loads((folder / SETTINGS).read_text())):
         began = time.perf_counter()

@@ -1,9 +1,8 @@
-"""How one check ended, the verdict over many, and how a documented step did."""
+"""How one check ended, and the verdict over many."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 
@@ -29,20 +28,3 @@ class Check:
 def passed(checks: list[Check]) -> bool:
     """Whether no check of severity ``error`` failed."""
     return all(check.passed or check.severity != "error" for check in checks)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a step ended.
-
-    Attributes:
-        changed: Whether it changed anything.
-        told: What it found or did, a line each.
-        warnings: What a person should look at, a line each.
-        facts: For later steps.
-    """
-
-    changed: bool
-    told: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)

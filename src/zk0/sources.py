@@ -55,6 +55,11 @@ class Source:
             return cls("hub", name, revision or "main")
         raise ValueError(f"source '{text}' has an unknown kind{nearest_hint(kind, ['sim', 'local', 'hub'])}")
 
+    @classmethod
+    def of_owner(cls, text: str) -> Source:
+        """A source as its owner writes it, who may leave out ``local:``; raises as :meth:`parse`."""
+        return cls.parse(text if ":" in text else f"local:{text}")
+
     def __str__(self) -> str:
         return f"{self.kind}:{self.name}" + (f"@{self.revision}" if self.revision else "")
 

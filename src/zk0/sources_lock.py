@@ -23,6 +23,7 @@ from zk0.files import read_json
 from zk0.hub import HubError, fetch_policy, hub_commit
 from zk0.params import Params
 from zk0.sources import LockEntry, Source, SourcesLock
+from zk0.tracking import TrackingError
 
 DIGEST_CACHE = Path(".cache/digests.json")
 BASE_VARIABLE = "ZK0_BASE"
@@ -131,8 +132,7 @@ def base_folder(base: str, model: str, root: Path) -> Path | None:
         return _below(root, base)
     if kind != "mlflow":
         return None
-    from zk0.tracking.comparing import read_checkpoint  # noqa: PLC0415 - loads MLflow
-    from zk0.tracking.results import TrackingError  # noqa: PLC0415 - the same
+    from zk0.tracking.registry import read_checkpoint  # noqa: PLC0415 - loads MLflow
 
     named, version = _registered(base)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.compare import app
+from benchmarks.__main__ import app
 from tasks.benchmark import comparison_markdown
 from zk0.measuring.history import QUICK, read_history, regressions
 from zk0.measuring.rows import Report, row, write_report
@@ -29,7 +29,7 @@ def project(tmp_path: Path, monkeypatch: Any) -> Path:
 
 def test_the_first_run_has_nothing_to_compare_with(project: Path) -> None:
     write_report(project / QUICK, report(1.0, 1))
-    done = CliRunner().invoke(app)
+    done = CliRunner().invoke(app, ["--compare"])
     assert done.exit_code == 0, done.output
     assert "compared with 0 earlier runs" in done.output
     assert read_history(project) == [report(1.0, 1)]
@@ -38,18 +38,18 @@ def test_the_first_run_has_nothing_to_compare_with(project: Path) -> None:
 def test_a_regression_ends_with_status_2_and_is_told_each_time(project: Path) -> None:
     for ours, day in ((1.0, 1), (1.1, 8)):
         write_report(project / QUICK, report(ours, day))
-        assert CliRunner().invoke(app).exit_code == 0
+        assert CliRunner().invoke(app, ["--compare"]).exit_code == 0
     write_report(project / QUICK, report(2.0, 15))
 
     for _ in range(2):
-        done = CliRunner().invoke(app)
+        done = CliRunner().invoke(app, ["--compare"])
         assert done.exit_code == 2
         assert "worse than before: round: 2 s, 90% worse than 1.05" in done.output
     assert len(read_history(project)) == 3
 
 
 def test_without_a_measurement_it_says_how_to_make_one(project: Path) -> None:
-    done = CliRunner().invoke(app)
+    done = CliRunner().invoke(app, ["--compare"])
     assert done.exit_code == 1
     assert "make bench-quick" in done.output
 

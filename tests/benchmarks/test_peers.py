@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 
-from benchmarks.isolated import isolated
-from benchmarks.own_federation import TrainableOnly
-from benchmarks.own_server import server_peak as own_peak
-from benchmarks.peers.flower_ray import arrays_of
-from benchmarks.peers.flower_server import server_peak as flower_peak
+from benchmarks.federations import TrainableOnly
+from benchmarks.federations import server_peak as own_peak
+from benchmarks.peers.flower import arrays_of
+from benchmarks.peers.flower import server_peak as flower_peak
+from benchmarks.pieces import isolated
 from benchmarks.sizes import shapes_of
 from zk0.federation.inprocess import LocalGrid
 from zk0.measuring.rows import BenchmarkError
@@ -28,12 +28,12 @@ def _elsewhere(tmp_path: Path, monkeypatch: Any) -> Path:
 
 
 def test_a_measurement_that_fails_tells_its_last_lines(_elsewhere: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"(?s)copy_seconds failed.*copy_limit.log.*nonsense"):
-        isolated("benchmarks.copy_limit:copy_seconds", nonsense=1)
+    with pytest.raises(BenchmarkError, match=r"(?s)copy_seconds failed.*copy_seconds.log.*nonsense"):
+        isolated("benchmarks.federations:copy_seconds", nonsense=1)
 
 
 def test_a_copy_is_timed(_elsewhere: Path) -> None:
-    seconds = isolated("benchmarks.copy_limit:copy_seconds", total=3_000_000, repeats=3, threads=1)
+    seconds = isolated("benchmarks.federations:copy_seconds", total=3_000_000, repeats=3, threads=1)
     assert len(seconds) == 3
     assert all(value > 0 for value in seconds)
 
@@ -70,7 +70,7 @@ def test_peers_model_has_the_same_tensors_as_ours() -> None:
 
 
 def test_rounds_without_training_are_real_rounds(_elsewhere: Path, prepared: Path) -> None:
-    from benchmarks.own_federation import rounds_without_training
+    from benchmarks.federations import rounds_without_training
     from benchmarks.projects import use_params
     from zk0.params import load_params, parse_params
 

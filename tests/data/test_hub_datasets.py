@@ -26,7 +26,7 @@ from zk0.files import read_json, write_json
 from zk0.hub import HubError, fetch_policy, hub_commit
 from zk0.params import Params, parse_params
 from zk0.pipeline import prepare, validate
-from zk0.policy.build import FULL_VLM
+from zk0.policy.checkpoint import FULL_VLM
 from zk0.policy.start import load_start
 from zk0.sources_lock import resolve_sources
 

@@ -15,7 +15,7 @@ from tests_support import REPO
 
 from zk0.files import read_json
 from zk0.params import Params, load_params
-from zk0.pipeline.running import run_stage
+from zk0.pipeline.stages import run_stage
 
 pytestmark = pytest.mark.services
 

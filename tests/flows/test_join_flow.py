@@ -21,7 +21,7 @@ from zk0.network.security.invitation import admit_site
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
-from zk0.network.server.session import prepare
+from zk0.network.server.steps import prepare
 
 pytestmark = pytest.mark.services
 

@@ -27,7 +27,7 @@ from zk0.network.gateway.server import tls_context
 from zk0.network.security.files import Places, initialise
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.sites import SiteRegistry
-from zk0.services.json_logs import JsonLines
+from zk0.services.telemetry import JsonLines
 
 MEBIBYTE = 1 << 20
 ANSWER_BYTES = 256 * MEBIBYTE

@@ -19,9 +19,9 @@ from tests_support import REPO, Project
 from zk0.errors import StageError
 from zk0.files import read_json
 from zk0.network.client.membership import memberships
-from zk0.network.server import ROUND_STEPS, STEPS
 from zk0.network.server.services import FederationServer
-from zk0.network.server.steps import SECURITY_REPORT
+from zk0.network.server.steps import ROUND_STEPS, SECURITY_REPORT, STEPS
+from zk0.steps import names_of
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
 PAGE = "federate-over-a-network.md"
@@ -153,10 +153,10 @@ def test_the_flow_shows_the_eight_steps_and_its_recovery_command_works(walk: Wal
     done = flow.run(sys.executable, "-m", "flows.server")
 
     steps = _context(walk, "technical_context", "current_state")["steps"]
-    assert [line.partition(":")[0] for line in steps] == list(STEPS)
+    assert [line.partition(":")[0] for line in steps] == list(names_of(STEPS))
     log = done.stdout + done.stderr
     for step in ROUND_STEPS:
-        assert f"{step}, round 1" in log
+        assert f"{step.name}, round 1" in log
     checklist = {item["item"]: item["passed"] for item in _context(walk, "quality_assurance", "pre_task_checklist")}
     assert checklist["All constraints verified"] and checklist["Success criteria defined"]
     criteria = {item["item"]: item["passed"] for item in _context(walk, "task_description", "success_criteria")}

@@ -21,8 +21,11 @@ from prefect_api import post, states_of, tasks_of
 from prometheus_client.parser import text_string_to_metric_families
 
 from zk0.files import read_json
-from zk0.operations.record import STEPS
+from zk0.operations import deploy
 from zk0.services.process import Services
+from zk0.steps import names_of
+
+STEPS = names_of(deploy.STEPS)
 
 EVERY = ("mlflow", "server", "worker", "superlink", "superexec", "gateway", "monitor")
 

@@ -12,16 +12,16 @@ import pytest
 import yaml
 from network_services import free_port
 
-from zk0.checks import Outcome
 from zk0.errors import StageError
 from zk0.files import write_text
 from zk0.network.config import DeploymentConfig
 from zk0.network.security.files import set_up_security
-from zk0.operations.deploy import run_step
-from zk0.operations.record import Deployment, remember
+from zk0.operations.deploy import Deployment, remember, run_step, set_up_monitoring
+from zk0.operations.deploy import start_services as startup
 from zk0.operations.start import restart_services, start_groups, stop_services
 from zk0.params import parse_params
 from zk0.services.process import Services, own_environment
+from zk0.steps import Outcome
 
 pytestmark = pytest.mark.services
 
@@ -65,12 +65,12 @@ def test_monitoring_that_fails_undoes_this_deployments_services(root: Path, take
     services = Services(root / ".run")
     for name in ("gateway", "worker"):
         services.launch(name, ["sleep", "60"], own_environment())
-    remember(root, "service startup", Outcome(changed=True, facts={"started": ["gateway"]}))
+    remember(root, startup, Outcome(changed=True, facts={"started": ["gateway"]}))
     params = parse_params({"policy": {"base": "random:nano"}, "data": {"sites": {"a": "sim:push-red-cube-left"}}})
     deployment = Deployment(root, params, config(root, ["monitor"], monitor=taken))
 
     with pytest.raises(StageError, match=r"ports\.monitor .* is taken"):
-        run_step(deployment, "monitoring setup")
+        run_step(deployment, set_up_monitoring)
 
     assert list(services.running()) == ["worker"]
 

@@ -72,8 +72,8 @@ def owner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Owner]:
     from huggingface_hub import constants
 
     from zk0.policy import embedded
-    from zk0.policy.build import build_nano
     from zk0.policy.checkpoint import save_checkpoint, with_stats
+    from zk0.policy.start import build_nano
 
     place = tmp_path_factory.mktemp("owner")
     embedded.write_vlm(place / "vlm")
@@ -183,7 +183,8 @@ def test_a_second_time_changes_nothing(owner: Owner) -> None:
 
 @pytest.mark.usefixtures("trained")
 def test_a_trained_version_is_a_start_for_the_next(owner: Owner) -> None:
-    from zk0.workspaces import Request, open_training
+    from zk0.workspaces.defaults import Request
+    from zk0.workspaces.folder import open_training
 
     again = open_training(owner.root, Request(data="cups", name="again", base="mlflow:cups/1"))
 

@@ -19,14 +19,14 @@ from zk0.data.frames import Frames, MemoryImages
 from zk0.data.load import load_frames
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.params import FeatureParams
-from zk0.policy.build import build_nano
+from zk0.policy import features as features_package
 from zk0.policy.checkpoint import LoadedPolicy, with_stats
-from zk0.policy.features import FeatureCacheError, FrameFeatures, choose, features_folder, features_for, regime
+from zk0.policy.features import FeatureCacheError, FrameFeatures, features_folder, features_for, regime
 from zk0.policy.features import frames as frames_module
-from zk0.policy.features.keys import backbone_digest, image_block
-from zk0.policy.features.reading import FeatureFile
-from zk0.policy.features.store import Layout, create
+from zk0.policy.features.backbone import backbone_digest, image_block
+from zk0.policy.features.store import FeatureFile, Layout, create
 from zk0.policy.prefix import embed_images, encode_prefix
+from zk0.policy.start import build_nano
 from zk0.training.local import flow_draws
 
 TOP, WRIST = "observation.images.top", "observation.images.wrist"
@@ -369,7 +369,7 @@ def test_no_features_while_the_vision_encoder_trains(
 ) -> None:
     assert regime(loaded.policy).tokens and regime(loaded.policy).prefix and not regime(loaded.policy).reason
     vision_weight.requires_grad_(True)
-    choose._say_once.cache_clear()
+    features_package._say_once.cache_clear()
 
     for _ in range(2):
         assert features_for(loaded, frames, FeatureParams(), tmp_path) is None
@@ -384,7 +384,7 @@ def test_tokens_stand_in_for_the_prefix_while_the_language_model_trains(
 ) -> None:
     weight = next(loaded.policy.model.vlm_with_expert.get_vlm_model().text_model.parameters())
     weight.requires_grad_(True)
-    choose._say_once.cache_clear()
+    features_package._say_once.cache_clear()
     try:
         made = features(cache="prefix")
         assert made.kind == "tokens" and made.folder == features().folder

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from zk0.policy.features.places import check_space, clean, size_text, usage
-from zk0.policy.features.reading import FeatureFile, Shelf
-from zk0.policy.features.store import FeatureCacheError, Layout, create, write_frames
+from zk0.policy.features.store import FeatureCacheError, FeatureFile, Layout, Shelf, create, write_frames
 
 LAYOUT = Layout(key="a1", kind="tokens", shape=(3, 2), dtype="fp32", frames=5, block=2)
 VALUES = np.arange(30, dtype=np.float32).reshape(5, 3, 2)

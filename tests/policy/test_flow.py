@@ -250,9 +250,8 @@ def test_what_is_not_covered_runs_by_lerobot(
     rows: np.ndarray,
     changes: dict[str, Any],
     reason: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flow, "_said", set())
+    flow._say_once.cache_clear()
     changed = variant(loaded, frames, **changes)
     assert covers(loaded.policy) is None and reason in str(covers(changed.policy))
 

@@ -27,7 +27,7 @@ from zk0.network.security.sites import SiteRegistry
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer, present_nodes, runs_of
-from zk0.network.server.session import prepare
+from zk0.network.server.steps import prepare
 from zk0.records.files import read, read_lines
 from zk0.records.run import Event, Run
 

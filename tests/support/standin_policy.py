@@ -18,8 +18,8 @@ def smolvla_base(folder: Path) -> dict[str, Path]:
         For the stand-in Hub: ``models/OWNER/NAME`` to folder.
     """
     from zk0.policy import embedded, portable
-    from zk0.policy.build import FULL_VLM, build_nano
-    from zk0.policy.checkpoint import save_checkpoint, with_stats
+    from zk0.policy.checkpoint import FULL_VLM, save_checkpoint, with_stats
+    from zk0.policy.start import build_nano
 
     vlm, policy = folder / "vlm", folder / "policy"
     embedded.write_vlm(vlm)

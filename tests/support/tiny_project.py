@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 from zk0.testing.records import FOLDER
-from zk0.testing.suites import NOT_FOR_TESTS
+from zk0.testing.reports import NOT_FOR_TESTS
 
 _SETTINGS = """
 [tool.pytest.ini_options]
@@ -101,7 +102,9 @@ def lay_out(root: Path, **modules: str) -> Path:
 
 
 def run_alone(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command there, as in a shell: neither pytest nor coverage around this process speaks to it."""
+    """Run Python there, as in a shell: neither pytest nor coverage around this process speaks to it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(NOT_FOR_TESTS)}
     env["COVERAGE_FILE"] = str(root / FOLDER / ".coverage")
-    return subprocess.run(words, cwd=root, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, *words], cwd=root, env=env, capture_output=True, text=True, timeout=120, check=False
+    )

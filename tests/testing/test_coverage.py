@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from zk0.testing.coverage import judge_coverage, read_coverage, read_gate
-from zk0.testing.page import COVERAGE_JSON
 from zk0.testing.records import TestingError
+from zk0.testing.reports import COVERAGE_JSON, judge_coverage, read_coverage, read_gate
 
 
 def test_modules_are_summed_by_package(tested: Path) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from zk0.params import Params, with_changes
+from zk0.pipeline import simulate
+from zk0.pipeline.simulate import judge_rounds, rounds_of, simulation_params
 from zk0.records.run import Round
-from zk0.testing.records import Simulation, TestingError, read_record
-from zk0.testing.simulation import RESULT, judge_rounds, rounds_of, simulation_params
+from zk0.testing.records import SIMULATION_RESULT, Simulation, TestingError, read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,13 +60,11 @@ def test_params_are_the_demo_in_small() -> None:
 
 
 def test_real_run_is_judged(small_params: Params, tmp_path: Path) -> None:
-    from zk0.pipeline import simulate
-
     folder = tmp_path / "simulation"
     longer = with_changes(small_params, {"training.local_steps": 10, "training.learning_rate": 2e-3})
     found = simulate.run(ROOT, folder, longer)
 
-    assert found == read_record(folder / RESULT, Simulation)
+    assert found == read_record(folder / SIMULATION_RESULT, Simulation)
     assert found.sites == ("cubes-0", "cubes-1") and [one.round for one in found.rounds] == [0, 1, 2]
     assert {f.name for f in found.findings if "checkpoint loads" in f.name and f.passed} == {
         "the best checkpoint loads",

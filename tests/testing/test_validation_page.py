@@ -7,25 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from zk0.testing.page import collect, write_validation
 from zk0.testing.records import (
     COVERAGE,
     RECORD,
     SIMULATION,
     UNIT,
-    Step,
+    StepResult,
     TestingError,
     Validation,
     read_record,
     write_record,
 )
+from zk0.testing.reports import collect, write_validation
 
 CREATED = "2026-05-02T05:00:00.000+00:00"
 
 
-def _steps(*failed: str) -> list[Step]:
+def _steps(*failed: str) -> list[StepResult]:
     return [
-        Step(
+        StepResult(
             name=name,
             status="failed" if name in failed else "passed",
             summary=f"{name} as told",

@@ -27,9 +27,9 @@ ROUNDS = 3
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SmolVLA of 2 M parameters, untrained, in LeRobot's format."""
-    from zk0.policy.build import build_nano
     from zk0.policy.checkpoint import save_checkpoint, with_stats
     from zk0.policy.embedded import write_vlm
+    from zk0.policy.start import build_nano
 
     folder = tmp_path_factory.mktemp("policy")
     write_vlm(folder / "vlm")

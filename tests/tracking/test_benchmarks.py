@@ -26,9 +26,9 @@ def test_each_quick_benchmark_is_one_run_with_its_figures(tmp_path: Path) -> Non
     remember(tmp_path, report(2.0, 1))
     remember(tmp_path, report(3.0, 8))
 
-    tracked = track_benchmarks(tmp_path, "zk0", 0.25)
+    added = track_benchmarks(tmp_path, "zk0-benchmarks", 0.25)
 
-    assert len(tracked.added) == 2
+    assert len(added) == 2
     with opened(tmp_path) as client:
         experiment = client.get_experiment_by_name("zk0-benchmarks")
         later, first = runs(client, experiment.experiment_id, "")
@@ -46,21 +46,21 @@ def test_each_quick_benchmark_is_one_run_with_its_figures(tmp_path: Path) -> Non
 
 def test_tracking_again_changes_nothing(tmp_path: Path) -> None:
     remember(tmp_path, report(2.0, 1))
-    track_benchmarks(tmp_path, "zk0", 0.25)
+    track_benchmarks(tmp_path, "zk0-benchmarks", 0.25)
 
-    assert track_benchmarks(tmp_path, "zk0", 0.25).added == ()
+    assert track_benchmarks(tmp_path, "zk0-benchmarks", 0.25) == ()
 
     remember(tmp_path, report(2.1, 8))
-    assert len(track_benchmarks(tmp_path, "zk0", 0.25).added) == 1
+    assert len(track_benchmarks(tmp_path, "zk0-benchmarks", 0.25)) == 1
 
 
 def test_a_projection_cut_off_is_completed(tmp_path: Path) -> None:
     remember(tmp_path, report(2.0, 1))
-    (run_id,) = track_benchmarks(tmp_path, "zk0", 0.25).added
+    (run_id,) = track_benchmarks(tmp_path, "zk0-benchmarks", 0.25)
     with opened(tmp_path) as client:
         client.update_run(run_id, status="RUNNING")
 
-    assert track_benchmarks(tmp_path, "zk0", 0.25).added == (run_id,)
+    assert track_benchmarks(tmp_path, "zk0-benchmarks", 0.25) == (run_id,)
 
     with opened(tmp_path) as client:
         assert client.get_run(run_id).info.status == "FINISHED"
@@ -71,7 +71,7 @@ def test_damaged_history_is_told(tmp_path: Path) -> None:
     (tmp_path / HISTORY).parent.mkdir(parents=True)
     (tmp_path / HISTORY).write_text("{}\n")
     with pytest.raises(BenchmarkError, match=r"history.jsonl, line 1: machine: Field required"):
-        track_benchmarks(tmp_path, "zk0", 0.25)
+        track_benchmarks(tmp_path, "zk0-benchmarks", 0.25)
 
 
 def test_metrics_are_named_by_row() -> None:

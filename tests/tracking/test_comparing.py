@@ -15,9 +15,10 @@ from zk0.cli.app import app
 from zk0.console import console
 from zk0.errors import StageError
 from zk0.params import PromotionParams
-from zk0.tracking.comparing import read_checkpoint, read_scores
+from zk0.records.files import RecordError
+from zk0.tracking import TrackingError
 from zk0.tracking.project import track
-from zk0.tracking.results import TrackingError
+from zk0.tracking.registry import read_checkpoint, read_scores
 
 NAME = "zk0-smolvla"
 PARAMS_FILE = """
@@ -90,7 +91,7 @@ def test_scenes_that_do_not_match_are_refused_with_what_to_do(two: Path) -> None
         ("@champoin", r"no alias '@champoin'; there are: @challenger \(version 3\), @champion \(version 2\)"),
         ("nowhere", "'nowhere' is no model: expected a version's number, @ALIAS, base"),
         ("mlruns", "mlruns holds no evaluation.json, and results/evaluation.json judges other models"),
-        ("broken.json", "the evaluation of broken.json is not one that `zk0 evaluate` writes"),
+        ("broken.json", "broken.json lacks 'models', 'overall', 'safety'; run `zk0 evaluate` again"),
         ("cut.json", "cut.json is not valid JSON.*run `zk0 evaluate` again"),
     ],
 )  # fmt: skip
@@ -98,7 +99,7 @@ def test_what_is_no_model_is_named(two: Path, model: str, said: str) -> None:
     (two / "broken.json").write_text('{"tasks": {}}')
     (two / "cut.json").write_text("{")
 
-    with pytest.raises(TrackingError, match=said):
+    with pytest.raises(StageError, match=said):
         read_scores(two, NAME, model)
 
 
@@ -112,7 +113,7 @@ def test_the_checkpoint_of_a_version(two: Path) -> None:
 
 
 def test_base_without_an_evaluation(tracked: Path) -> None:
-    with pytest.raises(TrackingError, match=r"evaluation.json is missing; `zk0 evaluate` makes it"):
+    with pytest.raises(RecordError, match=r"evaluation.json is missing; `zk0 evaluate` makes it"):
         read_scores(tracked, NAME, "base")
 
 

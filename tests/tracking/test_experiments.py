@@ -10,7 +10,7 @@ from dvc.utils.serialize import dumps_yaml, loads_yaml
 
 from zk0.machine.repository import default_remote
 from zk0.tracking.experiments import Kept, here, keep
-from zk0.tracking.restoring import restoring
+from zk0.tracking.lineage import restoring
 
 LOCK = {
     "schema": "2.0",

@@ -16,12 +16,12 @@ from zk0.digests import digest_folder
 from zk0.models import versions
 from zk0.params import PromotionParams, load_params
 from zk0.policy.checkpoint import load_checkpoint
+from zk0.tracking import TrackingError
 from zk0.tracking.experiments import Kept
 from zk0.tracking.lineage import describe_version, list_runs
 from zk0.tracking.project import FlowRunInfo, track
 from zk0.tracking.promotion import promote
 from zk0.tracking.registry import champion
-from zk0.tracking.results import TrackingError
 
 REPO = Path(__file__).resolve().parents[2]
 PARAMS = PromotionParams()

@@ -16,10 +16,10 @@ from zk0.cli.app import app
 from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.params import PromotionParams
+from zk0.tracking import TrackingError
 from zk0.tracking.project import track
 from zk0.tracking.promotion import demote, promote
 from zk0.tracking.registry import champion
-from zk0.tracking.results import TrackingError
 
 Spread = Callable[..., list[bool]]
 Content = Callable[[Path], dict[str, str]]

@@ -16,9 +16,9 @@ import yaml
 from zk0.digests import digest_folder
 from zk0.params import PromotionParams
 from zk0.policy.checkpoint import load_checkpoint
+from zk0.tracking import TrackingError
 from zk0.tracking.project import track
 from zk0.tracking.publish import publish_version
-from zk0.tracking.results import TrackingError
 
 NAME = "zk0-smolvla"
 

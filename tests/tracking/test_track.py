@@ -12,9 +12,10 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from zk0.records.files import RecordError
+from zk0.tracking import TrackingError
 from zk0.tracking.experiments import Kept
 from zk0.tracking.project import FlowRunInfo, track
-from zk0.tracking.results import TrackingError
 
 Content = Callable[[Path], dict[str, str]]
 
@@ -265,17 +266,17 @@ def test_locations_are_relative_so_that_a_project_may_move(tracked: Path) -> Non
 def test_a_missing_file_is_named_with_the_stage_that_makes_it(trained: Path, missing: str, stage: str) -> None:
     (trained / missing).unlink()
 
-    with pytest.raises(TrackingError, match=f"{missing} is missing; `zk0 {stage}` makes it"):
+    with pytest.raises(RecordError, match=f"{missing} is missing; `zk0 {stage}` makes it"):
         track(trained, "zk0", "zk0-smolvla")
 
 
 def test_a_partial_file_is_named_with_what_it_lacks(trained: Path) -> None:
     (trained / "results/evaluation.json").write_text(json.dumps({"models": {}}))
-    with pytest.raises(TrackingError, match=r"evaluation.json lacks 'models.global.digest'; run `zk0 evaluate`"):
+    with pytest.raises(RecordError, match=r"evaluation.json lacks 'models.base', .*; run `zk0 evaluate`"):
         track(trained, "zk0", "zk0-smolvla")
 
     (trained / "results/evaluation.json").write_text("{")
-    with pytest.raises(TrackingError, match=r"evaluation.json is not valid JSON.*run `zk0 evaluate` again"):
+    with pytest.raises(RecordError, match=r"evaluation.json is not valid JSON.*run `zk0 evaluate` again"):
         track(trained, "zk0", "zk0-smolvla")
 
 
@@ -287,7 +288,7 @@ def test_rounds_that_do_not_fit_the_run_are_refused(trained: Path) -> None:
         track(trained, "zk0", "zk0-smolvla")
 
     file.write_text("\n".join([*lines[:3], lines[3][:40]]))
-    with pytest.raises(TrackingError, match=r"rounds\.jsonl, line 4 is not valid JSON: .*; run `zk0 federate` again"):
+    with pytest.raises(RecordError, match=r"rounds\.jsonl, line 4 is not valid JSON: .*; run `zk0 federate` again"):
         track(trained, "zk0", "zk0-smolvla")
 
 

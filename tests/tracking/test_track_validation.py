@@ -8,7 +8,6 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from zk0.measuring.rows import Row
-from zk0.testing.page import write_validation
 from zk0.testing.records import (
     COVERAGE,
     UNIT,
@@ -17,10 +16,11 @@ from zk0.testing.records import (
     Covered,
     SimulatedRound,
     Simulation,
-    Step,
+    StepResult,
     Suite,
     Validation,
 )
+from zk0.testing.reports import write_validation
 from zk0.testing.track import track_validation
 from zk0.tracking.store import opened
 
@@ -34,8 +34,8 @@ def validation() -> Validation:
     return Validation(
         created="2026-05-02T05:00:00.000+00:00",
         steps=(
-            Step(name=UNIT, status="failed", summary="7 passed, 1 failed, 0 skipped", problem="no", seconds=90.0),
-            Step(name=COVERAGE, status="passed", summary="total 90.0%", seconds=2.0),
+            StepResult(name=UNIT, status="failed", summary="7 passed, 1 failed, 0 skipped", problem="no", seconds=90.0),
+            StepResult(name=COVERAGE, status="passed", summary="total 90.0%", seconds=2.0),
         ),
         suites={UNIT: Suite(passed=7, seconds=89.0, failures=(failed,), skips=(), slowest=(failed,))},
         coverage=Coverage(

@@ -5,29 +5,36 @@ Nothing heavy is imported until a command runs, so that `zk0 --help` answers at 
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zk0 import runtime_env
-from zk0.cli.base import app as base_app
 from zk0.cli.client import app as client_app
 from zk0.cli.data import app as data_app
-from zk0.cli.features import app as features_app
+from zk0.cli.data import features_app
 from zk0.cli.models import app as models_app
-from zk0.cli.models import model_app
+from zk0.cli.models import base_app, model_app
 from zk0.cli.operate import app as operate_app
 from zk0.cli.operate import deploy_app
 from zk0.cli.options import ParamsFile
-from zk0.cli.profile import app as profile_app
 from zk0.cli.security import app as security_app
+from zk0.cli.security import site_app
 from zk0.cli.server import app as server_app
-from zk0.cli.sites import app as site_app
 from zk0.cli.study import app as study_app
 from zk0.cli.train import app as train_app
 from zk0.console import console
+from zk0.pipeline.stages import STAGE_LOCK, STAGES, alone
+
+if TYPE_CHECKING:
+    from zk0.params import Params
+    from zk0.steps import Step
 
 runtime_env.switch_off()
 
@@ -38,6 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated training of SmolVLA on SO-100 arms. Run from the project's root.",
 )
+profile_app = typer.Typer(no_args_is_help=True, help="Complete alternatives to params.yaml.")
 app.add_typer(train_app)
 app.add_typer(models_app)
 app.add_typer(model_app, name="model")
@@ -57,65 +65,26 @@ app.add_typer(server_app, name="server")
 _ALONE = ("prepare", "federate", "evaluate", "benchmark")
 
 
-def _run_stage(name: str, params_file: Path) -> None:
-    """Load params, then the stage's module, and run it; a mendable error ends without traceback."""
-    from zk0.alone import STAGE_LOCK, alone
-    from zk0.params import load_params
-    from zk0.pipeline.running import run_stage
+def _stage_command(stage: Step[[Path, Params], None]) -> Callable[[Path], None]:
+    """What `zk0 STAGE` does: it loads params, then the stage's module, and runs it."""
 
-    params, root = load_params(params_file), Path.cwd()
-    with alone(root / STAGE_LOCK, f"zk0 {name}") if name in _ALONE else nullcontext():
-        run_stage(name, root, params)
+    def run(params: ParamsFile = Path("params.yaml")) -> None:
+        from zk0.params import load_params
 
+        found, root = load_params(params), Path.cwd()
+        with alone(root / STAGE_LOCK, f"zk0 {stage.stage}") if stage.stage in _ALONE else nullcontext():
+            stage(root, found)
 
-@app.command(rich_help_panel="Stages")
-def validate(params: ParamsFile = Path("params.yaml")) -> None:
-    """Check this machine, and resolve every source to a digest."""
-    _run_stage("validate", params)
+    return run
 
 
-@app.command(rich_help_panel="Stages")
-def prepare(params: ParamsFile = Path("params.yaml")) -> None:
-    """Record or find the data, check it, split it into sites and held-out episodes."""
-    _run_stage("prepare", params)
-
-
-@app.command(rich_help_panel="Stages")
-def federate(params: ParamsFile = Path("params.yaml")) -> None:
-    """Run the federation, or go on where a stopped one ended."""
-    _run_stage("federate", params)
-
-
-@app.command(rich_help_panel="Stages")
-def evaluate(params: ParamsFile = Path("params.yaml")) -> None:
-    """Compare base and global model on held-out data and in closed loop."""
-    _run_stage("evaluate", params)
-
-
-@app.command(rich_help_panel="Stages")
-def benchmark(params: ParamsFile = Path("params.yaml")) -> None:
-    """Measure step time, latency, bytes and memory on this machine."""
-    _run_stage("benchmark", params)
-
-
-@app.command(rich_help_panel="Stages")
-def report(params: ParamsFile = Path("params.yaml")) -> None:
-    """Write the HTML report."""
-    _run_stage("report", params)
-
-
-@app.command(rich_help_panel="Stages")
-def track(params: ParamsFile = Path("params.yaml")) -> None:
-    """Put the run into MLflow; a second time changes nothing."""
-    _run_stage("track", params)
+for _stage in STAGES:
+    app.command(_stage.stage, help=_stage.about, rich_help_panel="Stages")(_stage_command(_stage))
 
 
 @app.command(rich_help_panel="Start here")
 def demo() -> None:
     """Run the whole job as a flow, and show what came of it."""
-    import subprocess
-    import sys
-
     from zk0.files import new_file
 
     with new_file(Path.cwd() / "context.json"):  # where nothing can be written, that is told before anything starts
@@ -161,6 +130,39 @@ def down() -> None:
     from zk0.operations.start import stop_prefect
 
     console.print(f"stopped: {', '.join(stop_prefect(Path.cwd())) or 'nothing was running'}")
+
+
+@profile_app.command("list")
+def profile_list() -> None:
+    """Name the profiles."""
+    for path in _profiles():
+        first = path.read_text().splitlines()[0].lstrip("# ")
+        console.print(f"{path.stem:<12} {first}", markup=False)
+
+
+@profile_app.command("use")
+def profile_use(name: str) -> None:
+    """Make a profile the params.yaml of this project; the present one is kept as params.yaml.old."""
+    from zk0.params import ParamsError, load_params
+    from zk0.words import nearest_hint
+
+    source, target = Path("profiles") / f"{name}.yaml", Path("params.yaml")
+    if not source.exists():
+        known = [path.stem for path in _profiles()]
+        raise ParamsError(f"there is no profile '{name}'{nearest_hint(name, known)}")
+    load_params(source)
+    if target.exists() and target.read_text() != source.read_text():
+        shutil.copy(target, "params.yaml.old")
+    shutil.copy(source, target)
+    console.print(f"params.yaml is now profile '{name}'", markup=False)
+
+
+def _profiles() -> list[Path]:
+    from zk0.params import ParamsError
+
+    if found := sorted(Path("profiles").glob("*.yaml")):
+        return found
+    raise ParamsError(f"there are no profiles in {Path.cwd()}; they lie in the project's folder profiles/")
 
 
 def main() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zk0.cli.options import Calibration, Cameras, Convention, Device, Fps, LeaveOut
 from zk0.console import console
+
+if TYPE_CHECKING:
+    from zk0.network.client.membership import Membership
 
 app = typer.Typer(no_args_is_help=True, help="A robot owner's side of a federation over a network: see docs/join.md.")
 
@@ -62,42 +65,30 @@ def join(
 ) -> None:
     """Take part in a federation with your own data, which stays here; see docs/join.md."""
     from zk0.network.client.membership import Joining, open_membership
+    from zk0.network.client.steps import join as run
     from zk0.workspaces.defaults import Request, camera_names
 
-    request = Request(
-        data=data,
-        base=base,
-        device=device,
-        fps=fps,
-        cameras=camera_names(camera or []),
-        convention=convention,
-        calibration=calibration,
-        leave_out=tuple(leave_out or ()),
-    )
+    request = Request(data, None, base, device, fps, camera_names(camera), convention, calibration, leave_out)
     demands = {"clip_norm": clip, "noise_multiplier": noise, "target_epsilon": budget}
     asked = {setting: value for setting, value in demands.items() if value is not None}
     membership = open_membership(Path.cwd(), Joining(server, request, folder, name, authority, threads, asked))
-    from zk0.network.client import steps
-
-    steps.join(membership)
+    run(membership)
 
 
 @app.command()
 def start(name: Name = None) -> None:
     """Start the site's services again, as after a reboot."""
     from zk0.network.client import steps
-    from zk0.network.client.membership import find_membership
 
-    steps.start(find_membership(Path.cwd(), name))
+    steps.start(_membership(name))
 
 
 @app.command()
 def boot(name: Name = None, cron: Annotated[bool, typer.Option(help="A line for crontab instead.")] = False) -> None:
     """Print what starts the site again after a reboot: a unit for `systemctl --user`, with how to install it."""
-    from zk0.network.client.membership import find_membership
     from zk0.operations.start import cron_line, unit
 
-    root, found = Path.cwd(), find_membership(Path.cwd(), name).name
+    root, found = Path.cwd(), _membership(name).name
     start, stop = f"client start {found}", f"client stop {found}"
     typer.echo(cron_line(root, start) if cron else unit(f"Site of the zk0 membership {found}", root, start, stop))
 
@@ -105,20 +96,18 @@ def boot(name: Name = None, cron: Annotated[bool, typer.Option(help="A line for 
 @app.command()
 def stop(name: Name = None) -> None:
     """Stop the site's services; the membership stays."""
-    from zk0.network.client.membership import find_membership
     from zk0.network.client.node import stop_node
 
-    stopped = stop_node(find_membership(Path.cwd(), name))
+    stopped = stop_node(_membership(name))
     console.print(f"stopped: {', '.join(stopped) or 'nothing was running'}", markup=False)
 
 
 @app.command()
 def leave(name: Name = None) -> None:
     """Withdraw from the federation; data, logs and what was spent of a privacy budget are kept."""
-    from zk0.network.client.membership import find_membership
     from zk0.network.client.node import stop_node
 
-    membership = find_membership(Path.cwd(), name)
+    membership = _membership(name)
     stopped = stop_node(membership)
     site, server = membership.leave().invitation.site, membership.invitation.server
     console.print(
@@ -135,11 +124,10 @@ def status(name: Name = None) -> None:
     """Whether the site is connected, what it did last, and where its logs are."""
     from rich.table import Table
 
-    from zk0.network.client.membership import find_membership
     from zk0.network.client.status import site_status
 
     table = Table(show_header=False)
-    for what, found in site_status(find_membership(Path.cwd(), name)).rows():
+    for what, found in site_status(_membership(name)).rows():
         table.add_row(what, found)
     console.print(table, markup=False)
 
@@ -147,11 +135,13 @@ def status(name: Name = None) -> None:
 @app.command(hidden=True)
 def step(name: str, step: str) -> None:
     """One of the steps of joining, for the flow."""
-    from zk0.errors import StageError
-    from zk0.network.client import steps
-    from zk0.network.client.membership import find_membership
-    from zk0.words import nearest_hint
+    from zk0.network.client.steps import JOINING
+    from zk0.steps import step_named
 
-    if step not in steps.ALONE:
-        raise StageError(f"there is no step '{step}'{nearest_hint(step, steps.ALONE)}")
-    steps.ALONE[step](find_membership(Path.cwd(), name))
+    step_named(JOINING, step)(_membership(name))
+
+
+def _membership(name: str | None) -> Membership:
+    from zk0.network.client.membership import find_membership
+
+    return find_membership(Path.cwd(), name)

@@ -1,4 +1,4 @@
-"""Commands about federated models: `zk0 runs`, `compare`, `promote`, `demote`, `publish` and `zk0 model show`."""
+"""Commands about models: `zk0 runs`, `compare`, `promote`, `demote`, `publish`, `zk0 model` and `zk0 base`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from zk0.cli.options import ParamsFile
+from zk0.cli.options import ParamsFile, project
+from zk0.console import console
 
 app = typer.Typer()
+base_app = typer.Typer(no_args_is_help=True, help="The embedded base policy.")
 model_app = typer.Typer(no_args_is_help=True, help="Where a federated model comes from.")
 
 
@@ -17,9 +19,8 @@ model_app = typer.Typer(no_args_is_help=True, help="Where a federated model come
 def runs(params: ParamsFile = Path("params.yaml")) -> None:
     """The federated runs, newest first: strategy, codec, bytes, success, and which version each became."""
     from zk0.models import versions
-    from zk0.params import load_params
 
-    versions.runs(Path.cwd(), load_params(params))
+    versions.runs(*project(params))
 
 
 @app.command(rich_help_panel="Models")
@@ -33,9 +34,8 @@ def compare(
 ) -> None:
     """Compare two models on the scenes that both met, task by task and overall."""
     from zk0.models import compare
-    from zk0.params import load_params
 
-    compare.compare(Path.cwd(), load_params(params), first, second, anew)
+    compare.compare(*project(params), first, second, anew)
 
 
 @app.command(rich_help_panel="Models")
@@ -46,18 +46,16 @@ def promote(
 ) -> None:
     """Make a version the champion, from which nightly runs start, if it is safe and better than the present one."""
     from zk0.models import versions
-    from zk0.params import load_params
 
-    versions.promote(Path.cwd(), load_params(params), version, force)
+    versions.promote(*project(params), version, force)
 
 
 @app.command(rich_help_panel="Models")
 def demote(params: ParamsFile = Path("params.yaml")) -> None:
     """Give the champion's place back to the version that had it before."""
     from zk0.models import versions
-    from zk0.params import load_params
 
-    versions.demote(Path.cwd(), load_params(params))
+    versions.demote(*project(params))
 
 
 @app.command(rich_help_panel="Models")
@@ -69,9 +67,8 @@ def publish(
 ) -> None:
     """Push a version's checkpoint and its model card to the Hub, or write both into a folder."""
     from zk0.models import versions
-    from zk0.params import load_params
 
-    versions.publish(Path.cwd(), load_params(params), version, to, private)
+    versions.publish(*project(params), version, to, private)
 
 
 @model_app.command("show")
@@ -82,6 +79,47 @@ def model_show(
 ) -> None:
     """From a model version to its data, params and code, and the commands that bring them back."""
     from zk0.models import versions
-    from zk0.params import load_params
 
-    versions.show(Path.cwd(), load_params(params), version, as_json)
+    versions.show(*project(params), version, as_json)
+
+
+@base_app.command("build")
+def base_build(
+    out: Annotated[Path, typer.Option(help="Where the checkpoint goes.")] = Path("models/nano-base"),
+    work: Annotated[Path, typer.Option(help="Episodes and resumable state.")] = Path(".cache/base"),
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4500,
+    episodes: Annotated[int, typer.Option(help="Demonstrations of each public task.")] = 800,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Record the public mixture and pretrain the embedded base on it; goes on where it stopped."""
+    import torch
+
+    from zk0.training.pretrain import PretrainConfig, pretrain
+
+    torch.set_num_threads(threads)
+    pretrain(PretrainConfig(steps=steps, episodes=episodes), work, out, console.print)
+
+
+@base_app.command("score")
+def base_score(
+    policy: Annotated[Path, typer.Option(help="A checkpoint of the embedded size.")] = Path("models/nano-base"),
+    rollouts: Annotated[int, typer.Option(help="Closed-loop episodes per public task.")] = 50,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
+) -> None:
+    """Closed-loop success on the public tasks that the base was pretrained on."""
+    import torch
+
+    from zk0.data.sim.tasks import PUBLIC
+    from zk0.evaluation.paired import wilson
+    from zk0.evaluation.rollouts import roll_out
+    from zk0.policy.checkpoint import load_checkpoint
+
+    torch.set_num_threads(threads)
+    loaded = load_checkpoint(policy)
+    total = 0
+    for task in PUBLIC:
+        done = sum(r.success for r in roll_out(loaded, task, range(100_000, 100_000 + rollouts)))
+        low, high = wilson(done, rollouts)
+        console.print(f"{task.name:<16} {done}/{rollouts}  {done / rollouts:.0%} ({low:.0%}-{high:.0%})")
+        total += done
+    console.print(f"{'all':<16} {total}/{rollouts * len(PUBLIC)}  {total / rollouts / len(PUBLIC):.0%}")

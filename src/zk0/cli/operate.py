@@ -26,8 +26,7 @@ def deploy(context: typer.Context) -> None:
     """Bring up what deployment.yaml names, in the seven documented steps. What is well is left as it is."""
     if context.invoked_subcommand is not None:
         return
-    from zk0.operations.deploy import run
-    from zk0.operations.record import Deployment
+    from zk0.operations.deploy import Deployment, run
 
     run(Deployment.open(Path.cwd()))
     console.print("`zk0 status` shows it all, `zk0 stop` stops it", markup=False)

@@ -1,13 +1,17 @@
-"""Options that several commands take."""
+"""Options that several commands take, and what is read of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from zk0.params import Params
+
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
+KeyFolder = Annotated[Path, typer.Option("--folder", help="Where the federation's keys are.")]
 
 # Of an owner's data, and of the machine that trains on it.
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps or auto. cuda where there is one, else cpu.")]
@@ -27,3 +31,10 @@ LeaveOut = Annotated[
     list[int] | None,
     typer.Option(metavar="EPISODE", help="An episode that neither trains nor judges; again for each."),
 ]
+
+
+def project(params: Path) -> tuple[Path, Params]:
+    """The project's root, which is where a command is typed, and its params."""
+    from zk0.params import load_params
+
+    return Path.cwd(), load_params(params)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zk0.cli.options import KeyFolder, project
 from zk0.console import console
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ app = typer.Typer(
     no_args_is_help=True, help="The server of a federation over a network: see docs/federate-over-a-network.md."
 )
 
-Folder = Annotated[Path, typer.Option("--folder", help="Where the federation's keys are.")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait for sites that are away.")]
 Least = Annotated[int, typer.Option("--min-sites", help="Begin a new run with so many of the sites (0 = all).")]
 Sites = Annotated[str, typer.Option("--sites", metavar="NAME,NAME", help="Only these of the admitted sites.")]
@@ -31,9 +31,8 @@ def _server(folder: Path) -> FederationServer:
 
 def _serving(folder: Path, **settings: Any) -> Serving:
     from zk0.network.server.steps import Serving
-    from zk0.params import PARAMS_FILE, load_params
 
-    return Serving(_server(folder), load_params(PARAMS_FILE), **settings)
+    return Serving(_server(folder), project(Path("params.yaml"))[1], **settings)
 
 
 @app.command()
@@ -46,7 +45,7 @@ def start(
     metrics_port: Annotated[
         int | None, typer.Option(help="Prometheus' metrics of the gateway, on loopback. None by default.")
     ] = None,
-    folder: Folder = Path("security"),
+    folder: KeyFolder = Path("security"),
 ) -> None:
     """Start SuperLink and gateway in the background; settings are kept in gateway.yaml."""
     server = _server(folder)
@@ -57,38 +56,38 @@ def start(
 
 
 @app.command()
-def stop(folder: Folder = Path("security")) -> None:
+def stop(folder: KeyFolder = Path("security")) -> None:
     """Stop them; a run in progress goes on from its last complete round when it is started again."""
     console.print(f"stopped: {', '.join(_server(folder).stop()) or 'nothing was running'}", markup=False)
 
 
 @app.command()
-def run(wait: Wait = 60.0, min_sites: Least = 0, sites: Sites = "", folder: Folder = Path("security")) -> None:
+def run(wait: Wait = 60.0, min_sites: Least = 0, sites: Sites = "", folder: KeyFolder = Path("security")) -> None:
     """Run the federation with the admitted sites, or go on where a stopped one ended."""
-    from zk0.network.server import steps as stage
+    from zk0.network.server import steps
 
-    stage.run(_serving(folder, wait_s=wait, min_sites=min_sites, sites=sites))
+    steps.run(_serving(folder, wait_s=wait, min_sites=min_sites, sites=sites))
 
 
 @app.command()
-def check(folder: Folder = Path("security")) -> None:
+def check(folder: KeyFolder = Path("security")) -> None:
     """Look at what protects the running server, as a checklist; results/security.json keeps it."""
-    from zk0.network.server import steps as stage
+    from zk0.network.server import steps
 
-    for line in stage.validate_security(_serving(folder)).told:
+    for line in steps.validate_security(_serving(folder)).told:
         console.print(line, markup=False)
 
 
 @app.command()
-def watch(folder: Folder = Path("security")) -> None:
+def watch(folder: KeyFolder = Path("security")) -> None:
     """Follow the run that is in progress."""
-    from zk0.network.server.session import follow
+    from zk0.network.server.steps import follow
 
     follow(_server(folder))
 
 
 @app.command()
-def halt(folder: Folder = Path("security")) -> None:
+def halt(folder: KeyFolder = Path("security")) -> None:
     """Stop the run that is in progress; complete rounds are saved."""
     from zk0.network.server.services import halt as halt_run
 
@@ -97,7 +96,7 @@ def halt(folder: Folder = Path("security")) -> None:
 
 
 @app.command()
-def status(folder: Folder = Path("security")) -> None:
+def status(folder: KeyFolder = Path("security")) -> None:
     """Services, sites and the last run."""
     from zk0.network.server.runs import tables
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,37 @@ Quick = Annotated[bool, typer.Option("--quick", help="At small sizes, to see tha
 Only = Annotated[str | None, typer.Option("--only", metavar="ARM", help="One arm, for all training seeds.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Only the first so many training seeds.")]
 
+_STUDIES = {
+    "comparison": "Base, each site alone, all data in one place, federated and its variants; goes on where it stopped.",
+    "personalisation": "What a few steps of its own from the global model give a site.",
+    "robustness": "Eight sites, one of them malicious, under each robust strategy and plain FedAvg.",
+    "robustness-confirmation": "The chosen robust strategy and FedAvg once more, on training seeds and scenes that the "
+    "choice has not seen.",
+    "privacy": "What differential privacy costs the sites of these params, at several budgets.",
+    "privacy-many": "What it costs many small sites that train adapters of rank 4.",
+}
+
+
+@app.command()
+def feasibility(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
+    """Success of pooled training by demonstrations, steps and trainable size, on development scenes."""
+    _run("feasibility", params, quick, only)
+
+
+def _study_command(name: str) -> Callable[[Path, bool, str | None, int | None], None]:
+    """What `zk0 study NAME` does, for those that can be run with fewer training seeds."""
+
+    def run(
+        params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
+    ) -> None:
+        _run(name, params, quick, only, seeds)
+
+    return run
+
+
+for _name, _about in _STUDIES.items():
+    app.command(_name, help=_about)(_study_command(_name))
+
 
 def _run(name: str, params_file: Path, quick: bool, only: str | None, seeds: int | None = None) -> None:
     from zk0.params import load_params
@@ -32,60 +64,6 @@ def _run(name: str, params_file: Path, quick: bool, only: str | None, seeds: int
     from zk0.study.runner import run
 
     run(Path.cwd(), study, only)
-
-
-@app.command()
-def comparison(
-    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
-) -> None:
-    """Base, each site alone, all data in one place, federated and its variants; goes on where it stopped."""
-    _run("comparison", params, quick, only, seeds)
-
-
-@app.command()
-def feasibility(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
-    """Success of pooled training by demonstrations, steps and trainable size, on development scenes."""
-    _run("feasibility", params, quick, only)
-
-
-@app.command()
-def personalisation(
-    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
-) -> None:
-    """What a few steps of its own from the global model give a site."""
-    _run("personalisation", params, quick, only, seeds)
-
-
-@app.command()
-def robustness(
-    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
-) -> None:
-    """Eight sites, one of them malicious, under each robust strategy and plain FedAvg."""
-    _run("robustness", params, quick, only, seeds)
-
-
-@app.command()
-def robustness_confirmation(
-    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
-) -> None:
-    """The chosen robust strategy and FedAvg once more, on training seeds and scenes that the choice has not seen."""
-    _run("robustness-confirmation", params, quick, only, seeds)
-
-
-@app.command()
-def privacy(
-    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
-) -> None:
-    """What differential privacy costs the sites of these params, at several budgets."""
-    _run("privacy", params, quick, only, seeds)
-
-
-@app.command()
-def privacy_many(
-    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
-) -> None:
-    """What it costs many small sites that train adapters of rank 4."""
-    _run("privacy-many", params, quick, only, seeds)
 
 
 @app.command()

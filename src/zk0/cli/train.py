@@ -48,32 +48,12 @@ def train(
     only: Annotated[str | None, typer.Option(metavar="STEP", help="One step, as 'dataset preparation'.")] = None,
 ) -> None:
     """Fine-tune SmolVLA on your own data, alone; or go on where a training was stopped. See docs/train.md."""
-    from zk0.errors import StageError
-    from zk0.words import nearest_hint
-    from zk0.workspaces import ROUND_STEPS, STEPS, Request, camera_names, open_training
+    from zk0.steps import step_named
+    from zk0.workspaces.defaults import Request, camera_names
+    from zk0.workspaces.folder import open_training
+    from zk0.workspaces.training import STEPS, run
 
-    if only is not None and only not in STEPS:
-        raise StageError(f"there is no step '{only}'{nearest_hint(only, STEPS)}")
-    if only in ROUND_STEPS[1:]:
-        raise StageError(f"'{only}' is a part of every round, which --only '{ROUND_STEPS[0]}' runs")
-    training = open_training(
-        Path.cwd(),
-        Request(
-            data=data,
-            name=name,
-            base=base,
-            steps=steps,
-            batch=batch,
-            saves=saves,
-            learning_rate=learning_rate,
-            device=device,
-            fps=fps,
-            cameras=camera_names(camera or []),
-            convention=convention,
-            calibration=calibration,
-            leave_out=tuple(leave_out or ()),
-        ),
-    )
-    from zk0.workspaces import training as stage
-
-    stage.run(training, only)
+    if only is not None:
+        step_named(STEPS, only)  # refused before a folder is made
+    mine = (data, name, base, device, fps, camera_names(camera), convention, calibration, leave_out)
+    run(open_training(Path.cwd(), Request(*mine, steps, batch, saves, learning_rate)), only)

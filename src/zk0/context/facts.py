@@ -1,4 +1,4 @@
-"""What is known about a run: its params, its steps, and the files that stages left."""
+"""What is known about a run: its params, its steps, and the records that stages left."""
 
 from __future__ import annotations
 
@@ -8,29 +8,35 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 import xxhash
 
-from zk0.files import read_json
+from zk0.files import BadFileError, read_mapping
 from zk0.machine.repository import revision
 from zk0.params import PARAMS_FILE, Params, ParamsError, load_params
-from zk0.records.files import read_lines
+from zk0.records import paths
+from zk0.records.base import Record
+from zk0.records.files import RecordError, read, rounds_so_far
+from zk0.records.results import Deployment, DeploymentFacts, Environment, Evaluation, SiteSummary
+from zk0.records.run import Round, Run
+from zk0.sources import LOCK as LOCK_FILE
+from zk0.sources import LockEntry, SourcesLock
 
 CONSTRAINTS = Path("constraints.md")
-RUN, ROUNDS = "results/federation/run.json", "results/federation/rounds.jsonl"
-ENVIRONMENT, EVALUATION, LOCK = "results/environment.json", "results/evaluation.json", "sources.lock.json"
-SITE = "results/site/summary.json"
-DEPLOYMENT = "results/deployment.json"
+LOCK = LOCK_FILE.as_posix()
+RUN, EVALUATION, ENVIRONMENT, SITE, REPORT = (
+    path.as_posix() for path in (paths.RUN, paths.EVALUATION, paths.ENVIRONMENT, paths.SITE_SUMMARY, paths.REPORT)
+)
 
 # What each stage of the pipeline must have left when it has finished.
 STAGE_FILES: dict[str, tuple[str, ...]] = {
     "validate": (ENVIRONMENT, LOCK),
     "prepare": ("data/manifests",),
-    "federate": (RUN, ROUNDS, "checkpoints/best", "checkpoints/last"),
+    "federate": (RUN, paths.ROUNDS.as_posix(), "checkpoints/best", "checkpoints/last"),
     "evaluate": (EVALUATION,),
-    "benchmark": ("results/benchmark.json",),
-    "report": ("results/report.html",),
+    "benchmark": (paths.BENCHMARK.as_posix(),),
+    "report": (REPORT,),
 }
 
 
@@ -52,7 +58,7 @@ class StageOutcome:
 
 
 class Facts:
-    """What is known about a run: read when asked for, missing files as None."""
+    """What is known about a run: read when asked for; what is missing or spoilt is None."""
 
     def __init__(
         self, root: Path, flow: str, outcome: str, stages: list[StageOutcome], error: str | None, created: str
@@ -66,6 +72,16 @@ class Facts:
         except ParamsError as problem:
             self.no_params = f"params could not be read: {problem}"
 
+    def has(self, name: str | Path) -> bool:
+        """Whether a file or folder is there, below the root."""
+        return (self.root / name).exists()
+
+    def _read[R: Record](self, kind: type[R]) -> R | None:
+        try:
+            return read(self.root, kind)
+        except RecordError:
+            return None
+
     @cached_property
     def params_digest(self) -> str | None:
         """Digest of every param, defaults included."""
@@ -73,54 +89,64 @@ class Facts:
             return None
         return xxhash.xxh3_128(json.dumps(self.params.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
-    def read(self, name: str) -> dict[str, Any] | None:
-        """A JSON file below the root; None if it is missing or spoilt."""
-        try:
-            content = read_json(self.root / name)
-        except (OSError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
-
     @cached_property
-    def lock(self) -> dict[str, Any] | None:
+    def lock(self) -> SourcesLock | None:
         """What the sources resolved to; when resolving failed, the file is of an earlier run."""
         validate = self.step_of("validate")
-        return None if validate and validate.state == "Failed" else self.read(LOCK)
-
-    @cached_property
-    def run(self) -> dict[str, Any] | None:
-        """The last federation that finished, whichever run it was of."""
-        return self.read(RUN)
-
-    @cached_property
-    def evaluation(self) -> dict[str, Any] | None:
-        """The last evaluation that finished, whichever run it was of."""
-        return self.read(EVALUATION)
-
-    @cached_property
-    def deployment(self) -> dict[str, Any] | None:
-        """What the steps of the last deployment came to."""
-        return self.read(DEPLOYMENT)
-
-    @cached_property
-    def environment(self) -> dict[str, Any] | None:
-        """The environment report, unless it is older than the flow's run."""
-        report = self.read(ENVIRONMENT)
+        if validate and validate.state == "Failed":
+            return None
         try:
-            earlier = datetime.fromisoformat(get(report, "created")) < _whole_second(self.created)
+            return cast(SourcesLock, read_mapping(self.root / LOCK, "sources", "unseen", "policy"))
+        except (BadFileError, FileNotFoundError):
+            return None
+
+    @cached_property
+    def start(self) -> LockEntry | None:
+        """What the starting policy resolved to."""
+        return self.lock["policy"] if self.lock else None
+
+    @cached_property
+    def sources(self) -> dict[str, LockEntry]:
+        """Resolved sources of sites and of unseen tasks, by name."""
+        return {**self.lock["sources"], **self.lock["unseen"]} if self.lock else {}
+
+    @cached_property
+    def run(self) -> Run | None:
+        """The last federation that finished, whichever run it was of."""
+        return self._read(Run)
+
+    @cached_property
+    def evaluation(self) -> Evaluation | None:
+        """The last evaluation that finished, whichever run it was of."""
+        return self._read(Evaluation)
+
+    @cached_property
+    def environment(self) -> Environment | None:
+        """The environment report, unless it is older than the flow's run."""
+        report = self._read(Environment)
+        try:
+            began = datetime.fromisoformat(self.created).replace(microsecond=0)
+            earlier = report is not None and datetime.fromisoformat(report.created or "") < began
         except (TypeError, ValueError):
             earlier = False
         return None if earlier else report
 
-    @cached_property
-    def site(self) -> dict[str, Any] | None:
-        """What a site did in a federation over a network, if this run watched it to the end."""
-        return self.read(SITE) if self.finished("logging and monitoring") else None
+    def deployed(self, step: Literal["review", "resources", "health"]) -> DeploymentFacts:
+        """What a step of this run's deployment found; nothing where it did not finish."""
+        name = str(Deployment.model_fields[step].alias)
+        record = self._read(Deployment) if self.finished(name) else None
+        found = getattr(record, step, None)
+        return found.facts if found else DeploymentFacts()
 
     @cached_property
-    def rounds(self) -> list[dict[str, Any]]:
-        """Complete lines of rounds.jsonl; a run that was killed may have left half of one."""
-        return read_lines(self.root / ROUNDS)
+    def site(self) -> SiteSummary | None:
+        """What a site did in a federation over a network, if this run watched it to the end."""
+        return self._read(SiteSummary) if self.finished("logging and monitoring") else None
+
+    @cached_property
+    def rounds(self) -> list[Round]:
+        """The complete rounds; a run that was killed may have left half of one."""
+        return rounds_so_far(self.root)
 
     @cached_property
     def constraints(self) -> list[str]:
@@ -134,14 +160,9 @@ class Facts:
         return revision(self.root).told
 
     @cached_property
-    def sources(self) -> dict[str, dict[str, Any]]:
-        """Resolved sources of sites and of unseen tasks, by name."""
-        return {**(get(self.lock, "sources") or {}), **(get(self.lock, "unseen") or {})}
-
-    @cached_property
     def moving(self) -> list[str]:
         """Sources named by a branch or tag of the Hub, which may be another commit tomorrow."""
-        named = [str(entry.get("source")) for entry in [*self.sources.values(), get(self.lock, "policy") or {}]]
+        named = [entry["source"] for entry in [*self.sources.values(), *([self.start] if self.start else [])]]
         return [text for text in named if text.startswith("hub:") and not re.search(r"@[0-9a-f]{40}$", text)]
 
     @property
@@ -160,14 +181,14 @@ class Facts:
 
     def missing(self, *names: str) -> str:
         """Why there is nothing from these files."""
-        absent = [name for name in names if not (self.root / name).exists()]
+        absent = [name for name in names if not self.has(name)]
         return f"{' and '.join(absent)} not found" if absent else f"{' and '.join(names)}: nothing of this run"
 
     @cached_property
     def lost(self) -> list[str]:
         """Results that finished stages should have left, but that are not there."""
         files = [name for stage, names in STAGE_FILES.items() if self.finished(stage) for name in names]
-        return [name for name in files if not (self.root / name).exists()]
+        return [name for name in files if not self.has(name)]
 
     @cached_property
     def unread(self) -> dict[str, str]:
@@ -181,22 +202,11 @@ class Facts:
         return reasons
 
     @property
-    def own_run(self) -> dict[str, Any] | None:
+    def own_run(self) -> Run | None:
         """The federation, if this run made it or found it fresh."""
         return None if "federate" in self.unread else self.run
 
     @property
-    def own_evaluation(self) -> dict[str, Any] | None:
+    def own_evaluation(self) -> Evaluation | None:
         """The evaluation, if this run made it or found it fresh."""
         return None if "evaluate" in self.unread else self.evaluation
-
-
-def get(value: Any, *keys: str) -> Any:
-    """A nested entry, or None where a part of the way is missing."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _whole_second(time: str) -> datetime:
-    return datetime.fromisoformat(time).replace(microsecond=0)

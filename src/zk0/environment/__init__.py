@@ -11,12 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zk0.checks import Check, passed
+from zk0.checks import passed
 from zk0.environment.needs import check_device, check_disk, check_memory, check_threads
 from zk0.environment.surroundings import SERVICES, check_graphics, check_hub, check_port
-from zk0.machine import GIB, machine
+from zk0.machine import machine
 from zk0.machine.packages import (
-    LOCK_FILE,
     check_locked_packages,
     check_python,
     check_required_packages,
@@ -25,16 +24,6 @@ from zk0.machine.packages import (
 )
 from zk0.machine.repository import check_remote
 from zk0.params import Params
-
-__all__ = [
-    "GIB",
-    "LOCK_FILE",
-    "Check",
-    "check_environment",
-    "machine",
-    "passed",
-    "versions",
-]
 
 
 def check_environment(params: Params, root: Path) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def default_remote(root: Path) -> str | None:
     """Where `dvc push` sends data; None where it cannot, or only into the project's own folder."""
     if not (root / ".dvc").is_dir():
         return None
-    from dvc.config import Config
+    from dvc.config import Config  # noqa: PLC0415 - slow to import
 
     config = Config(str(root / ".dvc"))
     name = config["core"].get("remote")

@@ -60,11 +60,6 @@ class Row(_Frozen):
             raise ValueError(f"row '{self.name}': ratio {self.ratio} does not follow from its figures ({expected})")
         return self
 
-    @property
-    def more_is_better(self) -> bool:
-        """Whether the figure is a rate."""
-        return is_rate(self.unit)
-
 
 def is_rate(unit: str) -> bool:
     """Whether more of a unit is better.
@@ -116,7 +111,7 @@ class Report(_Frozen):
     """All rows measured on one machine.
 
     Attributes:
-        machine: As :func:`zk0.environment.machine` tells it.
+        machine: As :func:`zk0.machine.machine` tells it.
         created: When the last row was measured, ISO 8601.
         rows: The comparisons.
         details: Further figures by benchmark: when it ran and how long, spreads, series for plots.
@@ -137,7 +132,7 @@ class Report(_Frozen):
 
     @property
     def machine_id(self) -> str:
-        """See :func:`machine_id`."""
+        """Names the kind of machine, as :func:`machine_id`."""
         return machine_id(self.machine)
 
 

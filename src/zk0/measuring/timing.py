@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
@@ -87,8 +89,6 @@ def alternated(works: Mapping[str, Callable[[int], object]], repeats: int, warm_
 
 def resident_bytes() -> int:
     """Memory this process holds now, resident."""
-    import psutil
-
     return int(psutil.Process().memory_info().rss)
 
 

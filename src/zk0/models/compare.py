@@ -14,9 +14,9 @@ from zk0.evaluation.paired import Difference
 from zk0.evaluation.scores import METRICS, Comparison, IncomparableError, Metric, Scores
 from zk0.evaluation.scores import compare as compare_scores
 from zk0.params import Params
-from zk0.records.results import Evaluation, Model
-from zk0.tracking.comparing import read_checkpoint, read_scores
-from zk0.tracking.gate import in_words
+from zk0.records.results import MODELS, Evaluation, Model
+from zk0.tracking.promotion import in_words
+from zk0.tracking.registry import read_checkpoint, read_scores
 
 _ROLES = {"site": "sites' tasks", "unseen": "unseen tasks"}
 
@@ -27,7 +27,7 @@ def compare(root: Path, params: Params, first: str, second: str, anew: bool = Fa
     Args:
         root: Project folder.
         params: The project's.
-        first: A model, see :func:`zk0.tracking.comparing.read_scores`.
+        first: A model, see :func:`zk0.tracking.registry.read_scores`.
         second: Another.
         anew: Judge both again, on this project's prepared data and its scenes, whatever is kept of them.
 
@@ -37,7 +37,7 @@ def compare(root: Path, params: Params, first: str, second: str, anew: bool = Fa
     name = params.tracking.model
     if anew:
         evaluation, labels = judge_anew(root, params, first, second)
-        a, b = (Scores.of(evaluation.content(), which, labels[which]) for which in ("global", "base"))
+        b, a = (Scores.of(evaluation, which, labels[which]) for which in MODELS)
     else:
         a, b = read_scores(root, name, first), read_scores(root, name, second)
     reasons = []
@@ -63,7 +63,7 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
     Args:
         root: Project folder, prepared.
         params: The project's.
-        first: ``base``, or see :func:`zk0.tracking.comparing.read_checkpoint`.
+        first: ``base``, or see :func:`zk0.tracking.registry.read_checkpoint`.
         second: The same.
 
     Returns:

@@ -2,22 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
-from zk0.checks import Outcome
-from zk0.console import console
+from zk0.checks import Check
 from zk0.environment import check_environment
 from zk0.errors import StageError
-from zk0.files import write_json
-from zk0.network.config import Group
+from zk0.files import read_json, write_json
+from zk0.network.config import CONFIG, DeploymentConfig, Group
+from zk0.network.security.files import SECURITY
+from zk0.network.security.files import set_up_security as set_up
+from zk0.network.server.services import FederationServer
+from zk0.operations.health import health_checks, round_trips
+from zk0.operations.monitor.alerts import try_webhook, webhook_address
 from zk0.operations.monitor.snapshot import Snapshot, take
-from zk0.operations.record import STEPS, Deployment, read_record, remember
+from zk0.operations.resources import allocate, gpu_share
+from zk0.operations.review import review
+from zk0.operations.start import lacking_groups, start_groups, stop_services
+from zk0.params import PARAMS_FILE, Params, load_params
 from zk0.pipeline import validate
+from zk0.steps import Outcome, Step, run_steps, step
 
-if TYPE_CHECKING:
-    from zk0.checks import Check
+RECORD = Path("results/deployment.json")  # what the steps came to: for the context, and for the steps after them
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is to be deployed.
+
+    Attributes:
+        root: Project folder.
+        params: Its params.
+        config: Its deployment.yaml.
+    """
+
+    root: Path
+    params: Params
+    config: DeploymentConfig
+
+    @classmethod
+    def open(cls, root: Path) -> Deployment:
+        """Read both files.
+
+        Raises:
+            ParamsError: params.yaml is missing or wrong.
+            StageError: deployment.yaml is.
+        """
+        root = root.resolve()
+        return cls(root, load_params(root / PARAMS_FILE), DeploymentConfig.read(root / CONFIG))
 
 
 def run(deployment: Deployment) -> None:
@@ -26,26 +60,42 @@ def run(deployment: Deployment) -> None:
     Raises:
         StageError: A step refused.
     """
-    for number, step in enumerate(STEPS, start=1):
-        console.print(f"{number} of {len(STEPS)}: {step}", style="bold", markup=False)
-        outcome = run_step(deployment, step)
-        for line in outcome.told:
-            console.print(line, markup=False)
-        for line in outcome.warnings:
-            console.print(f"note: {line}", style="yellow", markup=False)
+    run_steps(STEPS, lambda one: run_step(deployment, one))
 
 
-def run_step(deployment: Deployment, step: str) -> Outcome:
+def run_step(deployment: Deployment, one: Step[[Deployment], Outcome]) -> Outcome:
     """Run one step and write down how it ended.
 
     Raises:
         StageError: It refused.
     """
-    outcome = ALONE[step](deployment)
-    remember(deployment.root, step, outcome)
+    outcome = one(deployment)
+    remember(deployment.root, one, outcome)
     return outcome
 
 
+def remember(root: Path, one: Step[[Deployment], Outcome], outcome: Outcome) -> None:
+    """Write down how a step ended; a first step begins a new record."""
+    record = {} if one is STEPS[0] else read_record(root)
+    record[one.name] = {
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "changed": outcome.changed,
+        "told": list(outcome.told),
+        "warnings": list(outcome.warnings),
+        "facts": dict(outcome.facts),
+    }
+    write_json(root / RECORD, record)
+
+
+def read_record(root: Path) -> dict[str, Any]:
+    """The steps of the last deployment so far; empty where there is none."""
+    try:
+        return dict(read_json(root / RECORD))
+    except FileNotFoundError:
+        return {}
+
+
+@step("environment validation")
 def validate_environment(deployment: Deployment) -> Outcome:
     """Check this machine: Python, packages, device, threads, memory, disk, ports."""
     report = check_environment(deployment.params, deployment.root)
@@ -59,10 +109,9 @@ def validate_environment(deployment: Deployment) -> Outcome:
     )
 
 
+@step("configuration review")
 def review_configuration(deployment: Deployment) -> Outcome:
     """Name every risky setting, and why it is."""
-    from zk0.operations.review import review
-
     risks = review(deployment.root, deployment.params, deployment.config)
     levels = {"warning": "high", "note": "note"}
     facts = [{"setting": r.name, "why": r.found, "advice": r.advice, "level": levels[r.severity]} for r in risks]
@@ -75,11 +124,9 @@ def review_configuration(deployment: Deployment) -> Outcome:
     )
 
 
+@step("security setup")
 def set_up_security(deployment: Deployment) -> Outcome:
     """Make authority, certificates, token and list of sites, or check those that are there."""
-    from zk0.network.security.files import SECURITY
-    from zk0.network.security.files import set_up_security as set_up
-
     if "federation" not in deployment.config.services:
         return Outcome(changed=False, told=("no federation is started here",))
     config = deployment.config
@@ -88,11 +135,9 @@ def set_up_security(deployment: Deployment) -> Outcome:
     return replace(found, told=(*found.told, told))
 
 
+@step("resource allocation")
 def allocate_resources(deployment: Deployment) -> Outcome:
     """Hold what is needed of memory, disk and GPU against what there is."""
-    from zk0.operations.resources import allocate, gpu_share
-    from zk0.operations.start import lacking_groups
-
     root, config = deployment.root, deployment.config
     sites = sum(state.site.admitted for state in take(root, config).sites)
     starting = lacking_groups(root, config.services)
@@ -104,20 +149,19 @@ def allocate_resources(deployment: Deployment) -> Outcome:
     )
 
 
+@step("service startup")
 def start_services(deployment: Deployment) -> Outcome:
     """Start MLflow, Prefect, SuperLink and gateway, those that do not run, side by side."""
     return _start(deployment, tuple(group for group in deployment.config.services if group != "monitor"))
 
 
+@step("monitoring setup")
 def set_up_monitoring(deployment: Deployment) -> Outcome:
     """Start the monitor, and try the way of an alert.
 
     Raises:
         StageError: The monitor does not come up; the services that this deployment started are stopped again.
     """
-    from zk0.operations.monitor.alerts import try_webhook, webhook_address
-    from zk0.operations.start import stop_services
-
     config = deployment.config
     if "monitor" not in config.services:
         return Outcome(changed=False, told=("no monitor is started here",))
@@ -125,7 +169,7 @@ def set_up_monitoring(deployment: Deployment) -> Outcome:
         address = webhook_address(deployment.root, config.alerts)
         outcome = _start(deployment, ("monitor",))
     except StageError:
-        stop_services(deployment.root, _facts(deployment, "service startup").get("started", []))
+        stop_services(deployment.root, _facts(deployment, start_services).get("started", []))
         raise
     told = (*outcome.told, f"metrics for Prometheus: http://127.0.0.1:{config.ports.monitor}/metrics")
     if "federation" in config.services:
@@ -138,14 +182,13 @@ def set_up_monitoring(deployment: Deployment) -> Outcome:
     return Outcome(outcome.changed, told, warnings, outcome.facts)
 
 
+@step("health checks")
 def check_health(deployment: Deployment) -> Outcome:
     """Every service answers, certificates last, there is disk, and every site is there.
 
     Raises:
         StageError: A check failed; lists each with what to do. What runs goes on running.
     """
-    from zk0.operations.health import health_checks
-
     snapshot = take(deployment.root, deployment.config)
     trips, how = _messages(deployment, snapshot)
     checks = health_checks(deployment.root, deployment.config, snapshot, trips)
@@ -160,9 +203,6 @@ def check_health(deployment: Deployment) -> Outcome:
 
 def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, Check] | None, tuple[str, ...]]:
     """What became of a message to each site, where one can be sent; and how sites are judged, in words."""
-    from zk0.network.server.services import FederationServer
-    from zk0.operations.health import round_trips
-
     if "federation" not in deployment.config.services or not any(state.site.admitted for state in snapshot.sites):
         return None, ()
     try:
@@ -173,31 +213,23 @@ def _messages(deployment: Deployment, snapshot: Snapshot) -> tuple[dict[str, Che
 
 
 def _start(deployment: Deployment, groups: tuple[Group, ...]) -> Outcome:
-    from zk0.operations.start import start_groups
-
-    allocated = _facts(deployment, "resource allocation").get("environment", {})
+    allocated = _facts(deployment, allocate_resources).get("environment", {})
     started = start_groups(deployment.root, deployment.config, groups, allocated)
     told = f"started: {', '.join(started)}" if started else "all of them ran before"
     return Outcome(bool(started), (told,), facts={"started": started})
 
 
-def _facts(deployment: Deployment, step: str) -> dict[str, Any]:
+def _facts(deployment: Deployment, one: Step[[Deployment], Outcome]) -> dict[str, Any]:
     """What an earlier step of this deployment left."""
-    return dict(read_record(deployment.root).get(step, {}).get("facts", {}))
+    return dict(read_record(deployment.root).get(one.name, {}).get("facts", {}))
 
 
-ALONE: dict[str, Callable[[Deployment], Outcome]] = dict(
-    zip(
-        STEPS,
-        (
-            validate_environment,
-            review_configuration,
-            set_up_security,
-            allocate_resources,
-            start_services,
-            set_up_monitoring,
-            check_health,
-        ),
-        strict=True,
-    )
+STEPS: tuple[Step[[Deployment], Outcome], ...] = (
+    validate_environment,
+    review_configuration,
+    set_up_security,
+    allocate_resources,
+    start_services,
+    set_up_monitoring,
+    check_health,
 )

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from zk0.checks import Check
 from zk0.hub import moving
 from zk0.network.config import CONFIG, DeploymentConfig, is_loopback
-from zk0.params import PARAMS_FILE, ROBUST, Params
+from zk0.params import PARAMS_FILE, Params
+from zk0.params.federation import ROBUST
 
 _SHORT_S, _LONG_S = 60.0, 3600.0
 _WEAK_EPSILON = 10.0

@@ -18,8 +18,8 @@ from zk0.files import write_json
 from zk0.network.config import DEPENDENTS, GROUPS, DeploymentConfig, Group, group_of, members, port_of, service_names
 from zk0.network.server.services import FederationServer
 from zk0.operations.resources import gpu_share
-from zk0.services.json_logs import UVICORN_JSON
 from zk0.services.process import RUN, Services, answers, own_environment
+from zk0.services.telemetry import UVICORN_JSON
 from zk0.tracking import ARTIFACTS, DATABASE
 
 _WAIT_S = 180.0

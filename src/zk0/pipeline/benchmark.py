@@ -13,7 +13,7 @@ from zk0.console import console
 from zk0.data.frames import Frames
 from zk0.data.load import load_frames
 from zk0.data.manifest import read_manifests
-from zk0.environment import machine
+from zk0.machine import machine
 from zk0.measuring.timing import peak_bytes, seconds_of
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
@@ -37,21 +37,12 @@ def run(root: Path, params: Params) -> None:
     shape = "x".join(map(str, next(iter(sites[0].image_shapes.values()))[1:]))
     setting = f"{len(sites[0].cameras)} cameras {shape}, {params.threads} threads, {loaded.policy.config.device}"
     rounds = [one for one in read_rounds(root) if one.round > 0]
+    replies = [site for one in rounds for site in one.sites.values()]
     rows = [
         _times("optimiser step", _steps(loaded, frames, params, root), f"batch {params.training.batch}, {setting}"),
         _times("action chunk", _chunks(loaded, frames, params), f"batch 1, {setting}"),
-        _row(
-            "bytes up",
-            fmean(float(s.bytes_up or 0) for r in rounds for s in r.sites.values()),
-            "bytes",
-            "per site and round",
-        ),
-        _row(
-            "bytes down",
-            fmean(float(s.bytes_down or 0) for r in rounds for s in r.sites.values()),
-            "bytes",
-            "per site and round",
-        ),
+        _row("bytes up", fmean(float(s.bytes_up or 0) for s in replies), "bytes", "per site and round"),
+        _row("bytes down", fmean(float(s.bytes_down or 0) for s in replies), "bytes", "per site and round"),
         _row("round", fmean(float(r.round_s or 0) for r in rounds), "s", f"{len(sites)} sites, in process"),
         _row("peak memory", peak_bytes(), "bytes", "resident, this process"),
     ]

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from zk0.console import console
 from zk0.data.dataset import DatasetFolder
-from zk0.data.formats import fetch_dataset
 from zk0.data.quality.judge import Judgement, Watch, judge, numbers_of
 from zk0.data.survey import facts_of, lines_of, survey
 from zk0.errors import DataError
 from zk0.hub import hub_commit
 from zk0.params import DataParams
+from zk0.pipeline.prepare import find_dataset
 from zk0.reporting.recordings import write_recording_page
 from zk0.sources import Source
 from zk0.words import stretches
@@ -37,7 +37,7 @@ def check(root: Path, params: DataParams | None, text: str | None) -> None:
     """
     wanted = {} if params is None else {**params.sites, **params.unseen}
     if text is not None:
-        source = str(parse_source(text))
+        source = str(Source.of_owner(text))
         named = {name: known for name, known in wanted.items() if str(Source.parse(known)) == source}
         wanted = named or {UNNAMED: source}
     problems = []
@@ -54,7 +54,7 @@ def check(root: Path, params: DataParams | None, text: str | None) -> None:
 
 
 def _show(root: Path, name: str, text: str, params: DataParams | None) -> None:
-    revision, dataset = open_source(root, parse_source(text), any_format=True)
+    revision, dataset = _open(root, Source.of_owner(text))
     if params is None or name == UNNAMED:
         params = DataParams(sites={name: text}, fps=int(dataset.fps))
     watch = Watch(dataset)
@@ -118,42 +118,25 @@ def convert(root: Path, text: str, target: Path) -> None:
     Raises:
         DataError: See :func:`zk0.data.convert.convert_dataset`.
     """
-    from zk0.data.convert import convert_dataset
+    from zk0.data.convert import convert_dataset  # with LeRobot, which a look at data does without
 
-    source = parse_source(text)
-    _, dataset = open_source(root, source, any_format=True)
+    _, dataset = _open(root, Source.of_owner(text))
     done = convert_dataset(dataset.root, root / target.expanduser())
     said = "converted" if done.fresh else "was converted before, and is as its source still says"
     console.print(f"{done.folder} {said}: {done.episodes} episodes, {done.frames} frames", markup=False)
     console.print(f"its source in params: local:{target}   look at it: zk0 data check local:{target}", markup=False)
 
 
-def parse_source(text: str) -> Source:
-    """A source as in params, or a folder's path.
-
-    Raises:
-        ValueError: It has the form of a source, but of none that is known.
-    """
-    return Source.parse(text if ":" in text else f"local:{text}")
-
-
-def open_source(root: Path, source: Source, any_format: bool = False) -> tuple[str, DatasetFolder]:
-    """Revision, empty for a folder, and dataset of a source that lies somewhere already.
-
-    Args:
-        root: Project folder.
-        source: Local or of the Hub.
-        any_format: See :func:`zk0.data.formats.fetch_dataset`.
+def _open(root: Path, source: Source) -> tuple[str, DatasetFolder]:
+    """Revision, empty for a folder, and dataset of a source that lies somewhere already, in whatever format.
 
     Raises:
         DataError: It is simulated, or cannot be found.
     """
     if source.kind == "sim":
         raise DataError(f"{source} is recorded by `zk0 prepare`; there is nothing yet")
-    if source.kind == "local":
-        return "", DatasetFolder(root / Path(source.name).expanduser(), source.name)
     try:
-        commit = hub_commit(source.name, source.revision or "main", "dataset")
+        commit = "" if source.kind == "local" else hub_commit(source.name, source.revision or "main", "dataset")
     except ValueError as error:
         raise DataError(str(error)) from error
-    return commit, DatasetFolder(fetch_dataset(source.name, commit, any_format), source.name)
+    return commit, find_dataset(root, source.name, source, commit, any_format=True)

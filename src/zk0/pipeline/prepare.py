@@ -85,7 +85,7 @@ def survey_all(root: Path, params: Params, lock: SourcesLock, sources: Mapping[s
     return surveys
 
 
-def find_dataset(root: Path, name: str, source: Source, revision: str) -> DatasetFolder:
+def find_dataset(root: Path, name: str, source: Source, revision: str, any_format: bool = False) -> DatasetFolder:
     """The folder of a recorded, local or downloaded source.
 
     Args:
@@ -93,12 +93,13 @@ def find_dataset(root: Path, name: str, source: Source, revision: str) -> Datase
         name: The source's, in params.
         source: Where it comes from.
         revision: Of a hub source, the commit.
+        any_format: See :func:`zk0.data.hub.fetch_dataset`.
     """
     if source.kind == "sim":
         return DatasetFolder(root / RECORDINGS / name, f"zk0/{name}")
     if source.kind == "local":
         return DatasetFolder(root / Path(source.name).expanduser(), source.name)
-    return DatasetFolder(fetch_dataset(source.name, revision), source.name)
+    return DatasetFolder(fetch_dataset(source.name, revision, any_format), source.name)
 
 
 def _revision(lock: SourcesLock, name: str) -> str:

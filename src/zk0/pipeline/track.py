@@ -6,14 +6,13 @@ import os
 from pathlib import Path
 
 from zk0.console import console
-from zk0.files import write_json
 from zk0.models.versions import tell_promotion
 from zk0.params import Params
+from zk0.records.files import write
+from zk0.records.results import Tracking
 from zk0.tracking.experiments import Kept, keep
 from zk0.tracking.project import FlowRunInfo, track
 from zk0.tracking.results import read_results
-
-OUT = Path("results/tracking.json")
 
 
 def run(root: Path, params: Params, results: Path | None = None) -> None:
@@ -35,10 +34,8 @@ def run(root: Path, params: Params, results: Path | None = None) -> None:
         promotion=params.promotion if params.promotion.automatic else None,
         place=results,
     )
-    write_json(
-        (results or root) / OUT,
-        {"run_id": result.run_id, "model": params.tracking.model, "model_version": result.model_version},
-    )
+    noted = Tracking(run_id=result.run_id, model=params.tracking.model, model_version=result.model_version)
+    write(results or root, noted)
     what = "recorded as" if result.created else "already is"
     for reason in result.skipped:
         console.print(f"left out of MLflow: {reason}", style="yellow", markup=False)
@@ -53,5 +50,5 @@ def run(root: Path, params: Params, results: Path | None = None) -> None:
 def _kept(root: Path) -> Kept:
     """Keep the run as a DVC experiment, by the name that a flow gave it or by its own."""
     results = read_results(root)
-    name = f"{results.run['params']['federation']['strategy']}-{results.run['run'][:8]}-{results.digest[:4]}"
+    name = f"{results.run.params['federation']['strategy']}-{results.run.run[:8]}-{results.digest[:4]}"
     return keep(root, os.environ.get("ZK0_DVC_EXPERIMENT") or name)

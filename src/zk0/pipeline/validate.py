@@ -8,8 +8,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from zk0.checks import Check
 from zk0.console import console
-from zk0.environment import Check, check_environment
+from zk0.environment import check_environment
 from zk0.environment.code import CODE_LOCK, Installed
 from zk0.errors import StageError
 from zk0.files import read_json, write_json

@@ -30,8 +30,9 @@ from zk0.console import lerobot_quiet
 from zk0.files import replaced_folder
 from zk0.hub import HubError, how_to_fetch, why_unreachable
 from zk0.policy import portable
-from zk0.policy.build import FULL_VLM
 from zk0.policy.lora import merged
+
+FULL_VLM = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
 
 Stats = Mapping[str, Mapping[str, np.ndarray]]
 

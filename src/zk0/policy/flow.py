@@ -3,8 +3,8 @@
 LeRobot's forward pass pushes the whole prefix through the language model with gradients on, though
 with a frozen model only the state token and the action expert need any. Here the prefix's keys and
 values come first (:mod:`zk0.policy.prefix`), without gradients or from a cache; the state token
-follows, one token a layer; then the expert (:mod:`zk0.policy.expert`). Loss and gradients are those
-of LeRobot's forward pass, up to rounding.
+follows: at every layer of the language model it attends to the prefix's keys and values; then the
+expert, which attends to both. Loss and gradients are those of LeRobot's forward pass, up to rounding.
 
 The objective is flow matching (Lipman et al., "Flow Matching for Generative Modeling", ICLR 2023)
 as SmolVLA uses it: the velocity from actions (time 0) to noise (time 1).
@@ -12,22 +12,120 @@ as SmolVLA uses it: the velocity from actions (time 0) to noise (time 1).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
 from lerobot.policies.common.flow_matching import euler_integrate
-from lerobot.policies.common.vla_utils import pad_vector
+from lerobot.policies.common.vla_utils import create_sinusoidal_pos_embedding, pad_vector
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import Tensor
 from torch.nn import functional
 
 from zk0.console import console
-from zk0.policy.attention import covers
-from zk0.policy.expert import Context, read_state, velocity
+from zk0.policy.attention import Rotation, attend, covers, finish, normed, project, rotate, rotation, split_heads
 from zk0.policy.inputs import Batch
-from zk0.policy.prefix import prefix_of
+from zk0.policy.prefix import Prefix, prefix_of
 
 Reduction = Literal["mean", "none"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the expert attends to, layer by layer, besides the actions themselves.
+
+    Attributes:
+        layers: Expert layer, keys and values (B, S + 1, H, head_dim) of prefix and state, and
+            whether the layer's actions attend to each other too (self-attention) or not (cross).
+        real: (B, 1, S + 1), which of those keys are not padding; None where all are.
+        place: (B, 1), the first action's position in a self-attention layer.
+    """
+
+    layers: list[tuple[Any, Tensor, Tensor, bool]]
+    real: Tensor | None
+    place: Tensor
+
+
+def read_state(policy: SmolVLAPolicy, prefix: Prefix, state: Tensor) -> Context:
+    """Run the state token through the language model and gather what the expert attends to.
+
+    Args:
+        policy: Any that :func:`zk0.policy.attention.covers` accepts.
+        prefix: Of the frames.
+        state: (B, S) normalised.
+    """
+    model, backbone = policy.model, policy.model.vlm_with_expert
+    hidden = model.state_proj(pad_vector(state, policy.config.max_state_dim))[:, None]
+    vlm_layers, expert_layers = backbone.get_model_layers([backbone.get_vlm_model().text_model, backbone.lm_expert])
+    turn = rotation(prefix.count, vlm_layers[0].self_attn.head_dim)
+    real = None
+    if prefix.real is not None:
+        real = torch.cat([prefix.real, prefix.real.new_ones(len(state), 1)], dim=1)[:, None]
+    layers = []
+    for number, (layer, expert, pair) in enumerate(zip(vlm_layers, expert_layers, prefix.pairs, strict=True)):
+        queries, keys, values = project(layer, hidden)
+        keys = torch.cat([pair[0], rotate(keys, turn)], dim=1)
+        values = torch.cat([pair[1], values], dim=1)
+        if expert is not None:
+            layers.append(_expert_view(backbone, number, expert, keys, values))
+        if number + 1 < len(vlm_layers):  # nothing reads the last layer's output
+            hidden = finish(layer, hidden, attend(rotate(queries, turn), keys, values, real))
+    return Context(layers, real, prefix.count + 1)
+
+
+def _expert_view(
+    backbone: Any, number: int, expert: Any, keys: Tensor, values: Tensor
+) -> tuple[Any, Tensor, Tensor, bool]:
+    """Keys and values as an expert layer attends to them: as they are, or through its own projections."""
+    every = backbone.self_attn_every_n_layers
+    if "cross" not in backbone.attention_mode or (every > 0 and number % every == 0):
+        return expert, keys, values, True
+    attention = expert.self_attn
+    keys = attention.k_proj(keys.flatten(2).to(attention.k_proj.weight.dtype))
+    values = attention.v_proj(values.flatten(2).to(attention.v_proj.weight.dtype))
+    return expert, split_heads(expert, keys), split_heads(expert, values), False
+
+
+def velocity(policy: SmolVLAPolicy, context: Context, noisy: Tensor, time: Tensor) -> Tensor:
+    """The predicted velocity (B, chunk, max_action_dim) of noisy actions of that shape at times (B,)."""
+    expert = policy.model.vlm_with_expert.lm_expert
+    hidden = _embed_actions(policy, noisy, time)
+    chunk, device = hidden.shape[1], hidden.device
+    steps = torch.arange(chunk, device=device)[None]
+    head_dim = expert.layers[0].self_attn.head_dim
+    alone, after = rotation(steps, head_dim), rotation(context.place + steps, head_dim)
+    causal = steps <= steps.T
+    if context.real is None:
+        length = context.layers[0][1].shape[1]
+        among = torch.cat([causal.new_ones(chunk, length), causal], dim=1)[None]
+    else:
+        batch = len(context.real)
+        among = torch.cat([context.real.expand(-1, chunk, -1), causal.expand(batch, -1, -1)], dim=2)
+    for layer, keys, values, together in context.layers:
+        if together:
+            attended = _attend_together(layer, hidden, keys, values, after, among)
+        else:
+            queries = split_heads(layer, layer.self_attn.q_proj(normed(layer, hidden)))
+            attended = attend(rotate(queries, alone), keys, values, context.real)
+        hidden = finish(layer, hidden, attended)
+    return policy.model.action_out_proj(expert.norm(hidden).to(torch.float32))
+
+
+def _attend_together(layer: Any, hidden: Tensor, keys: Tensor, values: Tensor, turn: Rotation, among: Tensor) -> Tensor:
+    queries, own_keys, own_values = project(layer, hidden)
+    keys = torch.cat([keys, rotate(own_keys, turn)], dim=1)
+    return attend(rotate(queries, turn), keys, torch.cat([values, own_values], dim=1), among)
+
+
+def _embed_actions(policy: SmolVLAPolicy, noisy: Tensor, time: Tensor) -> Tensor:
+    model, config = policy.model, policy.config
+    actions = model.action_in_proj(noisy)
+    when = create_sinusoidal_pos_embedding(
+        time, actions.shape[-1], config.min_period, config.max_period, device=time.device
+    )
+    both = torch.cat([actions, when.to(actions.dtype)[:, None].expand_as(actions)], dim=2)
+    return model.action_time_mlp_out(functional.silu(model.action_time_mlp_in(both)))
 
 
 def flow_losses(policy: SmolVLAPolicy, context: Context, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
@@ -108,13 +206,9 @@ def _targets(batch: Batch) -> tuple[Tensor, Tensor]:
     return batch.actions, batch.is_pad
 
 
-_said: set[str] = set()
-
-
+@cache
 def _say_once(reason: str) -> None:
-    if reason not in _said:
-        _said.add(reason)
-        console.print(f"the policy runs by LeRobot's own forward pass, which is slower: {reason}")
+    console.print(f"the policy runs by LeRobot's own forward pass, which is slower: {reason}")
 
 
 def _for_lerobot(batch: Batch) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def add_adapters(policy: SmolVLAPolicy, rank: int, alpha: float, seed: int) -> N
     Raises:
         ValueError: The policy has adapters already, or the rank is out of range.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 - slow, and seldom used
 
     if has_adapters(policy):
         raise ValueError("the policy has low-rank adapters already; merge them before adding others")

@@ -14,7 +14,7 @@ from zk0.errors import StageError
 from zk0.files import BadFileError, read_mapping, read_records, write_json, write_text
 from zk0.records import paths
 from zk0.records.base import Record
-from zk0.records.results import Benchmark, Environment, Evaluation, Tracking
+from zk0.records.results import Benchmark, Deployment, Environment, Evaluation, SiteSummary, Tracking
 from zk0.records.run import Event, Round, Run
 
 _PLACES: dict[type[Record], Path] = {
@@ -25,6 +25,8 @@ _PLACES: dict[type[Record], Path] = {
     Evaluation: paths.EVALUATION,
     Benchmark: paths.BENCHMARK,
     Tracking: paths.TRACKING,
+    Deployment: paths.DEPLOYMENT,
+    SiteSummary: paths.SITE_SUMMARY,
 }
 
 

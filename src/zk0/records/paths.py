@@ -14,7 +14,6 @@ BENCHMARK = Path("results/benchmark.json")
 TRACKING = Path("results/tracking.json")
 REPORT = Path("results/report.html")
 DEPLOYMENT = Path("results/deployment.json")
-SITE_EVENTS = Path("results/site/events.jsonl")
 SITE_SUMMARY = Path("results/site/summary.json")
 CHECKPOINTS = Path("checkpoints")
 STATES = Path("state")
@@ -28,4 +27,6 @@ MAKERS = {
     EVALUATION: "evaluate",
     BENCHMARK: "benchmark",
     TRACKING: "track",
+    DEPLOYMENT: "deploy",
+    SITE_SUMMARY: "client join",
 }

@@ -1,4 +1,4 @@
-"""environment.json, evaluation.json, benchmark.json, tracking.json: what the stages around a federation find."""
+"""What the stages around a federation find, and what deployments and sites leave for their task context."""
 
 from __future__ import annotations
 
@@ -183,3 +183,54 @@ class Tracking(Record):
     run_id: Annotated[str, Field(description="MLflow's")]
     model: str
     model_version: int
+
+
+class SiteTurn(Record):
+    """A site's part in a round."""
+
+    judged: Annotated[bool, Field(description="Whether it judged what came of the round")] = False
+
+
+class SiteSummary(Record):
+    """What a site did in the rounds of a federation over a network while somebody watched it."""
+
+    connected: bool = False
+    state: str = ""
+    rounds: tuple[SiteTurn, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+class Need(Record):
+    """A resource that a deployment asks for."""
+
+    name: str
+    fits: bool
+
+
+class Risk(Record):
+    """A setting that was kept, and what may come of it."""
+
+    setting: str
+    why: str
+
+
+class DeploymentFacts(Record):
+    """What a step of a deployment found."""
+
+    checks: tuple[Check, ...] = ()
+    needs: tuple[Need, ...] = ()
+    risks: tuple[Risk, ...] = ()
+
+
+class DeploymentStep(Record):
+    """A step of a deployment."""
+
+    facts: DeploymentFacts
+
+
+class Deployment(Record):
+    """The steps of a deployment that a context tells of."""
+
+    review: DeploymentStep | None = Field(None, alias="configuration review")
+    resources: DeploymentStep | None = Field(None, alias="resource allocation")
+    health: DeploymentStep | None = Field(None, alias="health checks")

@@ -109,7 +109,7 @@ def connected(folder: Path) -> Iterator[Any | None]:
     Raises:
         StageError: It runs and does not answer.
     """
-    from supervisor.xmlrpc import SupervisorTransport
+    from supervisor.xmlrpc import SupervisorTransport  # noqa: PLC0415 - slow, and seldom needed
 
     if recorded(folder / RECORD) is None:
         yield None

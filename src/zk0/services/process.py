@@ -215,7 +215,8 @@ class Services:
 
 def _state(supervisord: Any, name: str) -> dict[str, Any]:
     """What supervisord knows of a service; nothing where it was stopped by another command."""
-    return {one["name"]: one for one in supervisord.getAllProcessInfo()}.get(name, {})
+    found: dict[str, dict[str, Any]] = {one["name"]: one for one in supervisord.getAllProcessInfo()}
+    return found.get(name, {})
 
 
 def _forget(supervisord: Any, name: str) -> None:

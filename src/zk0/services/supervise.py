@@ -50,14 +50,14 @@ def main(arguments: list[str]) -> None:
     if keep:
         sys.stdin.buffer.read()
     _redirect()
-    from filelock import FileLock
+    from filelock import FileLock  # noqa: PLC0415 - no service that passes through here needs it
 
     with FileLock(LOCK):
         if recorded(RECORD) is not None or (keep and not any(PROGRAMS.glob("*.conf"))):
             return
         end_orphans(Path())
         write_record(RECORD, os.getpid())
-    from supervisor import supervisord
+    from supervisor import supervisord  # noqa: PLC0415 - as filelock
 
     supervisord.main(["-c", str(CONFIG)])
 

@@ -16,11 +16,12 @@ import torch
 from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest
 from zk0.digests import RESULTS_VERSION, counted, key_of
-from zk0.environment import machine, versions
 from zk0.errors import StageError
 from zk0.evaluation.judge import judge_task
 from zk0.evaluation.rollouts import Rollout, roll_out_source
 from zk0.federation.run import config_digest
+from zk0.machine import machine
+from zk0.machine.packages import versions
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.records.base import Machine
@@ -128,7 +129,7 @@ class Runner:
 
     @property
     def folder(self) -> StudyFolder:
-        """Where results go."""
+        """Where the study's results go."""
         return StudyFolder(self.root / STUDIES / self.study.name)
 
     def run(self, params_as_written: Params, only: str | None = None) -> list[Piece]:
@@ -246,7 +247,7 @@ class Runner:
         return [(manifest, first_episodes(manifest, arm.share)) for manifest in sites]
 
     def _model_key(self, job: Job) -> dict[str, Any]:
-        """All that decides a model."""
+        """All that decides an arm's model."""
         params = self._params(job)
         if job.arm.kind == "base":
             return {"threads": params.threads, "base": self.project.base[1]}

@@ -15,6 +15,7 @@ from zk0.records.base import Machine
 FOLDER = Path("state/testing")
 RECORD = Path("results/testing.json")
 PAGE = RECORD.with_suffix(".html")
+SIMULATION_RESULT = Path("simulation.json")  # in the simulation's folder
 LAST_LINES = 15
 
 UNIT, INTEGRATION = "unit tests", "integration tests"
@@ -34,7 +35,7 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Step(_Frozen):
+class StepResult(_Frozen):
     """How one step ended.
 
     Attributes:
@@ -87,11 +88,6 @@ class Suite(_Frozen):
     failures: tuple[Case, ...]
     skips: tuple[Case, ...]
     slowest: tuple[Case, ...]
-
-    @property
-    def count(self) -> int:
-        """All tests."""
-        return self.passed + len(self.failures) + len(self.skips)
 
     @property
     def summary(self) -> str:
@@ -170,13 +166,13 @@ class Validation(_Frozen):
     Attributes:
         created: When the workflow began, ISO 8601.
         suites: By the step that ran them.
-        machine: As :func:`zk0.environment.machine` gives it.
+        machine: As :func:`zk0.machine.machine` gives it.
         packages: Versions of the packages that decide a run's numbers.
         revision: Git's, and whether something was not committed; None outside a repository.
     """
 
     created: str
-    steps: tuple[Step, ...]
+    steps: tuple[StepResult, ...]
     suites: dict[str, Suite]
     coverage: Coverage | None
     simulation: Simulation | None
@@ -186,7 +182,7 @@ class Validation(_Frozen):
     revision: str | None
 
     @property
-    def failed(self) -> tuple[Step, ...]:
+    def failed(self) -> tuple[StepResult, ...]:
         """The steps that failed."""
         return tuple(step for step in self.steps if step.status == "failed")
 

@@ -2,9 +2,15 @@
 
 from pathlib import Path
 
+from zk0.errors import StageError
+
 # The store's two places, below a project's root.
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlruns")
 
 # Of a run's artifacts, the folder with the files that stages wrote.
 FILES = "results"
+
+
+class TrackingError(StageError):
+    """Something cannot be tracked or found; the message says what and which command mends it."""

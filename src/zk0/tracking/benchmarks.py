@@ -10,8 +10,9 @@ import xxhash
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
-from zk0.measuring.history import read_history, regressions
-from zk0.measuring.rows import Report
+from zk0.measuring.history import QUICK, Regression, read_history, regressions, remember
+from zk0.measuring.rows import Report, read_report
+from zk0.params import load_params
 from zk0.tracking.metric_names import slug
 from zk0.tracking.results import milliseconds
 from zk0.tracking.rounds import FINISHED, log_metrics
@@ -25,45 +26,64 @@ _FILE = "benchmark.json"
 
 
 @dataclass(frozen=True)
-class TrackedBenchmarks:
-    """What the projection came to.
+class Comparison:
+    """The last quick benchmarks beside earlier ones.
 
     Attributes:
+        report: The last ones.
+        worse: What is worse than before on this kind of machine.
+        earlier: How many earlier runs there are on it.
         experiment: Name of the MLflow experiment.
-        added: Run ids that this call added; empty when everything was there.
+        added: Run ids that MLflow got now; empty where it had them all.
     """
 
+    report: Report
+    worse: list[Regression]
+    earlier: int
     experiment: str
     added: tuple[str, ...]
 
 
-def experiment_name(experiment: str) -> str:
-    """Benchmarks have an experiment of their own, beside the federated runs'."""
-    return f"{experiment}-benchmarks"
+def compare_with_earlier(root: Path) -> Comparison:
+    """Compare the last quick benchmarks with earlier ones on this machine, remember them, and put them into MLflow.
+
+    Args:
+        root: The project's root; its params say by how much a figure may be worse (``benchmark.margin``).
+
+    Raises:
+        BenchmarkError: Nothing was measured, or report or history are damaged.
+        ParamsError: params.yaml cannot be used.
+        TrackingError: MLflow's store cannot be opened.
+    """
+    params = load_params(root / "params.yaml")
+    report, history = read_report(root / QUICK), read_history(root)
+    worse = regressions(report, history, params.benchmark.margin)
+    earlier = sum(one.machine_id == report.machine_id for one in history if one != report)
+    remember(root, report)
+    experiment = f"{params.tracking.experiment}-benchmarks"  # their own, beside that of the federated runs
+    return Comparison(report, worse, earlier, experiment, track_benchmarks(root, experiment, params.benchmark.margin))
 
 
-def track_benchmarks(root: Path, experiment: str, margin: float) -> TrackedBenchmarks:
+def track_benchmarks(root: Path, experiment: str, margin: float) -> tuple[str, ...]:
     """Bring MLflow up to date with the history of quick benchmarks.
 
     Args:
         root: The project's root.
-        experiment: Of the federated runs, as params name it.
+        experiment: Their MLflow experiment.
         margin: A figure that was worse than before by more than this share is named in the run's tags.
+
+    Returns:
+        Run ids that this call added; none where everything was there.
 
     Raises:
         BenchmarkError: The history is damaged; names the line.
         TrackingError: The store cannot be opened.
     """
     history = read_history(root)
-    name = experiment_name(experiment)
     added = []
     with opened(root, create=True) as client:
-        key = experiment_id(client, root.resolve(), name)
-        known = {
-            run.data.tags.get(RECORD): run
-            for run in runs(client, key, "")
-            if run.info.status == FINISHED and RECORD in run.data.tags
-        }
+        key = experiment_id(client, root.resolve(), experiment)
+        known = {run.data.tags.get(RECORD) for run in runs(client, key, "") if run.info.status == FINISHED}
         for place, report in enumerate(history):
             digest = digest_of(report)
             if digest in known:
@@ -89,7 +109,7 @@ def track_benchmarks(root: Path, experiment: str, margin: float) -> TrackedBench
             client.log_text(run_id, json.dumps(report.model_dump(mode="json"), indent=2), _FILE)
             client.set_terminated(run_id, FINISHED, at)
             added.append(run_id)
-    return TrackedBenchmarks(name, tuple(added))
+    return tuple(added)
 
 
 def metrics_of(report: Report) -> dict[str, float]:

@@ -1,21 +1,24 @@
-"""From a model version back to what made it, and the runs at a glance."""
+"""From a model version back to what made it and the commands that bring that back, and the runs at a glance."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from zk0.files import read_json
-from zk0.tracking import DATABASE, FILES, metric_names
+from zk0.machine.repository import ADD_REMOTE, default_remote
+from zk0.records.files import read
+from zk0.records.paths import RUN
+from zk0.records.run import Run as FederatedRun
+from zk0.tracking import DATABASE, metric_names
+from zk0.tracking.experiments import git_remote, here
 from zk0.tracking.promotion import REFUSED
-from zk0.tracking.registry import aliases, find_version, version_checkpoint
-from zk0.tracking.restoring import restoring
-from zk0.tracking.results import RUN_FILE
+from zk0.tracking.registry import aliases, find_version, kept_file, version_checkpoint
 from zk0.tracking.store import opened, runs, versions
 
 _TABLE_METRICS = {
@@ -32,6 +35,65 @@ _TABLE_METRICS = {
     "bytes_down": "comm/total_bytes_down",
     "wall_s": "time/wall_s",
 }
+_NOT_KEPT = (
+    "this run's data and params: it was not kept as a DVC experiment, as runs of `dvc repro`, `dvc exp run` and of the "
+    "flow federate are where git has a commit"
+)
+
+
+@dataclass(frozen=True)
+class Restoring:
+    """How to get back to a run.
+
+    Attributes:
+        push: Typed here, these send it to where a fresh clone finds it.
+        commands: Typed in a fresh clone that has the DVC remote, these bring it back.
+        here: Typed here, these do.
+        cannot: What is not brought back, or why nothing is.
+    """
+
+    push: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    here: list[str] = field(default_factory=list)
+    cannot: list[str] = field(default_factory=list)
+
+
+def restoring(
+    root: Path, revision: str | None, experiment: str | None, new_files: str, sources: Iterable[str]
+) -> Restoring:
+    """What to type to have a run back.
+
+    Args:
+        root: The project's folder, which knows git's and DVC's remotes.
+        revision: The commit that the run started from.
+        experiment: The DVC experiment that holds it, if one was recorded.
+        new_files: Those that git did not know when it was kept, as one text.
+        sources: Of its data, as params.yaml names them.
+    """
+    if revision is None or experiment is None:
+        return Restoring(cannot=[_NOT_KEPT])
+    if not here(root, experiment):
+        gone = f"the experiment {experiment} is not in this clone: `dvc exp pull origin {experiment}`, if it was pushed"
+        return Restoring(cannot=[gone])
+    remote, url = git_remote(root), default_remote(root)
+    cannot = []
+    if remote is None:
+        cannot.append("nothing in another clone, while git has no remote here: `git remote add origin URL`")
+    if url is None:
+        cannot.append(f"no data in another clone, while DVC has no remote outside this folder: `{ADD_REMOTE}`")
+    if new_files:
+        cannot.append(f"files that git did not know: {new_files}")
+    given = sorted({source for source in sources if not source.startswith("sim:")})
+    if given:
+        cannot.append(f"recordings that DVC does not hold, which must be where they were: {', '.join(given)}")
+    back = [f"git checkout {revision}", f"dvc exp apply {experiment}"]
+    elsewhere = remote is not None and url is not None
+    return Restoring(
+        [f"dvc exp push {remote} {experiment}"] if elsewhere else [],
+        [f"dvc exp pull origin {experiment}", *back] if elsewhere else [],
+        back,
+        cannot,
+    )
 
 
 def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any]:
@@ -42,7 +104,7 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
         digest), ``round``, ``digest`` and ``checkpoint`` (of the weights), ``base_source``, ``base_digest``,
         ``strategy``, ``git_revision``, ``git_dirty``, ``dvc_experiment``, ``flow_run``, ``params``
         (dotted), ``datasets`` (name to digest, role and source), ``metrics``, and ``push``, ``commands``,
-        ``here`` and ``cannot``, see :class:`zk0.tracking.restoring.Restoring`. What was not recorded is None.
+        ``here`` and ``cannot``, see :class:`Restoring`. What was not recorded is None.
 
     Raises:
         TrackingError: There is no such version, or no store.
@@ -52,6 +114,7 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
         found = find_version(client, model_name, version)
         run = client.get_run(str(found.run_id))
         checkpoint = version_checkpoint(client, root, found)
+        base = read(root, FederatedRun, kept_file(client, root, found, RUN)).base
     tags = {**run.data.tags, **found.tags}
     revision, dvc_experiment = tags.get(metric_names.GIT_REVISION) or None, tags.get(metric_names.DVC_EXPERIMENT)
     datasets = _datasets(run)
@@ -66,7 +129,7 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
         "round": int(tags[metric_names.ROUND]),
         "digest": tags[metric_names.DIGEST],
         "checkpoint": checkpoint.relative_to(root).as_posix(),
-        "base_source": read_json(root / run.info.artifact_uri / FILES / RUN_FILE.name)["base"]["source"],
+        "base_source": base.source,
         "base_digest": tags[metric_names.BASE_DIGEST],
         "strategy": tags[metric_names.STRATEGY],
         "git_revision": revision,

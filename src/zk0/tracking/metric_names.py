@@ -15,6 +15,9 @@ from itertools import accumulate
 from typing import Any
 
 from zk0.evaluation.scores import gains
+from zk0.records.base import Record
+from zk0.records.results import Benchmark, Evaluation
+from zk0.records.run import PolicySize, Round
 from zk0.tracking.results import Results
 
 RUN = "zk0.run"
@@ -109,32 +112,31 @@ def round_times(results: Results) -> list[int]:
     Made of the run's start and the rounds' durations, so that a projection cut off and repeated
     logs the very same points, which MLflow keeps once.
     """
-    seconds = accumulate(float(content.get("round_s") or 0.0) for content in results.rounds)
+    seconds = accumulate(one.round_s or 0.0 for one in results.rounds)
     return [results.started_ms + int(total * 1000) for total in seconds]
 
 
-def round_metrics(content: Mapping[str, Any]) -> dict[str, float]:
+def round_metrics(one: Round) -> dict[str, float]:
     """A round's metrics: losses, bytes, seconds, and how many sites took part."""
-    metrics = _pick(content, _ROUND_METRICS)
-    if content["round"]:
-        metrics["train/sites"] = float(sum(bool(site.get("examples")) for site in content["sites"].values()))
-        metrics["train/sites_left_out"] = float(len(content.get("left_out", {})))
+    metrics = _pick(one, _ROUND_METRICS)
+    if one.round:
+        metrics["train/sites"] = float(sum(bool(site.examples) for site in one.sites.values()))
+        metrics["train/sites_left_out"] = float(len(one.left_out))
     return metrics
 
 
-def site_metrics(content: Mapping[str, Any], site: str) -> dict[str, float]:
+def site_metrics(one: Round, site: str) -> dict[str, float]:
     """A site's metrics of a round; empty when it took no part."""
-    return _pick(content["sites"].get(site) or {}, _SITE_METRICS)
+    return _pick(one.sites[site], _SITE_METRICS) if site in one.sites else {}
 
 
 def final_metrics(results: Results) -> dict[str, float]:
     """What holds of the run as a whole, as far as its stages have run."""
     run = results.run
     metrics = _pick(run, _RUN_METRICS)
-    sizes = run.get("policy", {})
-    metrics |= _pick(sizes, {name: f"policy/{name}" for name in sizes})
-    for direction in ("bytes_up", "bytes_down"):
-        metrics[f"comm/total_{direction}"] = float(sum(r.get(direction) or 0 for r in results.rounds))
+    metrics |= _pick(run.policy, {name: f"policy/{name}" for name in PolicySize.model_fields})
+    metrics["comm/total_bytes_up"] = float(sum(one.bytes_up for one in results.rounds))
+    metrics["comm/total_bytes_down"] = float(sum(one.bytes_down for one in results.rounds))
     if results.evaluation is not None:
         metrics |= _evaluation_metrics(results.evaluation)
     if results.benchmark is not None:
@@ -142,48 +144,49 @@ def final_metrics(results: Results) -> dict[str, float]:
     return metrics
 
 
-def _evaluation_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for model, prefix in (("global", "eval/"), ("base", "eval/base/")):
-        overall = _pick(evaluation["overall"][model], _OVERALL_METRICS)
-        metrics |= {prefix + name: value for name, value in overall.items()}
-        for task, scores in evaluation["tasks"].items():
-            picked = _pick(scores[model], {name: name for name in _TASK_METRICS})
+    for model, overall in evaluation.overall.named():
+        prefix = "eval/" if model == "global" else "eval/base/"
+        metrics |= {prefix + name: value for name, value in _pick(overall, _OVERALL_METRICS).items()}
+        for task, scores in evaluation.tasks.items():
+            picked = _pick(scores.of(model), {name: name for name in _TASK_METRICS})
             metrics |= {f"{prefix}task/{task}/{name}": value for name, value in picked.items()}
     for name, gain in gains(evaluation).items():
         metrics |= {f"eval/gain/{name}": gain.value, f"eval/gain/{name}_at_least": gain.lower_bound}
-    safety = evaluation["safety"]["global"]
-    metrics["safety/passed"] = float(safety["passed"])
-    for check in safety.get("checks", []):
-        name = "/".join(slug(part) for part in ("safety", check["name"], check.get("joint") or "") if part)
+    safety = evaluation.safety.trained
+    metrics["safety/passed"] = float(safety.passed)
+    for check in safety.checks:
+        name = "/".join(slug(part) for part in ("safety", check.name, check.joint or "") if part)
         metrics |= _pick(check, {"worst": name})
     return metrics
 
 
-def _benchmark_metrics(benchmark: Mapping[str, Any]) -> dict[str, float]:
+def _benchmark_metrics(benchmark: Benchmark) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    for row in benchmark["rows"]:
-        name = f"bench/{slug(row['name'])}"
+    for row in benchmark.rows:
+        name = f"bench/{slug(row.name)}"
         if any(other == name or other.startswith(f"{name}/") for other in metrics):
-            name = f"{name}-{slug(row.get('detail') or '2')}"
-        unit = slug(row.get("unit") or "value")
+            name = f"{name}-{slug(row.detail or '2')}"
+        unit = slug(row.unit or "value")
         metrics |= _pick(row, {"value": f"{name}/{unit}", "p50": f"{name}/p50_{unit}", "p95": f"{name}/p95_{unit}"})
     return metrics
 
 
-def _pick(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, float]:
-    """Numbers of ``content`` under MLflow's names; what is missing or null is left out."""
-    return {name: float(content[key]) for key, name in names.items() if content.get(key) is not None}
+def _pick(record: Record, names: Mapping[str, str]) -> dict[str, float]:
+    """Numbers of a record under MLflow's names; what is missing or null is left out."""
+    found = {name: getattr(record, key) for key, name in names.items()}
+    return {name: float(value) for name, value in found.items() if value is not None}
 
 
 def identity_tags(results: Results) -> dict[str, str]:
     """Tags that the run, its models and its model version share: what made them."""
     run = results.run
     return {
-        RUN: str(run["run"]),
+        RUN: run.run,
         RECORD: results.digest,
-        STRATEGY: str(run["params"].get("federation", {}).get("strategy", "fedavg")),
-        BASE_DIGEST: str(run["base"]["digest"]),
-        GIT_REVISION: str(run["git"]["revision"] or ""),
-        GIT_DIRTY: str(bool(run["git"]["dirty"])).lower(),
+        STRATEGY: str(run.params.get("federation", {}).get("strategy", "fedavg")),
+        BASE_DIGEST: str(run.base.digest),
+        GIT_REVISION: run.git.revision or "",
+        GIT_DIRTY: str(run.git.dirty).lower(),
     }

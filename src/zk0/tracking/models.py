@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import mlflow
 import numpy as np
@@ -20,12 +20,14 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME
 
-from zk0.tracking import metric_names
-from zk0.tracking.results import Results, TrackingError
+from zk0.records.run import Round
+from zk0.tracking import TrackingError, metric_names
+from zk0.tracking.results import Results
 from zk0.tracking.store import logged_models
 
-BEST = "best"
-LAST = "last"
+Which = Literal["best", "last"]
+BEST: Which = "best"
+LAST: Which = "last"
 _MODEL_FILE = "MLmodel"
 _CHECKPOINT = "checkpoint"
 _SERVING = Path(__file__).with_name("serving.py")
@@ -59,11 +61,11 @@ def checkpoint_folder(root: Path, model: LoggedModel) -> Path:
     return checkpoint
 
 
-def kept_checkpoints(results: Results) -> dict[str, int]:
+def kept_checkpoints(results: Results) -> dict[Which, int]:
     """The checkpoints that are kept whole, and their rounds; one if the last is the best."""
-    kept = {BEST: results.best_round}
-    if results.checkpoint(LAST)["digest"] != results.checkpoint(BEST)["digest"]:
-        kept[LAST] = int(results.run["rounds"])
+    kept = {BEST: results.run.best_round}
+    if results.checkpoint(LAST).digest != results.checkpoint(BEST).digest:
+        kept[LAST] = results.run.rounds
     return kept
 
 
@@ -75,14 +77,14 @@ def ensure_models(client: MlflowClient, results: Results, experiment: str, run_i
     """
     found = logged_models(client, experiment, run_id)
     steps = {}
-    for content in results.rounds[1:]:
-        name = round_name(int(content["round"]))
+    for one in results.rounds[1:]:
+        name = round_name(one.round)
         model = found.get(name)
         if model is None:
-            found[name] = _record_round(results, content, experiment, run_id)
+            found[name] = _record_round(results, one, experiment, run_id)
         elif model.status != LoggedModelStatus.READY:
             found[name] = client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-        steps[found[name].model_id] = int(content["round"])
+        steps[found[name].model_id] = one.round
     for which, number in kept_checkpoints(results).items():
         model = found.get(which)
         if model is None or not _whole(results.root, model):
@@ -99,7 +101,7 @@ def _whole(root: Path, model: LoggedModel) -> bool:
 
 def _tags(results: Results, number: int, digest: str) -> dict[str, str]:
     # MLflow would fill in the project's present commit, which need not be the run's.
-    shown = {MLFLOW_GIT_COMMIT: str(results.run["git"]["revision"] or ""), MLFLOW_SOURCE_NAME: "zk0 federate"}
+    shown = {MLFLOW_GIT_COMMIT: results.run.git.revision or "", MLFLOW_SOURCE_NAME: "zk0 federate"}
     return {
         **shown,
         **metric_names.identity_tags(results),
@@ -108,13 +110,13 @@ def _tags(results: Results, number: int, digest: str) -> dict[str, str]:
     }
 
 
-def _record_round(results: Results, content: dict[str, Any], experiment: str, run_id: str) -> LoggedModel:
-    number, digest = int(content["round"]), str(content.get("digest") or "")
+def _record_round(results: Results, one: Round, experiment: str, run_id: str) -> LoggedModel:
+    number, digest = one.round, one.digest or ""
     return mlflow.create_external_model(
         name=round_name(number),
         source_run_id=run_id,
         tags=_tags(results, number, digest),
-        params={"round": str(number), "digest": digest, "best": str(number == results.best_round).lower()},
+        params={"round": str(number), "digest": digest, "best": str(number == results.run.best_round).lower()},
         model_type="zk0-round",
         experiment_id=experiment,
     )
@@ -123,7 +125,7 @@ def _record_round(results: Results, content: dict[str, Any], experiment: str, ru
 def _save(
     client: MlflowClient,
     results: Results,
-    which: str,
+    which: Which,
     number: int,
     experiment: str,
     run_id: str,
@@ -131,7 +133,7 @@ def _save(
 ) -> LoggedModel:
     """Copy a checkpoint, with the code that serves it, into MLflow; ``begun`` is one left half-written."""
     folder = results.checkpoint_folder(which)
-    digest = results.checkpoint(which)["digest"]
+    digest = results.checkpoint(which).digest
     model = begun or client.create_logged_model(
         experiment,
         name=which,

@@ -13,26 +13,17 @@ from mlflow.entities.model_registry import ModelVersion
 from zk0.digests import digest_file
 from zk0.files import write_text
 from zk0.params import PromotionParams
-from zk0.tracking import FILES, metric_names
-from zk0.tracking.card import NAME as CARD
-from zk0.tracking.card import render_card
+from zk0.tracking import metric_names
 from zk0.tracking.experiments import Kept
 from zk0.tracking.models import BEST, ensure_models, kept_checkpoints
 from zk0.tracking.plot import ensure_plot
 from zk0.tracking.promotion import Promotion, settle_challenger
+from zk0.tracking.publish import NAME as CARD
+from zk0.tracking.publish import render_card
 from zk0.tracking.registry import ensure_version, version_checkpoint
-from zk0.tracking.results import (
-    BENCHMARK_FILE,
-    EVALUATION_FILE,
-    REPORT_FILE,
-    ROUNDS_FILE,
-    RUN_FILE,
-    Results,
-    read_results,
-)
+from zk0.tracking.results import Results, read_results
 from zk0.tracking.rounds import FINISHED, add_rounds, create_run, log_metrics
-from zk0.tracking.store import experiment_id, opened, runs
-from zk0.tracking.transaction import transaction
+from zk0.tracking.store import experiment_id, opened, runs, transaction
 
 _FLOW_RUN = "prefect.flow_run_id"
 
@@ -99,7 +90,8 @@ def track(
         place: Folder with ``results/`` and ``checkpoints/``, where it is not the root: a training's.
 
     Raises:
-        TrackingError: Result files are missing, cut short or contradictory.
+        RecordError: A result file is missing or cut short.
+        TrackingError: They contradict each other.
     """
     root = root.resolve()
     results = read_results(root, place and place.resolve())
@@ -133,7 +125,7 @@ def track(
 
 def _find(client: MlflowClient, results: Results, experiment: str) -> Run | None:
     """The run that these files were projected into before."""
-    same = f"tags.`{metric_names.RUN}` = '{results.run['run']}' AND tags.`{metric_names.RECORD}` = '{results.digest}'"
+    same = f"tags.`{metric_names.RUN}` = '{results.run.run}' AND tags.`{metric_names.RECORD}` = '{results.digest}'"
     return next((run for run in runs(client, experiment, same) if metric_names.SITE not in run.data.tags), None)
 
 
@@ -143,7 +135,7 @@ def _add_final_metrics(client: MlflowClient, results: Results, run: Run, best: L
     # A figure that changed is a later measurement, and MLflow shows the latest.
     now = int(time.time() * 1000)
     metrics = [
-        Metric(name, value, now if name in known else results.ended_ms, results.best_round, best.model_id)
+        Metric(name, value, now if name in known else results.ended_ms, results.run.best_round, best.model_id)
         for name, value in metric_names.final_metrics(results).items()
         if known.get(name) != value
     ]
@@ -153,15 +145,8 @@ def _add_final_metrics(client: MlflowClient, results: Results, run: Run, best: L
 
 def _add_files(client: MlflowClient, results: Results, run: Run) -> list[str]:
     """The result files themselves, and the report."""
-    kept: list[tuple[Path, str | None]] = [(RUN_FILE, FILES), (ROUNDS_FILE, FILES)]
-    if results.evaluation is not None:
-        kept.append((EVALUATION_FILE, FILES))
-    if results.benchmark is not None:
-        kept.append((BENCHMARK_FILE, FILES))
-    if results.report is not None:
-        kept.append((REPORT_FILE, None))
     added = []
-    for file, folder in kept:
+    for file, folder in results.files():
         logged = results.root / run.info.artifact_uri / (folder or "") / file.name
         if not logged.is_file() or digest_file(logged) != digest_file(results.place / file):
             client.log_artifact(run.info.run_id, str(results.place / file), folder)

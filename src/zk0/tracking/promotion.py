@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,46 @@ import xxhash
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from zk0.evaluation.scores import Scores
+from zk0.evaluation.scores import SITE, Comparison, IncomparableError, Metric, Scores, compare
 from zk0.files import read_json, write_json
 from zk0.params import PromotionParams
-from zk0.tracking import metric_names
-from zk0.tracking.gate import Decision, decide
-from zk0.tracking.registry import CHALLENGER, CHAMPION, aliases, find_version, version_checkpoint
-from zk0.tracking.results import EVALUATION_FILE, TrackingError
-from zk0.tracking.store import opened
-from zk0.tracking.transaction import Transaction, transaction
+from zk0.records.results import Evaluation
+from zk0.tracking import TrackingError, metric_names
+from zk0.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    aliases,
+    find_version,
+    kept_file,
+    label,
+    read_evaluation,
+    version_checkpoint,
+)
+from zk0.tracking.store import Transaction, opened, transaction
 
 RECORD = Path("results/promotion.json")
 PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a challenger may become the champion.
+
+    Attributes:
+        passed: Whether it may.
+        against: What it was compared with.
+        reasons: Every reason against it; empty when it may.
+        comparison: The numbers, unless the two could not be compared.
+    """
+
+    passed: bool
+    against: str
+    reasons: tuple[str, ...]
+    comparison: Comparison | None
+
+    def content(self) -> dict[str, Any]:
+        """As plain lists and numbers."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -103,7 +131,7 @@ def demote(root: Path, model_name: str) -> tuple[int, int | None]:
 
 
 def settle_challenger(
-    changes: Transaction, root: Path, version: ModelVersion, evaluation: Mapping[str, Any], params: PromotionParams
+    changes: Transaction, root: Path, version: ModelVersion, evaluation: Evaluation, params: PromotionParams
 ) -> Promotion | None:
     """Decide on a version, once for each evaluation of it; None if that was done or it is no challenger.
 
@@ -119,35 +147,11 @@ def settle_challenger(
     return _settle(changes, root, version, evaluation, params)
 
 
-def read_evaluation(
-    client: MlflowClient, root: Path, version: ModelVersion, needed: bool = True
-) -> dict[str, Any] | None:
-    """The evaluation that is kept with a version's run.
-
-    Raises:
-        TrackingError: There is none, and it is needed.
-    """
-    file = root / client.get_run(str(version.run_id)).info.artifact_uri / EVALUATION_FILE
-    if file.is_file():
-        return dict(read_json(file))
-    if not needed:
-        return None
-    raise TrackingError(
-        f"'{version.name}', version {version.version}, was never evaluated: bring its run back "
-        f"(`zk0 model show {version.version}`), then `zk0 evaluate` and `zk0 track`"
-    )
-
-
-def label(version: ModelVersion) -> str:
-    """How a version is named in a comparison."""
-    return f"version {version.version}"
-
-
 def _settle(
     changes: Transaction,
     root: Path,
     version: ModelVersion,
-    evaluation: Mapping[str, Any] | None,
+    evaluation: Evaluation | None,
     params: PromotionParams,
     force: bool = False,
 ) -> Promotion:
@@ -179,7 +183,7 @@ def _decide(
     root: Path,
     version: ModelVersion,
     champion: int | None,
-    evaluation: Mapping[str, Any],
+    evaluation: Evaluation,
     params: PromotionParams,
 ) -> Decision:
     challenger = Scores.of(evaluation, "global", label(version))
@@ -197,18 +201,83 @@ def _decide(
     return decide(challenger, Scores.of(own, "global", label(holder)), params)
 
 
-def _basis(evaluation: Mapping[str, Any], params: PromotionParams) -> str:
+def _basis(evaluation: Evaluation, params: PromotionParams) -> str:
     """Names what a decision was made on, besides the champion."""
-    judged = {part: evaluation[part] for part in ("models", "tasks", "safety")}
+    content = evaluation.content()
+    judged = {part: content[part] for part in ("models", "tasks", "safety")}
     return xxhash.xxh3_128_hexdigest(json.dumps([judged, params.model_dump()], sort_keys=True).encode())
 
 
 def _keep_record(changes: Transaction, root: Path, version: ModelVersion, promotion: Promotion) -> None:
     """Write the decision among the run's files, numbers and all."""
-    file = root / changes.client.get_run(str(version.run_id)).info.artifact_uri / RECORD
+    file = kept_file(changes.client, root, version, RECORD)
     before = read_json(file) if file.is_file() else None
     write_json(file, promotion.content())
     if before is None:
         changes.undo.callback(file.unlink)
     else:
         changes.undo.callback(write_json, file, before)
+
+
+def decide(challenger: Scores, champion: Scores, params: PromotionParams) -> Decision:
+    """Let a challenger pass if it is safe, better than the champion, and worse on no site by more than a margin.
+
+    Better: the one-sided paired test over all sites' tasks. Not worse: for every site, the one-sided
+    bound on what it loses stays within the margin. Passing takes all of these tests at once, which
+    keeps the error of the whole at that of each: Berger, "Multiparameter Hypothesis Testing and
+    Acceptance Sampling", Technometrics 24(4), 1982. A margin that few scenes cannot resolve refuses.
+
+    Args:
+        challenger: The new model's evaluation.
+        champion: That of the model it would replace, or of the base while there is no champion.
+        params: Metric, margin and confidence.
+    """
+    reasons = []
+    if params.require_safe and not challenger.safe:
+        which = ", ".join(challenger.failed) or "no check was made"
+        reasons.append(f"the safety check failed: {which}")
+    if challenger.digest == champion.digest:
+        reasons.append(f"it is the same model as {champion.label}")
+    comparison = None
+    try:
+        comparison = compare(challenger, champion, params.metric, params.confidence)
+    except IncomparableError as error:
+        reasons.append(str(error))
+    else:
+        reasons += _shortcomings(challenger, champion, comparison, params)
+    return Decision(not reasons, champion.label, tuple(reasons), comparison)
+
+
+def _shortcomings(challenger: Scores, champion: Scores, comparison: Comparison, params: PromotionParams) -> list[str]:
+    reasons = []
+    told = partial(in_words, params.metric)
+    for task, role in challenger.roles.items():
+        if role == SITE and task in comparison.left_out:
+            reasons.append(f"site {task} cannot be compared: {comparison.left_out[task]}")
+    if SITE not in comparison.overall:
+        return [*reasons, "no site's task could be compared"]
+    overall = comparison.overall[SITE]
+    if overall.p_better > 1 - params.confidence:
+        reasons.append(
+            f"not shown to be better than {champion.label} on the sites' tasks: gain in {params.metric} "
+            f"{told(overall.value)}, at least {told(overall.lower_bound)} at {params.confidence:.0%} confidence "
+            f"(p = {overall.p_better:.2g})"
+        )
+    for task, found in comparison.tasks.items():
+        if found.role == SITE and found.gain.lower_bound < -params.site_margin:
+            reasons.append(
+                f"site {task} may lose more than promotion.site_margin {told(params.site_margin, signed=False)}: gain "
+                f"{told(found.gain.value)}, at least {told(found.gain.lower_bound)} at {params.confidence:.0%} "
+                f"confidence on {found.scenes} scenes"
+            )
+    return reasons
+
+
+def in_words(metric: Metric, value: float, signed: bool = True) -> str:
+    """A difference in a metric's unit.
+
+    >>> in_words("success_rate", 0.125), in_words("action_error_deg", 0.25, signed=False)
+    ('+12.5 points', '0.25 degrees')
+    """
+    sign = "+" if signed else ""
+    return f"{100 * value:{sign}.1f} points" if metric == "success_rate" else f"{value:{sign}.2f} degrees"

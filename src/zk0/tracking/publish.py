@@ -1,20 +1,113 @@
-"""Pushing a model version to the Hugging Face Hub: only when a person asks for it, never on the way."""
+"""A model version for others: its card, and pushing both to the Hugging Face Hub, when a person asks for it only.
+
+The card is what a person who finds a checkpoint must know of its data, training, results and limits.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tempfile
 from pathlib import Path
 
-from zk0.checkpoints import read_checkpoint
-from zk0.files import replaced_folder, write_text
-from zk0.tracking.card import NAME, render_card
-from zk0.tracking.registry import find_version, version_checkpoint
-from zk0.tracking.results import TrackingError
-from zk0.tracking.store import opened
+import jinja2
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
+from zk0.checkpoints import read_checkpoint
+from zk0.evaluation.scores import UNSEEN
+from zk0.files import read_json, replaced_folder, write_text
+from zk0.records.files import read
+from zk0.records.paths import RUN
+from zk0.records.results import TaskScore
+from zk0.records.run import Run
+from zk0.tracking import TrackingError, metric_names
+from zk0.tracking.promotion import RECORD
+from zk0.tracking.registry import find_version, kept_file, read_evaluation, version_checkpoint
+from zk0.tracking.store import opened
+from zk0.words import in_markdown
+
+TEMPLATES = Path(__file__).with_name("templates")
+NAME = "README.md"
+# A data set of the Hub, where a source names one: the card's head is YAML, and takes nothing else.
+_HUB = re.compile(r"hub:([\w.-]+/[\w.-]+)(@.*)?")
 _TARGET = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)|local:(?P<folder>.+)")
+_TRAINING = {
+    "training.local_steps": "local steps a round",
+    "training.batch": "batch",
+    "training.learning_rate": "learning rate",
+    "federation.proximal_mu": "proximal term",
+    "federation.uplink": "updates travel as",
+    "federation.downlink": "models travel as",
+    "policy.lora_rank": "adapters' rank (0 = all of the expert)",
+    "seed": "seed",
+}
+
+
+def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: str) -> str:
+    """The card of a version, in Markdown with the Hub's front matter.
+
+    Args:
+        client: Of the project's store.
+        root: The project's root.
+        version: Which.
+        place: Where a reader finds the checkpoint: a repository, or a folder.
+
+    Raises:
+        TrackingError: The run's files are gone.
+    """
+    file, decided = (kept_file(client, root, version, name) for name in (RUN, RECORD))
+    if not file.is_file():
+        raise TrackingError(f"the files of '{version.name}', version {version.version}, lack {RUN.name}")
+    run, evaluation = read(root, Run, file), read_evaluation(client, root, version, needed=False)
+    params = metric_names.flatten(run.params)
+    tasks = evaluation.tasks if evaluation else {}
+    limits = evaluation.max_relative_target if evaluation else None
+    base = run.base.source
+    hub = [named[1] for site in run.sites.values() if (named := _HUB.fullmatch(site.source))]
+    return (
+        _environment()
+        .get_template("card.md.j2")
+        .render(
+            model=version.name,
+            version=version.version,
+            round=version.tags[metric_names.ROUND],
+            digest=version.tags[metric_names.DIGEST],
+            place=place,
+            run=run,
+            params=params,
+            training=[(name, what) for name, what in _TRAINING.items() if name in params],
+            evaluation=evaluation,
+            unseen={name: task for name, task in tasks.items() if task.role == UNSEEN and task.digest},
+            rollouts=max((task.trained.rollouts for task in tasks.values()), default=0),
+            promotion=read_json(decided) if decided.is_file() else None,
+            step_limits=json.dumps(limits) if limits is not None else None,
+            base_model=base.removeprefix("hub:").partition("@")[0] if base.startswith("hub:") else None,
+            hub_datasets=sorted(set(hub)),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=False,  # Markdown: see in_markdown
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["rate"] = lambda value: "-" if value is None else f"{value:.0%}"
+    environment.filters["degrees"] = lambda value: "-" if value is None else f"{value:.2f}"
+    environment.filters["interval"] = _interval
+    environment.filters["cell"] = in_markdown
+    return environment
+
+
+def _interval(judged: TaskScore) -> str:
+    low, high = judged.success_low, judged.success_high
+    return "-" if low is None or high is None else f"{low:.0%} to {high:.0%}"
 
 
 def publish_version(
@@ -66,9 +159,9 @@ def _fill(folder: Path, checkpoint: Path, card: str) -> None:
 
 
 def _push(folder: Path, repository: str, message: str, private: bool, endpoint: str | None) -> str:
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    import httpx  # noqa: PLC0415 - slow, and of use here alone
+    from huggingface_hub import HfApi  # noqa: PLC0415 - as above
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415 - as above
 
     api = HfApi(endpoint=endpoint)
     try:

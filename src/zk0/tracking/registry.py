@@ -1,4 +1,4 @@
-"""The registered model: versions, and the aliases ``challenger`` and ``champion``."""
+"""The registered model: versions, the aliases ``challenger`` and ``champion``, and what each was judged to be."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from zk0.tracking import DATABASE, metric_names
+from zk0.digests import digest_folder
+from zk0.evaluation.scores import Scores
+from zk0.records.files import read
+from zk0.records.paths import EVALUATION
+from zk0.records.results import Evaluation
+from zk0.tracking import DATABASE, FILES, TrackingError, metric_names
 from zk0.tracking.models import checkpoint_folder
-from zk0.tracking.results import Results, TrackingError
-from zk0.tracking.store import opened, versions
-from zk0.tracking.transaction import Transaction
+from zk0.tracking.results import Results
+from zk0.tracking.store import Transaction, opened, versions
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
@@ -38,8 +42,8 @@ def ensure_version(
     if version is None:
         tags = {
             **metric_names.identity_tags(results),
-            metric_names.ROUND: str(results.best_round),
-            metric_names.DIGEST: results.checkpoint("best")["digest"],
+            metric_names.ROUND: str(results.run.best_round),
+            metric_names.DIGEST: results.checkpoint("best").digest,
         }
         version = changes.create_version(f"models:/{model.model_id}", run_id, model.model_id, tags)
         existing.append(version)
@@ -51,14 +55,13 @@ def ensure_version(
 def _describe(results: Results) -> str:
     """One line for the registry's list of versions."""
     run = results.run
-    text = f"Round {results.best_round} of {run['rounds']}, {len(run['sites'])} sites"
-    if (loss := run.get("best_held_out_loss")) is not None:
-        text += f", held-out loss {loss:.4g}"
+    text = f"Round {run.best_round} of {run.rounds}, {len(run.sites)} sites"
+    if run.best_held_out_loss is not None:
+        text += f", held-out loss {run.best_held_out_loss:.4g}"
     if results.evaluation is not None:
-        overall = results.evaluation["overall"]["global"]
-        if (rate := overall.get("success_rate_seen")) is not None:
+        if (rate := results.evaluation.overall.trained.success_rate_seen) is not None:
             text += f", success on seen tasks {rate:.0%}"
-        text += f", safety check {'passed' if results.evaluation['safety']['global']['passed'] else 'failed'}"
+        text += f", safety check {'passed' if results.evaluation.safety.trained.passed else 'failed'}"
     return text
 
 
@@ -128,3 +131,109 @@ def aliases(client: MlflowClient, name: str) -> dict[str, int] | None:
             raise
         return None
     return {alias: int(version) for alias, version in registered.aliases.items()}
+
+
+def kept_file(client: MlflowClient, root: Path, version: ModelVersion, file: Path) -> Path:
+    """Where a file that is kept with a version's run lies, if it is there."""
+    return root / client.get_run(str(version.run_id)).info.artifact_uri / FILES / file.name
+
+
+def read_evaluation(client: MlflowClient, root: Path, version: ModelVersion, needed: bool = True) -> Evaluation | None:
+    """The evaluation that is kept with a version's run.
+
+    Raises:
+        TrackingError: There is none, and it is needed.
+    """
+    file = kept_file(client, root, version, EVALUATION)
+    if file.is_file():
+        return read(root, Evaluation, file)
+    if not needed:
+        return None
+    raise TrackingError(
+        f"'{version.name}', version {version.version}, was never evaluated: bring its run back "
+        f"(`zk0 model show {version.version}`), then `zk0 evaluate` and `zk0 track`"
+    )
+
+
+def label(version: ModelVersion) -> str:
+    """How a version is named in a comparison."""
+    return f"version {version.version}"
+
+
+def read_scores(root: Path, model_name: str, model: str) -> Scores:
+    """The evaluation of a model.
+
+    Args:
+        root: The project's root.
+        model_name: The registered model.
+        model: A version's number; an alias (``@champion``, ``@challenger``); ``base``, the starting
+            policy of this project's last evaluation; an evaluation.json, or a folder that holds one;
+            a checkpoint folder that this project's last evaluation judged.
+
+    Raises:
+        TrackingError: There is no such model, or it was not evaluated; says what there is.
+    """
+    root = root.resolve()
+    if model.isdecimal() or model.startswith("@"):
+        with opened(root) as client:
+            version = find_version(client, model_name, _number(client, model_name, model))
+            evaluation = read_evaluation(client, root, version)
+        assert evaluation is not None
+        return Scores.of(evaluation, "global", _named(version, model))
+    if model == "base":
+        return Scores.of(read(root, Evaluation), "base", "the base policy")
+    return _from_path(root, Path(model))
+
+
+def read_checkpoint(root: Path, model_name: str, model: str) -> tuple[Path, str]:
+    """The checkpoint of a model, and how to name it.
+
+    Args:
+        root: The project's root.
+        model_name: The registered model.
+        model: A version's number, an alias, or a checkpoint folder.
+
+    Raises:
+        TrackingError: There is no such model.
+    """
+    if model.isdecimal() or model.startswith("@"):
+        with opened(root) as client:
+            version = find_version(client, model_name, _number(client, model_name, model))
+            return version_checkpoint(client, root.resolve(), version), _named(version, model)
+    if not Path(model).is_dir():
+        raise TrackingError(f"'{model}' is no model: expected a version's number, @ALIAS, base, or a checkpoint folder")
+    return Path(model), model
+
+
+def _named(version: ModelVersion, model: str) -> str:
+    return label(version) + (f" ({model})" if model.startswith("@") else "")
+
+
+def _number(client: MlflowClient, model_name: str, model: str) -> int:
+    if model.isdecimal():
+        return int(model)
+    known = aliases(client, model_name) or {}
+    alias = model.removeprefix("@")
+    if alias not in known:
+        there = ", ".join(f"@{name} (version {number})" for name, number in sorted(known.items())) or "none"
+        raise TrackingError(f"'{model_name}' has no alias '{model}'; there are: {there}")
+    return known[alias]
+
+
+def _from_path(root: Path, path: Path) -> Scores:
+    for file in (path, path / EVALUATION.name, path / EVALUATION):
+        if file.is_file():
+            return Scores.of(read(root, Evaluation, file), "global", str(path))
+    if not path.is_dir():
+        raise TrackingError(
+            f"'{path}' is no model: expected a version's number, @ALIAS, base, an evaluation.json or a folder"
+        )
+    if (root / EVALUATION).is_file():
+        digest, evaluation = digest_folder(path), read(root, Evaluation)
+        for model, judged in reversed([*evaluation.models.named()]):
+            if judged.digest == digest:
+                return Scores.of(evaluation, model, str(path))
+    raise TrackingError(
+        f"{path} holds no {EVALUATION.name}, and {EVALUATION} judges other models; name a registered "
+        "version, or run `zk0 evaluate` where the checkpoint is the run's best"
+    )

@@ -28,7 +28,9 @@ class LocalOptimizer:
         TensorMismatch: The moments do not fit the policy or are not finite; names the tensor.
     """
 
-    def __init__(self, policy: nn.Module, settings: TrainingParams, moments: Mapping[str, Tensor] | None = None):
+    def __init__(
+        self, policy: nn.Module, settings: TrainingParams, moments: Mapping[str, Tensor] | None = None
+    ) -> None:
         self._named = {name: p for name, p in policy.named_parameters() if p.requires_grad}
         self.parameters = list(self._named.values())
         self._clip = settings.grad_clip

@@ -28,12 +28,10 @@ from zk0.data.sim.expert import Episode, record_episodes
 from zk0.data.sim.tasks import PAN_AXIS_X_M, PUBLIC, find_task
 from zk0.files import write_bytes
 from zk0.policy import embedded
-from zk0.policy.build import build_nano
 from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint, with_stats
+from zk0.policy.start import CAMERAS, build_nano
 from zk0.seeding import numpy_rng, torch_rng
 from zk0.training.local import flow_draws
-
-CAMERAS = ("observation.images.top", "observation.images.wrist")
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class PlaceHead(nn.Module):
         vlm = policy.model.vlm_with_expert.get_vlm_model()
         width = policy.model.vlm_with_expert.config.text_config.hidden_size
         self.tokens: list[torch.Tensor] = []
-        vlm.connector.register_forward_hook(lambda module, inputs, output: self.tokens.append(output))
+        vlm.connector.register_forward_hook(lambda _module, _inputs, output: self.tokens.append(output))
         self.read = nn.Sequential(nn.Linear(len(CAMERAS) * 16 * width, 128), nn.GELU(), nn.Linear(128, 2))
 
     def loss(self, place: torch.Tensor) -> torch.Tensor:

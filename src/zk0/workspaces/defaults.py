@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zk0.environment import machine
 from zk0.errors import StageError
 from zk0.files import read_json
+from zk0.machine import machine
 from zk0.params import PARAMS_FILE, TrackingParams, load_params
 from zk0.sources import Source
 from zk0.sources_lock import base_folder
@@ -47,7 +47,7 @@ def params_content(root: Path, request: Request, source: Source, name: str) -> d
     simulated = source.kind == "sim"
     return {
         "seed": 1,
-        "threads": default_threads(root),
+        "threads": default_threads(),
         "policy": {"base": base, "device": device},
         "data": data_content(root, request, source, name),
         "training": {
@@ -85,7 +85,7 @@ def data_content(root: Path, request: Request, source: Source, name: str) -> dic
     return data
 
 
-def default_threads(root: Path) -> int:
+def default_threads() -> int:
     """As many as there are cores, up to eight."""
     return min(int(machine()["cores"]), _MOST_THREADS)
 
@@ -134,41 +134,41 @@ class Request:
         data: ``local:PATH``, ``hub:OWNER/NAME@REVISION``, ``sim:TASK``, or a folder's path; None goes on with ``name``.
         name: The training's; the data's own by default.
         base: Starting policy, as ``policy.base`` in params.
-        steps: Optimiser steps in all.
-        batch: Frames a step.
-        saves: How often the training is saved and judged on held-out episodes.
-        learning_rate: Peak.
         device: cpu, cuda, mps or auto.
         fps: Frames a second to train at.
         cameras: Camera of the data to its name for the policy; None drops one.
         convention: How the joints' values are written, as ``data.conventions``.
         calibration: As ``data.calibrations``, for normalised values.
         leave_out: Episodes that neither train nor judge.
+        steps: Optimiser steps in all.
+        batch: Frames a step.
+        saves: How often the training is saved and judged on held-out episodes.
+        learning_rate: Peak.
     """
 
     data: str | None = None
     name: str | None = None
     base: str | None = None
+    device: str | None = None
+    fps: int | None = None
+    cameras: Mapping[str, str | None] | None = None
+    convention: str | None = None
+    calibration: str | None = None
+    leave_out: Sequence[int] | None = None
     steps: int | None = None
     batch: int | None = None
     saves: int | None = None
     learning_rate: float | None = None
-    device: str | None = None
-    fps: int | None = None
-    cameras: Mapping[str, str | None] = field(default_factory=dict)
-    convention: str | None = None
-    calibration: str | None = None
-    leave_out: Sequence[int] = ()
 
 
-def camera_names(pairs: Sequence[str]) -> dict[str, str | None]:
+def camera_names(pairs: Sequence[str] | None) -> dict[str, str | None]:
     """``top=camera1`` as what it means; ``top=`` drops the camera.
 
     Raises:
         StageError: Not of that form.
     """
     names: dict[str, str | None] = {}
-    for pair in pairs:
+    for pair in pairs or ():
         own, equals, known = pair.partition("=")
         if not own or not equals:
             raise StageError(f"--camera takes DATA=POLICY, as in top=camera1, not '{pair}'")

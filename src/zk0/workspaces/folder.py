@@ -67,7 +67,7 @@ def open_training(root: Path, request: Request) -> Training:
     """
     if request.data is None:
         return _existing(root, request)
-    source = source_of(request.data)
+    source = Source.of_owner(request.data)
     name = request.name or re.sub(r"[^A-Za-z0-9_-]+", "-", Path(source.name).name).strip("-")
     if not _NAME.fullmatch(name):
         raise StageError(f"a training's name may hold letters, digits, '-' and '_' only, not '{name}' (--name)")
@@ -106,9 +106,7 @@ def _existing(root: Path, request: Request) -> Training:
     if request.name not in known:
         hint = nearest_hint(request.name, known) if known else ""
         raise StageError(f"there is no training '{request.name}' to go on with{hint}; --data starts one")
-    if given := [
-        f.name for f in fields(request) if f.name != "name" and getattr(request, f.name) not in (None, {}, ())
-    ]:
+    if given := [f.name for f in fields(request) if f.name != "name" and getattr(request, f.name)]:
         raise StageError(
             f"--{given[0].replace('_', '-')} is for a new training, with --data; '{request.name}' follows "
             f"{TRAININGS / request.name / PARAMS_FILE}: change it there"
@@ -146,29 +144,3 @@ def lay_out(root: Path, folder: Path, content: dict[str, Any], header: str) -> N
 def write_params(folder: Path, content: dict[str, Any], header: str) -> None:
     """Write a folder's params.yaml."""
     write_text(folder / PARAMS_FILE, header + yaml.safe_dump(content, sort_keys=False))
-
-
-def source_of(data: str) -> Source:
-    """A source as an owner writes it, who may leave out ``local:``.
-
-    Raises:
-        ValueError: It is of no known form.
-    """
-    return Source.parse(data if ":" in data else f"local:{data}")
-
-
-# The nine documented steps of model training, in order.
-STEPS = (
-    "environment setup",
-    "model loading",
-    "dataset preparation",
-    "training configuration",
-    "local training",
-    "parameter extraction",
-    "server communication",
-    "model update",
-    "validation",
-)
-
-# Those that every round repeats: alone, they are a federation of one site.
-ROUND_STEPS = STEPS[4:8]

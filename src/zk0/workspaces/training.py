@@ -1,22 +1,24 @@
 """train: the nine steps of model training for one owner, as a federation of one site in the training's folder.
 
-Each step imports what it needs when it runs: as a task of the flow it has a process of its own.
+What is slow to import, a step imports when it runs: what cannot be is refused at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from zk0.alone import STAGE_LOCK, alone
 from zk0.console import console
+from zk0.data.manifest import read_manifests
 from zk0.digests import digest_folder
 from zk0.errors import StageError
+from zk0.pipeline import prepare, validate
+from zk0.pipeline.stages import STAGE_LOCK, alone
 from zk0.records.files import read
 from zk0.records.paths import EVALUATION, RUN
 from zk0.records.results import Evaluation
 from zk0.records.run import Run
-from zk0.workspaces import ROUND_STEPS, STEPS, Training, removed_if_refused
+from zk0.steps import RoundStep, Step, run_steps, step
+from zk0.workspaces.folder import Training, removed_if_refused
 
 if TYPE_CHECKING:
     from zk0.federation.site import Warm
@@ -30,36 +32,40 @@ _OPTIONS = {
 }
 
 
+ROUND_STEPS = (
+    RoundStep("local training", "A round's optimiser steps on the own data.", "local-training"),
+    RoundStep(
+        "parameter extraction", "What the round changed of the tensors that train, encoded as a message.", "extract"
+    ),
+    RoundStep("server communication", "The server has the update, and found it sound.", "train"),
+    RoundStep("model update", "The server's new model is judged and saved.", "save"),
+)
+
+
 def run(training: Training, only: str | None = None) -> None:
     """Run the steps, or go on where a training that was stopped ended.
 
     Args:
         training: What to train.
-        only: One of the steps that can run by itself, see :data:`ALONE`.
+        only: One of the steps that can run by themselves; all by default.
 
     Raises:
         StageError: A step refused; a new training that had not begun to train is removed.
     """
     with removed_if_refused(training):
-        for number, step in enumerate(STEPS, start=1):
-            if step not in ALONE or only not in (None, step):
-                continue
-            together = step == ROUND_STEPS[0]
-            title = f"{number} to {number + 3} of 9: {', '.join(ROUND_STEPS)}" if together else f"{number} of 9: {step}"
-            console.print(title, style="bold", markup=False)
-            try:
-                ALONE[step](training)
-            except StageError as error:
-                raise type(error)(_with_options(str(error))) from error
+        try:
+            run_steps(STEPS, lambda one: one(training), only=(only,) if only else ())
+        except StageError as error:
+            raise type(error)(_with_options(str(error))) from error
 
 
+@step("environment setup", stage="validate")
 def set_up_environment(training: Training) -> None:
     """Check the machine; note what the data and the starting policy are at this moment."""
-    from zk0.pipeline import validate
-
     validate.run(training.folder, training.params)
 
 
+@step("model loading", asks="hub")
 def load_model(training: Training) -> None:
     """Load the starting policy, from the Hub where it is there, and say what it is."""
     policy = _warm(training).start.policy
@@ -73,20 +79,19 @@ def load_model(training: Training) -> None:
     )
 
 
+@step("dataset preparation", stage="prepare", asks="hub")
 def prepare_dataset(training: Training) -> None:
     """Record or find the data, check it, keep some episodes from training."""
-    from zk0.pipeline import prepare
-
     prepare.run(training.folder, training.params)
 
 
+@step("training configuration")
 def configure(training: Training) -> None:
     """Hold data and policy against each other, and say what will be done.
 
     Raises:
         FederationError: The policy does not know the data's cameras.
     """
-    from zk0.data.manifest import read_manifests
     from zk0.federation.discovery import check_cameras
     from zk0.policy.start import resolve_device
 
@@ -105,6 +110,7 @@ def configure(training: Training) -> None:
     )
 
 
+@step(ROUND_STEPS[0].name, rounds=ROUND_STEPS)
 def train(training: Training) -> None:
     """Train, extract the update, send it, take the server's new model, round by round.
 
@@ -120,6 +126,8 @@ def train(training: Training) -> None:
         federate.run(training.folder, training.params, again=training.again)
 
 
+# Its evaluation is kept, so a second try only asks MLflow again, which may be busy or, as a server, away.
+@step("validation", stage="evaluate", asks="service")
 def validate_model(training: Training) -> None:
     """Compare the trained model with its start on held-out episodes, and put the run into MLflow."""
     from zk0.pipeline import evaluate, track
@@ -131,20 +139,18 @@ def validate_model(training: Training) -> None:
     console.print(f"trained model: {training.folder / best.path}", style="bold green", markup=False)
 
 
-# Those that can run by themselves: rounds are one step after the other, and stand under the first.
-ALONE: dict[str, Callable[[Training], None]] = {
-    "environment setup": set_up_environment,
-    "model loading": load_model,
-    "dataset preparation": prepare_dataset,
-    "training configuration": configure,
-    "local training": train,
-    "validation": validate_model,
-}
+STEPS: tuple[Step[[Training], None], ...] = (
+    set_up_environment,
+    load_model,
+    prepare_dataset,
+    configure,
+    train,
+    validate_model,
+)
 
 
 def is_trained(training: Training) -> bool:
     """Whether the training was completed with just these settings, data and start, and its checkpoints are whole."""
-    from zk0.data.manifest import read_manifests
     from zk0.federation.run import config_digest, locked_base
 
     folder = training.folder

@@ -25,10 +25,10 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         params = load_params(given.project / PARAMS_FILE)
-        import torch
+        import torch  # noqa: PLC0415 - after the environment is set
 
-        from zk0.network.client.membership import owner_demands
-        from zk0.network.client.trainer import Trainer
+        from zk0.network.client.membership import owner_demands  # noqa: PLC0415 - as torch
+        from zk0.network.client.trainer import Trainer  # noqa: PLC0415 - as torch
 
         torch.set_num_threads(params.threads)
         folder = given.project.resolve()
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
         logging.info("stopped")
 
 
-def _stop(signum: int, frame: FrameType | None) -> None:
+def _stop(_signum: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 

@@ -17,9 +17,10 @@ from zk0.network.security.keys import NodeKey
 from zk0.params import PARAMS_FILE, Params, load_params, parse_params
 from zk0.private_files import keep_from_git
 from zk0.services.process import Services
+from zk0.sources import Source
 from zk0.words import check_site_name, nearest_hint
 from zk0.workspaces.defaults import DEFAULT_BASE, Request, base_here, data_content, default_device, default_threads
-from zk0.workspaces.folder import lay_out, source_of, write_params
+from zk0.workspaces.folder import lay_out, write_params
 
 MEMBERSHIPS = Path("memberships")
 EVENTS = Path("results/site/events.jsonl")  # what the trainer did, one line each, in the membership's folder
@@ -221,12 +222,12 @@ def _content(root: Path, request: Request, site: str, threads: int | None) -> di
         raise StageError("--data says what to train on: local:PATH, hub:OWNER/NAME@REVISION or sim:TASK")
     project = load_params(root / PARAMS_FILE) if (root / PARAMS_FILE).exists() else None
     base = request.base or (project.policy.base if project else DEFAULT_BASE)
-    data = data_content(root, request, source_of(request.data), site)
+    data = data_content(root, request, Source.of_owner(request.data), site)
     if project:
         data |= {name: getattr(project.data, name) for name in _OF_PROJECT}
     return {
         "seed": project.seed if project else 1,
-        "threads": threads or (project.threads if project else default_threads(root)),
+        "threads": threads or (project.threads if project else default_threads()),
         "policy": {"base": base_here(root, base), "device": request.device or default_device()},
         "data": data,
         **({"features": project.features.model_dump()} if project else {}),

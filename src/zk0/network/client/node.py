@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import secrets
@@ -108,7 +107,7 @@ def number_in(log: Path, start: int = 0) -> str | None:
 
 
 def _start(membership: Membership, services: Services, wait_s: float) -> str | None:
-    from zk0.network.client.channel import connected, socket_path
+    from zk0.network.client.channel import connected, socket_path  # noqa: PLC0415 - Flower is slow
 
     folder = membership.folder
     env = own_environment(FLWR_HOME=str(folder / "state" / "flower"))
@@ -128,23 +127,15 @@ def _start(membership: Membership, services: Services, wait_s: float) -> str | N
     # A message whose process died with its SuperExec is never answered, unless the node says that it began anew.
     command = [sys.executable, "-m", "zk0.network.superexec", "--insecure", *runtime]
     services.launch(SUPEREXEC, command, env, folder, after=[port], renews=[SUPERNODE])
-    with contextlib.suppress(TimeoutError):
-        _await_number(membership, before, wait_s)
-    return node_number(membership, before)
-
-
-def _await_number(membership: Membership, start: int, wait_s: float) -> None:
-    """Wait for the server to let the node in; where it refuses, the SuperNode ends."""
-    services = membership.services
     try:
-        services.await_ready(SUPERNODE, lambda: node_number(membership, start) is not None, wait_s)
+        services.await_ready(SUPERNODE, lambda: node_number(membership, before) is not None, wait_s)
     except StageError as error:
-        if SUPERNODE in services.running():
-            raise TimeoutError from error
-        raise StageError(
-            f"the server did not let site '{membership.invitation.site}' in; the operator sees why in the gateway's "
-            f"log, and `zk0 site list` tells whether it is admitted.\n{services.tail(SUPERNODE)}"
-        ) from error
+        if SUPERNODE not in services.running():  # where the server refuses, the SuperNode ends
+            raise StageError(
+                f"the server did not let site '{membership.invitation.site}' in; the operator sees why in the "
+                f"gateway's log, and `zk0 site list` tells whether it is admitted.\n{services.tail(SUPERNODE)}"
+            ) from error
+    return node_number(membership, before)
 
 
 def _supernode(membership: Membership, port: int, secret: Path) -> list[str]:

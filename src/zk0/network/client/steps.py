@@ -1,19 +1,23 @@
-"""site: the eight steps by which a robot owner takes part in a federation over a network.
-
-Each step imports what it needs when it runs: as a task of the flow it has a process of its own.
-"""
+"""client: the eight steps by which a robot owner takes part in a federation over a network."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from zk0.console import console
+from zk0.data.manifest import read_manifests, write_manifest
 from zk0.errors import StageError
-from zk0.network.client.membership import Membership, removed_if_refused
+from zk0.files import write_json
+from zk0.network.client.app import app
+from zk0.network.client.membership import EVENTS, Membership, removed_if_refused
+from zk0.network.client.node import NAMES, check_server, start_node
+from zk0.network.client.status import site_status
+from zk0.pipeline import prepare, validate
+from zk0.records.files import events_so_far
+from zk0.steps import Outcome, Step, names_of, run_steps, step
 
 SUMMARY = Path("results/site/summary.json")
 _POLL_S = 0.5
@@ -26,26 +30,22 @@ def join(membership: Membership) -> None:
         StageError: A step refused; a first joining leaves nothing behind.
     """
     with removed_if_refused(membership):
-        for number, (step, take) in enumerate(ALONE.items(), start=1):
-            console.print(f"{number} of 8: {step}", style="bold", markup=False)
-            take(membership)
+        run_steps(STEPS, lambda one: one(membership), only=names_of(JOINING))
 
 
+@step("dependency installation", stage="validate", asks="hub")
 def install_dependencies(membership: Membership) -> None:
     """Check this machine and its packages; note what the data and the starting policy are at this moment."""
-    from zk0.pipeline import validate
-
     validate.run(membership.folder, membership.params)
 
 
+@step("Flower client initialization")
 def initialise_client(membership: Membership) -> None:
     """Hold key and invitation against each other, and see that the ClientApp loads.
 
     Raises:
         StageError: The key is not the one that was admitted.
     """
-    from zk0.network.client.app import app
-
     invitation = membership.invitation
     invitation.check(membership.key)
     console.print(
@@ -56,11 +56,9 @@ def initialise_client(membership: Membership) -> None:
     )
 
 
+@step("dataset partitioning", stage="prepare", asks="hub")
 def partition_dataset(membership: Membership) -> None:
     """Record or find the data, check it, keep some episodes from training; the site has the number it was given."""
-    from zk0.data.manifest import read_manifests, write_manifest
-    from zk0.pipeline import prepare
-
     prepare.run(membership.folder, membership.params)
     (manifest,), _ = read_manifests(membership.folder)
     numbered = manifest.model_copy(update={"partition": membership.invitation.partition})
@@ -71,6 +69,7 @@ def partition_dataset(membership: Membership) -> None:
     )
 
 
+@step("model configuration", asks="hub")
 def configure_model(membership: Membership) -> None:
     """Load the starting policy, hold it against the data, and compute what is constant of the frames ahead of time.
 
@@ -78,13 +77,13 @@ def configure_model(membership: Membership) -> None:
         FederationError: The policy does not know the data's cameras.
         StageError: There is no room for the features.
     """
+    # Slow to import, and `zk0 client start` does without.
     import torch
 
-    from zk0.data.manifest import read_manifests
     from zk0.federation.discovery import check_cameras
     from zk0.federation.run import locked_base
     from zk0.pipeline import features
-    from zk0.policy.features.regime import regime
+    from zk0.policy.features.backbone import regime
     from zk0.policy.start import load_start
 
     params = membership.params
@@ -100,22 +99,20 @@ def configure_model(membership: Membership) -> None:
     features.build(membership.folder, params)
 
 
+# The server may be away for a minute, as when its operator restarts it.
+@step("server connection", asks="service")
 def connect(membership: Membership) -> None:
     """Start trainer and SuperNode, and wait until the server has let the node in.
 
     Raises:
         StageError: The server does not answer, is another, or refuses the site.
     """
-    from zk0.network.client.node import check_server
-
     check_server(membership.invitation)
     start(membership)
 
 
 def is_connected(membership: Membership) -> bool:
     """Whether the site's services run, so that nothing is to be done for it to take part."""
-    from zk0.network.client.node import NAMES
-
     return set(NAMES) <= set(membership.services.running())
 
 
@@ -125,14 +122,79 @@ def start(membership: Membership) -> None:
     Raises:
         StageError: See :func:`zk0.network.client.node.start_node`.
     """
-    from zk0.network.client.node import start_node
-
     number, site = start_node(membership), membership.invitation.site
     if number is None:
         console.print(f"site '{site}' is not connected yet; it goes on trying: `zk0 client status`", markup=False)
         return
     console.print(f"site '{site}' is connected as node {number}", style="bold green", markup=False)
     console.print("it takes part in every run, in the background: `zk0 client status`", markup=False)
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """The rounds that a site is waited for to take part in, which it is the server's to begin.
+
+    Attributes:
+        membership: Whose.
+        rounds: How many.
+        since: Rounds from this time on count, ISO 8601 in UTC with milliseconds.
+        wait_s: For how long.
+    """
+
+    membership: Membership
+    rounds: int
+    since: str
+    wait_s: float
+
+
+@step("training loop")
+def train_in_rounds(awaited: Awaited) -> Outcome:
+    """Wait until the site has trained in so many rounds, which it is the server's to begin.
+
+    Raises:
+        StageError: A service ended for good, or it took too long; says how far it came.
+    """
+    part = _wait_for_rounds(awaited, judged=False)
+    return Outcome(True, (f"trained in {len(part.rounds)} rounds",))
+
+
+@step("parameter synchronization")
+def synchronise(awaited: Awaited) -> Outcome:
+    """Wait until the updates have left, and the models that came of them were received and judged.
+
+    Raises:
+        StageError: A service ended for good, or it took too long; says how far it came.
+    """
+    part = _wait_for_rounds(awaited, judged=True)
+    up, down = (sum(one[key] for one in part.rounds) for key in ("bytes_up", "bytes_down"))
+    return Outcome(True, (f"{up:,} bytes of updates sent, {down:,} bytes of models received",))
+
+
+@step("logging and monitoring")
+def monitor(awaited: Awaited) -> Outcome:
+    """Write what the site did, and where its logs are, to ``results/site/summary.json``."""
+    status, invitation = site_status(awaited.membership), awaited.membership.invitation
+    content = {
+        "site": invitation.site,
+        "federation": invitation.federation,
+        "connected": status.connected,
+        "state": status.state,
+        **asdict(_part_since(awaited.membership, awaited.since)),
+        "logs": {name: str(path) for name, path in status.logs.items()},
+    }
+    write_json(awaited.membership.folder / SUMMARY, content)
+    return Outcome(True, (status.state,), facts={"rows": list(status.rows())})
+
+
+# Those that can run by themselves, in order. The other three are the rounds', which it is the server's to begin.
+JOINING: tuple[Step[[Membership], None], ...] = (
+    install_dependencies,
+    initialise_client,
+    partition_dataset,
+    configure_model,
+    connect,
+)
+STEPS: tuple[Step[..., Outcome | None], ...] = (*JOINING, train_in_rounds, synchronise, monitor)
 
 
 @dataclass(frozen=True)
@@ -149,43 +211,30 @@ class Part:
     failures: list[str]
 
 
-def wait_for_rounds(membership: Membership, rounds: int, since: str, wait_s: float, judged: bool) -> Part:
-    """Wait until the site has trained in so many rounds.
-
-    Args:
-        membership: Whose.
-        rounds: How many.
-        since: Rounds from this time on count, ISO 8601 in UTC with milliseconds.
-        wait_s: For how long.
-        judged: Whether to wait for the models that came of the rounds as well, until the site has judged them.
-
-    Raises:
-        StageError: A service ended for good, or it took too long; says how far it came.
-    """
-    from zk0.network.client.node import NAMES
-
-    deadline = time.monotonic() + wait_s
+def _wait_for_rounds(awaited: Awaited, judged: bool) -> Part:
+    """Wait until the site has trained in so many rounds, or has ``judged`` the models that came of so many."""
+    membership = awaited.membership
+    deadline = time.monotonic() + awaited.wait_s
     while True:
         given_up = membership.services.given_up()  # asked first: what they did before they ended is then all there
-        part = part_since(membership, since)
+        part = _part_since(membership, awaited.since)
         done = sum(one["judged"] for one in part.rounds) if judged else len(part.rounds)
-        if done >= rounds:
+        if done >= awaited.rounds:
             return part
         what = "judged what came of" if judged else "trained in"
-        told = f"site '{membership.invitation.site}' has {what} {done} of {rounds} rounds"
+        told = f"site '{membership.invitation.site}' has {what} {done} of {awaited.rounds} rounds"
         if given_up or not membership.services.known():
             ended = (given_up or NAMES)[0]
             raise StageError(f"{told}, and {ended} ended:\n{membership.services.tail(ended)}")
         if time.monotonic() >= deadline:
-            raise StageError(f"{told} after {wait_s:.0f} s; it is the operator who starts runs, with `zk0 server run`")
+            raise StageError(
+                f"{told} after {awaited.wait_s:.0f} s; it is the operator who starts runs, with `zk0 server run`"
+            )
         time.sleep(_POLL_S)
 
 
-def part_since(membership: Membership, since: str) -> Part:
-    """The site's part in the rounds since a time, see :func:`wait_for_rounds`."""
-    from zk0.network.client.membership import EVENTS
-    from zk0.records.files import events_so_far
-
+def _part_since(membership: Membership, since: str) -> Part:
+    """The site's part in the rounds since a time, see :class:`Part`."""
     events = [event for event in events_so_far(membership.folder / EVENTS) if (event.time or "") >= since]
     found: dict[tuple[str | None, int | None], dict[str, Any]] = {}
     for event in events:
@@ -198,32 +247,3 @@ def part_since(membership: Membership, since: str) -> Part:
             found[key]["bytes_down"] += event.bytes_down or 0
     failures = [str(event.message) for event in events if event.event in ("failed", "lost")]
     return Part(list(found.values()), failures)
-
-
-def summarise(membership: Membership, part: Part) -> dict[str, Any]:
-    """Write what the site did, and where its logs are, to ``results/site/summary.json``."""
-    from zk0.files import write_json
-    from zk0.network.client.status import site_status
-
-    status = site_status(membership)
-    content = {
-        "site": membership.invitation.site,
-        "federation": membership.invitation.federation,
-        "connected": status.connected,
-        "state": status.state,
-        **asdict(part),
-        "logs": {name: str(path) for name, path in status.logs.items()},
-    }
-    write_json(membership.folder / SUMMARY, content)
-    return content
-
-
-# Those that can run by themselves, in order. The other three are the rounds', which it is the server's to begin.
-ALONE: dict[str, Callable[[Membership], None]] = {
-    "dependency installation": install_dependencies,
-    "Flower client initialization": initialise_client,
-    "dataset partitioning": partition_dataset,
-    "model configuration": configure_model,
-    "server connection": connect,
-}
-ROUND_STEPS = ("training loop", "parameter synchronization", "logging and monitoring")

@@ -34,8 +34,8 @@ def main() -> None:
 
 
 def _say_goodbye(log: Path, options: list[str]) -> None:
-    from zk0.network.client.node import number_in
-    from zk0.network.security.keys import NodeKey
+    from zk0.network.client.node import number_in  # noqa: PLC0415 - after the environment is set
+    from zk0.network.security.keys import NodeKey  # noqa: PLC0415 - after the environment is set
 
     number = number_in(log)
     if number is None:

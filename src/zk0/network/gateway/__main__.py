@@ -8,11 +8,11 @@ from pathlib import Path
 
 from zk0.errors import StageError
 from zk0.network.gateway.config import GatewayConfig
-from zk0.network.gateway.server import run
+from zk0.network.gateway.server import check_files, run
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run it."""
+    """Run the gateway, or with `--check` only check its files."""
     parser = argparse.ArgumentParser(prog="python -m zk0.network.gateway", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="a YAML file; see zk0.network.gateway.config")
     parser.add_argument("--check", action="store_true", help="check configuration and files, and end")
@@ -20,8 +20,6 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         config = GatewayConfig.read(given.config)
         if given.check:
-            from zk0.network.gateway.server import check_files
-
             check_files(config)
             return
         run(config)

@@ -14,7 +14,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from zk0.services import json_logs
+from zk0.services import telemetry
 
 logger = logging.getLogger("zk0.gateway")
 
@@ -121,7 +121,7 @@ def tell(event: str, level: int = logging.INFO, **facts: Any) -> None:
 
 def log_as_json() -> None:
     """Let this process's log be lines of JSON on the error output."""
-    json_logs.log_as_json(logger)
+    telemetry.log_as_json(logger)
     # Its warnings are about single requests, which the journal counts.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
 

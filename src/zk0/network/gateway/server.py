@@ -17,7 +17,6 @@ from typing import Any
 
 import h11
 import uvicorn
-from prometheus_client import start_http_server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zk0.errors import StageError
@@ -25,6 +24,7 @@ from zk0.network.gateway.config import GatewayConfig
 from zk0.network.gateway.journal import Refused, address_key, log_as_json, tell
 from zk0.network.gateway.proxy import Gateway
 from zk0.network.security.certificates import INIT, check_server, read_certificate
+from zk0.services.telemetry import metrics_served
 
 _LOOK_S = 1.0
 
@@ -81,7 +81,7 @@ class GuardedProtocol(H11Protocol):
         self._start("slow-head", self._limits.head_s, "the request's head came too slowly")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and stop its timers."""
         for name in list(self._timers):
             self._stop(name)
         self._open[self._key] -= 1
@@ -104,12 +104,12 @@ class GuardedProtocol(H11Protocol):
         self._start("slow-reader", self._limits.pause_s, "the answer was not read")
 
     def resume_writing(self) -> None:
-        """It does."""
+        """The other end reads again: its timer stops."""
         self._stop("slow-reader")
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP."""
+        """Count and refuse what is no HTTP/1.1."""
         self._journal.refused(Refused(400, "malformed", "the request is no HTTP/1.1"), self._key)
         try:
             super().send_400_response(msg)
@@ -158,7 +158,8 @@ def run(config: GatewayConfig) -> None:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(_listen(config))
         if config.metrics_port:
-            _metrics(gateway, config.metrics_port, stack)
+            taken = "metrics_port {port} is taken ({why}); choose another, or 0 for none"
+            stack.enter_context(metrics_served(gateway.journal.metrics, config.metrics_port, taken))
         server = uvicorn.Server(
             uvicorn.Config(
                 gateway,
@@ -238,20 +239,6 @@ def _listen(config: GatewayConfig) -> socket.socket:
             f"the gateway cannot listen on {config.host} port {config.port} ({error.strerror}); stop what uses it, or "
             "choose another port"
         ) from error
-
-
-def _metrics(gateway: Gateway, port: int, stack: contextlib.ExitStack) -> None:
-    try:
-        server, thread = start_http_server(port, addr="127.0.0.1", registry=gateway.journal.metrics)
-    except OSError as error:
-        raise StageError(f"metrics_port {port} is taken ({error.strerror}); choose another, or 0 for none") from error
-
-    def stop() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    stack.callback(stop)
 
 
 def _raise_file_limit() -> None:

@@ -19,11 +19,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from zk0.checks import Check
 from zk0.errors import StageError
 from zk0.files import write_bytes
 from zk0.network.security.certificates import (
@@ -55,7 +57,7 @@ class _Certified:
 
     @property
     def expires(self) -> datetime:
-        """When it ends, UTC."""
+        """When the certificate ends, in UTC."""
         return self.certificate.not_valid_after_utc
 
     @property
@@ -261,6 +263,12 @@ class Expiry:
         if self.days_left < 0:
             return "expired"
         return "soon" if self.days_left < WARN_DAYS else "ok"
+
+    def check(self, days: int, advice: str) -> Check:
+        """Whether it is valid for so many days yet; an error where it has expired."""
+        severity: Literal["error", "warning"] = "error" if self.days_left < 0 else "warning"
+        found, expected = f"{self.days_left} days left", f"{days} days or more"
+        return Check(f"certificate of {self.name}", self.days_left >= days, found, expected, advice, severity)
 
 
 def days_left(certificate: x509.Certificate, now: datetime | None = None) -> int:

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from zk0.checks import Outcome
 from zk0.errors import StageError
 from zk0.files import new_folder
 from zk0.network.security.authority import WARN_DAYS, Authority, ServerCertificate, days_left
 from zk0.network.security.sites import SiteRegistry
 from zk0.private_files import private_folder, read_private, write_private
+from zk0.steps import Outcome
 
 SECURITY = Path("security")
 # Every service on the server's own machine finds the others by these.
@@ -32,38 +31,24 @@ GATEWAY, SUPERLINK = "gateway", "superlink"
 _LEAST_TOKEN = 32
 
 
-@dataclass(frozen=True)
 class Places:
     """The files of one federation's security.
 
     Attributes:
         folder: All of them are below it.
+        authority: Folder of the authority.
+        operator_token: What starting a run needs.
+        superexec_secret: For Flower's `--superexec-auth-secret-file`, of SuperLink and SuperExec.
+        registry: Which sites belong to the federation.
     """
 
-    folder: Path = SECURITY
-
-    @property
-    def authority(self) -> Path:
-        """Folder of the authority."""
-        return self.folder / "authority"
-
-    @property
-    def operator_token(self) -> Path:
-        """What starting a run needs."""
-        return self.folder / "operator.token"
-
-    @property
-    def superexec_secret(self) -> Path:
-        """For Flower's `--superexec-auth-secret-file`, of SuperLink and SuperExec."""
-        return self.folder / "superexec.secret"
-
-    @property
-    def registry(self) -> Path:
-        """Which sites belong to the federation."""
-        return self.folder / "sites.json"
+    def __init__(self, folder: Path = SECURITY) -> None:
+        self.folder, self.authority = folder, folder / "authority"
+        self.operator_token, self.superexec_secret = folder / "operator.token", folder / "superexec.secret"
+        self.registry = folder / "sites.json"
 
     def invitation(self, site: str) -> Path:
-        """What a site was sent."""
+        """File of the invitation that a site was sent."""
         return self.folder / "invitations" / f"{site}.json"
 
 

@@ -195,38 +195,30 @@ def admit_site(folder: Path, name: str, public_key: str | Path, server: str, out
     Raises:
         StageError: Something of it cannot be; then the site is not admitted.
     """
-    registry, authority, key = _checked(folder, public_key, server)
-    registry.admit(name, key)
-    return _write(folder, registry, authority, name, server, out)
+    key = _checked(folder, public_key, server)
+    SiteRegistry(Places(folder).registry).admit(name, key)
+    return invite_site(folder, name, server, out)
 
 
 def rotate_site(folder: Path, name: str, public_key: str | Path, server: str, out: Path | None = None) -> Path:
     """Give a site a new key and write its new invitation; see :func:`admit_site`."""
-    registry, authority, key = _checked(folder, public_key, server)
-    registry.rotate(name, key)
-    return _write(folder, registry, authority, name, server, out)
+    key = _checked(folder, public_key, server)
+    SiteRegistry(Places(folder).registry).rotate(name, key)
+    return invite_site(folder, name, server, out)
 
 
 def invite_site(folder: Path, name: str, server: str, out: Path | None = None) -> Path:
     """Write an admitted site's invitation again; see :func:`admit_site`."""
     places = Places(folder)
-    return _write(folder, SiteRegistry(places.registry), Authority.open(places.authority), name, server, out)
-
-
-def _checked(folder: Path, public_key: str | Path, server: str) -> tuple[SiteRegistry, Authority, PublicKey]:
-    """All that could fail, before anything is changed."""
-    places = Places(folder)
-    key = PublicKey.read(public_key)
-    check_address(server)
-    authority = Authority.open(places.authority)
-    authority.key()
-    return SiteRegistry(places.registry), authority, key
-
-
-def _write(
-    folder: Path, registry: SiteRegistry, authority: Authority, name: str, server: str, out: Path | None
-) -> Path:
-    path = out or Places(folder).invitation(name)
-    site = registry.site(name)
+    authority, registry = Authority.open(places.authority), SiteRegistry(places.registry)
+    path, site = out or places.invitation(name), registry.site(name)
     Invitation.issue(authority, registry.read().federation, server, site).write(path)
     return path
+
+
+def _checked(folder: Path, public_key: str | Path, server: str) -> PublicKey:
+    """The key; all that could fail is tried before anything is changed."""
+    key = PublicKey.read(public_key)
+    check_address(server)
+    Authority.open(Places(folder).authority).key()
+    return key

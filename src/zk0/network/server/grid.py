@@ -82,7 +82,7 @@ class NetworkGrid(Grid):
         grid: HttpGrid,
         nodes: Sequence[int],
         admitted: Callable[[int], bool],
-        payload_bytes: Callable[[str], int] = lambda kind: 0,
+        payload_bytes: Callable[[str], int] = lambda _: 0,
         server: FederationServer | None = None,
     ) -> None:
         self._grid, self._nodes, self._admitted, self._server = grid, list(nodes), admitted, server
@@ -94,13 +94,13 @@ class NetworkGrid(Grid):
         return self._grid.run
 
     def set_run(self, run: Any) -> None:
-        """Flower has set it."""
+        """Take the record of the run, which Flower sets."""
         self._grid.set_run(run)
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message to a node."""
+        """A message to a node, to be pushed."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
@@ -129,7 +129,7 @@ class NetworkGrid(Grid):
         For a node that is away the SuperLink answers with an error. After the timeout a message is of no use to
         anybody, so none is kept for a node that comes back later.
         """
-        lost = watched(self._server) if self._server else lambda node: False
+        lost = watched(self._server) if self._server else lambda _: False
         asked = []
         for message in messages:
             if not self._admitted(message.metadata.dst_node_id):

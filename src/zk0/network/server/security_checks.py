@@ -11,9 +11,10 @@ import httpx
 
 from zk0.checks import Check
 from zk0.federation.flower import NodeStatus, RuntimeVersionMetadata, control_pb2
-from zk0.network.security.authority import expiries
+from zk0.network.security.authority import WARN_DAYS, expiries
 from zk0.network.server.services import FederationServer
-from zk0.params import ROBUST, Params
+from zk0.params import Params
+from zk0.params.federation import ROBUST
 from zk0.records.files import rounds_so_far
 
 _CLOSED = ("/v1/control/start-run", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/v1/fleet/register-node")
@@ -29,7 +30,7 @@ def security_checks(server: FederationServer, params: Params) -> list[Check]:
     """
     return [
         _tls(server),
-        *_certificates(server),
+        *(one.check(WARN_DAYS, "`zk0 security rotate`") for one in expiries(server.places.authority)),
         *_doors(server),
         _keys_registered(server),
         _files_private(server),
@@ -50,18 +51,6 @@ def _tls(server: FederationServer) -> Check:
             continue
     found = "; ".join(wrong) or "gateway and SuperLink answer by TLS, and nothing else"
     return Check("TLS", not wrong, found, "TLS on both, no plain text", _START)
-
-
-def _certificates(server: FederationServer) -> Iterator[Check]:
-    for one in expiries(server.places.authority):
-        yield Check(
-            f"certificate of {one.name}",
-            one.state == "ok",
-            f"{one.days_left} days left",
-            "30 days or more",
-            "`zk0 security rotate`",
-            "error" if one.state == "expired" else "warning",
-        )
 
 
 def _doors(server: FederationServer) -> Iterator[Check]:

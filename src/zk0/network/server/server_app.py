@@ -21,8 +21,9 @@ from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.federation.server import FederationError
 from zk0.network.security.files import Places
 from zk0.network.security.sites import SiteRegistry
+from zk0.network.server.control import members_of
 from zk0.network.server.grid import NetworkGrid
-from zk0.network.server.roll_call import RollCall, members_of
+from zk0.network.server.roll_call import RollCall
 from zk0.network.server.services import FederationServer
 from zk0.network.server.wanted import INTERRUPTED, sites_were_away
 from zk0.params import PARAMS_FILE, load_params
@@ -68,7 +69,7 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _run(grid: Grid, root: Path, settings: Mapping[str, Any]) -> None:
-    import torch
+    import torch  # noqa: PLC0415 - slow, and only a run needs it
 
     params = load_params(root / PARAMS_FILE)
     torch.set_num_threads(params.threads)

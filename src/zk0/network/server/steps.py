@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from zk0.checks import Outcome
 from zk0.console import console
+from zk0.environment import check_environment
 from zk0.errors import StageError
-from zk0.files import write_json
-from zk0.network.server import STEPS
-from zk0.network.server.services import FederationServer
+from zk0.files import read_json, write_json
+from zk0.network.server.control import members_of
+from zk0.network.server.resume import watch
+from zk0.network.server.runs import submit
+from zk0.network.server.security_checks import security_checks
+from zk0.network.server.services import NAMES, FederationServer, halt, present_nodes, runs_of
 from zk0.params import PARAMS_FILE, Params, load_params
+from zk0.pipeline.validate import REPORT, failed_checks, show_checks
+from zk0.records.files import rounds_so_far
+from zk0.records.journal import print_event
+from zk0.sources import LOCK, LockEntry
+from zk0.sources_lock import resolve_policy
+from zk0.steps import Outcome, RoundStep, Step, run_steps, step
 
 SECURITY_REPORT = Path("results/security.json")
 _POLL_S = 1.0
+
+# Sites have answered when their updates are combined, and have the new model when they have judged it.
+ROUND_STEPS = (
+    RoundStep("round orchestration", "The sites have got their tasks, and have trained or were left out.", "aggregate"),
+    RoundStep("parameter aggregation", "Their updates are combined.", "aggregate"),
+    RoundStep("model distribution", "The sites have the new model, and have judged it.", "evaluate"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,30 +78,12 @@ def run(serving: Serving) -> None:
     Raises:
         StageError: A step refused, the run failed, or it was stopped; says what to do.
     """
-    from zk0.network.server.session import run_to_the_end
-
-    for number, step in enumerate(STEPS, start=1):
-        if step in STEPS[4:6]:
-            continue
-        together = step == STEPS[3]
-        title = f"{number} to {number + 2} of 8: {', '.join(STEPS[3:6])}" if together else f"{number} of 8: {step}"
-        console.print(title, style="bold", markup=False)
-        if together:
-            run_to_the_end(serving.server, **serving.settings)
-            continue
-        outcome = ALONE[step](serving)
-        for line in outcome.told:
-            console.print(line, markup=False)
-        for line in outcome.warnings:
-            console.print(f"note: {line}", style="yellow", markup=False)
+    run_steps(STEPS, lambda one: one(serving))
 
 
+@step("Flower server initialization")
 def initialise(serving: Serving) -> Outcome:
     """Check this machine, start what does not run of the services, and find the starting policy."""
-    from zk0.environment import check_environment
-    from zk0.network.server.session import lock_policy
-    from zk0.pipeline.validate import REPORT, failed_checks
-
     report = check_environment(serving.params, serving.server.root)
     write_json(serving.server.root / REPORT, report)
     failed_checks(report["checks"])
@@ -92,8 +93,10 @@ def initialise(serving: Serving) -> Outcome:
     return Outcome(bool(started), (told, f"starting from {policy['source']} at {policy['digest'][:12]}"))
 
 
+@step("strategy selection")
 def select_strategy(serving: Serving) -> Outcome:
     """Say which strategy combines the updates, and refuse one that needs more sites than there are."""
+    # With torch, which `zk0 server watch` does without.
     from zk0.federation.plan import sites_drawn
     from zk0.federation.strategy import check_enough, server_rate
 
@@ -107,11 +110,9 @@ def select_strategy(serving: Serving) -> Outcome:
     return Outcome(False, (f"{told}; {drawn} of {len(sites)} sites train in a round",))
 
 
+@step("client registration")
 def register(serving: Serving) -> Outcome:
     """Have the SuperLink know the admitted sites' keys and no others, and wait for their nodes."""
-    from zk0.network.server.roll_call import members_of
-    from zk0.network.server.services import present_nodes
-
     server = serving.server
     changes = server.sync()
     members = members_of(server.registry.sites(), [name for name in serving.sites.split(",") if name])
@@ -127,10 +128,33 @@ def register(serving: Serving) -> Outcome:
     return Outcome(bool(changes), (*changes, f"{len(here)} of {len(members)} sites are there"), warnings)
 
 
+@step(ROUND_STEPS[0].name, rounds=ROUND_STEPS)
+def run_rounds(serving: Serving) -> None:
+    """Run a federation, or go on with it, and tell of it until it ends; Ctrl-C and SIGTERM stop the run.
+
+    Raises:
+        StageError: The services do not run, the run failed, or it was stopped; says what to do.
+    """
+    server = serving.server
+    prepare(server)
+    since = datetime.now(UTC)
+    number = submit(server, **serving.settings)
+    console.print(f"run {number}", style="bold", markup=False)
+    with _terminated_as_interrupted():
+        try:
+            for event in watch(server, number, since):
+                print_event(event)
+        except KeyboardInterrupt:
+            halt(server)
+            raise StageError(
+                "stopped; complete rounds are saved, and `zk0 server run` goes on from the last one"
+            ) from None
+    console.print(f"global model in {server.root / 'checkpoints'}", markup=False)
+
+
+@step("performance monitoring")
 def monitor(serving: Serving) -> Outcome:
     """Tell how the model converged, and what each round cost."""
-    from zk0.records.files import rounds_so_far
-
     rows = rounds_so_far(serving.server.root)
     if not rows:
         raise StageError("there is no round to tell of; `zk0 server run` makes them")
@@ -149,15 +173,13 @@ def monitor(serving: Serving) -> Outcome:
     return Outcome(False, tuple(told), tuple(warnings), {"best": best.round, "left_out": len(left_out)})
 
 
+@step("security validation")
 def validate_security(serving: Serving) -> Outcome:
     """Look at what protects the federation, and write the checklist.
 
     Raises:
         StageError: Somebody could get in; lists how, and what to do.
     """
-    from zk0.network.server.security_checks import security_checks
-    from zk0.pipeline.validate import show_checks
-
     checks = [check.as_dict() for check in security_checks(serving.server, serving.params)]
     write_json(serving.server.root / SECURITY_REPORT, {"checks": checks})
     show_checks(checks)
@@ -165,11 +187,68 @@ def validate_security(serving: Serving) -> Outcome:
     return Outcome(False, (f"{len(checks)} checks, none failed",), notes, {"checks": checks})
 
 
-# Those that can run by themselves: rounds are the ServerApp's.
-ALONE: dict[str, Callable[[Serving], Outcome]] = {
-    STEPS[0]: initialise,
-    STEPS[1]: select_strategy,
-    STEPS[2]: register,
-    STEPS[6]: monitor,
-    STEPS[7]: validate_security,
-}
+STEPS: tuple[Step[[Serving], Outcome | None], ...] = (
+    initialise,
+    select_strategy,
+    register,
+    run_rounds,
+    monitor,
+    validate_security,
+)
+
+
+def follow(server: FederationServer) -> None:
+    """Tell of the run in progress until it ends; Ctrl-C ends the telling alone.
+
+    Raises:
+        StageError: None is in progress, or it failed.
+    """
+    busy = [run for run in runs_of(server) if not run.finished]
+    if not busy:
+        raise StageError("no run is in progress; `zk0 server run` starts one, or goes on")
+    try:
+        for event in watch(server, busy[0].number):
+            print_event(event)
+    except KeyboardInterrupt:
+        console.print("the run goes on; `zk0 server halt` stops it", markup=False)
+
+
+def prepare(server: FederationServer) -> None:
+    """What a run needs: params and a starting policy that are there, running services, registered sites.
+
+    Raises:
+        StageError: One is missing; says what to do.
+    """
+    params = load_params(server.root / PARAMS_FILE)
+    running = server.services.running()
+    if away := [name for name in reversed(NAMES) if name not in running]:
+        raise StageError(f"{', '.join(away)} not running; `zk0 server start` starts the server")
+    lock_policy(server, params)
+    for change in server.sync():
+        console.print(change, markup=False)
+
+
+def lock_policy(server: FederationServer, params: Params) -> LockEntry:
+    """Note what the starting policy is at this moment; what the lock says of sources stays as it is.
+
+    Raises:
+        StageError: It cannot be found.
+    """
+    file = server.root / LOCK
+    lock = read_json(file) if file.exists() else {"sources": {}, "unseen": {}, "policy": {}}
+    try:
+        policy = resolve_policy(params, server.root, lock["policy"])
+    except ValueError as error:
+        raise StageError(f"policy.base: {error}") from error
+    if policy != lock["policy"]:
+        write_json(file, {**lock, "policy": policy})
+    return policy
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from zk0.errors import StageError
 from zk0.network.config import CONFIG, DeploymentConfig
@@ -31,8 +31,8 @@ from zk0.operations.monitor.alerts import (
 )
 from zk0.operations.monitor.metrics import SnapshotCollector
 from zk0.operations.monitor.snapshot import take
-from zk0.services.json_logs import log_as_json
 from zk0.services.process import RUN
+from zk0.services.telemetry import log_as_json, metrics_served
 
 BOOK = RUN / "monitor" / "alerts.json"  # in a folder of its own: beside the logs, JSON files record processes
 
@@ -64,21 +64,20 @@ class Monitor:
             level = logging.WARNING if message.status == "firing" else logging.INFO
             tell(f"alert-{message.status}", level, **message.alert.as_dict())
             self._show(message)
-        self.book.deliver(self._send)
+        address, name = self.webhook, self.config.federation
+        self.book.deliver(lambda message: address is None or post(address, payload(message, name)))
         if self.config.resume and wanted_run(self.root) is not None:
             self._resume()
 
     def _resume(self) -> None:
         """Take up the run that is wanted, if it was interrupted."""
-        from zk0.network.server.resume import take_up  # much memory, where no run was ever handed over
-        from zk0.network.server.services import FederationServer
+        # Flower takes much memory, and is not needed where no run was ever handed over.
+        from zk0.network.server.resume import take_up  # noqa: PLC0415 - as said above
+        from zk0.network.server.services import FederationServer  # noqa: PLC0415 - as said above
 
         with contextlib.suppress(StageError):  # the SuperLink is away: an alert of its own, and it is asked again
             if (number := take_up(FederationServer(self.root))) is not None:
                 tell("run-taken-up", logging.WARNING, run=number)
-
-    def _send(self, message: Message) -> bool:
-        return self.webhook is None or post(self.webhook, payload(message, self.config.federation))
 
     def _show(self, message: Message) -> None:
         """Tell Prefect. Once and not again: it keeps what it gets, and may well be what is down."""
@@ -95,21 +94,12 @@ class Monitor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
         port = self.config.ports.monitor
-        try:
-            server, thread = start_http_server(port, addr="127.0.0.1", registry=self.metrics)
-        except OSError as error:
-            raise StageError(
-                f"ports.monitor {port} is taken ({error.strerror}); choose another in deployment.yaml"
-            ) from error
-        tell("watching", port=port, every_s=self.config.alerts.every_s)
-        try:
+        taken = "ports.monitor {port} is taken ({why}); choose another in deployment.yaml"
+        with metrics_served(self.metrics, port, taken):
+            tell("watching", port=port, every_s=self.config.alerts.every_s)
             self._look_on()
             while not ended.wait(self.config.alerts.every_s):
                 self._look_on()
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
         tell("stopped")
 
     def _look_on(self) -> None:

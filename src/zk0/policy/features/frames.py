@@ -16,11 +16,19 @@ from zk0.data.frames import Clip, Frames
 from zk0.files import write_json
 from zk0.params import FeatureParams
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.policy.features import fill
-from zk0.policy.features.keys import backbone_key, digest_of, image_block
+from zk0.policy.features import backbone
+from zk0.policy.features.backbone import backbone_key, digest_of, image_block
 from zk0.policy.features.places import ABOUT, MEMO, check_space, size_text
-from zk0.policy.features.reading import FeatureFile, shelf
-from zk0.policy.features.store import ITEMS, SUFFIX, FeatureCacheError, Layout, create, write_frames
+from zk0.policy.features.store import (
+    ITEMS,
+    SUFFIX,
+    FeatureCacheError,
+    FeatureFile,
+    Layout,
+    create,
+    shelf,
+    write_frames,
+)
 
 KV = "kv"
 _LONG_WORK_PIXELS = 2**24  # from here on a progress bar
@@ -65,7 +73,7 @@ class FrameFeatures:
         self.folder = folder / f"{self.kind}-{self.dtype}-{key[:16]}"
         self._memo = folder / MEMO
         self._device = torch.device(loaded.policy.config.device).type
-        pixels = [int(np.prod(fill.network_size(loaded.policy, frames.images.shape(c)))) for c in self.cameras]
+        pixels = [int(np.prod(backbone.network_size(loaded.policy, frames.images.shape(c)))) for c in self.cameras]
         self.block = image_block(max(pixels), self._device, settings.block)
         self.frame_pixels = sum(pixels)
         self._shapes: dict[tuple[str, ...], tuple[int, ...]] = {}
@@ -103,7 +111,7 @@ class FrameFeatures:
         policy, shape_of = self.loaded.policy, self.frames.images.shape
         shape: tuple[int, ...]
         if self.kind == "tokens":
-            shape = fill.token_shape(policy, shape_of(name))
+            shape = backbone.token_shape(policy, shape_of(name))
         else:
             start = self._clips[clip].start
             words = tuple(dict.fromkeys(self.frames.sentences[start : start + self._clips[clip].length]))
@@ -113,7 +121,7 @@ class FrameFeatures:
     def _prefix_shape(self, words: tuple[str, ...]) -> tuple[int, ...]:
         if words not in self._shapes:
             shapes = [self.frames.images.shape(camera) for camera in self.cameras]
-            self._shapes[words] = fill.prefix_shape(self.loaded, shapes, words)
+            self._shapes[words] = backbone.prefix_shape(self.loaded, shapes, words)
         return self._shapes[words]
 
     def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -189,9 +197,9 @@ class FrameFeatures:
         layout = file.layout
         with torch.autocast(self._device, enabled=False):  # what is kept must not depend on who asks first
             if self.kind == "tokens":
-                features = fill.image_tokens_of(self.loaded, self.frames, name, rows)
+                features = backbone.image_tokens_of(self.loaded, self.frames, name, rows)
             else:
-                features = fill.prefix_of_rows(self.loaded, self.frames, self.cameras, rows, layout.shape)
+                features = backbone.prefix_of_rows(self.loaded, self.frames, self.cameras, rows, layout.shape)
         if tuple(features.shape[1:]) != layout.shape:
             raise file.spoilt(
                 f"holds features of shape {layout.shape}, but the policy gives {tuple(features.shape[1:])}"
@@ -203,7 +211,7 @@ class FrameFeatures:
                 f"{first + int(np.argmin(finite))}; nothing of them was kept. Its weights are damaged, or its "
                 "precision is too low: check policy.base"
             )
-        write_frames(path, layout, first, fill.as_bytes(features, self.dtype))
+        write_frames(path, layout, first, backbone.as_bytes(features, self.dtype))
         return len(rows)
 
     def read(self, rows: np.ndarray) -> dict[str, torch.Tensor]:
@@ -238,12 +246,12 @@ class FrameFeatures:
         out = (np.empty if alike else np.zeros)((len(rows), *longest.shape), ITEMS[self.dtype])
         for target, view in zip(out, views, strict=True):
             target[..., : view.shape[-2], :] = view
-        return torch.from_numpy(out).view(fill.DTYPES[self.dtype])
+        return torch.from_numpy(out).view(backbone.DTYPES[self.dtype])
 
     @contextmanager
     def _progress(self, frames: int) -> Iterator[Advance]:
         if frames * self.frame_pixels < _LONG_WORK_PIXELS:
-            yield lambda count: None
+            yield lambda _count: None
             return
         with progress_bar() as bar:
             line = bar.add_task("computing features", total=frames)
@@ -253,7 +261,7 @@ class FrameFeatures:
         about = self.folder / ABOUT
         if about.exists():
             return
-        sizes = sorted({fill.network_size(self.loaded.policy, self.frames.images.shape(c)) for c in self.cameras})
+        sizes = sorted({backbone.network_size(self.loaded.policy, self.frames.images.shape(c)) for c in self.cameras})
         size = " and ".join(f"{height}x{width}" for height, width in sizes)
         kept = "image tokens" if self.kind == "tokens" else "keys and values of image and language prefix"
         vlm = str(self.loaded.policy.config.vlm_model_name)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zk0.files import read_json, remove_leftovers
-from zk0.policy.features.reading import FeatureFile
-from zk0.policy.features.store import SUFFIX, FeatureCacheError
+from zk0.policy.features.store import SUFFIX, FeatureCacheError, FeatureFile
 
 FOLDER_VARIABLE = "ZK0_FEATURES"
 ABOUT = "about.json"

@@ -1,12 +1,18 @@
-"""Logs as lines of JSON: time, level and facts, for whoever reads them with a program."""
+"""What a service tells programs: its log as lines of JSON with time, level and facts, and metrics for Prometheus."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from zk0.errors import StageError
 
 # For uvicorn's `--log-config`: the same lines from servers that are not ours, without one for each request.
 UVICORN_JSON = {
@@ -23,7 +29,7 @@ class JsonLines(logging.Formatter):
     """One JSON object a record; of our own, ``extra={"line": {...}}`` is its content."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
+        """The record as one line of JSON, without its newline."""
         line: dict[str, Any] | None = getattr(record, "line", None)
         if line is None:  # of a library
             line = {"event": "log", "logger": record.name, "message": record.getMessage()[:2000]}
@@ -44,3 +50,27 @@ def log_as_json(*loggers: logging.Logger) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for logger in loggers:
         logger.setLevel(logging.INFO)
+
+
+@contextmanager
+def metrics_served(registry: CollectorRegistry, port: int, taken: str) -> Iterator[None]:
+    """Answer Prometheus on a port of loopback within the block.
+
+    Args:
+        registry: What it is told.
+        port: Which.
+        taken: What to say where another has the port, with places for ``port`` and ``why``.
+
+    Raises:
+        StageError: Another has it.
+    """
+    try:
+        server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    except OSError as error:
+        raise StageError(taken.format(port=port, why=error.strerror)) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,36 +1,39 @@
-"""A real LeRobotDataset as an SO-100's owner has it: two 480x640 cameras at 30 frames per second."""
+"""Recordings to measure on; written in a process of their own, whose chatter goes to a log.
+
+A real LeRobotDataset as an SO-100's owner has it: two 480x640 cameras at 30 frames per second; and the simulated arm's.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import av
+import datasets
 import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
+from benchmarks.projects import CACHE, CAMERAS_ID
 from zk0.data.frames import ACTION, IMAGES, STATE
+from zk0.data.recordings import IMAGE_SIZE, record_dataset
+from zk0.data.sim.tasks import find_task
 from zk0.data.units import JOINT_HIGH, JOINT_LOW
 from zk0.files import replaced_folder
 from zk0.so100 import FEATURE_NAMES
 
-REPO_ID = "zk0/bench-cameras"
 CAMERAS = ("top", "wrist")
 HEIGHT, WIDTH, FPS = 480, 640, 30
 SENTENCE = "push the red cube to the left"
 
 
-def camera_dataset(cache: Path, episodes: int, frames: int) -> Path:
-    """The folder of the dataset, written by LeRobot with its own defaults when it is not there yet.
+def cameras(*, episodes: int, frames: int) -> str:
+    """The folder of the dataset of two cameras, written by LeRobot with its own defaults when it is not there yet.
 
     Args:
-        cache: Where datasets are kept.
         episodes: Episodes in it.
         frames: Frames of each.
     """
-    folder = cache / f"arm-{episodes}x{frames}"
+    folder = (CACHE / "data" / f"arm-{episodes}x{frames}").resolve()
     if not (folder / "meta" / "info.json").is_file():
-        import av
-        import datasets
-        from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
         datasets.disable_progress_bars()
         av.logging.set_libav_level(av.logging.ERROR)
         vector = {"dtype": "float32", "shape": (len(FEATURE_NAMES),), "names": list(FEATURE_NAMES)}
@@ -38,7 +41,7 @@ def camera_dataset(cache: Path, episodes: int, frames: int) -> Path:
         features = {ACTION: dict(vector), STATE: dict(vector)} | {f"{IMAGES}.{name}": dict(image) for name in CAMERAS}
         with replaced_folder(folder) as temporary:
             dataset = LeRobotDataset.create(
-                REPO_ID,
+                CAMERAS_ID,
                 fps=FPS,
                 features=features,
                 root=temporary / "dataset",
@@ -54,15 +57,24 @@ def camera_dataset(cache: Path, episodes: int, frames: int) -> Path:
             for part in (temporary / "dataset").iterdir():
                 part.rename(temporary / part.name)
             (temporary / "dataset").rmdir()
-    return folder
+    return str(folder)
 
 
-def make(*, episodes: int, frames: int) -> str:
-    """:func:`camera_dataset` in the benchmarks' own cache, for a process whose chatter goes to a log."""
-    return str(camera_dataset(Path(".cache/bench/data").resolve(), episodes, frames))
+def simulated(*, task: str, folder: str, episodes: int) -> None:
+    """Record a task of the simulated arm, unless it is there."""
+    if not (Path(folder) / "meta" / "info.json").is_file():
+        record_dataset(
+            find_task(task),
+            Path(folder),
+            repo_id=f"zk0/{task}",
+            episodes=episodes,
+            seed=0,
+            noise=0.25,
+            image_size=IMAGE_SIZE,
+        )
 
 
-def _add_episode(dataset: object, episode: int, frames: int) -> None:
+def _add_episode(dataset: LeRobotDataset, episode: int, frames: int) -> None:
     rng = np.random.default_rng(episode)
     texture = {name: _texture(rng) for name in CAMERAS}
     state = rng.uniform(JOINT_LOW, JOINT_HIGH).astype(np.float32)
@@ -70,9 +82,9 @@ def _add_episode(dataset: object, episode: int, frames: int) -> None:
         action = np.clip(state + rng.normal(0, 2, len(state)), JOINT_LOW, JOINT_HIGH).astype(np.float32)
         frame = {STATE: state, ACTION: action, "task": SENTENCE}
         frame |= {f"{IMAGES}.{name}": _picture(texture[name], rng, row) for name in CAMERAS}
-        dataset.add_frame(frame)  # type: ignore[attr-defined]
+        dataset.add_frame(frame)
         state = action
-    dataset.save_episode(parallel_encoding=False)  # type: ignore[attr-defined]
+    dataset.save_episode(parallel_encoding=False)
 
 
 def _texture(rng: np.random.Generator) -> np.ndarray:

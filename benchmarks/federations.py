@@ -1,0 +1,316 @@
+"""zk0's federations with the clock and the memory gauge on them: whole ones, without training, the server alone.
+
+Where training is left out, only what surrounds it is measured. What is real: server, rounds, in-process engine,
+ClientApp, messages, digests and checks, codecs, aggregation, the server's optimiser, resumable state. Left out are:
+
+- The policy: a module that holds SmolVLA's trainable parameters (names in its order, its shapes) and nothing else.
+- ``train_locally``, which takes no step: the global model is put into the policy, a constant is added to every
+  parameter (an unchanged model would not be sent again), and the difference is taken from it.
+- ``held_out_loss``, which computes nothing and says 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypedDict
+from unittest import mock
+
+import numpy as np
+import torch
+from flwr.app import Message, RecordDict
+from torch import nn
+
+from benchmarks.projects import CACHE, camera_params, params_of
+from benchmarks.sizes import shapes_of
+from zk0.data.manifest import Manifest, read_manifests
+from zk0.federation import client_app, protocol, site, wire
+from zk0.federation.discovery import meet
+from zk0.federation.inprocess import InProcessGrid, LocalGrid
+from zk0.federation.rounds import run_rounds
+from zk0.federation.run import locked_base, run_federation
+from zk0.federation.server import Server
+from zk0.federation.site import warm_policy
+from zk0.federation.state import StateFolder
+from zk0.federation.statistics import Moments
+from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes, seconds_of
+from zk0.policy.checkpoint import LoadedPolicy
+from zk0.policy.trainable import load_trainable
+from zk0.records.files import read, read_rounds
+from zk0.records.journal import Journal
+from zk0.records.run import Event, Run
+from zk0.so100 import JOINTS
+from zk0.training.local import LocalResult
+
+_SMALL = 10_000
+
+
+class Seconds(TypedDict):
+    """``start_s`` from the call, when all is imported, to round 1; ``round_s`` of each round, from its beginning on."""
+
+    start_s: float
+    round_s: list[float]
+
+
+class FederatedRun(Seconds):
+    """Held-out loss of round 0 and of each round; bytes up and down a site in each round; the process's peak memory."""
+
+    losses: list[float]
+    bytes_site: list[float]
+    peak_bytes: int
+
+
+class EmptyRounds(Seconds):
+    """Seconds of each save; bytes ``up`` and ``down`` a site in the last round; memory at the beginning and at most."""
+
+    save_s: list[float]
+    bytes_site: dict[str, float]
+    baseline_bytes: int
+    peak_bytes: int
+
+
+@dataclass
+class RoundClock:
+    """Notes when each round begins; made when the federation is asked to begin."""
+
+    began: float = field(default_factory=time.perf_counter)
+    starts: list[float] = field(default_factory=list)
+
+    def listen(self, event: Event) -> None:
+        """Note a round's beginning, of the run's events."""
+        if event.event == "round-start":
+            self.starts.append(time.perf_counter())
+
+    def seconds(self) -> Seconds:
+        """What it has noted, when the last round is over."""
+        round_s = [after - before for before, after in pairwise([*self.starts, time.perf_counter()])]
+        return {"start_s": self.starts[0] - self.began, "round_s": round_s}
+
+
+def federated_run(*, root: str, features: str) -> FederatedRun:
+    """Run the federation of a prepared project in process, from its beginning.
+
+    Args:
+        root: The project; params.yaml says what to run.
+        features: Folder where kept features are shared by runs on the same data.
+
+    """
+    os.environ["ZK0_FEATURES"] = features
+    folder, params = Path(root), params_of(root)
+    torch.set_num_threads(params.threads)
+    for leftover in ("state", "results/federation", "checkpoints"):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
+    count = len(read_manifests(folder)[0])
+    clock = RoundClock()
+    grid = InProcessGrid(client_app.app, folder, count, params.data.decoded_limit_bytes)
+    run_federation(grid, folder, params, locked_base(folder), clock.listen)
+    seconds = clock.seconds()
+    rows = read_rounds(folder)
+    if (made := read(folder, Run).rounds) != params.federation.rounds:
+        raise RuntimeError(f"the run ended after {made} of {params.federation.rounds} rounds")
+    return {
+        "losses": [row.held_out_loss for row in rows],
+        "bytes_site": [(row.bytes_up + row.bytes_down) / count for row in rows[1:]],
+        "peak_bytes": peak_bytes(),
+        **seconds,
+    }
+
+
+class TrainableOnly(nn.Module):
+    """The parameters that SmolVLA trains, and nothing else.
+
+    Args:
+        shapes: By name.
+        cameras: Image features that it claims to know.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]], cameras: tuple[str, ...]) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        for name, shape in shapes.items():
+            self.register_parameter(name.replace(".", "_"), nn.Parameter(torch.randn(*shape, generator=generator)))
+        self.config = SimpleNamespace(device="cpu", image_features=dict.fromkeys(cameras), chunk_size=50)
+
+
+def no_training(loaded: Any, _frames: Any, start: Any, task: Any, *_: Any, **__: Any) -> LocalResult:
+    """Local training of no steps, after which every parameter has moved a little."""
+    began = time.perf_counter()
+    load_trainable(loaded.policy, start)
+    with torch.no_grad():
+        torch._foreach_add_(list(loaded.policy.parameters()), 1e-3)
+    rate = task.training.learning_rate
+    return LocalResult(loaded.policy, 1.0, task.training.batch, time.perf_counter() - began, rate)
+
+
+@contextmanager
+def training_left_out(shapes: Mapping[str, Sequence[int]], cameras: tuple[str, ...]) -> Iterator[None]:
+    """Within the block, a federation's sites have the policy that only has trainable parameters, and do not train."""
+    loaded = LoadedPolicy(TrainableOnly(shapes, cameras), None, None)  # type: ignore[arg-type]
+    with (
+        mock.patch.multiple(
+            site,
+            load_start=lambda *_, **__: loaded,
+            with_stats=lambda *_, **__: loaded,
+            features_for=lambda *_, **__: None,
+        ),
+        mock.patch.multiple(client_app, train_locally=no_training, held_out_loss=lambda *_, **__: 1.0),
+    ):
+        yield
+
+
+class _Unsaved(StateFolder):
+    """Rounds of a federation that are not saved."""
+
+    def save(self, state: Any) -> None:
+        """Nothing: the round is not saved."""
+
+
+def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: bool, threads: int) -> EmptyRounds:
+    """Run a project's rounds in process.
+
+    Args:
+        root: A prepared project; its number of sites and rounds counts.
+        shapes: Of the trainable parameters, by name.
+        saving: Whether rounds are saved, behind the next one's back as always.
+        threads: Threads of this process.
+    """
+    torch.set_num_threads(threads)
+    params, sites = params_of(root), read_manifests(Path(root))[0]
+    saves: list[float] = []
+    baseline = resident_bytes()
+    with (
+        tempfile.TemporaryDirectory(prefix="federation-", dir=Path(root)) as folder,
+        training_left_out(shapes, sites[0].cameras),
+    ):
+        states = (StateFolder if saving else _Unsaved)(Path(folder) / "state")
+        clock = RoundClock()
+        grid = InProcessGrid(client_app.app, Path(root), len(sites), params.data.decoded_limit_bytes)
+        journal = Journal(Path(folder) / "events.jsonl", clock.listen)
+        server = Server(grid, params, "benchmark", (params.policy.base, ""), journal, Path(folder) / "waiting")
+        meet(server)
+        warm = warm_policy(Path(root), params.policy.base, params.policy.device)
+        state = run_rounds(server, states, warm.first, lambda _, seconds: saves.append(seconds or 0.0))
+        seconds = clock.seconds()
+    return {
+        "save_s": saves[1:] if saving else [],
+        "bytes_site": {way: state.rows[-1][f"bytes_{way}"] / len(sites) for way in ("up", "down")},
+        "peak_bytes": peak_bytes(),
+        "baseline_bytes": baseline,
+        **seconds,
+    }
+
+
+def server_peak(*, sites: int, values: int, rounds: int, strategy: str, threads: int) -> dict[str, int]:
+    """Run a server's rounds, saving included, and tell its peak memory while a stand-in for the network answers it.
+
+    A server of a tiny model runs first: what libraries load when they are first used is no part of the model's cost.
+    Each reply is a fresh random update, encoded and digested as a site encodes it, and the server keeps no more of
+    it than it wants to. The reply being made is in the same process, as a received one would be.
+
+    Args:
+        sites: Nodes.
+        values: Trainable parameters, fp32.
+        rounds: Rounds to run.
+        strategy: fedavg, fedadam, ...
+        threads: Threads of this process.
+
+    Returns:
+        ``baseline_bytes`` held after imports and that tiny run, before the model exists; ``peak_bytes``;
+        ``trainable_bytes``.
+    """
+    torch.set_num_threads(threads)
+    _serve(sites, shapes_of(_SMALL), rounds, strategy)
+    reset_peak()
+    baseline = resident_bytes()
+    _serve(sites, shapes_of(values), rounds, strategy)
+    return {"baseline_bytes": baseline, "peak_bytes": peak_bytes(), "trainable_bytes": values * 4}
+
+
+def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy: str) -> None:
+    """Run a server's rounds on a model of these shapes."""
+    generator = torch.Generator().manual_seed(1)
+
+    def random_values() -> dict[str, torch.Tensor]:
+        return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+    params = camera_params(Path(), federation={"strategy": strategy, "rounds": rounds})
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="server-", dir=CACHE) as folder:
+        journal = Journal(Path(folder) / "events.jsonl")
+        grid = LocalGrid(sites, lambda message: _answer(message, random_values))
+        server = Server(grid, params, "benchmark", ("random:full", ""), journal, Path(folder) / "waiting")
+        meet(server)
+        # Nobody else holds what the rounds begin with.
+        run_rounds(server, StateFolder(Path(folder) / "state"), random_values(), lambda *_: None)
+
+
+def _answer(message: Message, update: Callable[[], dict[str, torch.Tensor]]) -> Message:
+    """What a site whose data nobody looks at answers, with a fresh update where one is asked for."""
+    kind = message.metadata.message_type
+    header_kind = protocol.SiteTask if kind in (protocol.TRAIN, protocol.EVALUATE) else protocol.Header
+    asked, _ = protocol.read(message.content, header_kind)
+    content, numbers = RecordDict(), dict[str, Any]()
+    if kind == protocol.SUMMARY:
+        numbers = {"manifest": _manifest(message.metadata.dst_node_id - 1).summary()}
+    elif kind == protocol.STATISTICS:
+        one, none = np.ones(6), np.zeros(6)  # of one frame, which varies from nothing
+        moments = Moments(np.array(1.0), one, none, one, none, one, one, none, none)
+        wire.put(content, protocol.MOMENTS, wire.encode(moments.to_tensors()))
+    elif kind == protocol.TRAIN:
+        wire.put(content, protocol.DELTA, wire.encode(update()))
+        numbers = {"examples": 1, "frames": 1, "train_loss": 1.0, "train_s": 1.0, "learning_rate": 1e-4}
+    else:
+        numbers = {"held_out_loss": 1.0, "frames": 1, "evaluate_s": 1.0}
+    header = protocol.Header(run=asked.run, round=asked.round, partition=asked.partition)
+    protocol.write(content, header, **numbers)
+    return Message(content, reply_to=message)
+
+
+def _manifest(partition: int) -> Manifest:
+    unknown = dict.fromkeys(("source", "revision", "repo_id", "root", "digest"), "none")
+    return Manifest(
+        site=f"site-{partition}",
+        partition=partition,
+        role="site",
+        robot_type="so101",
+        fps=30,
+        cameras=(),
+        camera_sources={},
+        image_shapes={},
+        joints=JOINTS,
+        tasks=(),
+        train_episodes=(0,),
+        held_out_episodes=(1,),
+        train_frames=1,
+        held_out_frames=1,
+        episode_digests={},
+        **unknown,
+    )
+
+
+def copy_seconds(*, total: int, repeats: int, threads: int) -> list[float]:
+    """Seconds to copy ``total`` bytes into memory that exists already: the limit of whatever moves what a round moves.
+
+    Args:
+        total: Bytes copied, each read once and written once, in buffers of at most 400 MB.
+        repeats: Copies that count, after one that warms up.
+        threads: Threads of this process.
+    """
+    torch.set_num_threads(threads)
+    size = min(total, 400_000_000)
+    source, target = torch.ones(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8)
+
+    def copy(_: int) -> None:
+        for begin in range(0, total, size):
+            part = min(total - begin, size)
+            target[:part].copy_(source[:part])
+
+    return seconds_of(copy, repeats, warm_up=1)
