@@ -15,7 +15,7 @@ from zk0.federation.plan import sites_drawn, why_stopped
 from zk0.federation.privacy.accountant import affordable_rounds, planned_epsilon
 from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.protocol import Adapters
-from zk0.federation.rounds import run_rounds
+from zk0.federation.rounds import After, run_rounds
 from zk0.federation.server import FederationError, Server
 from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
@@ -91,16 +91,7 @@ def run_federation(
     sizes = _sizes(warm.start.policy)
     server.journal.say("strategy", cost(params.federation, drawn, sizes["trainable_bytes"]), round=0)
 
-    save_s: dict[int, float] = {}
-
-    def publish(state: RoundState, seconds: float | None) -> None:
-        if seconds is not None:
-            save_s[state.round] = seconds
-        rows = [row | {"save_s": save_s.get(row["round"])} for row in rows_with_best(state.rows)]
-        write_lines(root / ROUNDS, map(Round.model_validate, rows))
-        write_text(root / RESULTS / "curves.csv", curves(state.rows))
-
-    state = run_rounds(server, states, warm.first, publish)
+    state = run_rounds(server, states, warm.first, _publisher(root))
     code = revision(root)
     run = Run.model_validate(
         {
@@ -118,6 +109,20 @@ def run_federation(
     write(root, run)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
     return run
+
+
+def _publisher(root: Path) -> After:
+    """Writes the rounds' rows and curves anew after each, with the seconds that saving it took."""
+    save_s: dict[int, float] = {}
+
+    def publish(state: RoundState, seconds: float | None) -> None:
+        if seconds is not None:
+            save_s[state.round] = seconds
+        rows = [row | {"save_s": save_s.get(row["round"])} for row in rows_with_best(state.rows)]
+        write_lines(root / ROUNDS, map(Round.model_validate, rows))
+        write_text(root / RESULTS / "curves.csv", curves(state.rows))
+
+    return publish
 
 
 def _export(root: Path, states: StateFolder, state: RoundState, warm: Warm) -> dict[str, Any]:

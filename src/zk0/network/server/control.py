@@ -60,14 +60,14 @@ class OperatorAccount(ControlAuthnPlugin):
         return None
 
     def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:  # noqa: ARG002 - Flower's own
-        """None are given out."""
+        """No tokens are given out: the one token is in a file of the operator's."""
         return None
 
     def refresh_tokens(
         self,
         metadata: Sequence[tuple[str, str | bytes]],  # noqa: ARG002 - Flower's own
     ) -> tuple[Sequence[tuple[str, str | bytes]] | None, AccountInfo | None]:
-        """None are given out."""
+        """No tokens are given out, and so none is renewed."""
         return None, None
 
 
