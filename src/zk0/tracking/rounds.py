@@ -61,7 +61,7 @@ class RecordingsSource(DatasetSource):
         return folder
 
     @staticmethod
-    def _can_resolve(raw_source: Any) -> bool:  # noqa: ARG004 - as MLflow calls it
+    def _can_resolve(_raw_source: Any) -> bool:
         return False
 
     @classmethod
