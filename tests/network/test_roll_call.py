@@ -18,7 +18,8 @@ from zk0.federation.server import FederationError, Server
 from zk0.files import read_json, write_json
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.sites import Site, SiteRegistry
-from zk0.network.server.roll_call import RollCall, members_of
+from zk0.network.server.control import members_of
+from zk0.network.server.roll_call import RollCall
 from zk0.params import Params
 from zk0.records.files import read_lines
 from zk0.records.journal import Journal

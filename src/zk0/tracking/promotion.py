@@ -25,7 +25,6 @@ from zk0.tracking.registry import (
     kept_file,
     label,
     read_evaluation,
-    scores,
     version_checkpoint,
 )
 from zk0.tracking.store import Transaction, opened, transaction
@@ -187,19 +186,19 @@ def _decide(
     evaluation: Evaluation,
     params: PromotionParams,
 ) -> Decision:
-    challenger = scores(evaluation, "global", label(version))
-    base = scores(evaluation, "base", "the base policy")
+    challenger = Scores.of(evaluation, "global", label(version))
+    base = Scores.of(evaluation, "base", "the base policy")
     if champion is None:
         return decide(challenger, base, params)
     holder = find_version(client, version.name, champion)
     # A run that started from the champion judged it beside the new model, on the very same scenes.
     if holder.tags.get(metric_names.DIGEST) == base.digest:
-        return decide(challenger, scores(evaluation, "base", label(holder)), params)
+        return decide(challenger, Scores.of(evaluation, "base", label(holder)), params)
     own = read_evaluation(client, root, holder, needed=False)
     if own is None:
         reason = f"the champion, {label(holder)}, was never evaluated: `zk0 model show {champion}` leads back to it"
         return Decision(False, label(holder), (reason,), None)
-    return decide(challenger, scores(own, "global", label(holder)), params)
+    return decide(challenger, Scores.of(own, "global", label(holder)), params)
 
 
 def _basis(evaluation: Evaluation, params: PromotionParams) -> str:
