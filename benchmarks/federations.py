@@ -41,7 +41,7 @@ from zk0.federation.server import Server
 from zk0.federation.site import warm_policy
 from zk0.federation.state import StateFolder
 from zk0.federation.statistics import Moments
-from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes, seconds_of
+from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.trainable import load_trainable
 from zk0.records.files import read, read_rounds
@@ -294,23 +294,3 @@ def _manifest(partition: int) -> Manifest:
         episode_digests={},
         **unknown,
     )
-
-
-def copy_seconds(*, total: int, repeats: int, threads: int) -> list[float]:
-    """Seconds to copy ``total`` bytes into memory that exists already: the limit of whatever moves what a round moves.
-
-    Args:
-        total: Bytes copied, each read once and written once, in buffers of at most 400 MB.
-        repeats: Copies that count, after one that warms up.
-        threads: Threads of this process.
-    """
-    torch.set_num_threads(threads)
-    size = min(total, 400_000_000)
-    source, target = torch.ones(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8)
-
-    def copy(_: int) -> None:
-        for begin in range(0, total, size):
-            part = min(total - begin, size)
-            target[:part].copy_(source[:part])
-
-    return seconds_of(copy, repeats, warm_up=1)

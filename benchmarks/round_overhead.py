@@ -15,7 +15,7 @@ from benchmarks.projects import camera_params, prepared
 from benchmarks.sizes import FULL, shapes_of
 from zk0.console import console
 from zk0.measuring.rows import BenchmarkError
-from zk0.measuring.timing import Spread
+from zk0.measuring.timing import Spread, seconds_of
 
 NAME = "round_overhead"
 PEER = "Flower 1.41 run_simulation (Ray), FedAvg"
@@ -44,7 +44,7 @@ def measure(pieces: Pieces) -> Outcome:
             peers.append(pieces.get(name, peer, sites=SITES, values=values, rounds=rounds))
         saved.append(pieces.get(f"zk0 with saving, {number}", ours, saving=True, **size))
     copied = {"total": 2 * SITES * values * 4, "repeats": 5, "threads": THREADS}
-    limit = pieces.get("memory copy", "benchmarks.federations:copy_seconds", **copied)
+    limit = pieces.get("memory copy", "benchmarks.round_overhead:copy_seconds", **copied)
     return outcome(values, pieces, plain, saved, peers, Spread.of(limit))
 
 
@@ -55,6 +55,28 @@ def no_training_project(rounds: int) -> Path:
         dataset, SITES, features={"cache": "off"}, federation={"rounds": rounds}, evaluation={"loss_draws": 1}
     )
     return prepared(NAME, params)
+
+
+def copy_seconds(*, total: int, repeats: int, threads: int) -> list[float]:
+    """Seconds to copy ``total`` bytes into memory that exists already: the limit of whatever moves what a round moves.
+
+    Args:
+        total: Bytes copied, each read once and written once, in buffers of at most 400 MB.
+        repeats: Copies that count, after one that warms up.
+        threads: Threads of this process.
+    """
+    import torch  # noqa: PLC0415 - the process that measures does alone
+
+    torch.set_num_threads(threads)
+    size = min(total, 400_000_000)
+    source, target = torch.ones(size, dtype=torch.uint8), torch.zeros(size, dtype=torch.uint8)
+
+    def copy(_: int) -> None:
+        for begin in range(0, total, size):
+            part = min(total - begin, size)
+            target[:part].copy_(source[:part])
+
+    return seconds_of(copy, repeats, warm_up=1)
 
 
 def outcome(

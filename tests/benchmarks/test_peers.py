@@ -29,11 +29,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: Any) -> Path:
 
 def test_a_measurement_that_fails_tells_its_last_lines(_elsewhere: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"(?s)copy_seconds failed.*copy_seconds.log.*nonsense"):
-        isolated("benchmarks.federations:copy_seconds", nonsense=1)
+        isolated("benchmarks.round_overhead:copy_seconds", nonsense=1)
 
 
 def test_a_copy_is_timed(_elsewhere: Path) -> None:
-    seconds = isolated("benchmarks.federations:copy_seconds", total=3_000_000, repeats=3, threads=1)
+    seconds = isolated("benchmarks.round_overhead:copy_seconds", total=3_000_000, repeats=3, threads=1)
     assert len(seconds) == 3
     assert all(value > 0 for value in seconds)
 
