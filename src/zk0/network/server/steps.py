@@ -16,7 +16,6 @@ from zk0.environment import check_environment
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.network.server.resume import watch
-from zk0.network.server.roll_call import members_of
 from zk0.network.server.runs import submit
 from zk0.network.server.security_checks import security_checks
 from zk0.network.server.services import NAMES, FederationServer, halt, present_nodes, runs_of
@@ -113,6 +112,8 @@ def select_strategy(serving: Serving) -> Outcome:
 @step("client registration")
 def register(serving: Serving) -> Outcome:
     """Have the SuperLink know the admitted sites' keys and no others, and wait for their nodes."""
+    from zk0.network.server.roll_call import members_of  # with torch, too
+
     server = serving.server
     changes = server.sync()
     members = members_of(server.registry.sites(), [name for name in serving.sites.split(",") if name])
