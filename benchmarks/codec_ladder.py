@@ -6,13 +6,16 @@ Every run of a seed has the same recordings, splits, batches and noise, so codec
 from __future__ import annotations
 
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.harness import Outcome, plain_app
 from benchmarks.pieces import Pieces, isolated
-from benchmarks.projects import CACHE, demo_params, prepared
+from benchmarks.projects import CACHE, Changes, demo_params, prepared
 from benchmarks.wire_bytes import LADDER
 from zk0.measuring.timing import Spread
+
+if TYPE_CHECKING:
+    from benchmarks.federations import FederatedRun  # it loads torch
 
 NAME = "codec_ladder"
 
@@ -22,9 +25,9 @@ def measure(pieces: Pieces) -> Outcome:
     seeds = (1,) if pieces.quick else (1, 2, 3)
     names = ("fp32", "int8", "int4") if pieces.quick else tuple(LADDER)
 
-    def run(name: str, seed: int) -> dict[str, Any]:
+    def run(name: str, seed: int) -> FederatedRun:
         up, down, rank = LADDER[name]
-        changes: dict[str, dict[str, Any]] = {
+        changes: Changes = {
             "policy": {"lora_rank": rank},
             "federation": {"uplink": up, "downlink": down},
             "data": {"unseen": {}},
@@ -36,17 +39,18 @@ def measure(pieces: Pieces) -> Outcome:
         params = demo_params(**changes).model_copy(update={"seed": seed})
         root = prepared(f"{NAME}-{seed}", params)
         features = (CACHE / "features" / f"{NAME}-{seed}").resolve()
-        return dict(isolated("benchmarks.federations:federated_run", root=str(root), features=str(features)))
+        found: FederatedRun = isolated("benchmarks.federations:federated_run", root=str(root), features=str(features))
+        return found
 
     # Seed by seed, so that what an interrupted run has is comparable.
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    results: dict[str, list[FederatedRun]] = {name: [] for name in names}
     for seed in seeds:
         for name in names:
             results[name].append(pieces.get(f"{name}, seed {seed}", run, name, seed))
     return outcome(results, pieces)
 
 
-def outcome(results: dict[str, list[dict[str, Any]]], pieces: Pieces) -> Outcome:
+def outcome(results: dict[str, list[FederatedRun]], pieces: Pieces) -> Outcome:
     """Rows and the plot of what was measured."""
     losses = {name: [run["losses"][-1] for run in runs] for name, runs in results.items()}
     start = median(run["losses"][0] for run in results["fp32"])

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypedDict
 from unittest import mock
 
 import numpy as np
@@ -53,6 +53,30 @@ from zk0.training.local import LocalResult
 _SMALL = 10_000
 
 
+class Seconds(TypedDict):
+    """``start_s`` from the call, when all is imported, to round 1; ``round_s`` of each round, from its beginning on."""
+
+    start_s: float
+    round_s: list[float]
+
+
+class FederatedRun(Seconds):
+    """Held-out loss of round 0 and of each round; bytes up and down a site in each round; the process's peak memory."""
+
+    losses: list[float]
+    bytes_site: list[float]
+    peak_bytes: int
+
+
+class EmptyRounds(Seconds):
+    """Seconds of each save; bytes ``up`` and ``down`` a site in the last round; memory at the beginning and at most."""
+
+    save_s: list[float]
+    bytes_site: dict[str, float]
+    baseline_bytes: int
+    peak_bytes: int
+
+
 @dataclass
 class RoundClock:
     """Notes when each round begins; made when the federation is asked to begin."""
@@ -61,26 +85,23 @@ class RoundClock:
     starts: list[float] = field(default_factory=list)
 
     def listen(self, event: Event) -> None:
-        """Take an event of the run."""
+        """Note a round's beginning, of the run's events."""
         if event.event == "round-start":
             self.starts.append(time.perf_counter())
 
-    def seconds(self) -> dict[str, Any]:
-        """Seconds when the last round is over: ``start_s`` to round 1, ``round_s`` from beginning to beginning."""
+    def seconds(self) -> Seconds:
+        """What it has noted, when the last round is over."""
         round_s = [after - before for before, after in pairwise([*self.starts, time.perf_counter()])]
         return {"start_s": self.starts[0] - self.began, "round_s": round_s}
 
 
-def federated_run(*, root: str, features: str) -> dict[str, Any]:
+def federated_run(*, root: str, features: str) -> FederatedRun:
     """Run the federation of a prepared project in process, from its beginning.
 
     Args:
         root: The project; params.yaml says what to run.
         features: Folder where kept features are shared by runs on the same data.
 
-    Returns:
-        ``losses``: held-out loss of round 0 and of each round. ``bytes_site``: bytes up and down a site in each
-        round. ``start_s`` and ``round_s`` as of :class:`RoundClock`. ``peak_bytes``.
     """
     os.environ["ZK0_FEATURES"] = features
     folder, params = Path(root), params_of(root)
@@ -149,10 +170,10 @@ class _Unsaved(StateFolder):
     """Rounds of a federation that are not saved."""
 
     def save(self, state: Any) -> None:
-        """Leave it out."""
+        """Nothing: the round is not saved."""
 
 
-def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: bool, threads: int) -> dict[str, Any]:
+def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: bool, threads: int) -> EmptyRounds:
     """Run a project's rounds in process.
 
     Args:
@@ -160,10 +181,6 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
         shapes: Of the trainable parameters, by name.
         saving: Whether rounds are saved, behind the next one's back as always.
         threads: Threads of this process.
-
-    Returns:
-        ``start_s`` (all is imported) and ``round_s`` as of :class:`RoundClock`; ``save_s`` of each save; ``bytes_site``
-        up and down in the last round; ``peak_bytes`` and ``baseline_bytes``.
     """
     torch.set_num_threads(threads)
     params, sites = params_of(root), read_manifests(Path(root))[0]
@@ -191,7 +208,7 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
     }
 
 
-def server_peak(*, sites: int, values: int, rounds: int, strategy: str, threads: int) -> dict[str, Any]:
+def server_peak(*, sites: int, values: int, rounds: int, strategy: str, threads: int) -> dict[str, int]:
     """Run a server's rounds, saving included, and tell its peak memory while a stand-in for the network answers it.
 
     A server of a tiny model runs first: what libraries load when they are first used is no part of the model's cost.

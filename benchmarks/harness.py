@@ -162,7 +162,7 @@ def plain_app(name: str, about: str, measure: Callable[[Pieces], Outcome]) -> ty
 
 
 def table_of(rows: list[Row]) -> Table:
-    """Rows for a terminal."""
+    """Rows as a table for a terminal."""
     table = Table("what", "ours", "peer", "ratio", "limit", "unit")
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"

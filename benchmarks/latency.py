@@ -21,7 +21,9 @@ NAME = "latency"
 PEER = "lerobot 0.6.1 predict_action"
 
 
-def latencies(*, checkpoint: str, height: int, width: int, chunks: int, device: str, threads: int) -> dict[str, Any]:
+def latencies(
+    *, checkpoint: str, height: int, width: int, chunks: int, device: str, threads: int
+) -> dict[str, list[float]]:
     """Seconds of single chunks, ours and LeRobot's in turns, in one process.
 
     Args:

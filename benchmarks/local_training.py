@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypedDict
 
 import typer
 
@@ -74,6 +74,34 @@ class Setting:
         return "-".join(part for part in parts if part)
 
 
+class OwnSteps(TypedDict):
+    """zk0's local trainings.
+
+    Attributes:
+        step_s: Seconds a step of each local training, everything in it included.
+        build_s: Seconds for computing and keeping the features of all ``frames``; near 0 where they were there already.
+        frames: Frames that it trains on.
+        bytes_frame: What was written for a frame, on disk.
+        peak_bytes: Most memory of the process.
+    """
+
+    step_s: list[float]
+    build_s: float
+    frames: int
+    bytes_frame: float
+    peak_bytes: int
+
+
+class PeerSteps(TypedDict):
+    """LeRobot's training: seconds of update and of waiting for data of each step, until the first, and its decoder."""
+
+    update_s: list[float]
+    data_s: list[float]
+    start_s: float
+    peak_bytes: int
+    decoder: str
+
+
 @dataclass(frozen=True)
 class Trainings:
     """A project's local training by zk0 and by LeRobot, each call in a process of its own.
@@ -89,15 +117,24 @@ class Trainings:
     precision: str
     threads: int
 
-    def ours(self, folder: Path, cache: str, steps: int, repeats: int, cold: bool) -> dict[str, Any]:
+    def ours(self, folder: Path, cache: str, steps: int, repeats: int, cold: bool) -> OwnSteps:
         """See :func:`benchmarks.own_training.own_steps`."""
-        sizes: dict[str, Any] = {"cache": cache, "steps": steps, "repeats": repeats, "cold": cold}
-        return self._run("benchmarks.own_training:own_steps", root=str(self.root), folder=str(folder), **sizes)
+        found: OwnSteps = isolated(
+            "benchmarks.own_training:own_steps",
+            root=str(self.root),
+            folder=str(folder),
+            cold=cold,
+            cache=cache,
+            steps=steps,
+            repeats=repeats,
+            **self._common(),
+        )
+        return found
 
-    def peer(self, policy: dict[str, Any], steps: int, workers: int) -> dict[str, Any]:
+    def peer(self, policy: dict[str, object], steps: int, workers: int) -> PeerSteps:
         """See :func:`benchmarks.peers.lerobot.lerobot_steps`."""
         site = read_manifests(self.root)[0][0]
-        return self._run(
+        found: PeerSteps = isolated(
             "benchmarks.peers.lerobot:lerobot_steps",
             dataset=str(self.root / site.root),
             repo_id=site.repo_id,
@@ -105,14 +142,15 @@ class Trainings:
             policy=policy,
             steps=steps,
             workers=workers,
+            **self._common(),
         )
+        return found
 
-    def _run(self, target: str, **arguments: Any) -> dict[str, Any]:
-        common = {"device": self.device, "batch": self.batch, "precision": self.precision, "threads": self.threads}
-        return dict(isolated(target, **arguments, **common))
+    def _common(self) -> dict[str, object]:
+        return {"device": self.device, "batch": self.batch, "precision": self.precision, "threads": self.threads}
 
 
-def peer_step_seconds(runs: Sequence[dict[str, Any]], skipped: int) -> list[float]:
+def peer_step_seconds(runs: Sequence[PeerSteps], skipped: int) -> list[float]:
     """Seconds of each of the peer's steps, update and waiting for data, without the first so many of each run."""
     return [u + d for run in runs for u, d in zip(run["update_s"][skipped:], run["data_s"][skipped:], strict=True)]
 
@@ -125,11 +163,11 @@ def measure(setting: Setting, pieces: Pieces) -> Outcome:
     policy = pieces.get("policy", "benchmarks.own_training:smolvla_settings", root=str(root))
     folder = CACHE / "features" / f"{NAME}-{setting.device}-{setting.precision}"
 
-    def own(cache: str, repeats: int, cold: bool = False) -> dict[str, Any]:
+    def own(cache: str, repeats: int, cold: bool = False) -> OwnSteps:
         return trainings.ours(folder / cache, cache, setting.own_steps, repeats, cold)
 
     built = {cache: pieces.get(f"{cache}, cold", own, cache, 1, True) for cache in ("tokens", "prefix")}
-    warm: dict[str, list[dict[str, Any]]] = {"tokens": [], "prefix": []}
+    warm: dict[str, list[OwnSteps]] = {"tokens": [], "prefix": []}
     peers = []
     for number in range(1, setting.repeats + 1):
         for cache, results in warm.items():
@@ -142,9 +180,9 @@ def measure(setting: Setting, pieces: Pieces) -> Outcome:
 def outcome(
     setting: Setting,
     pieces: Pieces,
-    built: dict[str, dict[str, Any]],
-    warm: dict[str, list[dict[str, Any]]],
-    peers: list[dict[str, Any]],
+    built: dict[str, OwnSteps],
+    warm: dict[str, list[OwnSteps]],
+    peers: list[PeerSteps],
 ) -> Outcome:
     """Rows of what was measured."""
     skipped = setting.peer_warm_up
@@ -175,7 +213,8 @@ def outcome(
         "log_x": True,
         "log_y": True,
     }
-    peaks = {name: max(run["peak_bytes"] for run in runs) for name, runs in {**warm, PEER: peers}.items()}
+    peaks = {cache: max(run["peak_bytes"] for run in runs) for cache, runs in warm.items()}
+    peaks[PEER] = max(run["peak_bytes"] for run in peers)
     return Outcome(
         title=f"Local training, 450 M{suffix}",
         about=(

@@ -9,12 +9,15 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.harness import Outcome, plain_app
 from benchmarks.pieces import Pieces, isolated
 from benchmarks.projects import CACHE, demo_params, prepared, use_params
 from zk0.data.manifest import read_manifests, write_manifest
+
+if TYPE_CHECKING:
+    from benchmarks.federations import FederatedRun  # it loads torch
 
 NAME = "many_sites"
 TASK = "press-magenta-disc"
@@ -38,12 +41,12 @@ def measure(pieces: Pieces) -> Outcome:
     whole = prepared(NAME, params)
     features = (CACHE / "features" / NAME).resolve()
 
-    def run(sites: int) -> dict[str, Any]:
+    def run(sites: int) -> FederatedRun:
         root = first_sites(whole, sites)
         use_params(root, params)
-        result = isolated("benchmarks.federations:federated_run", root=str(root), features=str(features))
+        result: FederatedRun = isolated("benchmarks.federations:federated_run", root=str(root), features=str(features))
         shutil.rmtree(root)
-        return dict(result)
+        return result
 
     # The largest first: it computes the features that all of them read.
     results = {sites: pieces.get(f"{sites} sites", run, sites) for sites in reversed(sizes)}
@@ -70,7 +73,7 @@ def first_sites(whole: Path, sites: int) -> Path:
     return root
 
 
-def outcome(results: dict[int, dict[str, Any]], pieces: Pieces) -> Outcome:
+def outcome(results: dict[int, FederatedRun], pieces: Pieces) -> Outcome:
     """Rows and plots of what was measured."""
     rows = []
     # The first round of a process opens every site's data for the first time.

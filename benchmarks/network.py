@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from benchmarks.harness import Outcome, plain_app
 from benchmarks.peers.empty_app import SECONDS, SETTINGS
@@ -30,7 +29,8 @@ from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
 from zk0.network.server.steps import prepare
-from zk0.records.files import read_lines
+from zk0.records.files import read_journal, read_rounds
+from zk0.records.run import Event
 from zk0.workspaces.defaults import Request
 
 NAME = "network"
@@ -75,7 +75,7 @@ def measure(pieces: Pieces) -> Outcome:
     )
 
 
-def messages(*, rounds: int, loading_rounds: int, repeats: int, threads: int) -> dict[str, Any]:
+def messages(*, rounds: int, loading_rounds: int, repeats: int, threads: int) -> dict[str, list[float]]:
     """Seconds of single messages, round 1 and the first empty one left out.
 
     Args:
@@ -150,15 +150,14 @@ def _rounds(server: FederationServer, rounds: int, seed: int, client_app: str) -
     use_params(server.root, params.model_copy(update={"seed": seed}))
     prepare(server)
     list(watch(server, submit(server, client_app)))
-    rows = {row["round"]: row["sites"] for row in read_lines(server.root / "results/federation/rounds.jsonl")}
-    events = read_lines(server.root / "results/federation/events.jsonl")
+    made = {one.round: one.sites for one in read_rounds(server.root)}
+    events = [e for e in read_journal(server.root) if e.event in ("round-start", "train", "aggregate", "evaluate")]
     spent, working = [], []
     # What a message waits for is what its event comes after: nothing else is done by a server of one site.
-    for before, after in pairwise(e for e in events if e["event"] in ("round-start", "train", "aggregate", "evaluate")):
-        kind, number = after["event"], after["round"]
-        if kind in ("train", "evaluate") and number > 1:
-            (site,) = rows[number].values()
-            working.append(site[f"{kind}_s"])
+    for before, after in pairwise(events):
+        if after.event in ("train", "evaluate") and after.round is not None and after.round > 1:
+            (site,) = made[after.round].values()
+            working.append(float((site.train_s if after.event == "train" else site.evaluate_s) or 0))
             spent.append(_between(before, after) - working[-1])
     return spent, working
 
@@ -171,8 +170,8 @@ def _empty(server: FederationServer, count: int) -> list[float]:
     return list(json.loads((server.root / SECONDS).read_text()))[1:]
 
 
-def _between(before: dict[str, Any], after: dict[str, Any]) -> float:
-    return (datetime.fromisoformat(after["time"]) - datetime.fromisoformat(before["time"])).total_seconds()
+def _between(before: Event, after: Event) -> float:
+    return (datetime.fromisoformat(str(after.time)) - datetime.fromisoformat(str(before.time))).total_seconds()
 
 
 app = plain_app(NAME, "Time messages to a site over the network's services.", measure)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 
+from benchmarks.local_training import OwnSteps
 from benchmarks.projects import params_of
 from zk0.data.load import load_frames
 from zk0.data.manifest import read_manifests
@@ -36,7 +37,7 @@ def own_steps(
     device: str,
     precision: str,
     threads: int,
-) -> dict[str, Any]:
+) -> OwnSteps:
     """Train for some steps, several times.
 
     Args:
@@ -50,11 +51,6 @@ def own_steps(
         device: cpu or cuda.
         precision: fp32 or bf16.
         threads: Threads of this process.
-
-    Returns:
-        ``step_s``: seconds a step of each local training, everything in it included; ``build_s`` for computing
-        and keeping the features of all ``frames`` (near 0 where they were there already); ``bytes_frame``
-        on disk; ``peak_bytes``.
     """
     torch.set_num_threads(threads)
     if cold:

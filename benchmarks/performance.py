@@ -74,7 +74,7 @@ def section(detail: dict[str, Any], rows: list[Row]) -> list[str]:
 
 
 def table(rows: list[Row]) -> str:
-    """Rows as a Markdown table."""
+    """Rows as a table in Markdown."""
     lines = ["| what | work | ours | peer | ratio | limit | unit |", "| --- | --- | --: | --: | --: | --: | --- |"]
     for row in rows:
         peer = f"{number(row.peer)} ({row.peer_name})" if row.peer is not None else "none known"

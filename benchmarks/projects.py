@@ -13,6 +13,7 @@ from zk0.params import Params, load_params, parse_params
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(".cache/bench")
+Changes = dict[str, dict[str, Any]]  # settings by section of params
 CAMERAS_ID = "zk0/bench-cameras"
 
 
@@ -42,7 +43,7 @@ def camera_params(dataset: Path, sites: int = 1, **changes: dict[str, Any]) -> P
     return _parsed({"policy": {"base": "random:full"}, "data": data}, changes)
 
 
-def _parsed(content: dict[str, dict[str, Any]], changes: dict[str, dict[str, Any]]) -> Params:
+def _parsed(content: Changes, changes: Changes) -> Params:
     changed = {section: {**content.get(section, {}), **values} for section, values in changes.items()}
     return parse_params(content | changed, "benchmark")
 
@@ -76,5 +77,5 @@ def use_params(root: Path, params: Params) -> None:
 
 
 def params_of(root: str | Path) -> Params:
-    """A project's params."""
+    """The params of a project's folder."""
     return load_params(Path(root) / "params.yaml")

@@ -22,7 +22,6 @@ from typing import Any
 
 import psutil
 import yaml
-from zk0.network.security.setup import set_up_security
 
 from benchmarks.network import joined
 from benchmarks.projects import CACHE, ROOT, demo_params, params_of, use_params
@@ -34,6 +33,7 @@ from zk0.network.client.membership import EVENTS, Membership
 from zk0.network.client.node import free_port
 from zk0.network.client.status import site_status
 from zk0.network.config import DeploymentConfig
+from zk0.network.security.files import set_up_security
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
@@ -42,7 +42,8 @@ from zk0.operations.health import health_checks
 from zk0.operations.monitor.snapshot import take
 from zk0.operations.start import start_groups, stop_services
 from zk0.params import Params
-from zk0.records.files import read_lines
+from zk0.records.files import events_so_far, read_rounds, rounds_so_far
+from zk0.records.run import Round
 from zk0.services.supervise import recorded
 
 SITES = {"kitchen": "sim:push-red-cube-left", "lab": "sim:press-magenta-disc"}
@@ -101,9 +102,9 @@ class Federation:
         served = all(check.passed for check in checks if check.name.startswith(("service ", "site ")))
         return served and all(site_status(one).connected for one in self.sites)
 
-    def rows(self) -> dict[int, dict[str, Any]]:
-        """The rounds so far."""
-        return {row["round"]: row for row in read_lines(self.server.root / "results/federation/rounds.jsonl")}
+    def rounds(self) -> dict[int, Round]:
+        """The complete rounds so far, by their number."""
+        return {one.round: one for one in rounds_so_far(self.server.root)}
 
 
 @contextmanager
@@ -150,11 +151,11 @@ def measure(folder: Path, params: Params, kinds: Sequence[str], services: Sequen
         run = threading.Thread(target=_run, args=(made.server,), daemon=True)
         run.start()
         times = {kind: _killed(made, kind, number) for number, kind in enumerate(kinds, start=2)}
-        _await(lambda: len(made.rows()) == len(kinds) + 3, "the last round")
+        _await(lambda: len(made.rounds()) == len(kinds) + 3, "the last round")
         run.join(_WAIT_S)
-        rows, wanted = made.rows(), _undisturbed(made, folder / "undisturbed")
+        rounds, wanted = made.rounds(), _undisturbed(made, folder / "undisturbed")
     return [
-        Recovery(kind, *times[kind], rows[number]["digest"] == wanted[number])
+        Recovery(kind, *times[kind], rounds[number].digest == wanted[number])
         for number, kind in enumerate(kinds, start=2)
     ]
 
@@ -166,20 +167,20 @@ def _run(server: FederationServer) -> None:
 
 def _killed(made: Federation, kind: str, number: int) -> tuple[float, float]:
     """Kill a process when a round has begun, and wait until all is well."""
-    _await(lambda: number - 1 in made.rows() and _training(made.sites[0], number), f"round {number}")
+    _await(lambda: number - 1 in made.rounds() and _training(made.sites[0], number), f"round {number}")
     process, began = made.process(kind), time.monotonic()
     os.kill(process.pid, signal.SIGKILL)
     _await(lambda: not psutil.pid_exists(process.pid) or process.status() == psutil.STATUS_ZOMBIE, f"the end of {kind}")
     _await(lambda: _again(made, kind, process.pid) and made.well(), f"{kind} is back and all is well")
     back = time.monotonic() - began
-    _await(lambda: number in made.rows(), f"the end of round {number}")
+    _await(lambda: number in made.rounds(), f"the end of round {number}")
     return back, time.monotonic() - began
 
 
 def _training(site: Membership, number: int) -> bool:
     """Whether a site has got its task of a round."""
-    events = read_lines(site.folder / EVENTS)
-    return any(one["event"] == "received" and one["round"] == number and "train" in one["message"] for one in events)
+    events = events_so_far(site.folder / EVENTS)
+    return any(one.event == "received" and one.round == number and "train" in str(one.message) for one in events)
 
 
 def _again(made: Federation, kind: str, before: int) -> bool:
@@ -190,7 +191,7 @@ def _again(made: Federation, kind: str, before: int) -> bool:
         return False
 
 
-def _undisturbed(made: Federation, root: Path) -> dict[int, str]:
+def _undisturbed(made: Federation, root: Path) -> dict[int, str | None]:
     """Each round's digest of the same federation in one process, over the same data."""
     params = params_of(made.server.root)
     root.mkdir()
@@ -199,7 +200,7 @@ def _undisturbed(made: Federation, root: Path) -> dict[int, str]:
         shutil.copytree(site.folder / "data", root / "data", dirs_exist_ok=True, symlinks=True)
     grid = InProcessGrid(client_app.app, root, len(made.sites), params.data.decoded_limit_bytes)
     run_federation(grid, root, params, locked_base(root))
-    return {row["round"]: row["digest"] for row in read_lines(root / "results/federation/rounds.jsonl")}
+    return {one.round: one.digest for one in read_rounds(root)}
 
 
 def _await(true: Callable[[], Any], what: str) -> None:

@@ -5,10 +5,8 @@ Also beside LeRobot's own training on the same recording.
 
 from __future__ import annotations
 
-from typing import Any
-
 from benchmarks.harness import Outcome, plain_app
-from benchmarks.local_training import PEER, Trainings, peer_step_seconds
+from benchmarks.local_training import PEER, OwnSteps, PeerSteps, Trainings, peer_step_seconds
 from benchmarks.pieces import Pieces
 from benchmarks.projects import CACHE, demo_params, prepared
 from zk0.measuring.timing import Spread
@@ -26,7 +24,7 @@ def measure(pieces: Pieces) -> Outcome:
     root = prepared("small", params)
     trainings = Trainings(root, "cpu", params.training.batch, "fp32", params.threads)
 
-    def own(cache: str, cold: bool = False) -> dict[str, Any]:
+    def own(cache: str, cold: bool = False) -> OwnSteps:
         return trainings.ours(CACHE / "features" / NAME / cache, cache, steps, repeats, cold)
 
     built = {cache: pieces.get(f"{cache}, cold", own, cache, True) for cache in CACHES}
@@ -39,12 +37,12 @@ def measure(pieces: Pieces) -> Outcome:
         # The first step does not count: in it LeRobot's optimiser allocates.
         peers.append(pieces.get(f"lerobot-train, {turn}", trainings.peer, policy, 1 + steps * repeats, WORKERS))
     work = f"local training of {steps} steps of batch {params.training.batch}, data loading included"
-    more = {"build_s_frame": {cache: run["build_s"] / run["frames"] for cache, run in built.items()}}
+    more: dict[str, object] = {"build_s_frame": {cache: run["build_s"] / run["frames"] for cache, run in built.items()}}
     return outcome(pieces, work, seconds, peers, more)
 
 
 def outcome(
-    pieces: Pieces, work: str, seconds: dict[str, list[float]], peers: list[dict[str, Any]], more: dict[str, Any]
+    pieces: Pieces, work: str, seconds: dict[str, list[float]], peers: list[PeerSteps], more: dict[str, object]
 ) -> Outcome:
     """Rows of what was measured."""
     rates = {cache: 1 / Spread.of(values).median for cache, values in seconds.items()}

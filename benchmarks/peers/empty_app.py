@@ -19,7 +19,7 @@ server_app = ServerApp()
 
 @client_app.train()
 def _train(message: Message, _: Context) -> Message:
-    """Nothing, at once."""
+    """Reply with nothing, at once."""
     return Message(RecordDict(), reply_to=message)
 
 

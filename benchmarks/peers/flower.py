@@ -104,7 +104,7 @@ def simulation_rounds(*, sites: int, values: int, rounds: int) -> dict[str, Any]
     }
 
 
-def server_peak(*, sites: int, values: int, rounds: int) -> dict[str, Any]:
+def server_peak(*, sites: int, values: int, rounds: int) -> dict[str, int]:
     """Peak memory of FedAvg's process while a stand-in for the network hands it replies, as for ours.
 
     Args:

@@ -23,6 +23,7 @@ from lerobot.policies.smolvla.configuration_smolvla import SmolVLAConfig
 from lerobot.scripts.lerobot_train import train
 from lerobot.utils.logging_utils import MetricsTracker
 
+from benchmarks.local_training import PeerSteps
 from zk0.measuring.timing import peak_bytes
 
 
@@ -38,7 +39,7 @@ def lerobot_steps(
     precision: str,
     workers: int,
     threads: int,
-) -> dict[str, Any]:
+) -> PeerSteps:
     """Train for some steps.
 
     Args:
@@ -52,9 +53,6 @@ def lerobot_steps(
         precision: fp32, or bf16 for Accelerate's mixed precision.
         workers: The loader's processes (0 = load in this one).
         threads: Threads of this process.
-
-    Returns:
-        ``update_s`` and ``data_s`` of every step, ``start_s`` until the first step began, ``peak_bytes``, ``decoder``.
     """
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory(prefix="zk0-bench-") as folder, steps_noted() as seen:

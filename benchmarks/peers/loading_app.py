@@ -16,7 +16,7 @@ class LoadingApp(ClientApp):
     """The same answers as the trainer's, without one."""
 
     def __call__(self, message: Message, context: Context) -> Message:
-        """Load, answer, forget."""
+        """Load policy and data, answer, and forget them."""
         project = Path(str(context.node_config["project"]))
         context.node_config |= {"decoded-limit-bytes": 2_000_000_000, "base": locked_base(project)[0]}
         message.content = unpack(message.content)

@@ -1,4 +1,3 @@
-# ruff: noqa: PLC0415 - the Hub's client and httpx are slow to import, and what is in the cache needs neither
 """Repositories of the Hugging Face Hub: from the local cache where they are in it, else downloaded into it.
 
 A commit never changes, so what the cache holds of it needs no network.
@@ -31,8 +30,8 @@ class HubError(StageError):
 
 def snapshot_folder(repository: str, commit: str, kind: Kind) -> Path:
     """Where the cache keeps a commit of a repository, whether it does or not."""
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub import constants  # noqa: PLC0415 - slow
+    from huggingface_hub.file_download import repo_folder_name  # noqa: PLC0415 - slow
 
     return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type=kind) / "snapshots" / commit
 
@@ -46,9 +45,9 @@ def hub_commit(repository: str, revision: str, kind: Kind) -> str:
     Raises:
         ValueError: No such repository or revision, no access, or offline with nothing in the cache.
     """
-    import httpx
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    import httpx  # noqa: PLC0415 - slow
+    from huggingface_hub import HfApi  # noqa: PLC0415 - slow
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError  # noqa: PLC0415 - slow
 
     name = f"{kind} repository {repository}"
     if _COMMIT.fullmatch(revision) and snapshot_folder(repository, revision, kind).is_dir():
@@ -123,8 +122,8 @@ def download(repository: str, commit: str, kind: Kind, patterns: list[str]) -> P
     Raises:
         HubError: The Hub cannot be reached or does not give it, and the cache has not all of it.
     """
-    import httpx
-    from huggingface_hub import snapshot_download
+    import httpx  # noqa: PLC0415 - slow
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow
 
     try:
         return Path(snapshot_download(repository, repo_type=kind, revision=commit, allow_patterns=patterns))
@@ -146,8 +145,8 @@ def fetch_policy(repository: str, revision: str, weights: bool = True) -> Path:
     Raises:
         HubError: See :func:`download`.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - slow
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415 - slow
 
     files = _POLICY_FILES if weights else _POLICY_SETTINGS
     if snapshot_folder(repository, revision, "model").is_dir():  # a commit that is in the cache
@@ -160,7 +159,7 @@ def fetch_policy(repository: str, revision: str, weights: bool = True) -> Path:
 
 def why_unreachable(error: Exception) -> str:
     """A clause that says why the Hub did not answer."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # noqa: PLC0415 - slow
 
     if constants.is_offline_mode():
         return "HF_HUB_OFFLINE is set"

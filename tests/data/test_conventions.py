@@ -11,6 +11,7 @@ import pytest
 from so100_recordings import RANGES, as_lerobot, as_old_lerobot, calibration_file, motor_steps
 
 from zk0.data.conventions import CONVENTION_KEY, JointMap, Recording, find_convention, settle
+from zk0.data.info import Feature
 from zk0.data.readings import read_calibration
 from zk0.errors import DataError
 from zk0.so100 import ARM_JOINTS, FEATURE_NAMES, JOINTS
@@ -52,7 +53,7 @@ def test_degrees_that_show_need_no_word() -> None:
 
 
 def test_degrees_that_the_recorder_noted_need_no_word() -> None:
-    noted = {"info": {CONVENTION_KEY: "degrees"}}
+    noted = Feature(dtype="float32", shape=[6], info={CONVENTION_KEY: "degrees"})
     simulated = recording(NOISE, features={"observation.state": noted, "action": noted})
 
     found = settle("mine", None, None, simulated, Path())
@@ -62,7 +63,8 @@ def test_degrees_that_the_recorder_noted_need_no_word() -> None:
 
 
 def test_a_note_on_one_feature_only_is_none() -> None:
-    half = recording(NOISE, features={"action": {"info": {CONVENTION_KEY: "degrees"}}})
+    noted = Feature(dtype="float32", shape=[6], info={CONVENTION_KEY: "degrees"})
+    half = recording(NOISE, features={"action": noted})
 
     assert find_convention(half).convention is None
 

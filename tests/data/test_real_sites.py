@@ -58,9 +58,9 @@ def test_the_report_says_what_was_found_and_what_it_was_taken_for(tmp_path: Path
 
 
 def test_simulated_recordings_say_their_convention(recorded: Path) -> None:
-    features = DatasetFolder(recorded, "x").info["features"]
+    features = DatasetFolder(recorded, "x").info.features
 
-    assert features["action"]["info"] == features["observation.state"]["info"] == {CONVENTION_KEY: "degrees"}
+    assert features["action"].info == features["observation.state"].info == {CONVENTION_KEY: "degrees"}
 
 
 @pytest.mark.parametrize(

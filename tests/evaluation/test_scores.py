@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from zk0.evaluation.scores import IncomparableError, Scores, compare
+from zk0.records.results import Evaluation
 
 SEEDS = range(100_000, 100_020)
 
@@ -24,6 +25,7 @@ def evaluation(wins: dict[str, set[int]], errors: list[float] | None = None, **c
     return {
         "models": {"global": {"digest": "g"}, "base": {"digest": "b"}},
         "settings": {"max_steps": 30},
+        "overall": {"global": {}, "base": {}},
         "safety": {"global": safety, "base": safety},
         "tasks": {
             task: {
@@ -38,8 +40,13 @@ def evaluation(wins: dict[str, set[int]], errors: list[float] | None = None, **c
     } | changed
 
 
+def read(content: dict[str, Any], label: str) -> Scores:
+    """Of the global model in what evaluation.json holds."""
+    return Scores.of(Evaluation.model_validate(content), "global", label)
+
+
 def scores(wins: dict[str, set[int]], label: str = "a", **changed: Any) -> Scores:
-    return Scores.of(evaluation(wins, **changed), "global", label)
+    return read(evaluation(wins, **changed), label)
 
 
 def test_success_by_hand() -> None:
@@ -76,7 +83,7 @@ def test_only_shared_scenes_count() -> None:
     for model in ("global", "base"):
         late["tasks"]["red"][model]["outcomes"] = {str(seed): True for seed in range(100_010, 100_030)}
 
-    found = compare(Scores.of(late, "global", "a"), scores({"red": set(range(15))}, "b"), "success_rate")
+    found = compare(read(late, "a"), scores({"red": set(range(15))}, "b"), "success_rate")
 
     assert (found.tasks["red"].scenes, found.tasks["red"].a, found.tasks["red"].b) == (10, 1.0, 0.5)
 
@@ -107,7 +114,7 @@ def test_other_seeds_are_named() -> None:
     final["tasks"]["red"]["global"]["outcomes"] = {"200000": True, "200001": False}
 
     with pytest.raises(IncomparableError, match="a met scenes 100000 to 100019, b 200000 to 200001: none shared"):
-        compare(scores({"red": {1}}), Scores.of(final, "global", "b"), "success_rate")
+        compare(scores({"red": {1}}), read(final, "b"), "success_rate")
 
 
 def test_episodes_of_other_recordings_are_other_episodes() -> None:
@@ -115,7 +122,11 @@ def test_episodes_of_other_recordings_are_other_episodes() -> None:
     grown["tasks"]["red"]["digest"] = "grown"
 
     with pytest.raises(IncomparableError, match="a met recordings red-digest; b met recordings grown"):
-        compare(scores({"red": {1}}, errors=[1.0, 2.0]), Scores.of(grown, "global", "b"), "action_error_deg")
+        compare(
+            scores({"red": {1}}, errors=[1.0, 2.0]),
+            read(grown, "b"),
+            "action_error_deg",
+        )
 
 
 def test_without_errors_by_episode_that_is_said() -> None:

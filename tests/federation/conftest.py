@@ -85,7 +85,7 @@ def updates(
     grid = InProcessGrid(client_app, prepared, 2, LIMIT)
     server = Server(grid, quick, "test", BASE, Journal(folder / "events.jsonl"), folder)
     meet(server)
-    replies = server.ask_with_model(protocol.TRAIN, 1, Model.of(dict(_untrained[1])), stats)
+    replies = server.ask(protocol.TRAIN, 1, Model.of(dict(_untrained[1])), stats)
     return {r.site: (wire.unpack(r.content, protocol.DELTA), float(r.values["examples"])) for r in replies}
 
 

@@ -17,8 +17,8 @@ from zk0.federation.agreement import (
     STEPS_TIMES,
     agree,
     agreed_loss,
-    sound_loss,
 )
+from zk0.federation.answers import sound_loss
 from zk0.federation.statistics import Moments, merge_all
 from zk0.params import PrivacyParams
 from zk0.so100 import JOINTS

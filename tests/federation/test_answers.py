@@ -18,7 +18,7 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.protocol import ERROR_CODE, GRID_CODE, LONGEST_HEADER
-from zk0.federation.rounds import first_state, moments_in, run_round
+from zk0.federation.rounds import first_state, run_round
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder
 from zk0.params import Params
@@ -211,7 +211,7 @@ def asked(
     meet(server)
     server.merged_moments()
     for kind in (protocol.TRAIN, protocol.EVALUATE):
-        list(server.ask_with_model(kind, 1, Model.of(dict(_untrained[1])), stats))
+        list(server.ask(kind, 1, Model.of(dict(_untrained[1])), stats))
     return kept
 
 
@@ -244,7 +244,7 @@ def parsed(asked: Asked, start: Tensors, kind: str, spoil: Spoil = lambda conten
 
 def after_a_round(server: Server, start: Tensors) -> RoundState:
     state = first_state(server, dict(start))
-    return run_round(server, state, moments_in(state).normalisation())
+    return run_round(server, state, state.moments().normalisation())
 
 
 @pytest.mark.parametrize("lie", [lie for lie in LIES if lie not in _NOT_ALONE])

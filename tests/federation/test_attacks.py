@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from federated_sites import LIMIT, MakeServer, averaged
+from federated_sites import LIMIT, MakeServer, averaged, train_round
 
 from zk0.data.frames import Frames
 from zk0.federation import protocol, wire
@@ -16,7 +16,6 @@ from zk0.federation.answers import Reply
 from zk0.federation.attacks import Attack, poisoned, shuffled_labels
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
-from zk0.federation.rounds import train_round
 from zk0.federation.server import Server
 from zk0.federation.site import forget, open_site
 from zk0.federation.state import RoundState
@@ -33,7 +32,7 @@ def times(update: Tensors, factor: float) -> Tensors:
 
 def trained(server: Server, state: RoundState, stats: Stats) -> dict[str, Reply]:
     """The sites' training replies of round 1."""
-    return {r.site: r for r in server.ask_with_model(protocol.TRAIN, 1, Model.of(state.tensors), stats)}
+    return {r.site: r for r in server.ask(protocol.TRAIN, 1, Model.of(state.tensors), stats)}
 
 
 @pytest.mark.parametrize(
@@ -71,7 +70,7 @@ def test_attacker_that_lacks_the_model_gets_it_first(
     server.held = dict.fromkeys(server.sites, Model.of(moved).digest)
     forget()
 
-    replies = {r.site: r for r in server.ask_with_model(protocol.TRAIN, 1, Model.of(moved), stats)}
+    replies = {r.site: r for r in server.ask(protocol.TRAIN, 1, Model.of(moved), stats)}
 
     assert server.left_out == {} and protocol.LACKS not in replies["cubes-1"].values
     norms = {name: update_norm(wire.unpack(r.content, protocol.DELTA)) for name, r in replies.items()}

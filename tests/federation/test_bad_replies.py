@@ -17,6 +17,7 @@ from federated_sites import (
     averaged,
     crash,
     spoilt,
+    train_round,
     values,
 )
 from flwr.app import Context, Message, RecordDict
@@ -25,7 +26,7 @@ from zk0.federation import protocol, wire
 from zk0.federation.client_app import app as client_app
 from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.rounds import first_state, moments_in, run_round, train_round
+from zk0.federation.rounds import first_state, run_round
 from zk0.federation.server import FederationError, Server
 from zk0.federation.site import open_site
 from zk0.federation.state import RoundState
@@ -149,7 +150,7 @@ def test_a_site_whose_statistics_are_refused_has_no_part_in_the_normalisation(
     state = first_state(server, start)
 
     alone = moments_of(open_site(prepared, 0, LIMIT).train_frames)
-    assert moments_in(state).count == alone.count and np.array_equal(moments_in(state).low, alone.low)
+    assert state.moments().count == alone.count and np.array_equal(state.moments().low, alone.low)
     assert reason in state.rows[0]["left_out"]["cubes-1"]
 
 

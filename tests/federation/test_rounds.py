@@ -15,6 +15,7 @@ from federated_sites import (
     ask,
     averaged,
     spoilt,
+    train_round,
     values,
 )
 from flwr.app import Message, RecordDict
@@ -25,7 +26,7 @@ from zk0.federation.aggregation import StreamingMean
 from zk0.federation.broadcast import Model
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.rounds import evaluate_round, run_round, train_round
+from zk0.federation.rounds import judge, run_round
 from zk0.federation.state import RoundState
 from zk0.federation.statistics import Moments
 from zk0.federation.update_buffer import in_order
@@ -76,7 +77,7 @@ def test_round_averages_by_examples_and_tells_all(
 def test_held_out_loss_is_weighted_by_frames(
     make_server: MakeServer, prepared: Path, start: Tensors, stats: Stats
 ) -> None:
-    mean, sites = evaluate_round(make_server(), Model.of(start), stats, 0)
+    mean, sites = judge(make_server(), Model.of(start), stats, 0)
     frames = [manifest.held_out_frames for manifest in read_manifests(prepared)[0]]
 
     losses = [sites[name]["held_out_loss"] for name in ("cubes-0", "cubes-1")]

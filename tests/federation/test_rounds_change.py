@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from federated_sites import BASE, LIMIT, MakeServer, app_of, averaged, copy_project, crash, spoilt, values
+from federated_sites import BASE, LIMIT, MakeServer, app_of, averaged, copy_project, crash, spoilt, train_round, values
 from flwr.app import Context, Message
 
 from zk0.errors import StageError
@@ -14,7 +14,7 @@ from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.plan import draw_sites
-from zk0.federation.rounds import run_round, train_round
+from zk0.federation.rounds import run_round
 from zk0.federation.run import run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.site import forget

@@ -15,6 +15,7 @@ from federated_sites import (
     copy_project,
     crash,
     spoilt,
+    train_round,
     values,
 )
 from flwr.app import RecordDict
@@ -23,7 +24,7 @@ from zk0.data.manifest import Manifest, read_manifests
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.rounds import moments_in, run_round, train_round
+from zk0.federation.rounds import run_round
 from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.site import forget, open_site, warm_policy
@@ -71,7 +72,7 @@ def test_interrupted_run_ends_as_if_it_had_not_been(
     events = [event["event"] for event in read_lines(other / "results" / "federation" / "events.jsonl")]
     assert events.count("round-start") == 4 and events.count("resume") == events.count("failed") == 1
     assert events[-1] == "done"
-    assert moments_in(RoundState(0, {}, (), _stats_of(other, resumed.run))).count == 2 * 3 * _mean_frames(project)
+    assert RoundState(0, {}, (), _stats_of(other, resumed.run)).moments().count == 2 * 3 * _mean_frames(project)
     versions = sorted(path.name for path in (other / "state" / whole.run).glob("sites/0001/*"))
     assert versions == (["round-0002", "round-0003"] if moments else [])
 

@@ -12,11 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from zk0.errors import StageError
-from zk0.federation.rounds import rows_with_best
 from zk0.federation.state import RoundState, Saver, StateFolder
 from zk0.records.files import events_so_far, read_lines
 from zk0.records.journal import Journal
-from zk0.records.run import Event
+from zk0.records.run import Event, rows_with_best
 
 LOSSES = [0.9, 0.5, 0.7, 0.4, 0.6, 0.4]
 

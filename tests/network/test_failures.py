@@ -19,7 +19,7 @@ from network_services import wait_until
 from spoiling_app import LIES, SWOLLEN_BYTES
 
 from zk0.federation import protocol
-from zk0.federation.rounds import first_state, moments_in, run_round
+from zk0.federation.rounds import first_state, run_round
 from zk0.federation.run import warm_start
 from zk0.network.server.services import halt, runs_of
 from zk0.params import load_params
@@ -140,7 +140,7 @@ def test_liars_change_the_model_as_little_as_sites_that_are_away(
     server.begin_round()
     state = first_state(server, warm_start(tmp_path, params, BASE[0]).first)
     for _ in range(LAST_LIES):
-        state = run_round(server, state, moments_in(state).normalisation())
+        state = run_round(server, state, state.moments().normalisation())
 
     assert [row["digest"] for row in rounds["lies"]] == [row["digest"] for row in state.rows]
 

@@ -18,7 +18,8 @@ from zk0.federation.server import FederationError, Server
 from zk0.files import read_json, write_json
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.sites import Site, SiteRegistry
-from zk0.network.server.roll_call import RollCall, members_of
+from zk0.network.server.control import members_of
+from zk0.network.server.roll_call import RollCall
 from zk0.params import Params
 from zk0.records.files import read_lines
 from zk0.records.journal import Journal
@@ -118,7 +119,10 @@ def test_a_complete_run_is_followed_by_one_with_the_newcomer(world: World) -> No
     (lab,) = members_of(world.registry.sites(), ["lab"])
     world.call(members=[lab])
     run = read_json(world.root / "state/network.json")["run"]
-    write_json(world.root / "results/federation/run.json", {"run": run})
+    when, kept = "2026-01-01T10:00:00+00:00", {"path": "checkpoints/best", "digest": "d"}
+    done = {"run": run, "started": when, "ended": when, "params": {}, "base": {"source": "b"}, "sites": {}, "rounds": 1}
+    more = {"best_round": 1, "git": {}, "checkpoints": {"best": kept, "last": kept}}
+    write_json(world.root / "results/federation/run.json", done | more)
 
     assert world.call(members=[lab]).sites == {1: "lab"}
     assert world.call().sites == {0: "kitchen", 1: "lab"}

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from zk0.pipeline.summary import comparison_markdown, comparison_table
+from zk0.records.results import Evaluation
 
 REAL, ZERO = "real recordings have no simulated scene", "evaluation.rollouts is 0"
 
@@ -18,10 +19,16 @@ def task(reason: str | None, role: str = "site") -> dict[str, Any]:
     return {"role": role, "no_rollouts": reason, "base": model, "global": model}
 
 
+def evaluation(**tasks: dict[str, Any]) -> Evaluation:
+    models = {"models": {"digest": "d"}, "overall": {}, "safety": {"passed": True}}
+    both = {key: {"base": content, "global": content} for key, content in models.items()}
+    return Evaluation.model_validate({**both, "tasks": tasks})
+
+
 def shown(**tasks: dict[str, Any]) -> str:
     console = Console(width=100)
     with console.capture() as captured:
-        console.print(comparison_table({"tasks": tasks}))
+        console.print(comparison_table(evaluation(**tasks)))
     return captured.get()
 
 
@@ -42,7 +49,7 @@ def test_tasks_without_rollouts_are_named_beside_those_that_have_some() -> None:
 
 
 def test_every_reason_is_told_in_markdown_too() -> None:
-    said = comparison_markdown({"tasks": {"kitchen": task(REAL), "red": task(ZERO)}})
+    said = comparison_markdown(evaluation(kitchen=task(REAL), red=task(ZERO)))
 
     assert said.splitlines()[0] == "| task | action error (deg) | held-out loss |"
     assert f"success was not measured on kitchen: {REAL}" in said

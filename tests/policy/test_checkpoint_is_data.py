@@ -26,8 +26,8 @@ from standin_policy import smolvla_base
 from tests_support import REPO
 
 from zk0.checkpoints import CheckpointError, read_checkpoint
+from zk0.checkpoints.reading import _STEPS
 from zk0.checkpoints.settings import VLM_FOLDER, Settings, Vlm
-from zk0.checkpoints.steps import _STEPS
 from zk0.federation.protocol import SiteTask
 from zk0.network.client.trainer import BaseMissing, Bases
 from zk0.params import parse_params

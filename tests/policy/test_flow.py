@@ -250,7 +250,6 @@ def test_what_is_not_covered_runs_by_lerobot(
     rows: np.ndarray,
     changes: dict[str, Any],
     reason: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     flow._say_once.cache_clear()
     changed = variant(loaded, frames, **changes)

@@ -13,8 +13,12 @@ from zk0.federation import protocol, wire
 from zk0.federation.aggregation import StreamingMean
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.plan import plan_round
+from zk0.federation.rounds import SiteUpdate, train
 from zk0.federation.server import Server
+from zk0.federation.state import RoundState, Saver
 from zk0.files import read_json, write_json
+from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
 
 BASE = ("random:nano", "digest")
@@ -111,6 +115,7 @@ BAD_UPDATES: dict[str, tuple[Spoil, str]] = {
     "no-header": (lambda content: content.pop("header"), "the message has no header"),
     "no-examples": (values(examples=None), "the reply's examples is missing"),
     "no-weight": (values(examples=0), "the reply's examples is 0: expected greater than or equal to 1"),
+    "more-weight": (values(examples=3), "its update is refused: examples is 3, but 2 were asked for"),
     "all-weight": (values(examples=float("inf")), "the reply's examples is inf: expected a valid integer"),
     "nan-loss": (values(train_loss=float("nan")), "the reply's train_loss is nan: expected a finite number"),
     "crash": (crash, 'the site failed: cubes-1 says: "OSError: the disk is full"'),
@@ -130,3 +135,10 @@ def ask(grid: InProcessGrid, node: int, kind: str) -> Message:
     protocol.write(content, protocol.Header(run="test", round=0, partition=node - 1))
     (reply,) = grid.send_and_receive([Message(content, node, kind, group_id="0")])
     return reply
+
+
+def train_round(
+    server: Server, state: RoundState, stats: Stats, saver: Saver | None = None
+) -> tuple[Tensors, list[SiteUpdate], float]:
+    """The round after a state, up to its combined update."""
+    return train(server, state, stats, plan_round(server.params, state.rows, list(server.sites)), saver)

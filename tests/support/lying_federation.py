@@ -27,14 +27,15 @@ from zk0.federation.client_app import app as client_app
 from zk0.federation.discovery import meet, misfits
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.protocol import ERROR_CODE, GRID_CODE, HEADER
-from zk0.federation.rounds import first_state, moments_in, run_round
+from zk0.federation.rounds import first_state, run_round
 from zk0.federation.run import run_federation, warm_start
 from zk0.federation.server import Server
 from zk0.federation.state import RoundState, StateFolder
 from zk0.measuring.timing import peak_bytes, reset_peak
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.sites import Site, SiteRegistry
-from zk0.network.server.roll_call import RollCall, members_of
+from zk0.network.server.control import members_of
+from zk0.network.server.roll_call import RollCall
 from zk0.params import Params
 from zk0.records.journal import Journal, print_event
 
@@ -238,7 +239,7 @@ class LyingFederation:
             merged = server.merged_moments().to_tensors()
             return Exchange({name: tensor.tolist() for name, tensor in merged.items()}, {}, events)
         server.held = dict.fromkeys(server.sites, self._first.digest)
-        row = run_round(server, self._first, moments_in(self._first).normalisation()).rows[-1]
+        row = run_round(server, self._first, self._first.moments().normalisation()).rows[-1]
         untimed = {key: value for key, value in row.items() if key not in ("round_s", "aggregate_s", "left_out")}
         return Exchange(untimed, row["sites"][LIAR], events)
 
@@ -256,7 +257,7 @@ class LyingFederation:
     def _server(self, lie: Lie | None, events: list[dict[str, Any]]) -> Server:
         grid = Present(Liar(self.answers, lie), self.prepared, len(SITES), LIMIT)
         (self.root / "exchanges.jsonl").unlink(missing_ok=True)
-        journal = Journal(self.root / "exchanges.jsonl", events.append)
+        journal = Journal(self.root / "exchanges.jsonl", lambda event: events.append(event.model_dump()))
         return Server(grid, self.params, "exchange", BASE, journal, self.root / "waiting")
 
     def _roll(self, server: Server) -> RollCall:

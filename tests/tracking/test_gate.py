@@ -9,8 +9,8 @@ import pytest
 
 from zk0.evaluation.scores import Judged, Scores
 from zk0.params import PromotionParams
-from zk0.tracking import gate
-from zk0.tracking.gate import decide
+from zk0.tracking import promotion
+from zk0.tracking.promotion import decide
 
 PARAMS = PromotionParams(site_margin=0.1)
 SCENES = 100
@@ -35,7 +35,7 @@ def model(label: str, safe: bool = True, conditions: str = "same", **shares: flo
 
 
 def test_words_in_the_docs() -> None:
-    assert doctest.testmod(gate).failed == 0
+    assert doctest.testmod(promotion).failed == 0
 
 
 def test_safe_better_and_nowhere_worse_passes() -> None:

@@ -1,16 +1,21 @@
-"""A checkpoint folder, read and checked: what LeRobot is given afterwards."""
+"""A checkpoint folder, read and checked: what LeRobot is given afterwards.
+
+Processor files hold the steps that a SmolVLA's pipelines are made of, with their arguments; no other is ever imported.
+LeRobot finds a step by the name it registered, or imports the class that the file names, and calls it with the
+arguments that stand there. So both are known here beforehand.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field
 
-from zk0.checkpoints.folder import Folder
-from zk0.checkpoints.settings import VLM_FOLDER, Settings, VlmSettings
-from zk0.checkpoints.steps import read_steps
+from zk0.checkpoints.folder import CheckpointError, Folder, Strict, shown
+from zk0.checkpoints.settings import VLM_FOLDER, Device, FeatureName, Features, Norms, Settings, Text, Vlm, VlmSettings
 from zk0.checkpoints.vlm import WEIGHTS as VLM_WEIGHTS
 from zk0.checkpoints.vlm import read_vlm
 from zk0.checkpoints.weights import check_weights, read_state, shapes_of
@@ -21,6 +26,64 @@ _ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _BEFORE = ("tokenizer_processor", "device_processor")
 _AFTER = ("unnormalizer_processor",)
+
+
+class _Nothing(Strict):
+    pass
+
+
+class _Rename(Strict):
+    rename_map: Annotated[dict[FeatureName, FeatureName], Field(max_length=64)] = Field(default_factory=dict)
+
+
+class _Tokenizer(Strict):
+    tokenizer_name: Vlm
+    max_length: Annotated[int, Field(ge=1, le=4096)] = 512
+    task_key: Literal["task"] = "task"
+    padding_side: Literal["left", "right"] = "right"
+    padding: Literal["longest", "max_length"] = "max_length"
+    truncation: bool = True
+
+
+class _Device(Strict):
+    device: Device = "cpu"
+    float_dtype: Literal["float16", "float32", "float64", "bfloat16", "half", "float", "double"] | None = None
+
+
+class _Normalizer(Strict):
+    features: Features
+    norm_map: Norms
+    eps: Annotated[float, Field(gt=0, le=1)] = 1e-8
+    normalize_observation_keys: Annotated[list[FeatureName], Field(max_length=64)] | None = None
+
+
+_PROCESSOR = "lerobot.processor"
+# Registered name to where LeRobot has its class, and to its arguments.
+_STEPS: dict[str, tuple[str, type[BaseModel]]] = {
+    "rename_observations_processor": (f"{_PROCESSOR}.rename_processor.RenameObservationsProcessorStep", _Rename),
+    "to_batch_processor": (f"{_PROCESSOR}.batch_processor.AddBatchDimensionProcessorStep", _Nothing),
+    "smolvla_new_line_processor": (f"{_PROCESSOR}.newline_task_processor.NewLineTaskProcessorStep", _Nothing),
+    "tokenizer_processor": (f"{_PROCESSOR}.tokenizer_processor.TokenizerProcessorStep", _Tokenizer),
+    "device_processor": (f"{_PROCESSOR}.device_processor.DeviceProcessorStep", _Device),
+    "normalizer_processor": (f"{_PROCESSOR}.normalize_processor.NormalizerProcessorStep", _Normalizer),
+    "unnormalizer_processor": (f"{_PROCESSOR}.normalize_processor.UnnormalizerProcessorStep", _Normalizer),
+}
+_NAMES = {place: name for name, (place, _) in _STEPS.items()}
+_WITH_STATE = ("normalizer_processor", "unnormalizer_processor")
+
+
+class Step(Strict):
+    """One step as it stands in the file."""
+
+    registry_name: Text | None = None
+    class_: Annotated[Text | None, Field(alias="class")] = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    state_file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][\w.-]{0,190}\.safetensors$")] | None = None
+
+
+class _File(Strict):
+    name: Text = "pipeline"
+    steps: Annotated[list[Any], Field(max_length=32)]
 
 
 @dataclass(frozen=True)
@@ -117,3 +180,68 @@ def _vlm(folder: Folder, settings: Settings, before: Pipeline) -> VlmSettings | 
     elif settings.load_vlm_weights:
         raise folder.refused(CONFIG, "load_vlm_weights without weights in vlm/", f"load_vlm_weights false, or {own}")
     return vlm
+
+
+def read_steps(folder: Folder, name: str, needed: tuple[str, ...]) -> dict[str, Any]:
+    """A processor file, with every step by its registered name.
+
+    Args:
+        folder: The checkpoint's.
+        name: The file's.
+        needed: Steps without which the policy cannot be driven.
+
+    Raises:
+        CheckpointError: A step or an argument is none that a SmolVLA has, or a step is missing.
+    """
+    file = folder.parse(_File, folder.json(name), name)
+    steps = [_step(folder, f"{name}, step {number}", content) for number, content in enumerate(file.steps)]
+    for one in needed:
+        if one not in [step["registry_name"] for step in steps]:
+            raise folder.refused(name, f"no step {one}", f"the steps {', '.join(needed)} among others")
+    return {"name": file.name, "steps": steps}
+
+
+def _step(folder: Folder, where: str, content: Any) -> dict[str, Any]:
+    step = folder.parse(Step, content, where)
+    name = _known_name(folder, where, step)
+    config = folder.parse(_STEPS[name][1], step.config, f"{where} ({name})")
+    if step.state_file and name not in _WITH_STATE:
+        raise folder.refused(where, f"a state file of {name}", f"one of {' or '.join(_WITH_STATE)} only")
+    found = {"registry_name": name, "config": config.model_dump(mode="json", exclude_unset=True)}
+    return found | ({"state_file": step.state_file} if step.state_file else {})
+
+
+def _known_name(folder: Folder, where: str, step: Step) -> str:
+    if (step.registry_name is None) == (step.class_ is None):
+        raise folder.refused(where, "both or neither of class and registry_name", "one of them")
+    if step.class_ is not None:
+        if step.class_ not in _NAMES:
+            raise _unknown(folder, where, f"the class {shown(step.class_)}")
+        return _NAMES[step.class_]
+    if step.registry_name not in _STEPS:
+        raise _unknown(folder, where, f"the step {shown(step.registry_name)}")
+    return step.registry_name
+
+
+def _unknown(folder: Folder, where: str, found: str) -> CheckpointError:
+    return folder.refused(where, found, f"one of the steps that a SmolVLA has: {', '.join(_STEPS)}")
+
+
+def check_foreign(where: str, steps: list[dict[str, Any]]) -> None:
+    """Refuse steps of any policy that would import something that is not LeRobot's, or trust a folder's code.
+
+    Raises:
+        CheckpointError: Names the step.
+    """
+    for number, step in enumerate(steps):
+        place = step.get("class")
+        if place is not None and "registry_name" not in step and not str(place).startswith("lerobot."):
+            raise CheckpointError(
+                f"{where}, step {number}, is refused: the class {shown(place)}; expected one of LeRobot's, or the "
+                "registered name of a step whose package you installed. Nothing that a checkpoint names is imported"
+            )
+        if isinstance(step.get("config"), dict) and step["config"].get("trust_remote_code"):
+            raise CheckpointError(
+                f"{where}, step {number}, is refused: trust_remote_code, which runs a file of a repository; expected "
+                "none. Set it to false and try again, or use another checkpoint"
+            )

@@ -60,11 +60,11 @@ def rename_cameras(name: str, dataset: DatasetFolder, params: DataParams) -> Cam
 
 
 def _check_readable(name: str, short: str, camera: str, dataset: DatasetFolder) -> None:
-    feature = dataset.info["features"][camera]
+    feature = dataset.info.features[camera]
     leave_out = f"leave it out by data.cameras: {{{name}: {{{short}: null}}}}"
-    if feature.get("dtype") != "video":
+    if feature.dtype != "video":
         raise DataError(
-            f"{dataset.repo_id}: {camera} is kept as {feature.get('dtype')}; video was expected. Make a video of it in "
+            f"{dataset.repo_id}: {camera} is kept as {feature.dtype}; video was expected. Make a video of it in "
             f"a new dataset (`lerobot-edit-dataset --repo_id {dataset.root.name} --root {dataset.root} --new_root "
             f"FOLDER --operation.type convert_image_to_video`), or {leave_out}"
         )

@@ -41,7 +41,7 @@ def check_dataset(
     _check_rate(dataset, fps, every, name)
     if not dataset.cameras:
         raise DataError(f"{repo_id} has no camera; features named {IMAGES}.NAME were expected")
-    if info["total_episodes"] == 0:
+    if info.total_episodes == 0:
         raise DataError(f"{repo_id} is empty: it has no episodes")
     table = dataset.table  # with what is missing or of another size, to say where
     for feature in (STATE, ACTION):
@@ -79,12 +79,12 @@ def _check_rate(dataset: DatasetFolder, fps: int, every: int, name: str) -> None
 
 
 def _check_vector(dataset: DatasetFolder, feature: str) -> None:
-    found = dataset.info["features"].get(feature)
+    found = dataset.info.features.get(feature)
     if found is None:
         raise DataError(f"{dataset.repo_id} has no {feature}")
-    if len(found["shape"]) != 1:
-        raise DataError(f"{dataset.repo_id}: {feature} has shape {found['shape']}; [{len(JOINTS)}] was expected")
-    size = found["shape"][0]
+    if len(found.shape) != 1:
+        raise DataError(f"{dataset.repo_id}: {feature} has shape {found.shape}; [{len(JOINTS)}] was expected")
+    size = found.shape[0]
     if size != len(JOINTS):
         arms = "; record each arm as a site of its own" if size == 2 * len(JOINTS) else ""
         raise DataError(f"{dataset.repo_id}: {feature} has {size} values, an SO-100 has {len(JOINTS)}{arms}")
@@ -177,11 +177,13 @@ def _episodes(episodes: list[int]) -> str:
 
 
 def _check_totals(dataset: DatasetFolder) -> None:
-    found = {"total_episodes": len(dataset.rows.bounds), "total_frames": len(dataset.rows.states)}
-    for key, count in found.items():
-        if dataset.info[key] is not None and dataset.info[key] != count:
+    for key, said, count in (
+        ("total_episodes", dataset.info.total_episodes, len(dataset.rows.bounds)),
+        ("total_frames", dataset.info.total_frames, len(dataset.rows.states)),
+    ):
+        if said not in (None, count):
             raise DataError(
-                f"{dataset.repo_id}: meta/info.json says {key} {dataset.info[key]}, and there are {count}; restore "
+                f"{dataset.repo_id}: meta/info.json says {key} {said}, and there are {count}; restore "
                 f"what is missing, or write {count} there"
             )
 

@@ -46,7 +46,7 @@ def identity(dataset: DatasetFolder, episode: int, cameras: Iterable[str], memo:
         DataError: As :func:`clip_digest`.
     """
     start, stop = dataset.rows.bounds[episode]
-    shown = np.rint(dataset.rows.timestamps[start:stop] * float(dataset.info["fps"])).astype("<i8")
+    shown = np.rint(dataset.rows.timestamps[start:stop] * dataset.fps).astype("<i8")
     pictures = new_digest(shown.tobytes())
     for camera in sorted(cameras):
         pictures.update(f"\0{camera}\0{clip_digest(dataset, episode, camera, memo)}".encode())
@@ -90,7 +90,7 @@ def _known(
     note = memo / f"{xxhash.xxh3_128_hexdigest(repr((_FORM, seen, spans)).encode())}.json" if memo else None
     if note is not None and note.exists():
         return {int(episode): str(digest) for episode, digest in read_json(note).items()}
-    digests = _read(path, spans, 0.5 / float(dataset.info["fps"]))
+    digests = _read(path, spans, 0.5 / dataset.fps)
     if note is not None:
         with suppress(OSError):  # only a memo: where nothing can be written, the file is read again
             write_json(note, {str(episode): digest for episode, digest in digests.items()})

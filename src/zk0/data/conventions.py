@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,7 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from zk0.data.readings import MEASURED, PLACE, Calibration, by_episode, described, not_measured, ranges_of, read_steps
 from zk0.errors import DataError
 from zk0.params import Convention
-from zk0.so100 import ARM_JOINTS, JOINTS
+from zk0.so100 import ACTION, ARM_JOINTS, JOINTS, STATE
+
+if TYPE_CHECKING:  # a manifest that comes over the network needs no tables
+    from zk0.data.info import Feature
 
 CONVENTION_KEY = "joint_convention"  # in a feature's info, where a recorder says it outright
 _CONVENTIONS: tuple[Convention, ...] = ("degrees", "normalised", "so100-old")
@@ -71,7 +74,7 @@ class Recording:
         bounds: Episode to its first row and the row after its last.
     """
 
-    features: Mapping[str, Any]
+    features: Mapping[str, Feature]
     names: tuple[str, ...]
     robot_type: str
     states: np.ndarray
@@ -96,8 +99,8 @@ class Recording:
     @property
     def noted(self) -> Convention | None:
         """What the recorder noted, if it did for state and action alike."""
-        infos = [self.features.get(name, {}).get("info") or {} for name in ("observation.state", "action")]
-        noted = {info.get(CONVENTION_KEY) for info in infos}
+        found = [self.features.get(name) for name in (STATE, ACTION)]
+        noted = {feature.info.get(CONVENTION_KEY) if feature and feature.info else None for feature in found}
         only = noted.pop() if len(noted) == 1 else None
         return only if only in _CONVENTIONS else None
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -27,7 +26,8 @@ from lerobot.datasets.video_utils import decode_video_frames
 
 from zk0.console import progress_bar
 from zk0.data.dataset import DatasetFolder
-from zk0.data.formats import INFO, V21_TABLES, missing_files, place_of, read_info, require_v3, version_of
+from zk0.data.formats import INFO, V21_TABLES, missing_files, place_of, read_info, require_v3
+from zk0.data.info import Info
 from zk0.data.v21 import check_v21, read_sentences
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
@@ -87,21 +87,21 @@ def convert_dataset(source: Path, target: Path) -> Conversion:
     return Conversion(target, len(dataset.rows.bounds), len(dataset.rows.states), fresh=True)
 
 
-def _check_source(source: Path) -> dict[str, Any]:
+def _check_source(source: Path) -> Info:
     """The info of a v2.1 dataset all of whose files are there."""
     info = read_info(source)
-    version = version_of(info)
+    version = info.version
     if version.startswith("v3"):
         raise DataError(f"{source} has LeRobot format {version} already; name it as local:{source} as it is")
     if version != "v2.1":
         require_v3(info, str(source), f"local:{source}")
-    if not info["total_episodes"]:
+    if not info.total_episodes:
         raise DataError(f"{source} is empty: it has no episodes")
     if missing := missing_files(source, info):
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError(
             f"{source} is not a whole v2.1 dataset: {', '.join(missing[:3])}{more} not found, though meta/info.json "
-            f"counts {info['total_episodes']} episodes; restore what is missing, or record again"
+            f"counts {info.total_episodes} episodes; restore what is missing, or record again"
         )
     check_v21(source, info)
     return info
@@ -206,14 +206,14 @@ def _convert(source: Path, work: Path) -> Path:
     return copy
 
 
-def _compare(source: Path, info: dict[str, Any], dataset: DatasetFolder) -> None:
+def _compare(source: Path, info: Info, dataset: DatasetFolder) -> None:
     """Refuse a conversion that says something else than its source.
 
     Raises:
         DataError: Names the episode and what differs.
     """
     rows = dataset.rows
-    count = int(info["total_episodes"])
+    count = info.total_episodes or 0
     if sorted(rows.bounds) != list(range(count)):
         raise DataError(f"{source}: of {count} episodes {len(rows.bounds)} were converted; nothing was kept")
     tasks = read_sentences(source)
@@ -221,14 +221,14 @@ def _compare(source: Path, info: dict[str, Any], dataset: DatasetFolder) -> None
         line = bar.add_task("comparing with the source", total=count)
         for episode, (start, stop) in rows.bounds.items():
             place = place_of(info, episode)
-            table = pq.read_table(source / info["data_path"].format(**place), columns=_COMPARED)
+            table = pq.read_table(source / info.data_file(**place), columns=_COMPARED)
             wrong = _different_numbers(table, rows.states[start:stop], rows.actions[start:stop])
             found = [dataset.task_names[int(task)] for task in rows.tasks[start:stop]]
             if found != [tasks.get(task) for task in table.column("task_index").to_pylist()]:
                 wrong = wrong or "instructions"
             times = table.column("timestamp").to_pylist()
-            for camera in (name for name in dataset.cameras if dataset.info["features"][name]["dtype"] == "video"):
-                video = source / info["video_path"].format(**place, video_key=camera)
+            for camera in (name for name in dataset.cameras if dataset.info.features[name].dtype == "video"):
+                video = source / info.video_file(camera, **place)
                 if wrong is None and not _same_pictures(video, dataset, episode, camera, [times[0], times[-1]]):
                     wrong = f"pictures of {camera}"
             if wrong:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from zk0.data.formats import read_info
-from zk0.data.layout import Episodes, Span, read_episodes, read_table, read_tasks, real_numbers, whole_numbers
+from zk0.data.formats import Episodes, Span, read_episodes, read_tasks
+from zk0.data.info import Feature, Info, read_info
+from zk0.data.layout import read_table, real_numbers, whole_numbers
 from zk0.digests import new_digest
 from zk0.errors import DataError
 from zk0.so100 import ACTION, IMAGES, STATE
@@ -53,7 +53,7 @@ class Rows:
     bounds: dict[int, tuple[int, int]]
 
 
-def image_shape(root: Path, camera: str, feature: Mapping[str, Any]) -> tuple[int, int, int]:
+def image_shape(root: Path, camera: str, feature: Feature) -> tuple[int, int, int]:
     """(C, H, W) of a camera.
 
     Args:
@@ -64,8 +64,8 @@ def image_shape(root: Path, camera: str, feature: Mapping[str, Any]) -> tuple[in
     Raises:
         DataError: It is not said which side is which.
     """
-    shape = feature["shape"]
-    names = feature["names"] or (_CHANNELS_LAST if shape[-1] in (1, 3) else _CHANNELS_FIRST)
+    shape = feature.shape
+    names = feature.names or (_CHANNELS_LAST if shape[-1] in (1, 3) else _CHANNELS_FIRST)
     size = dict(zip(names, shape, strict=False))
     if len(names) != len(shape) or not {"height", "width"} <= set(size):
         raise DataError(
@@ -90,14 +90,14 @@ class DatasetFolder:
     clips: dict[tuple[object, ...], dict[int, str]] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
-    def info(self) -> dict[str, Any]:
+    def info(self) -> Info:
         """``meta/info.json``, as :mod:`zk0.data.info` has checked it."""
         return read_info(self.root)
 
     @property
     def fps(self) -> float:
         """Frames per second of the recording."""
-        return float(self.info["fps"])
+        return self.info.fps
 
     @property
     def tolerance_s(self) -> float:
@@ -107,20 +107,20 @@ class DatasetFolder:
     @property
     def robot_type(self) -> str:
         """Which robot it was recorded on, as its recorder wrote it."""
-        return str(self.info.get("robot_type") or "unknown")
+        return self.info.robot_type or "unknown"
 
     @property
     def cameras(self) -> tuple[str, ...]:
         """Image features, sorted by name."""
-        return tuple(sorted(name for name in self.info["features"] if name.startswith(f"{IMAGES}.")))
+        return tuple(sorted(name for name in self.info.features if name.startswith(f"{IMAGES}.")))
 
     def image_shape(self, camera: str) -> tuple[int, int, int]:
         """Channels, height and width of a camera's pictures."""
-        return image_shape(self.root, camera, self.info["features"][camera])
+        return image_shape(self.root, camera, self.info.features[camera])
 
     def written_names(self, feature: str) -> tuple[str, ...]:
         """The names in a vector feature, as its recorder wrote them."""
-        return tuple(self.info["features"][feature]["names"] or ())
+        return tuple(self.info.features[feature].names or ())
 
     def joint_names(self, feature: str) -> tuple[str, ...]:
         """Joints of a vector feature, without the decoration that recorders of different years add."""
@@ -138,7 +138,7 @@ class DatasetFolder:
 
     @property
     def _video_cameras(self) -> list[str]:
-        return [camera for camera in self.cameras if self.info["features"][camera]["dtype"] == "video"]
+        return [camera for camera in self.cameras if self.info.features[camera].dtype == "video"]
 
     def _read(self) -> pa.Table:
         if not any((self.root / "data").rglob("*.parquet")):

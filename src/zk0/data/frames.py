@@ -1,4 +1,3 @@
-# ruff: noqa: D102, ARG002 - ImageStore says what a store's methods and arguments are
 """Frames of a set of episodes, ready to be drawn into batches of LeRobot's form."""
 
 from __future__ import annotations
@@ -72,22 +71,22 @@ class MemoryImages:
     fits: bool = True
 
     @property
-    def cameras(self) -> tuple[str, ...]:
+    def cameras(self) -> tuple[str, ...]:  # noqa: D102 - see ImageStore
         return tuple(self.arrays)
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> int:  # noqa: D102 - see ImageStore
         return sum(array.nbytes for array in self.arrays.values())
 
-    def shape(self, camera: str) -> tuple[int, int, int]:
+    def shape(self, camera: str) -> tuple[int, int, int]:  # noqa: D102 - see ImageStore
         _, height, width, channels = self.arrays[camera].shape
         return channels, height, width
 
-    def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:
+    def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:  # noqa: ARG002, D102 - see ImageStore
         pixels = torch.from_numpy(self.arrays[camera][rows])
         return pixels.permute(0, 3, 1, 2).to(torch.float32).div_(255.0)
 
-    def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:
+    def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:  # noqa: ARG002, D102 - see ImageStore
         pixels = np.ascontiguousarray(self.arrays[camera][start:stop])
         return "pixels " + xxhash.xxh3_128_hexdigest(pixels.tobytes())
 

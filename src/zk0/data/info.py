@@ -87,6 +87,24 @@ class Info(BaseModel):
     data_path: Annotated[str, Field(max_length=256)] | None = None
     video_path: Annotated[str, Field(max_length=256)] | None = None
 
+    @property
+    def version(self) -> str:
+        """The format as LeRobot writes it, such as ``v3.0``; ``unknown`` where a dataset does not say."""
+        return self.codebase_version or "unknown"
+
+    @property
+    def videos(self) -> list[str]:
+        """The features that are kept as videos."""
+        return [name for name, feature in self.features.items() if feature.dtype == "video"]
+
+    def data_file(self, **place: int) -> Path:
+        """The table of a place, relative to the dataset's folder."""
+        return Path(str(self.data_path).format(**place))
+
+    def video_file(self, camera: str, **place: int) -> Path:
+        """The video of a camera and a place, relative to the dataset's folder."""
+        return Path(str(self.video_path).format(**place, video_key=camera))
+
     @field_validator("features")
     @classmethod
     def _names_of_features(cls, features: dict[str, Feature]) -> dict[str, Feature]:
@@ -108,7 +126,7 @@ class Info(BaseModel):
         if places is None:
             return self
         _check_pattern("data_path", self.data_path, places, "data")
-        if any(feature.dtype == "video" for feature in self.features.values()):
+        if self.videos:
             _check_pattern("video_path", self.video_path, places | {"video_key"}, "videos")
         return self
 
@@ -139,8 +157,8 @@ def _check_pattern(key: str, pattern: str | None, places: set[str], folder: str)
         raise ValueError(f"{wanted}, found {pattern!r}, which leads elsewhere")
 
 
-def read_info(root: Path) -> dict[str, Any]:
-    """``meta/info.json`` of a dataset, checked by :class:`Info`; joints' names are a flat list in it.
+def read_info(root: Path) -> Info:
+    """``meta/info.json`` of a dataset, checked; joints' names are a flat list in it.
 
     Raises:
         DataError: It is missing, or not what LeRobot writes; names the file and the key.
@@ -154,7 +172,7 @@ def read_info(root: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("features"), dict) or "fps" not in content:
         raise DataError(f"{path} does not describe a LeRobot dataset: a mapping with fps and features was expected")
     try:
-        return Info.model_validate(content).model_dump()
+        return Info.model_validate(content)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -1,4 +1,3 @@
-# ruff: noqa: D102 - zk0.data.frames.ImageStore says what a store's methods are
 """From a manifest to frames that can be trained on."""
 
 from __future__ import annotations
@@ -41,17 +40,17 @@ class VideoImages:
         self._kept: dict[str, torch.Tensor] = {}
 
     @property
-    def cameras(self) -> tuple[str, ...]:
+    def cameras(self) -> tuple[str, ...]:  # noqa: D102 - see ImageStore
         return tuple(self.sources)
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> int:  # noqa: D102 - see ImageStore
         return sum(pixels.nbytes for pixels in self._kept.values())
 
-    def shape(self, camera: str) -> tuple[int, int, int]:
+    def shape(self, camera: str) -> tuple[int, int, int]:  # noqa: D102 - see ImageStore
         return self.dataset.image_shape(self.sources[camera])
 
-    def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:
+    def read(self, camera: str, rows: np.ndarray, keep: bool = True) -> torch.Tensor:  # noqa: D102 - see ImageStore
         if self.fits and keep and camera not in self._kept:
             self._kept[camera] = self._decode(camera, np.arange(len(self._episodes)))
         if camera in self._kept:
@@ -78,9 +77,9 @@ class VideoImages:
             done += len(run)
         return out
 
-    def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:
+    def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:  # noqa: D102 - see ImageStore
         packets = clip_digest(self.dataset, int(self._episodes[start]), self.sources[camera], memo)
-        shown = np.rint(self._timestamps[start:stop] * float(self.dataset.info["fps"])).astype(np.int64)
+        shown = np.rint(self._timestamps[start:stop] * self.dataset.fps).astype(np.int64)
         return f"video {packets} {xxhash.xxh3_64_hexdigest(shown.tobytes())}"
 
 

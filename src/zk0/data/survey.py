@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from zk0.data.cameras import Cameras, rename_cameras
 from zk0.data.check import check_dataset, check_joints
 from zk0.data.conventions import Joints, Recording, settle
 from zk0.data.dataset import DatasetFolder
-from zk0.data.formats import require_v3, version_of
+from zk0.data.formats import require_v3
 from zk0.data.pictures import See, check_pictures
 from zk0.data.units import check_units
 from zk0.errors import DataError
@@ -51,6 +50,11 @@ class Survey:
     def episodes(self) -> list[int]:
         """The episodes that are taken."""
         return [episode for episode in self.dataset.rows.bounds if episode not in self.left_out]
+
+    @property
+    def frames(self) -> int:
+        """How many frames the episodes that are taken have, at the recording's rate."""
+        return sum(stop - start for e, (start, stop) in self.dataset.rows.bounds.items() if e not in self.left_out)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -118,7 +122,7 @@ def _left_out(name: str, dataset: DatasetFolder, episodes: Sequence[int]) -> tup
 def recording_of(dataset: DatasetFolder) -> Recording:
     """What of a dataset tells how its joint values are written."""
     return Recording(
-        features=dataset.info["features"],
+        features=dataset.info.features,
         names=dataset.written_names(STATE),
         robot_type=dataset.robot_type,
         states=dataset.rows.states,
@@ -141,21 +145,20 @@ def check_robots(surveys: list[Survey]) -> None:
             )
 
 
-def report_of(survey: Survey) -> dict[str, Any]:
-    """A source's entry in the report."""
+def report_of(survey: Survey) -> dict[str, object]:
+    """A source's entry in ``results/data.json``."""
     dataset, joints = survey.dataset, survey.joints
-    rate = dataset.fps
     return {
         "name": survey.name,
         "source": survey.source,
         "revision": survey.revision,
-        "format": version_of(dataset.info),
+        "format": dataset.info.version,
         "robot_type": dataset.robot_type,
         "episodes": len(survey.episodes),
-        "frames": sum(stop - start for e, (start, stop) in dataset.rows.bounds.items() if e not in survey.left_out),
+        "frames": survey.frames,
         "episodes_left_out": list(survey.left_out),
         "tasks": list(survey.tasks),
-        "fps": {"recorded": rate, "every": survey.every, "taken": rate / survey.every},
+        "fps": {"recorded": dataset.fps, "every": survey.every, "taken": dataset.fps / survey.every},
         "cameras": {
             policys: {"own": own, "shape": list(dataset.image_shape(own))}
             for policys, own in sorted(survey.cameras.sources.items())
@@ -174,64 +177,57 @@ def facts_of(dataset: DatasetFolder) -> list[tuple[str, str]]:
     """What a dataset says of itself, in words, whether it can be trained on or not."""
     info = dataset.info
     return [
-        ("format", f"LeRobot {version_of(info)}"),
+        ("format", f"LeRobot {info.version}"),
         ("robot", dataset.robot_type),
-        ("recorded", f"{info.get('total_episodes', 0)} episodes, {info.get('total_frames', 0)} frames"),
-        ("frames", f"{float(info['fps']):g} a second"),
-        *(("camera", f"{_short(own)}, {info['features'][own].get('dtype')}") for own in dataset.cameras),
+        ("recorded", f"{info.total_episodes} episodes, {info.total_frames} frames"),
+        ("frames", f"{info.fps:g} a second"),
+        *(("camera", f"{_short(own)}, {info.features[own].dtype}") for own in dataset.cameras),
     ]
 
 
-def lines_of(entry: dict[str, Any], known: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """A source's entry in words: what it is about, and what there is to say.
+def lines_of(survey: Survey, known: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """A source in words: what it is about, and what there is to say.
 
     Args:
-        entry: Made by :func:`report_of`.
+        survey: The source.
         known: The image features of all sources; those that this one lacks are named.
     """
-    rate, joints = entry["fps"], entry["joints"]
-    taken = f"{rate['recorded']:g} a second"
-    if rate["every"] > 1:
-        taken += f", one in {rate['every']} taken: {rate['taken']:g} a second"
-    at = f" at {entry['revision'][:12]}" if entry["revision"] else ""
+    dataset, joints, cameras = survey.dataset, survey.joints, survey.cameras
+    taken = f"{dataset.fps:g} a second"
+    if survey.every > 1:
+        taken += f", one in {survey.every} taken: {dataset.fps / survey.every:g} a second"
+    at = f" at {survey.revision[:12]}" if survey.revision else ""
     lines = [
-        ("source", f"{entry['source']}{at}, LeRobot {entry['format']}"),
-        ("robot", entry["robot_type"]),
-        ("recorded", f"{entry['episodes']} episodes, {entry['frames']} frames; {', '.join(entry['tasks'])}"),
-        ("frames", taken),
+        ("source", f"{survey.source}{at}, LeRobot {dataset.info.version}"),
+        ("robot", dataset.robot_type),
+        ("recorded", f"{len(survey.episodes)} episodes, {survey.frames} frames; {', '.join(survey.tasks)}"),
     ]
-    if entry["episodes_left_out"]:
-        lines.insert(3, ("", f"without episodes {stretches(entry['episodes_left_out'])}, as params say"))
-    lines += [("camera", _camera(name, one)) for name, one in entry["cameras"].items()]
-    lines += [("camera", f"{_short(own)} is left out, as params say") for own in entry["left_out"]]
-    lines += [
-        ("camera", f"{_short(name)} is missing: hidden from the policy")
-        for name in known
-        if name not in entry["cameras"]
-    ]
-    converted = "" if joints["map"] is None else ", converted to degrees"
-    lines.append(("joints", f"{joints['convention']}, by {joints['by']}{converted}"))
-    lines += [("", reason) for reason in joints["reasons"]]
-    return lines
-
-
-def _camera(name: str, one: dict[str, Any]) -> str:
-    _, height, width = one["shape"]
-    renamed = "" if name == one["own"] else f" as {_short(name)}"
-    return f"{_short(one['own'])}{renamed}, {height}x{width}"
+    if survey.left_out:
+        lines.append(("", f"without episodes {stretches(survey.left_out)}, as params say"))
+    lines.append(("frames", taken))
+    for name, own in sorted(cameras.sources.items()):
+        _, height, width = dataset.image_shape(own)
+        renamed = "" if name == own else f" as {_short(name)}"
+        lines.append(("camera", f"{_short(own)}{renamed}, {height}x{width}"))
+    lines += [("camera", f"{_short(own)} is left out, as params say") for own in cameras.left_out]
+    missing = [name for name in known if name not in cameras.sources]
+    lines += [("camera", f"{_short(name)} is missing: hidden from the policy") for name in missing]
+    converted = "" if joints.map is None else ", converted to degrees"
+    lines.append(("joints", f"{joints.convention}, by {joints.by}{converted}"))
+    return lines + [("", reason) for reason in joints.reasons]
 
 
 def _short(camera: str) -> str:
     return camera.removeprefix(f"{IMAGES}.")
 
 
-def markdown_of(entries: Sequence[dict[str, Any]]) -> str:
+def markdown_of(surveys: Collection[Survey]) -> str:
     """The data check report for people, in Markdown."""
-    known = sorted({camera for entry in entries for camera in entry["cameras"]})
+    known = sorted({camera for survey in surveys for camera in survey.cameras.sources})
     parts = ["# Data check report", ""]
-    for entry in entries:
-        parts += [f"## {entry['name']}", "", "| | |", "| --- | --- |"]
-        parts += [f"| {about} | {_cell(text)} |" for about, text in lines_of(entry, known)]
+    for survey in surveys:
+        parts += [f"## {survey.name}", "", "| | |", "| --- | --- |"]
+        parts += [f"| {about} | {_cell(text)} |" for about, text in lines_of(survey, known)]
         parts.append("")
     return "\n".join(parts)
 

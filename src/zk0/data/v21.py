@@ -14,6 +14,7 @@ import numpy as np
 from zk0.console import progress_bar
 from zk0.data.dataset import TOLERANCE_S, image_shape
 from zk0.data.formats import V21_TABLES, place_of
+from zk0.data.info import Info
 from zk0.data.layout import read_table, real_numbers, require_file, whole_numbers
 from zk0.data.pictures import decode_strictly
 from zk0.errors import DataError
@@ -25,7 +26,7 @@ _MOST_BYTES = 64 << 20
 _STATS = ("min", "max", "mean", "std", "count")
 
 
-def check_v21(source: Path, info: Mapping[str, Any]) -> None:
+def check_v21(source: Path, info: Info) -> None:
     """Refuse a v2.1 dataset whose parts contradict each other, or lack something.
 
     Args:
@@ -38,7 +39,7 @@ def check_v21(source: Path, info: Mapping[str, Any]) -> None:
     tasks = read_sentences(source)
     lengths = _lengths(source, info)
     _check_stats(source, list(lengths))
-    total = info["total_frames"]
+    total = info.total_frames
     if total is not None and total != sum(lengths.values()):
         raise DataError(
             f"{source}: meta/info.json says total_frames {total}, and {EPISODES} counts {sum(lengths.values())}; "
@@ -74,7 +75,7 @@ def _lines(source: Path, name: Path) -> Iterable[tuple[int, dict[str, Any]]]:
         raise DataError(str(error)) from error
 
 
-def _lengths(source: Path, info: Mapping[str, Any]) -> dict[int, int]:
+def _lengths(source: Path, info: Info) -> dict[int, int]:
     """Episode to its number of frames, by ``meta/episodes.jsonl``."""
     lengths: dict[int, int] = {}
     for line, entry in _lines(source, EPISODES):
@@ -84,7 +85,7 @@ def _lengths(source: Path, info: Mapping[str, Any]) -> dict[int, int]:
         if not isinstance(entry.get("tasks"), list):
             raise DataError(f"{source / EPISODES}, line {line}: episode {episode} has no list of tasks")
         lengths[episode] = length
-    _check_all(source / EPISODES, list(lengths), int(info["total_episodes"]))
+    _check_all(source / EPISODES, list(lengths), info.total_episodes or 0)
     return dict(sorted(lengths.items()))
 
 
@@ -116,9 +117,9 @@ def _check_stats(source: Path, episodes: list[int]) -> None:
     _check_all(source / STATS, known, len(episodes))
 
 
-def _check_episode(source: Path, info: Mapping[str, Any], tasks: Mapping[int, str], episode: int, length: int) -> None:
-    place, rate = place_of(info, episode), float(info["fps"])
-    name = Path(info["data_path"].format(**place))
+def _check_episode(source: Path, info: Info, tasks: Mapping[int, str], episode: int, length: int) -> None:
+    place, rate = place_of(info, episode), info.fps
+    name = info.data_file(**place)
     path = str(source / name)
     table = read_table(source, name, [STATE, ACTION, "episode_index", "frame_index", "task_index", "timestamp"])
     if len(table) != length:
@@ -141,9 +142,9 @@ def _check_episode(source: Path, info: Mapping[str, Any], tasks: Mapping[int, st
     unknown = set(whole_numbers(table, "task_index", path).tolist()) - set(tasks)
     if unknown:
         raise DataError(f"{path}: episode {episode} has task {min(unknown)}, which {TASKS} does not know")
-    for camera, feature in info["features"].items():
-        if feature["dtype"] == "video":
-            video = source / info["video_path"].format(**place, video_key=camera)
+    for camera, feature in info.features.items():
+        if feature.dtype == "video":
+            video = source / info.video_file(camera, **place)
             wanted = [(float(time_s), (episode, frame)) for frame, time_s in enumerate(times)]
             size = image_shape(source, camera, feature)[1:]
             for _ in decode_strictly(source, video, camera, size, wanted, min(TOLERANCE_S, 0.5 / rate)):

@@ -55,12 +55,12 @@ class Need:
 
     @property
     def needed_bytes(self) -> int:
-        """All parts together."""
+        """All parts together, in bytes."""
         return sum(self.parts.values())
 
     @property
     def fits(self) -> bool:
-        """Whether there is enough."""
+        """Whether there is as much as is needed."""
         return self.needed_bytes <= self.available_bytes
 
     def told(self) -> str:
@@ -190,7 +190,7 @@ def check_disk(params: Params, root: Path, free: int) -> Check:
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes in GiB, for people."""
     return f"{count / GIB:,.1f} GiB"
 
 

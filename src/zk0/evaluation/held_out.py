@@ -52,7 +52,7 @@ class Limits:
         return cls(**{field.name: np.array(content[field.name]) for field in fields(cls)})
 
     def content(self) -> dict[str, list[float]]:
-        """As plain lists."""
+        """The limits by name, as plain lists of six numbers."""
         return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
 
 
@@ -76,7 +76,7 @@ class Excess:
 
     @classmethod
     def none(cls, joints: int = 6) -> Excess:
-        """That of no actions."""
+        """The excess of no actions: zeros."""
         return cls(np.zeros(joints), np.zeros(joints), np.zeros(joints, dtype=np.int64), 0)
 
     def and_of(self, other: Excess) -> Excess:

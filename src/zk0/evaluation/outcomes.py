@@ -88,18 +88,18 @@ class Outcomes:
         Raises:
             UnpairedError: One of them is not here.
         """
-        chosen = []
-        for name, wanted, have in (
-            ("training seed", seeds, self.seeds),
-            ("task", tasks, self.tasks),
-            ("scene", scenes, self.scenes),
-        ):
-            labels = tuple(have) if wanted is None else tuple(wanted)
-            if missing := [label for label in labels if label not in have]:
-                raise UnpairedError(f"there are no outcomes for {name} {listed(missing)}; there are {listed(have)}")
-            chosen.append((labels, [have.index(label) for label in labels]))  # type: ignore[arg-type]
-        (seeds_, rows), (tasks_, middle), (scenes_, columns) = chosen
-        return Outcomes(self.values[np.ix_(rows, middle, columns)], tasks_, seeds_, scenes_)  # type: ignore[arg-type]
+        seeds_, rows = _chosen("training seed", seeds, self.seeds)
+        tasks_, middle = _chosen("task", tasks, self.tasks)
+        scenes_, columns = _chosen("scene", scenes, self.scenes)
+        return Outcomes(self.values[np.ix_(rows, middle, columns)], tasks_, seeds_, scenes_)
+
+
+def _chosen[L](name: str, wanted: Sequence[L] | None, have: tuple[L, ...]) -> tuple[tuple[L, ...], list[int]]:
+    """The labels that are wanted, or all, and their places."""
+    labels = have if wanted is None else tuple(wanted)
+    if missing := [label for label in labels if label not in have]:
+        raise UnpairedError(f"there are no outcomes for {name} {listed(missing)}; there are {listed(have)}")
+    return labels, [have.index(label) for label in labels]
 
 
 def aligned(a: Outcomes, b: Outcomes) -> tuple[Outcomes, Outcomes]:

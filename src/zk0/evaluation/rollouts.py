@@ -46,12 +46,12 @@ class Rollout:
 
 
 class _Run:
-    """An episode in progress."""
+    """A closed-loop episode in progress."""
 
     def __init__(self, sim: Simulation, seed: int, filmed: bool) -> None:
         sim.reset(seed)
         self.sim, self.seed, self.filmed = sim, seed, filmed
-        self.states, self.actions = [sim.state()], []  # type: ignore[var-annotated]
+        self.states, self.actions = [sim.state()], list[np.ndarray]()
         self.frames = [sim.render(size=VIDEO_SIZE)] if filmed else []
 
     def step(self, action: np.ndarray) -> None:

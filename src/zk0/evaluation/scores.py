@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from zk0.evaluation.outcomes import Outcomes
 from zk0.evaluation.paired import CONFIDENCE, Difference, difference, stratified
+from zk0.records.results import MODELS, Evaluation, Model
 
 Metric = Literal["success_rate", "action_error_deg"]
 METRICS: tuple[Metric, ...] = ("success_rate", "action_error_deg")
@@ -55,29 +56,29 @@ class Scores:
     by_metric: Mapping[Metric, Mapping[str, Judged]]
 
     @classmethod
-    def of(cls, evaluation: Mapping[str, Any], model: str, label: str) -> Scores:
-        """One of the two models in evaluation.json.
+    def of(cls, evaluation: Evaluation, model: Model, label: str) -> Scores:
+        """What an evaluation says of one of its two models.
 
         Args:
-            evaluation: The file's content.
-            model: ``global`` or ``base``.
+            evaluation: What ``zk0 evaluate`` found.
+            model: Which of the two.
             label: How to name it.
         """
-        safety = evaluation["safety"][model]
-        settings = evaluation.get("settings", {})
+        settings = ", ".join(f"{name} {value}" for name, value in sorted(evaluation.settings.items()))
         by_metric: dict[Metric, dict[str, Judged]] = {metric: {} for metric in METRICS}
-        for task, content in evaluation["tasks"].items():
-            if outcomes := content[model].get("outcomes"):
-                rollout = f"{content.get('source')}, " + ", ".join(f"{k} {v}" for k, v in sorted(settings.items()))
-                by_metric["success_rate"][task] = _judged(outcomes, rollout)
-            if errors := content[model].get("episode_errors_deg"):
-                by_metric["action_error_deg"][task] = _judged(errors, f"recordings {content.get('digest')}")
+        for name, task in evaluation.tasks.items():
+            score = task.of(model)
+            if score.outcomes:
+                by_metric["success_rate"][name] = _judged(score.outcomes, f"{task.source}, {settings}")
+            if score.episode_errors_deg:
+                by_metric["action_error_deg"][name] = _judged(score.episode_errors_deg, f"recordings {task.digest}")
+        safety = evaluation.safety.of(model)
         return cls(
             label,
-            str(evaluation["models"][model]["digest"]),
-            bool(safety["passed"]),
-            tuple(check["name"] for check in safety.get("checks", []) if not check["passed"]),
-            {task: content["role"] for task, content in evaluation["tasks"].items()},
+            evaluation.models.of(model).digest,
+            safety.passed,
+            safety.failed,
+            {name: task.role for name, task in evaluation.tasks.items()},
             by_metric,
         )
 
@@ -164,14 +165,14 @@ def compare(a: Scores, b: Scores, metric: Metric, confidence: float = CONFIDENCE
     return Comparison(metric, tasks, overall, left_out)
 
 
-def gains(evaluation: Mapping[str, Any]) -> dict[str, Difference]:
-    """By how much the global model is better than the base, overall, as far as evaluation.json tells.
+def gains(evaluation: Evaluation) -> dict[str, Difference]:
+    """By how much the global model is better than the base, overall, as far as the evaluation tells.
 
     Returns:
         ``success_rate_seen``, ``success_rate_unseen``, ``action_error_deg_seen`` and
         ``action_error_deg_unseen``; positive is better.
     """
-    model, base = (Scores.of(evaluation, which, which) for which in ("global", "base"))
+    base, model = (Scores.of(evaluation, which, which) for which in MODELS)
     found: dict[str, Difference] = {}
     for metric in METRICS:
         try:
@@ -216,7 +217,7 @@ def _side_by_side(tasks: Sequence[Outcomes]) -> Outcomes:
     return Outcomes(values, tuple(one.tasks[0] for one in tasks), tasks[0].seeds, tasks[0].scenes)
 
 
-def _judged(values: Mapping[str, Any], conditions: str) -> Judged:
+def _judged(values: Mapping[str, float], conditions: str) -> Judged:
     return Judged({int(scene): float(value) for scene, value in values.items()}, conditions)
 
 

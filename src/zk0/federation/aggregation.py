@@ -34,17 +34,17 @@ class Aggregator(Protocol):
         1.0
         1.0
         {'w': tensor([0.5000])}
-
-    Attributes:
-        longest: An update of a larger Euclidean norm is refused; see :func:`longest_update`.
     """
 
-    longest: float = math.inf
-
-    def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
+    def fold(self, delta: Mapping[str, torch.Tensor], weight: float, longest: float = math.inf) -> float:
         """Take one site's update (its tensors less the global ones), which is only read.
 
         Fold in partition order: floating-point sums depend on it.
+
+        Args:
+            delta: The update, float32 or what the model's dtypes are.
+            weight: Above 0 and finite.
+            longest: An update of a larger Euclidean norm is refused; see :func:`longest_update`.
 
         Returns:
             The update's Euclidean norm.
@@ -71,7 +71,7 @@ class Aggregator(Protocol):
 
 
 class StreamingMean(Aggregator):
-    """The weighted mean, by way of one sum: replies may not fit in memory together.
+    """The weighted mean Delta = sum n_k delta_k / sum n_k, by way of one sum: replies may not fit in memory together.
 
     Memory is the sum's, one float32 value for each that trains, however many sites there are.
     """
@@ -82,9 +82,9 @@ class StreamingMean(Aggregator):
         self._sum: Tensors = {}
         self._weight = self._bound = 0.0
 
-    def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
+    def fold(self, delta: Mapping[str, torch.Tensor], weight: float, longest: float = math.inf) -> float:
         """Add an update, times its weight; see :meth:`Aggregator.fold`."""
-        norm = check_update(delta, weight, self._start, self.longest)
+        norm = check_update(delta, weight, self._start, longest)
         # No value is larger than its update's norm, so no partial sum can be larger than this.
         bound = self._bound + weight * norm
         if bound > _LARGEST:

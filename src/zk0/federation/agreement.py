@@ -33,8 +33,7 @@ import numpy as np
 
 from zk0.data.units import longest_change, longest_step
 from zk0.federation.plan import Rows
-from zk0.federation.statistics import Moments, merge_all
-from zk0.params import PrivacyParams
+from zk0.federation.statistics import Floats, Moments, merge_all
 from zk0.so100 import JOINTS
 
 FEWEST = 4
@@ -98,7 +97,7 @@ def agree(told: Mapping[str, Moments], fps: int) -> Agreed:
     return Agreed(merge_all(kept), bounded)
 
 
-def _values(moments: Moments) -> dict[str, np.ndarray]:
+def _values(moments: Moments) -> dict[str, Floats]:
     """What is bounded: the fields, with deviations in place of their squares' sums."""
     values = {**vars(moments)}
     for name in ("state", "action"):
@@ -106,7 +105,7 @@ def _values(moments: Moments) -> dict[str, np.ndarray]:
     return values
 
 
-def _bounds(sites: list[dict[str, np.ndarray]], fps: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _bounds(sites: list[dict[str, Floats]], fps: int) -> dict[str, tuple[Floats, Floats]]:
     """Least and most that a site's value may be, by field."""
     build = {"step": longest_step(fps), "change": longest_change(fps)}
     bounds = {name: (np.zeros_like(most), most) for name, most in build.items()}
@@ -128,7 +127,7 @@ def _bounds(sites: list[dict[str, np.ndarray]], fps: int) -> dict[str, tuple[np.
     return bounds
 
 
-def _held(moments: Moments, bounds: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> tuple[Moments, str]:
+def _held(moments: Moments, bounds: Mapping[str, tuple[Floats, Floats]]) -> tuple[Moments, str]:
     """A site's moments within the bounds, the very same where they are, and what that changed, in words."""
     told = _values(moments)
     counted = {name: np.clip(told[name], least, most) for name, (least, most) in bounds.items()}
@@ -147,7 +146,7 @@ def _held(moments: Moments, bounds: Mapping[str, tuple[np.ndarray, np.ndarray]])
     return replace(moments, **values), ", ".join(words[:_NAMED]) + more
 
 
-def _in_words(name: str, told: np.ndarray, counted: np.ndarray, changed: np.ndarray) -> str:
+def _in_words(name: str, told: Floats, counted: Floats, changed: Floats) -> str:
     """One field's change, at the joint where it is largest."""
     what = name.replace("_", " of the ")
     if not told.shape:
@@ -160,9 +159,7 @@ def _in_words(name: str, told: np.ndarray, counted: np.ndarray, changed: np.ndar
 # What of the embedded sites is at most 1.7 and 1.2.
 PART_TIMES = 2.0
 CHANGE_TIMES = 1.5
-_MOST = 1e6  # a model with such a loss is of no use, and a larger one might overflow a sum
 _LEAST = 1e-6  # of a loss that others are divided by
-_NOISES = 8.0  # standard deviations that noise never reaches
 
 
 @dataclass(frozen=True)
@@ -176,15 +173,6 @@ class AgreedLoss:
 
     mean: float
     bounded: dict[str, str]
-
-
-def sound_loss(loss: float, privacy: PrivacyParams) -> float:
-    """A loss within what an honest site can tell: no mean of squares is below 0, but a noised one may be."""
-    least, most = 0.0, _MOST
-    if privacy.mode == "site":
-        noise = _NOISES * privacy.report_noise_multiplier * privacy.loss_bound / 2
-        least, most = -noise, privacy.loss_bound + noise
-    return min(max(loss, least), most)
 
 
 def agreed_loss(told: Mapping[str, float], frames: Mapping[str, int], rows: Rows) -> AgreedLoss:

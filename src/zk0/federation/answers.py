@@ -18,10 +18,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from zk0.data.manifest import Manifest
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.statistics import Moments
-from zk0.params import Codec
+from zk0.params import Codec, Params, PrivacyParams
+from zk0.policy.trainable import Tensors
 from zk0.words import fault, printable
 
 _MANY = 10**9
+_MOST_LOSS = 1e6  # a model with such a loss is of no use, and a larger one might overflow a sum
+_NOISES = 8.0  # standard deviations that noise never reaches
+_RECORDED = ("examples", "train_loss", "train_s", "learning_rate", "held_out_loss", "evaluate_s", "epsilon")
 
 Share = Annotated[float, Field(ge=0, le=1e6)]
 Seconds = Annotated[float, Field(ge=0, le=_MANY)]
@@ -49,7 +53,16 @@ class ReplyError(protocol.WireError):
 
 @dataclass(frozen=True)
 class Reply:
-    """A site's answer that passed all checks."""
+    """A site's answer, parsed; its tensors are as they must be, but not decoded yet.
+
+    Attributes:
+        site: Its name.
+        partition: Its number.
+        values: What it tells besides tensors.
+        content: The message's.
+        bytes_up: Of its tensors.
+        bytes_down: Of the tensors that it was sent for it.
+    """
 
     site: str
     partition: int
@@ -57,6 +70,35 @@ class Reply:
     content: RecordDict
     bytes_up: int
     bytes_down: int
+
+    def update(self, params: Params) -> tuple[Tensors, float]:
+        """The update delta_k, decoded, and its weight: n_k, or 1 where all sites count the same.
+
+        Raises:
+            WireError: It tells of more examples than were asked for, or its tensors are damaged.
+        """
+        told, asked = self.values["examples"], params.training.local_steps * params.training.batch
+        if told > asked:
+            raise ReplyError(f"examples is {told}, but {asked} were asked for: local_steps times batch")
+        weight = float(told) if params.federation.weighting == "examples" else 1.0
+        return wire.unpack(self.content, protocol.DELTA, params.federation.uplink), weight
+
+    def record(self, privacy: PrivacyParams) -> dict[str, Any]:
+        """What stands of it in a round's row; its losses are within what an honest site can tell."""
+        record = {name: self.values[name] for name in _RECORDED if name in self.values}
+        for name in ("train_loss", "held_out_loss"):
+            if name in record:
+                record[name] = sound_loss(record[name], privacy)
+        return record | {"bytes_down": self.bytes_down}
+
+
+def sound_loss(loss: float, privacy: PrivacyParams) -> float:
+    """A loss within what an honest site can tell: no mean of squares is below 0, but a noised one may be."""
+    least, most = 0.0, _MOST_LOSS
+    if privacy.mode == "site":
+        noise = _NOISES * privacy.report_noise_multiplier * privacy.loss_bound / 2
+        least, most = -noise, privacy.loss_bound + noise
+    return min(max(loss, least), most)
 
 
 class Answer(BaseModel):
@@ -158,7 +200,8 @@ def parse(message: Message, kind: str, expected: protocol.Header, site: str, ten
         raise ReplyError(f"the reply's {fault(error)}") from error
     except protocol.WireError as error:
         raise ReplyError(str(error)) from error
-    return _shown(answer.model_dump(mode="json", exclude_none=True))
+    shown: dict[str, Any] = _shown(answer.model_dump(mode="json", exclude_none=True))
+    return shown
 
 
 def manifest_in(values: dict[str, Any], **known: Any) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def ask_summaries(
     server: Server,
     partitions: Mapping[int, int],
     names: Mapping[int, str],
-    known: Callable[[int], dict[str, Any]] = lambda node: {},
+    known: Callable[[int], dict[str, Any]] = lambda _: {},
     timeout_s: float | None = None,
 ) -> Iterator[tuple[int, dict[str, Any] | answers.ReplyError]]:
     """Ask nodes for their manifests, and yield each node's, or why it has none.

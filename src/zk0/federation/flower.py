@@ -102,7 +102,9 @@ def runtime_client(grid: HttpGrid) -> Any:
 
 def superlink_config() -> SuperLinkLifespanConfig:
     """The options of `flower-superlink` in ``sys.argv``, parsed and checked by Flower."""
-    return import_module("flwr.superlink.cli.flower_superlink")._parse_superlink_lifespan_config()
+    parse: Callable[[], SuperLinkLifespanConfig]
+    parse = import_module("flwr.superlink.cli.flower_superlink")._parse_superlink_lifespan_config
+    return parse()
 
 
 def run_superlink(config: SuperLinkLifespanConfig) -> None:

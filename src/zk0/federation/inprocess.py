@@ -48,7 +48,7 @@ class LocalGrid(Grid):
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message to a node."""
+        """A message to a node, as Flower makes it."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
@@ -68,7 +68,12 @@ class LocalGrid(Grid):
         """Make the replies to what was pushed."""
         return [self._answer(self._pending.pop(key)) for key in message_ids]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+    def send_and_receive(
+        self,
+        messages: Iterable[Message],
+        *,
+        timeout: float | None = None,  # noqa: ARG002 - Flower's signature; a reply is made at once
+    ) -> Iterator[Message]:
         """Make and yield one reply after the other, keeping none."""
         for message in messages:
             yield self._answer(message)

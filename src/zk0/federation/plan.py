@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from zk0.federation.privacy.accountant import affordable_rounds
+from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.strategy import server_rate
 from zk0.params import FederationParams, Params
 from zk0.seeding import numpy_rng
@@ -146,6 +148,26 @@ def proximal_mu(params: FederationParams, number: int, rows: Rows) -> float:
                 share, falls = max(least, share * params.schedule_factor), 0
         return params.proximal_mu * share
     return params.proximal_mu
+
+
+def why_stopped(params: Params, rows: Rows, central: CentralPrivacy | None) -> str | None:
+    """Why a run ends after these rounds though others are left: no progress, or no budget; None where it does not.
+
+    Args:
+        params: The run's.
+        rows: Of all rounds so far, round 0 first.
+        central: The run's privacy, where its mode is central.
+    """
+    privacy, number = params.privacy, int(rows[-1]["round"])
+    if number >= params.federation.rounds:
+        return None
+    if why := stop_reason(params.federation, rows):
+        return why
+    if central:
+        return central.stops(number + 1)
+    if privacy.mode == "site" and (most := affordable_rounds(privacy, number + 1)) <= number:
+        return f"privacy.target_epsilon {privacy.target_epsilon:g} affords {most} rounds"
+    return None
 
 
 def stop_reason(params: FederationParams, rows: Rows) -> str | None:

@@ -28,33 +28,29 @@ MEDIAN_SITES = 3  # of two the median is the mean
 
 
 class _Waiting(Aggregator):
-    """Folds to disk; kinds say how many updates they need and how to combine them."""
+    """Folds to disk; kinds say how many updates they need, why, and how to combine them."""
 
-    def __init__(self, start: Mapping[str, torch.Tensor], folder: Path) -> None:
-        self._start, self._folder = start, folder
+    def __init__(self, start: Mapping[str, torch.Tensor], folder: Path, needs: tuple[int, str]) -> None:
+        self._start, self._folder, self._needs = start, folder, needs
         self._spill = Spill(start, folder)
 
-    def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
+    def fold(self, delta: Mapping[str, torch.Tensor], weight: float, longest: float = math.inf) -> float:
         """Put an update on disk; see :meth:`Aggregator.fold`.
 
         Raises:
             StageError: The disk is full.
         """
-        norm = check_update(delta, weight, self._start, self.longest)
+        norm = check_update(delta, weight, self._start, longest)
         self._spill.append(delta)
         return norm
 
     def finish(self) -> Tensors:
         """Combine what waits; see :meth:`Aggregator.finish`."""
         with self._spill as spill:
-            check_sites(spill.count, *self._needs())
+            check_sites(spill.count, *self._needs)
             result = self._combine(spill)
         self._spill = Spill(self._start, self._folder)
         return result
-
-    @abstractmethod
-    def _needs(self) -> tuple[int, str]:
-        """How many sites there must be, and why."""
 
     @abstractmethod
     def _combine(self, spill: Spill) -> Tensors:
@@ -67,8 +63,9 @@ class _Waiting(Aggregator):
 class Median(_Waiting):
     """Each value's median over the sites; of an even number the mean of the two in the middle."""
 
-    def _needs(self) -> tuple[int, str]:
-        return median_needs()
+    def __init__(self, start: Mapping[str, torch.Tensor], folder: Path) -> None:
+        """Let updates of these tensors wait in a folder."""
+        super().__init__(start, folder, median_needs())
 
     def _combine(self, spill: Spill) -> Tensors:
         result = spill.empty()
@@ -88,11 +85,8 @@ class TrimmedMean(_Waiting):
 
     def __init__(self, start: Mapping[str, torch.Tensor], folder: Path, share: float) -> None:
         """Leave out ``share`` of the sites, rounded down, at each end."""
-        super().__init__(start, folder)
+        super().__init__(start, folder, trimmed_needs(share))
         self._share = share
-
-    def _needs(self) -> tuple[int, str]:
-        return trimmed_needs(self._share)
 
     def _combine(self, spill: Spill) -> Tensors:
         out = trimmed(spill.count, self._share)
@@ -123,12 +117,9 @@ class Krum(_Waiting):
             byzantine: How many.
             several: Take the mean of all but so many, instead of one alone: Multi-Krum.
         """
-        super().__init__(start, folder)
+        super().__init__(start, folder, krum_needs(byzantine))
         self._byzantine, self._several = byzantine, several
         self.chosen: list[int] = []
-
-    def _needs(self) -> tuple[int, str]:
-        return krum_needs(self._byzantine)
 
     def _combine(self, spill: Spill) -> Tensors:
         # Squared distances from inner products, in float64: their cancellation is then far below float32's own

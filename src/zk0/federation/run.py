@@ -11,11 +11,11 @@ from flwr.serverapp import Grid
 
 from zk0.digests import counted, digest_folder, key_of
 from zk0.federation.discovery import Meet, check_alike, check_cameras, meet
-from zk0.federation.plan import sites_drawn
+from zk0.federation.plan import sites_drawn, why_stopped
 from zk0.federation.privacy.accountant import affordable_rounds, planned_epsilon
 from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.protocol import Adapters
-from zk0.federation.rounds import moments_in, rows_with_best, run_rounds, why_stopped
+from zk0.federation.rounds import After, run_rounds
 from zk0.federation.server import FederationError, Server
 from zk0.federation.site import Warm, warm_policy
 from zk0.federation.state import RoundState, StateFolder
@@ -30,7 +30,7 @@ from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint
 from zk0.records.files import events_so_far, write, write_lines
 from zk0.records.journal import Journal, Listener
 from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, ROUNDS, STATES
-from zk0.records.run import Event, Round, Run
+from zk0.records.run import Event, Round, Run, curves, rows_with_best
 from zk0.sources import read_lock
 
 
@@ -57,7 +57,7 @@ def run_federation(
     root: Path,
     params: Params,
     base: tuple[str, str],
-    listener: Listener = lambda event: None,
+    listener: Listener = lambda _: None,
     gather: Meet = meet,
 ) -> Run:
     """Run or continue a federation and write ``results/federation`` and ``checkpoints``.
@@ -77,8 +77,7 @@ def run_federation(
         FederationError: A round could not be completed; complete rounds are kept.
     """
     started, began = datetime.now(UTC), time.perf_counter()
-    workspace = root / STATES / "waiting"
-    server = Server(grid, params, "", base, Journal(root / EVENTS, listener), workspace)
+    server = Server(grid, params, "", base, Journal(root / EVENTS, listener), root / STATES / "waiting")
     manifests = gather(server)
     server.run = config_digest(params, base[1], manifests)
     states = StateFolder(root / STATES / server.run)
@@ -92,6 +91,28 @@ def run_federation(
     sizes = _sizes(warm.start.policy)
     server.journal.say("strategy", cost(params.federation, drawn, sizes["trainable_bytes"]), round=0)
 
+    state = run_rounds(server, states, warm.first, _publisher(root))
+    code = revision(root)
+    run = Run.model_validate(
+        {
+            **_outcome(server, state),
+            "started": started.isoformat(timespec="seconds"),
+            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_s": time.perf_counter() - began,
+            "policy": sizes,
+            "versions": versions(),
+            "machine": machine(),
+            "git": {"revision": code.commit, "dirty": code.dirty},
+            "checkpoints": _export(root, states, state, warm),
+        }
+    )
+    write(root, run)
+    server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
+    return run
+
+
+def _publisher(root: Path) -> After:
+    """Writes the rounds' rows and curves anew after each, with the seconds that saving it took."""
     save_s: dict[int, float] = {}
 
     def publish(state: RoundState, seconds: float | None) -> None:
@@ -99,59 +120,42 @@ def run_federation(
             save_s[state.round] = seconds
         rows = [row | {"save_s": save_s.get(row["round"])} for row in rows_with_best(state.rows)]
         write_lines(root / ROUNDS, map(Round.model_validate, rows))
-        write_text(root / RESULTS / "curves.csv", _curves(state))
+        write_text(root / RESULTS / "curves.csv", curves(state.rows))
 
-    state = run_rounds(server, states, warm.first, publish)
-    stats = moments_in(state).normalisation()
-    exported = {}
+    return publish
+
+
+def _export(root: Path, states: StateFolder, state: RoundState, warm: Warm) -> dict[str, Any]:
+    """Write the best and the last global model as checkpoints, and tell where, their digests and rounds."""
+    stats, exported = state.moments().normalisation(), {}
     for name, number in (("best", state.best_round), ("last", state.round)):
-        kept = states.load(number)
+        kept, path = states.load(number), CHECKPOINTS / name
         warm.show(kept.digest, kept.tensors)
-        save_checkpoint(warm.fitted(stats), root / CHECKPOINTS / name)
-        path = CHECKPOINTS / name
+        save_checkpoint(warm.fitted(stats), root / path)
         exported[name] = {"path": str(path), "digest": digest_folder(root / path), "round": number}
-    limits = moments_in(state).limits()
-    code = revision(root)
-    report = {
+    return exported
+
+
+def _outcome(server: Server, state: RoundState) -> dict[str, Any]:
+    """What of ``run.json`` the server and its last state tell."""
+    moments, first = state.moments(), state.rows[0]
+    return {
         "run": server.run,
-        "started": started.isoformat(timespec="seconds"),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-        "wall_s": time.perf_counter() - began,
-        "params": params.model_dump(mode="json"),
-        "base": {"source": base[0], "digest": base[1]},
-        "sites": {manifest["site"]: manifest for manifest in manifests},
-        "policy": sizes,
+        "params": server.params.model_dump(mode="json"),
+        "base": {"source": server.base[0], "digest": server.base[1]},
+        "sites": {manifest["site"]: manifest for manifest in server.manifests.values()},
         "rounds": state.round,
-        "stopped": why_stopped(server, state),
+        "stopped": why_stopped(server.params, state.rows, server.central()),
         "best_round": state.best_round,
         "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
         "last_held_out_loss": state.rows[-1]["held_out_loss"],
-        "start_held_out_loss": state.rows[0]["held_out_loss"],
+        "start_held_out_loss": first["held_out_loss"],
         "resumed_at_rounds": list(state.resumed),
-        "stats": {f: {k: v.tolist() for k, v in s.items()} for f, s in stats.items()},
-        "limits": limits.content(),
-        "statistics": {name: state.rows[0].get(name, {}) for name in ("left_out", "bounded")},
-        "versions": versions(),
-        "machine": machine(),
-        "git": {"revision": code.commit, "dirty": code.dirty},
-        "checkpoints": exported,
+        "stats": {f: {k: v.tolist() for k, v in s.items()} for f, s in moments.normalisation().items()},
+        "limits": moments.limits().content(),
+        "statistics": {name: first.get(name, {}) for name in ("left_out", "bounded")},
         **told_privacy(server, state),
     }
-    run = Run.model_validate(report)
-    write(root, run)
-    server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
-    return run
-
-
-def _curves(state: RoundState) -> str:
-    """Losses by round and site as CSV, for `dvc plots`."""
-    lines = ["round,site,held_out_loss,train_loss"]
-    for row in state.rows:
-        sites = {"all sites": row, **row["sites"]}
-        for site, values in sites.items():
-            train = values.get("train_loss")
-            lines.append(f"{row['round']},{site},{values.get('held_out_loss', '')},{'' if train is None else train}")
-    return "\n".join(lines)
 
 
 def _journal(shown: Path, kept: Path, listener: Listener, started: datetime) -> Journal:

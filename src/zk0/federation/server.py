@@ -13,11 +13,14 @@ from flwr.serverapp import Grid
 
 from zk0.errors import StageError
 from zk0.federation import answers, protocol, wire
+from zk0.federation.aggregation import Aggregator
 from zk0.federation.agreement import agree
 from zk0.federation.answers import Reply
 from zk0.federation.broadcast import Model
 from zk0.federation.privacy.central import CentralPrivacy
+from zk0.federation.state import RoundState
 from zk0.federation.statistics import Moments, pack_stats
+from zk0.federation.strategy import make_aggregator
 from zk0.federation.update_buffer import in_order
 from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import Stats
@@ -26,11 +29,20 @@ from zk0.words import printable
 
 _log = logging.getLogger(__name__)
 
-Build = Callable[[protocol.Header], tuple[protocol.Header, dict[str, ArrayRecord]]]
-
 
 class FederationError(StageError):
     """A round could not be completed; what was complete is saved and can be resumed."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What sites are asked alike; the arguments of :meth:`Server.ask`, with the statistics as they travel."""
+
+    kind: str
+    number: int
+    model: Model | None
+    stats: ArrayRecord | None
+    own: Callable[[int], dict[str, Any]]
 
 
 @dataclass
@@ -95,7 +107,7 @@ class Server:
                 )
             return self.public
         told = {}
-        for reply in self._ask(protocol.STATISTICS, 0, lambda header: (header, {})):
+        for reply in self.ask(protocol.STATISTICS, 0):
             try:
                 moments = Moments.from_tensors(wire.unpack(reply.content, protocol.MOMENTS))
                 moments.check(self.manifests[reply.partition]["train_frames"])
@@ -128,98 +140,87 @@ class Server:
         }
         return protocol.SiteTask(**(settings | changes))
 
-    def ask_with_model(
+    def ask(
         self,
         kind: str,
         number: int,
-        model: Model,
-        stats: Stats,
-        own: Callable[[int], dict[str, Any]] = lambda partition: {},
+        model: Model | None = None,
+        stats: Stats | None = None,
+        own: Callable[[int], dict[str, Any]] = lambda _: {},
         partitions: Sequence[int] | None = None,
     ) -> Iterator[Reply]:
-        """Send sites what they lack of a model; yield the good replies in partition order.
+        """Ask sites, and send them what they lack of a model; yield the good replies in partition order.
+
+        Whose reply is not good, or does not come in time, is left out. A site that tells that it lacks the model it was
+        thought to hold is sent all of it, once.
 
         Args:
-            kind: Train or evaluate.
+            kind: Of the message: statistics, train or evaluate.
             number: The round.
-            model: What to train from or to judge.
-            stats: The common normalisation.
+            model: What to train from or to judge; None where no model is spoken of.
+            stats: The common normalisation; goes with a model.
             own: What differs of a partition's task from :meth:`task`, such as ``used`` and ``keep``.
             partitions: Which sites, in order; None for all.
         """
-        records = {protocol.STATS: wire.encode(pack_stats(stats))}
-
-        def build(header: protocol.Header) -> tuple[protocol.Header, dict[str, ArrayRecord]]:
-            return self.task(header, **own(header.partition)), records
-
-        return self._ask(kind, number, build, model, partitions)
-
-    def _ask(
-        self,
-        kind: str,
-        number: int,
-        build: Build,
-        model: Model | None = None,
-        partitions: Sequence[int] | None = None,
-    ) -> Iterator[Reply]:
-        expected: dict[int, tuple[protocol.Header, int]] = {}
-        tensors = {} if model is None else model.tensors
-
-        def checked(answer: Message, header: protocol.Header, bytes_down: int) -> Reply:
-            partition, site = header.partition, self.sites[header.partition]
-            joints = len(self.manifests[partition]["joints"])
-            wanted = answers.wanted(kind, tensors, self.params.federation.uplink, joints)
-            told = answers.parse(answer, kind, header, site, wanted)
-            return Reply(site, partition, told, answer.content, wire.payload_bytes(answer.content), bytes_down)
-
-        def message(partition: int, held: str | None) -> Message:
-            """For one site, which is believed to hold a model; notes what is expected of it."""
-            node = self.nodes[partition]
-            header, records = build(protocol.Header(run=self.run, round=number, partition=partition))
-            content = RecordDict()
-            told = {} if model is None else {protocol.MODEL: model.put(content, held)}
-            protocol.write(content, header, **told)
-            for name, record in records.items():
-                wire.put(content, name, record)
-            expected[node] = (header, wire.payload_bytes(content))
-            return Message(content, node, kind, group_id=str(number))
-
+        packed = None if stats is None else wire.encode(pack_stats(stats))
+        question = _Question(kind, number, model, packed, own)
         timeout = self.params.federation.timeout_s
         asked = list(self.nodes) if partitions is None else partitions
-        messages = [message(partition, self.held.get(partition)) for partition in asked]
-        arrived = self.grid.send_and_receive(messages, timeout=timeout)
-        for answer in in_order(arrived, [self.nodes[partition] for partition in asked], self.workspace):
-            node = answer.metadata.src_node_id
-            header, bytes_down = expected.pop(node)
-            site = self.sites[header.partition]
+        sent = {partition: self._message(question, partition, self.held.get(partition)) for partition in asked}
+        silent = {self.nodes[partition]: partition for partition in asked}
+        arrived = self.grid.send_and_receive([message for message, _ in sent.values()], timeout=timeout)
+        for answer in in_order(arrived, list(silent), self.workspace):
+            partition = silent.pop(answer.metadata.src_node_id)
             try:
-                reply = checked(answer, header, bytes_down)
+                reply = self._parsed(question, partition, answer, sent[partition][1])
                 if protocol.LACKS in reply.values:
-                    again = self._once(message(header.partition, None))
-                    reply = checked(again, header, bytes_down + expected.pop(node)[1])
-                    del again
+                    again, more = self._message(question, partition, None)
+                    reply = self._parsed(question, partition, self._answer_to(again), sent[partition][1] + more)
                     if protocol.LACKS in reply.values:
                         lacks = reply.values[protocol.LACKS]
                         raise answers.ReplyError(f"the site still lacks model {lacks}, which it was sent")
             except answers.ReplyError as error:
-                expected.pop(node, None)
-                self.held.pop(header.partition, None)
-                self.leave_out(site, number, str(error))
+                self.held.pop(partition, None)
+                self.leave_out(self.sites[partition], number, str(error))
                 continue
             if model is not None:
-                self.held[header.partition] = model.digest
+                self.held[partition] = model.digest
             del answer
             yield reply
             del reply  # or its update would stay in memory while the next site makes its own
-        for header, _ in expected.values():
-            self.held.pop(header.partition, None)
-            self.leave_out(self.sites[header.partition], number, f"no reply within {timeout} s")
+        for partition in silent.values():
+            self.held.pop(partition, None)
+            self.leave_out(self.sites[partition], number, f"no reply within {timeout} s")
 
-    def _once(self, message: Message) -> Message:
-        """The answer to one message."""
+    def _message(self, question: _Question, partition: int, held: str | None) -> tuple[Message, int]:
+        """What to send a site that is believed to hold a model, and the bytes of its tensors."""
+        header, content, model = self._header(question.number, partition), RecordDict(), question.model
+        told = {}
+        if model is not None:
+            header = self.task(header, **question.own(partition))
+            told = {protocol.MODEL: model.put(content, held)}
+        protocol.write(content, header, **told)
+        if question.stats is not None:
+            wire.put(content, protocol.STATS, question.stats)
+        message = Message(content, self.nodes[partition], question.kind, group_id=str(question.number))
+        return message, wire.payload_bytes(content)
+
+    def _parsed(self, question: _Question, partition: int, answer: Message, bytes_down: int) -> Reply:
+        """A site's answer, if it is good."""
+        tensors = {} if question.model is None else question.model.tensors
+        joints = len(self.manifests[partition]["joints"])
+        wanted = answers.wanted(question.kind, tensors, self.params.federation.uplink, joints)
+        site, expected = self.sites[partition], self._header(question.number, partition)
+        told = answers.parse(answer, question.kind, expected, site, wanted)
+        return Reply(site, partition, told, answer.content, wire.payload_bytes(answer.content), bytes_down)
+
+    def _answer_to(self, message: Message) -> Message:
         for answer in self.grid.send_and_receive([message], timeout=self.params.federation.timeout_s):
             return answer
         raise answers.ReplyError(f"no reply within {self.params.federation.timeout_s} s")
+
+    def _header(self, number: int, partition: int) -> protocol.Header:
+        return protocol.Header(run=self.run, round=number, partition=partition)
 
     def central(self) -> CentralPrivacy | None:
         """The run's central privacy; None where its mode is another.
@@ -230,6 +231,27 @@ class Server:
         if self.params.privacy.mode == "central" and self.privacy is None:
             raise FederationError("privacy.mode is central, but the server has no ledger to charge; open one first")
         return self.privacy
+
+    def aggregator(self, state: RoundState) -> Aggregator:
+        """For the round after a state: the strategy's, or the private mean; use it as a context."""
+        if central := self.central():
+            return central.aggregator(state.tensors, state.privacy)
+        return make_aggregator(self.params.federation, state.tensors, self.workspace)
+
+    def private_row(
+        self, state: RoundState, records: Sequence[dict[str, Any]]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What privacy adds to a round's row, once all of the round is charged for, and what is to be remembered.
+
+        Args:
+            state: After the round before.
+            records: The sites' own, of their training.
+        """
+        if central := self.central():
+            row, clip = central.trained(state.privacy, records)
+            return row | central.spent(), central.remembered(clip)
+        spent = [record["epsilon"] for record in records if "epsilon" in record]
+        return ({"epsilon": max(spent), "delta": self.params.privacy.delta} if spent else {}), {}
 
     def leave_out(self, site: str, number: int, reason: str) -> None:
         """Note that a site does not count in this round, and why.

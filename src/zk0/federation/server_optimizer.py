@@ -2,7 +2,8 @@
 
 Reddi et al., "Adaptive Federated Optimization", ICLR 2021 (FedAdam, FedYogi); Hsu et al., "Measuring
 the Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019 (FedAvgM).
-In both the combined update stands for a negative gradient.
+In both the combined update Delta_t stands for a negative gradient; eta is the rate, w_t the tensors, m_t the momentum,
+v_t the second moment.
 
 Each is a pure function of (state, tensors, update): the old state and tensors may still be on their
 way to disk, and a round that is taken up again starts from them. Only the update's memory is used
@@ -58,7 +59,7 @@ class ServerOptimizer(Protocol):
 
 @dataclass(frozen=True)
 class FedAvg(ServerOptimizer):
-    """tensors + rate * update; with rate 1 exactly their sum. It has no state.
+    """w_t+1 = w_t + eta Delta_t; with rate 1 exactly their sum. It has no state.
 
     Attributes:
         rate: The server's learning rate.
@@ -67,7 +68,11 @@ class FedAvg(ServerOptimizer):
     rate: float = 1.0
 
     def step(
-        self, state: _State, tensors: Mapping[str, torch.Tensor], update: Tensors, reuse_state: bool = False
+        self,
+        state: _State,
+        tensors: Mapping[str, torch.Tensor],
+        update: Tensors,
+        reuse_state: bool = False,  # noqa: ARG002 - there is none
     ) -> tuple[Tensors, Tensors]:
         """Add the update; see :meth:`ServerOptimizer.step`."""
         _check(state, (), tensors)
@@ -83,7 +88,7 @@ class _WithMoments(ServerOptimizer):
 
     moments: ClassVar[tuple[str, ...]]
 
-    def _initial(self, moment: str) -> float:
+    def _initial(self, moment: str) -> float:  # noqa: ARG002 - kinds differ by it
         return 0.0
 
     @abstractmethod
@@ -108,9 +113,9 @@ class _WithMoments(ServerOptimizer):
                 own = key not in state
                 old = torch.full(tensor.shape, self._initial(moment), dtype=torch.float32) if own else state[key]
                 result[key] = old if own or reuse_state else torch.empty_like(old)
-                before.append(old.view(-1).split(PIECE))
-                after.append(result[key].view(-1).split(PIECE))
-            pieces = zip(update[name].view(-1).split(PIECE), tensor.reshape(-1).split(PIECE), strict=True)
+                before.append(torch.split(old.view(-1), PIECE))
+                after.append(torch.split(result[key].view(-1), PIECE))
+            pieces = zip(torch.split(update[name].view(-1), PIECE), torch.split(tensor.reshape(-1), PIECE), strict=True)
             for index, (moved, values) in enumerate(pieces):
                 self._advance(moved, values.to(torch.float32), [b[index] for b in before], [a[index] for a in after])
         return _as(update, tensors), result
@@ -118,7 +123,7 @@ class _WithMoments(ServerOptimizer):
 
 @dataclass(frozen=True)
 class FedAvgM(_WithMoments):
-    """momentum = beta * momentum + update; tensors + rate * momentum.
+    """m_t = beta m_t-1 + Delta_t; w_t+1 = w_t + eta m_t.
 
     As in Hsu et al. and in Flower's FedAvgM, the update is not damped by (1 - beta): in a long run a
     steady update moves the model 1 / (1 - beta) times as far as FedAvg does.
@@ -143,8 +148,8 @@ class FedAvgM(_WithMoments):
 class FedAdam(_WithMoments):
     """Adam on the server: Reddi et al., algorithm 2.
 
-    momentum = beta1 * momentum + (1 - beta1) * update; second = beta2 * second + (1 - beta2) * update^2;
-    tensors + rate * momentum / (sqrt(second) + tau).
+    m_t = beta1 m_t-1 + (1 - beta1) Delta_t; v_t = beta2 v_t-1 + (1 - beta2) Delta_t^2;
+    w_t+1 = w_t + eta m_t / (sqrt(v_t) + tau).
 
     As in the paper the second moment begins at tau^2 and nothing is corrected for its bias. Flower's
     FedAdam begins it at 0 and multiplies the rate in its round t by
@@ -180,7 +185,7 @@ class FedAdam(_WithMoments):
 
 @dataclass(frozen=True)
 class FedYogi(FedAdam):
-    """Yogi on the server: FedAdam but for second - (1 - beta2) * update^2 * sign(second - update^2).
+    """Yogi on the server: FedAdam but for v_t = v_t-1 - (1 - beta2) Delta_t^2 sign(v_t-1 - Delta_t^2).
 
     So the second moment changes by no more than a share of update^2, up or down. It begins at tau^2
     (Reddi et al., algorithm 2); Flower's FedYogi begins it at 0 and is the same otherwise.

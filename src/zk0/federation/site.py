@@ -88,6 +88,7 @@ class _Sites:
         self._open: OrderedDict[tuple[Path, int, int], Site] = OrderedDict()
 
     def get(self, root: Path, partition: int, limit: int) -> Site:
+        """The site of a partition, opened if it is not; see :func:`open_site`."""
         key = (root, partition, limit)
         if key not in self._open:
             sites = {manifest.partition: manifest for manifest in _manifests(root)}
@@ -103,6 +104,7 @@ class _Sites:
         return self._open[key]
 
     def clear(self) -> None:
+        """Forget all sites and what they hold in memory."""
         self._open.clear()
 
 

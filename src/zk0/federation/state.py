@@ -19,7 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from zk0.errors import StageError
+from zk0.federation.statistics import Moments
 from zk0.policy.trainable import DamagedError, Tensors, digest_tensors, read_kept, write_kept
 
 _TENSORS = "trainable"
@@ -54,7 +57,7 @@ class RoundState:
 
     @property
     def digest(self) -> str:
-        """Of ``tensors``."""
+        """The digest of ``tensors``."""
         return str(self.rows[-1].get("digest") or digest_tensors(self.tensors))
 
     @property
@@ -62,6 +65,10 @@ class RoundState:
         """The round with the lowest held-out loss; the first of several. Round 0 is no candidate."""
         trained = [row for row in self.rows if row["round"] > 0]
         return int(min(trained, key=lambda row: row["held_out_loss"])["round"]) if trained else 0
+
+    def moments(self) -> Moments:
+        """The sites' merged moments."""
+        return Moments(**{name: np.asarray(value, dtype=np.float64) for name, value in self.stats.items()})
 
 
 @dataclass

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from zk0.data.frames import ACTION, STATE, Frames
 from zk0.data.units import JOINT_HIGH, JOINT_LOW, READ_HIGH, READ_LOW, servo_turn
@@ -15,6 +17,8 @@ from zk0.evaluation.held_out import Limits
 from zk0.policy.checkpoint import LoadedPolicy, Stats, own_stats
 from zk0.policy.trainable import Tensors
 from zk0.so100 import JOINTS
+
+Floats = NDArray[np.floating[Any]]
 
 # A joint that never moves would otherwise be divided by zero.
 DEVIATION_FLOOR = 1e-2
@@ -34,18 +38,18 @@ class Moments:
         change: (A,) largest distance between an action and the one before.
     """
 
-    count: np.ndarray
-    mean_state: np.ndarray
-    m2_state: np.ndarray
-    mean_action: np.ndarray
-    m2_action: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    step: np.ndarray
-    change: np.ndarray
+    count: Floats
+    mean_state: Floats
+    m2_state: Floats
+    mean_action: Floats
+    m2_action: Floats
+    low: Floats
+    high: Floats
+    step: Floats
+    change: Floats
 
     def to_tensors(self) -> Tensors:
-        """For the wire."""
+        """By name, in float64, for the wire."""
         return {field.name: torch.from_numpy(np.asarray(getattr(self, field.name))) for field in fields(self)}
 
     @classmethod
@@ -96,7 +100,7 @@ class Moments:
         for name in ("step", "change"):
             self._within(name, np.zeros_like(span), span, "of at most 'high' less 'low'")
 
-    def _within(self, name: str, least: np.ndarray, most: np.ndarray, why: str) -> None:
+    def _within(self, name: str, least: Floats, most: Floats, why: str) -> None:
         """Refuse a field that leaves its bounds at a joint."""
         values = getattr(self, name)
         outside = (values < least) | (values > most + _ROUNDING)
@@ -114,7 +118,7 @@ class Moments:
         Variances", 1979.
         """
         count = self.count + other.count
-        merged: dict[str, np.ndarray] = {"count": count}
+        merged: dict[str, Floats] = {"count": count}
         for name in ("state", "action"):
             mean, other_mean = getattr(self, f"mean_{name}"), getattr(other, f"mean_{name}")
             gap = other_mean - mean
@@ -129,7 +133,7 @@ class Moments:
             change=np.maximum(self.change, other.change),
         )
 
-    def normalisation(self) -> dict[str, dict[str, np.ndarray]]:
+    def normalisation(self) -> dict[str, dict[str, Floats]]:
         """Mean and floored standard deviation per feature, float32, as LeRobot's processors take them."""
         stats = {}
         for feature, name in ((STATE, "state"), (ACTION, "action")):
@@ -177,7 +181,7 @@ def pack_stats(stats: Stats) -> Tensors:
 
 def unpack_stats(tensors: Tensors) -> Stats:
     """Statistics from the wire."""
-    stats: dict[str, dict[str, np.ndarray]] = {}
+    stats: dict[str, dict[str, Floats]] = {}
     for key, tensor in tensors.items():
         feature, _, name = key.rpartition("/")
         stats.setdefault(feature, {})[name] = tensor.numpy()
@@ -219,7 +223,7 @@ def public_moments(loaded: LoadedPolicy, trained: bool, fps: int) -> Moments:
     )
 
 
-def _own(loaded: LoadedPolicy, feature: str) -> tuple[np.ndarray, np.ndarray]:
+def _own(loaded: LoadedPolicy, feature: str) -> tuple[Floats, Floats]:
     found = {name: np.asarray(value, dtype=np.float64) for name, value in own_stats(loaded).get(feature, {}).items()}
     if any(name not in found or found[name].shape != JOINT_LOW.shape for name in ("mean", "std")):
         raise StageError(

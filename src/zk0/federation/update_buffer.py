@@ -36,7 +36,7 @@ class Spill:
         self._bytes = sum(tensor.numel() for tensor in start.values()) * _VALUE
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed by __exit__
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed by __exit__  # closed by __exit__
         self.count = 0
 
     def append(self, delta: Mapping[str, torch.Tensor]) -> None:
@@ -77,7 +77,7 @@ class Spill:
         buffer = torch.empty(self.count, width)
         offset = 0
         for name in self._shapes:
-            for piece in result[name].view(-1).split(width):
+            for piece in torch.split(result[name].view(-1), width):
                 rows = buffer[:, : piece.numel()]
                 for index, row in enumerate(rows):
                     self._read(row, index * self._bytes + offset)
@@ -85,7 +85,7 @@ class Spill:
                 yield rows, piece
 
     def one(self, index: int) -> Tensors:
-        """Read one update back."""
+        """Read one update back, in float32."""
         result, offset = self.empty(), index * self._bytes
         for tensor in result.values():
             self._read(tensor.view(-1), offset)

@@ -132,7 +132,7 @@ class Report(_Frozen):
 
     @property
     def machine_id(self) -> str:
-        """See :func:`machine_id`."""
+        """Names the kind of machine, as :func:`machine_id`."""
         return machine_id(self.machine)
 
 

@@ -14,8 +14,8 @@ from zk0.evaluation.paired import Difference
 from zk0.evaluation.scores import METRICS, Comparison, IncomparableError, Metric, Scores
 from zk0.evaluation.scores import compare as compare_scores
 from zk0.params import Params
-from zk0.records.results import Evaluation, Model
-from zk0.tracking.gate import in_words
+from zk0.records.results import MODELS, Evaluation, Model
+from zk0.tracking.promotion import in_words
 from zk0.tracking.registry import read_checkpoint, read_scores
 
 _ROLES = {"site": "sites' tasks", "unseen": "unseen tasks"}
@@ -37,7 +37,7 @@ def compare(root: Path, params: Params, first: str, second: str, anew: bool = Fa
     name = params.tracking.model
     if anew:
         evaluation, labels = judge_anew(root, params, first, second)
-        a, b = (Scores.of(evaluation.content(), which, labels[which]) for which in ("global", "base"))
+        b, a = (Scores.of(evaluation, which, labels[which]) for which in MODELS)
     else:
         a, b = read_scores(root, name, first), read_scores(root, name, second)
     reasons = []

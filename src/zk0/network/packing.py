@@ -90,7 +90,8 @@ def _unpack(name: str, record: ArrayRecord, index: object) -> ArrayRecord:
         view = memoryview(record[_ONE].data)
         parts = _PARTS.validate_json(str(index).encode())
     except (KeyError, ValueError) as error:
-        raise PackingError(f"'{name}' is packed in another way: {_clause(error)}") from error
+        told = fault(error) if isinstance(error, ValidationError) else repr(error)
+        raise PackingError(f"'{name}' is packed in another way: {told}") from error
     for key, dtype, shape, stype, size in parts:
         end = start + size
         if not start <= end <= len(view):
@@ -102,7 +103,3 @@ def _unpack(name: str, record: ArrayRecord, index: object) -> ArrayRecord:
     if start != len(view):
         raise PackingError(f"'{name}' is packed in {len(view)} bytes, and its index speaks of {start}")
     return unpacked
-
-
-def _clause(error: KeyError | ValueError) -> str:
-    return fault(error) if isinstance(error, ValidationError) else repr(error)

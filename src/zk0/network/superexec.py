@@ -25,7 +25,7 @@ class DiscreetExecutor(SubprocessExecutor):
     """Starts the same processes with the same options as Flower's, except for the token's."""
 
     def launch(self, spec: ExecutionSpec) -> LaunchResult:
-        """Start a task's process."""
+        """Start a task's process, with the token in a file that only it has."""
         # Flower's processes take a token from a file; this one is memory, and gone with those who have it open.
         command = [TASK_TYPE_TO_COMMAND[spec.task_type], "--token-file", "/dev/stdin"]
         command += [TASK_TYPE_TO_APPIO_API_ADDRESS_ARG[spec.task_type], spec.runtime_api_address]

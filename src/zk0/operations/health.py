@@ -7,7 +7,7 @@ and back.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,20 +63,18 @@ def health_checks(
 
 def _services(root: Path, config: DeploymentConfig, snapshot: Snapshot) -> Iterator[Check]:
     server, ports, urls = FederationServer(root), config.ports, config.local_urls()
+    probes: dict[str, Callable[[], bool]] = {  # worker and SuperExec have no door of their own
+        "mlflow": lambda: answers(f"{urls['mlflow']}/health"),
+        "server": lambda: answers(f"{urls['prefect']}/api/health"),
+        "superlink": lambda: server.answers(f"https://{config.superlink}"),
+        "gateway": lambda: server.answers(server.gateway_url),
+        "monitor": lambda: answers(f"http://127.0.0.1:{ports.monitor}/metrics"),
+    }
     for service in snapshot.services:
         if not service.wanted:
             continue
         name = service.name
-        probe = {
-            "mlflow": lambda: answers(f"{urls['mlflow']}/health"),
-            "server": lambda: answers(f"{urls['prefect']}/api/health"),
-            "worker": lambda: True,  # has no door of its own
-            "superexec": lambda: True,  # neither has it
-            "superlink": lambda: server.answers(f"https://{config.superlink}"),
-            "gateway": lambda: server.answers(server.gateway_url),
-            "monitor": lambda: answers(f"http://127.0.0.1:{ports.monitor}/metrics"),
-        }[name]
-        well = service.up and probe()
+        well = service.up and (name not in probes or probes[name]())
         found = "answers" if well else "runs, and does not answer" if service.up else "does not run"
         advice = f"`zk0 logs {name}`, then `zk0 restart {name}`"
         yield Check(f"service {name}", well, found, "runs and answers", advice)

@@ -13,29 +13,25 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from zk0.files import BadFileError
-from zk0.params.data import Convention, DataParams, Names, PartitionParams
+from zk0.params.data import Convention, DataParams, PartitionParams
 from zk0.params.evaluation import BenchmarkParams, EvaluationParams, PromotionParams, StudyParams, TrackingParams
 from zk0.params.federation import ROBUST, Codec, FederationParams, PrivacyParams, Strategy
 from zk0.params.training import FeatureParams, PolicyParams, TrainingParams
 from zk0.settings import ParamsError, Section, explained, read_settings
 
 __all__ = [
-    "BenchmarkParams",
     "Codec",
     "Convention",
     "DataParams",
     "EvaluationParams",
     "FeatureParams",
     "FederationParams",
-    "Names",
     "Params",
     "ParamsError",
     "PartitionParams",
-    "PolicyParams",
     "PrivacyParams",
     "PromotionParams",
     "Strategy",
-    "StudyParams",
     "TrackingParams",
     "TrainingParams",
     "load_params",

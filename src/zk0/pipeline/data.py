@@ -10,7 +10,7 @@ from rich.table import Table
 from zk0.console import console
 from zk0.data.dataset import DatasetFolder
 from zk0.data.quality.judge import Judgement, Watch, judge, numbers_of
-from zk0.data.survey import facts_of, lines_of, report_of, survey
+from zk0.data.survey import facts_of, lines_of, survey
 from zk0.errors import DataError
 from zk0.hub import hub_commit
 from zk0.params import DataParams
@@ -56,14 +56,14 @@ def check(root: Path, params: DataParams | None, text: str | None) -> None:
 def _show(root: Path, name: str, text: str, params: DataParams | None) -> None:
     revision, dataset = _open(root, Source.of_owner(text))
     if params is None or name == UNNAMED:
-        params = DataParams(sites={name: text}, fps=int(dataset.info["fps"]))
+        params = DataParams(sites={name: text}, fps=int(dataset.fps))
     watch = Watch(dataset)
     try:
         found = survey(name, text, revision, dataset, params, root, watch.see)
     except DataError:
         _print(name, facts_of(dataset))
         raise
-    _print(name, lines_of(report_of(found)))
+    _print(name, lines_of(found))
     numbers, pictures = numbers_of(dataset, found.joints), watch.sketches.cameras
     judgement = judge(numbers, pictures)
     page = write_recording_page(root, name, text, numbers, pictures, judgement, found.left_out)

@@ -99,8 +99,7 @@ def _headline(found: Evaluation) -> dict[str, Any]:
         }
         told[model] = {name: value for name, value in short.items() if value is not None}
         told[model]["safe"] = int(found.safety.of(model).passed)
-    better = gains(found.content())
-    gain = {name: {"value": gain.value, "at_least": gain.lower_bound} for name, gain in better.items()}
+    gain = {name: {"value": gain.value, "at_least": gain.lower_bound} for name, gain in gains(found).items()}
     return {**told["global"], "base": told["base"], "gain": gain}
 
 

@@ -50,7 +50,7 @@ def run(root: Path, params: Params) -> None:
         write_manifest(root, manifest)
     entries = [report_of(one) for one in surveys.values()]
     write_json(root / REPORT, {"sources": entries, "partitions": [m.summary() for m in sites + unseen]})
-    write_text(root / REPORT_FOR_PEOPLE, markdown_of(entries))
+    write_text(root / REPORT_FOR_PEOPLE, markdown_of(surveys.values()))
     frames = sum(m.train_frames for m in sites)
     real = any(source.kind != "sim" for source in kinds.values())
     console.print(
@@ -163,7 +163,7 @@ def _manifest(
         repo_id=dataset.repo_id,
         root=str(dataset.root.relative_to(root) if inside else dataset.root),
         robot_type=dataset.robot_type,
-        fps=int(dataset.info["fps"]) // every,
+        fps=int(dataset.fps) // every,
         cameras=tuple(sorted(cameras)),
         camera_sources=cameras,
         image_shapes={camera: dataset.image_shape(own) for camera, own in cameras.items()},

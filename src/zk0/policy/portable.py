@@ -17,8 +17,8 @@ from lerobot.configs.policies import PreTrainedConfig
 from lerobot.processor import DataProcessorPipeline
 
 from zk0.checkpoints import read_checkpoint
+from zk0.checkpoints.reading import check_foreign
 from zk0.checkpoints.settings import VLM_FOLDER
-from zk0.checkpoints.steps import check_foreign
 
 _PREPROCESSOR = "policy_preprocessor.json"
 _INSTALLED = "_zk0_reads_bundled_vlm"

@@ -25,7 +25,7 @@ class Journal:
         listener: Called with each event, for a console.
     """
 
-    def __init__(self, path: Path, listener: Listener = lambda event: None) -> None:
+    def __init__(self, path: Path, listener: Listener = lambda _: None) -> None:
         self._path, self._listener = path, listener
         self._lock = threading.Lock()  # rounds and the saving of states speak from two threads
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -17,10 +18,16 @@ class Site(Record):
     partition: int | None = None
     role: str | None = None
     revision: str | None = None
+    repo_id: str | None = None
     root: str | None = None
     robot_type: str | None = None
     fps: Annotated[int | None, Field(description="Frames a second")] = None
+    every: Annotated[int | None, Field(description="One recorded frame in so many is taken")] = None
     cameras: tuple[str, ...] = ()
+    camera_sources: dict[str, str] = Field(default_factory=dict)
+    image_shapes: dict[str, list[int]] = Field(default_factory=dict, description="Channels, height and width, pixels")
+    convention: str | None = None
+    joint_map: Any = None
     joints: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     train_episodes: tuple[int, ...] = ()
@@ -152,11 +159,74 @@ class Event(Record):
     run: Annotated[str | None, Field(description="In a site's journal: the run that asked")] = None
     seconds: Seconds = None
     train_s: Seconds = None
+    evaluate_s: Seconds = None
     train_loss: Loss = None
     held_out_loss: Loss = None
+    learning_rate: float | None = None
     server_learning_rate: float | None = None
     proximal_mu: float | None = None
+    examples: int | None = None
+    frames: int | None = None
+    epsilon: float | None = None
+    lacks: Annotated[str | None, Field(description="Digest of the model that a site asks for")] = None
     bytes: Bytes = None
     bytes_up: Bytes = None
     bytes_down: Bytes = None
     tensors: int | None = None
+
+
+def round_row(
+    number: int,
+    held_out_loss: float,
+    digest: str,
+    sites: dict[str, dict[str, Any]],
+    left_out: Mapping[str, str],
+    bounded: Mapping[str, str],
+) -> dict[str, Any]:
+    """A round's row, with what a round that only judges (round 0) has of it."""
+    return {
+        "round": number,
+        "train_loss": None,
+        "held_out_loss": held_out_loss,
+        "learning_rate": None,
+        "server_learning_rate": None,
+        "proximal_mu": None,
+        "bytes_up": sum(site.get("bytes_up", 0) for site in sites.values()),
+        "bytes_down": sum(site["bytes_down"] for site in sites.values()),
+        "round_s": None,
+        "aggregate_s": None,
+        "digest": digest,
+        "left_out": dict(left_out),
+        "bounded": dict(bounded),
+        "sites": sites,
+    }
+
+
+def both_parts(trained: dict[str, Any], judged: dict[str, Any]) -> dict[str, Any]:
+    """A site's record of a round; what it was sent to train and to judge counts together.
+
+    Either part may be empty: the site was not drawn, or was left out.
+    """
+    down = trained.get("bytes_down", 0) + judged.get("bytes_down", 0)
+    return {"bytes_up": 0} | trained | judged | {"bytes_down": down}
+
+
+def rows_with_best(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mark the rounds that were the best so far."""
+    marked, best = [], float("inf")
+    for row in rows:
+        is_best = row["round"] > 0 and row["held_out_loss"] < best
+        best = row["held_out_loss"] if is_best else best
+        marked.append({**row, "is_best": is_best})
+    return marked
+
+
+def curves(rows: Sequence[dict[str, Any]]) -> str:
+    """Losses by round and site as CSV, for `dvc plots`."""
+    lines = ["round,site,held_out_loss,train_loss"]
+    for row in rows:
+        sites = {"all sites": row, **row["sites"]}
+        for site, values in sites.items():
+            train = values.get("train_loss")
+            lines.append(f"{row['round']},{site},{values.get('held_out_loss', '')},{'' if train is None else train}")
+    return "\n".join(lines)

@@ -40,34 +40,28 @@ def update_norm(rounds: Sequence[Round]) -> go.Figure:
 
 def learning_rate(rounds: Sequence[Round]) -> go.Figure:
     """Learning rate by round."""
-    figure = blank("learning rate")
-    trained = [one for one in rounds if one.learning_rate is not None]
-    figure.add_scatter(
-        x=[one.round for one in trained],
-        y=[one.learning_rate for one in trained],
-        mode="lines+markers",
-        name="learning rate",
-        line={"color": GLOBAL_COLOUR, "width": 2.5},
-    )
-    figure.update_layout(showlegend=False, yaxis_exponentformat="power", yaxis_rangemode="tozero")
-    return _round_axis(figure, len(trained))
+    return _one_line(rounds, lambda one: one.learning_rate, "learning rate").update_layout(yaxis_exponentformat="power")
 
 
 def epsilon(rounds: Sequence[Round]) -> go.Figure | None:
     """Privacy spent up to each round; None where nothing was counted."""
-    counted = [one for one in rounds if one.epsilon is not None]
-    if not counted:
-        return None
-    figure = blank("epsilon")
+    spent = any(one.epsilon is not None for one in rounds)
+    return _one_line(rounds, lambda one: one.epsilon, "epsilon") if spent else None
+
+
+def _one_line(rounds: Sequence[Round], value: Callable[[Round], float | None], name: str) -> go.Figure:
+    """A single series, of the rounds that have it."""
+    points = [(one.round, found) for one in rounds if (found := value(one)) is not None]
+    figure = blank(name)
     figure.add_scatter(
-        x=[one.round for one in counted],
-        y=[one.epsilon for one in counted],
+        x=[number for number, _ in points],
+        y=[found for _, found in points],
         mode="lines+markers",
-        name="epsilon",
+        name=name,
         line={"color": GLOBAL_COLOUR, "width": 2.5},
     )
     figure.update_layout(showlegend=False, yaxis_rangemode="tozero")
-    return _round_axis(figure, len(counted))
+    return _round_axis(figure, len(points))
 
 
 def bytes_by_round(rounds: Sequence[Round]) -> go.Figure:

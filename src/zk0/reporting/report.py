@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import base64
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from zk0.files import write_text
-from zk0.records.files import RecordError, read, read_journal, read_rounds, require
-from zk0.records.paths import ROUNDS
-from zk0.records.results import Benchmark, Environment, Evaluation
+from zk0.records.files import MissingRecordError, RecordError, read, read_journal, read_rounds, require
+from zk0.records.paths import EVALUATION, ROUNDS
+from zk0.records.results import Benchmark, Environment, Evaluation, Video
 from zk0.records.run import Event, Round, Run
 from zk0.reporting import curves, figures, view
 from zk0.reporting.pages import environment, verbatim
 from zk0.reporting.verdict import judge
-from zk0.reporting.videos import TaskScenes, read_scenes
+
+_KINDS = {".mp4": "video/mp4", ".webm": "video/webm"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,33 @@ class Plot:
     caption: str
     height: int
     json: Markup
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A film and how it ended."""
+
+    success: bool
+    uri: str
+
+
+@dataclass
+class Scene:
+    """One scene, met by both models; None where a model was not filmed."""
+
+    seed: int
+    base: Clip | None = None
+    trained: Clip | None = None
+
+
+@dataclass
+class TaskScenes:
+    """A task's scenes."""
+
+    name: str
+    sentence: str
+    unseen: bool
+    scenes: list[Scene] = field(default_factory=list)
 
 
 def write_report(root: Path, out: Path) -> None:
@@ -157,3 +186,42 @@ def _plots(inputs: Inputs) -> dict[str, Plot]:
 def _plot(name: str, figure: go.Figure, caption: str) -> Plot:
     """A figure with its caption; plotly's JSON escapes <, > and /, so it cannot end its script element."""
     return Plot(name, caption, int(figure.layout.height), Markup(figure.to_json()))
+
+
+def read_scenes(root: Path, evaluation: Evaluation) -> list[TaskScenes]:
+    """Read every film that the evaluation lists.
+
+    Raises:
+        MissingRecordError: A film is not there.
+        RecordError: A film has an unknown kind, a place outside the project, or a task that was
+            not evaluated.
+    """
+    scenes: dict[tuple[str, int], Scene] = {}
+    for video in evaluation.videos:
+        if video.task not in evaluation.tasks:
+            raise RecordError(f"{root / EVALUATION} lists a video of '{video.task}', a task it did not evaluate")
+        scene = scenes.setdefault((video.task, video.seed), Scene(video.seed))
+        clip = Clip(video.success, _data_uri(root, video))
+        if video.model == "base":
+            scene.base = clip
+        else:
+            scene.trained = clip
+    tasks = []
+    for name, task in [*evaluation.with_role("site").items(), *evaluation.with_role("unseen").items()]:
+        own = [scene for (of, _), scene in sorted(scenes.items()) if of == name]
+        if own:
+            tasks.append(TaskScenes(name, task.sentence, task.role == "unseen", own))
+    return tasks
+
+
+def _data_uri(root: Path, video: Video) -> str:
+    """A film as a data URI."""
+    place = PurePosixPath(video.file)
+    # Judged by its text: DVC may link results to a cache elsewhere, and such a link is fine.
+    if place.is_absolute() or ".." in place.parts:
+        raise RecordError(f"{root / EVALUATION} lists the video {video.file}, which is outside the project")
+    if place.suffix not in _KINDS:
+        raise RecordError(f"{root / EVALUATION} lists {video.file}; a video must end in {' or '.join(_KINDS)}")
+    if not (root / place).is_file():
+        raise MissingRecordError(f"{root / place} is missing; `zk0 evaluate` makes it")
+    return f"data:{_KINDS[place.suffix]};base64,{base64.b64encode((root / place).read_bytes()).decode()}"

@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
     """One JSON object a record; of our own, ``extra={"line": {...}}`` is its content."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as a line."""
+        """The record as one line of JSON, without its newline."""
         line: dict[str, Any] | None = getattr(record, "line", None)
         if line is None:  # of a library
             line = {"event": "log", "logger": record.name, "message": record.getMessage()[:2000]}

@@ -65,7 +65,7 @@ class StudyResult:
         return sum(len(arm.files) for arm in self.record.arms) - sum(len(arm.pieces) for arm in self.arms.values())
 
     def pieces(self) -> Iterable[Piece]:
-        """All pieces that are made."""
+        """The pieces of all arms, as far as they are made."""
         return (piece for arm in self.arms.values() for piece in arm.pieces.values())
 
     def outcomes(self, name: str, tasks: Sequence[str]) -> Outcomes | None:

@@ -168,7 +168,7 @@ class StudyFolder:
         return None
 
     def write(self, file: str, piece: Piece) -> None:
-        """Keep a piece."""
+        """Keep a piece under its file's name."""
         write_json(self.folder / "pieces" / file, piece.model_dump(mode="json", exclude_unset=True))
 
     def describe(self, record: StudyRecord) -> StudyRecord | None:

@@ -129,7 +129,7 @@ class Runner:
 
     @property
     def folder(self) -> StudyFolder:
-        """Where results go."""
+        """Where the study's results go."""
         return StudyFolder(self.root / STUDIES / self.study.name)
 
     def run(self, params_as_written: Params, only: str | None = None) -> list[Piece]:
@@ -247,7 +247,7 @@ class Runner:
         return [(manifest, first_episodes(manifest, arm.share)) for manifest in sites]
 
     def _model_key(self, job: Job) -> dict[str, Any]:
-        """All that decides a model."""
+        """All that decides an arm's model."""
         params = self._params(job)
         if job.arm.kind == "base":
             return {"threads": params.threads, "base": self.project.base[1]}

@@ -85,7 +85,7 @@ def arms_table(result: StudyResult) -> tuple[list[str], Rows]:
 
 
 def task_table(result: StudyResult) -> tuple[list[str], Rows]:
-    """Every arm on every task."""
+    """What every arm came to on every task."""
     tasks = list(dict.fromkeys(task for found in result.arms.values() for task in found.tasks()))
     unseen = {task for found in result.arms.values() for task in found.tasks("unseen")}
     head = ["arm", *(f"{task} (unseen)" if task in unseen else task for task in tasks)]

@@ -22,7 +22,6 @@ from zk0.evaluation.held_out import held_out_loss
 from zk0.federation.attacks import Attack, AttackKind, poisoned
 from zk0.federation.client_app import app as honest
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.rounds import moments_in
 from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.state import StateFolder
@@ -82,7 +81,7 @@ class Trained:
     cost: Cost
 
     def save(self, folder: Path) -> None:
-        """Write it, atomically."""
+        """Write the model into a folder, which is there as a whole or not at all."""
         stats = self.stats and {f: {k: v.tolist() for k, v in values.items()} for f, values in self.stats.items()}
         write_kept(folder, {"stats": stats, "cost": asdict(self.cost)}, {_TENSORS: self.tensors})
 
@@ -259,4 +258,4 @@ def federate(project: StudyProject, params: Params, folder: Path, attack: str | 
         losses=tuple(row["held_out_loss"] for row in rows),
         epsilon=last.rows[-1].get("epsilon"),
     )
-    return Trained(best.tensors, moments_in(best).normalisation(), cost)
+    return Trained(best.tensors, best.moments().normalisation(), cost)

@@ -152,7 +152,7 @@ def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
         for task, scores in evaluation.tasks.items():
             picked = _pick(scores.of(model), {name: name for name in _TASK_METRICS})
             metrics |= {f"{prefix}task/{task}/{name}": value for name, value in picked.items()}
-    for name, gain in gains(evaluation.content()).items():
+    for name, gain in gains(evaluation).items():
         metrics |= {f"eval/gain/{name}": gain.value, f"eval/gain/{name}_at_least": gain.lower_bound}
     safety = evaluation.safety.trained
     metrics["safety/passed"] = float(safety.passed)

@@ -13,7 +13,7 @@ from zk0.digests import digest_folder
 from zk0.evaluation.scores import Scores
 from zk0.records.files import read
 from zk0.records.paths import EVALUATION
-from zk0.records.results import Evaluation, Model
+from zk0.records.results import Evaluation
 from zk0.tracking import DATABASE, FILES, TrackingError, metric_names
 from zk0.tracking.models import checkpoint_folder
 from zk0.tracking.results import Results
@@ -179,9 +179,9 @@ def read_scores(root: Path, model_name: str, model: str) -> Scores:
             version = find_version(client, model_name, _number(client, model_name, model))
             evaluation = read_evaluation(client, root, version)
         assert evaluation is not None
-        return scores(evaluation, "global", _named(version, model))
+        return Scores.of(evaluation, "global", _named(version, model))
     if model == "base":
-        return scores(read(root, Evaluation), "base", "the base policy")
+        return Scores.of(read(root, Evaluation), "base", "the base policy")
     return _from_path(root, Path(model))
 
 
@@ -223,7 +223,7 @@ def _number(client: MlflowClient, model_name: str, model: str) -> int:
 def _from_path(root: Path, path: Path) -> Scores:
     for file in (path, path / EVALUATION.name, path / EVALUATION):
         if file.is_file():
-            return scores(read(root, Evaluation, file), "global", str(path))
+            return Scores.of(read(root, Evaluation, file), "global", str(path))
     if not path.is_dir():
         raise TrackingError(
             f"'{path}' is no model: expected a version's number, @ALIAS, base, an evaluation.json or a folder"
@@ -232,13 +232,8 @@ def _from_path(root: Path, path: Path) -> Scores:
         digest, evaluation = digest_folder(path), read(root, Evaluation)
         for model, judged in reversed([*evaluation.models.named()]):
             if judged.digest == digest:
-                return scores(evaluation, model, str(path))
+                return Scores.of(evaluation, model, str(path))
     raise TrackingError(
         f"{path} holds no {EVALUATION.name}, and {EVALUATION} judges other models; name a registered "
         "version, or run `zk0 evaluate` where the checkpoint is the run's best"
     )
-
-
-def scores(evaluation: Evaluation, model: Model, named: str) -> Scores:
-    """What an evaluation says of one of its two models."""
-    return Scores.of(evaluation.content(), model, named)

@@ -61,7 +61,7 @@ class RecordingsSource(DatasetSource):
         return folder
 
     @staticmethod
-    def _can_resolve(raw_source: Any) -> bool:
+    def _can_resolve(_raw_source: Any) -> bool:
         return False
 
     @classmethod

@@ -104,7 +104,8 @@ class PolicyModel(PythonModel):
     """
 
     def load_context(self, context: PythonModelContext) -> None:
-        from zk0.policy.checkpoint import load_checkpoint
+        """Load the policy; MLflow calls it once, with the place of the model's files."""
+        from zk0.policy.checkpoint import load_checkpoint  # noqa: PLC0415 - imports torch
 
         device = (context.model_config or {}).get("device", "cpu")
         self._loaded = load_checkpoint(context.artifacts["checkpoint"], device=device)
@@ -112,7 +113,10 @@ class PolicyModel(PythonModel):
 
     # MLflow warns at every load about hints it cannot make a schema of; DataFrame is one it leaves alone.
     def predict(
-        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+        self,
+        context: PythonModelContext,  # noqa: ARG002 - as MLflow calls it
+        model_input: pd.DataFrame,
+        params: dict[str, Any] | None = None,
     ) -> np.ndarray:
         """Predict the next actions.
 
@@ -125,10 +129,10 @@ class PolicyModel(PythonModel):
         Returns:
             (chunk, 6) float32 joint targets in robot units.
         """
-        import torch
+        import torch  # noqa: PLC0415 - slow
 
-        from zk0.policy import flow
-        from zk0.policy.inputs import observed
+        from zk0.policy import flow  # noqa: PLC0415 - imports torch
+        from zk0.policy.inputs import observed  # noqa: PLC0415 - imports torch
 
         config = self._loaded.policy.config
         cameras = self._loaded.cameras

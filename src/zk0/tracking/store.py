@@ -15,7 +15,7 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from mlflow.tracking import is_tracking_uri_set
 
 from zk0.tracking import ARTIFACTS, DATABASE, TrackingError
@@ -119,38 +120,34 @@ def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
     return str(experiment.experiment_id)
 
 
+def _all[T](page_after: Callable[[str | None], PagedList[T]]) -> list[T]:
+    """Every page of a search, as one list."""
+    page = page_after(None)
+    found = list(page)
+    while page.token:
+        page = page_after(page.token)
+        found += page
+    return found
+
+
 def runs(client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:
     """All active runs that match, newest first."""
-    found: list[Run] = []
-    token: str | None = None
-    while True:
-        page = client.search_runs([experiment], filter_string, order_by=["start_time DESC"], page_token=token)
-        found += page
-        if not (token := page.token):
-            return found
+    newest_first = ["start_time DESC"]
+    return _all(lambda token: client.search_runs([experiment], filter_string, order_by=newest_first, page_token=token))
 
 
 def logged_models(client: MlflowClient, experiment: str, run_id: str) -> dict[str, LoggedModel]:
     """A run's models by name."""
-    found: dict[str, LoggedModel] = {}
-    token: str | None = None
-    while True:
-        page = client.search_logged_models([experiment], f"source_run_id = '{run_id}'", page_token=token)
-        found |= {model.name: model for model in page}
-        if not (token := page.token):
-            return found
+    own = f"source_run_id = '{run_id}'"
+    found = _all(lambda token: client.search_logged_models([experiment], own, page_token=token))
+    return {model.name: model for model in found}
 
 
 def versions(client: MlflowClient, model_name: str | None = None) -> list[ModelVersion]:
     """All versions of a registered model, or of all of them; oldest first."""
-    found: list[ModelVersion] = []
-    token: str | None = None
-    filter_string = f"name = '{model_name}'" if model_name else None
-    while True:
-        page = client.search_model_versions(filter_string, page_token=token)
-        found += page
-        if not (token := page.token):
-            return sorted(found, key=lambda version: (version.name, int(version.version)))
+    own = f"name = '{model_name}'" if model_name else None
+    found = _all(lambda token: client.search_model_versions(own, page_token=token))
+    return sorted(found, key=lambda version: (version.name, int(version.version)))
 
 
 class Transaction:

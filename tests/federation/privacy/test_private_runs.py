@@ -102,8 +102,8 @@ def test_noise_is_new_in_every_run(project: Path, private: Params, tmp_path: Pat
 
     first, second = run(project, one), run(other, one)
 
-    assert first["run"] == second["run"]
-    assert first["checkpoints"]["last"]["digest"] != second["checkpoints"]["last"]["digest"]
+    assert first.run == second.run
+    assert first.checkpoints.last.digest != second.checkpoints.last.digest
 
 
 def test_noise_of_the_model_is_as_large_as_its_row_says(

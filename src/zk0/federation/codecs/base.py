@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch.utils.dlpack import from_dlpack
 
 from zk0.params import Codec as CodecName
 from zk0.policy.trainable import PIECE, check_finite
@@ -105,7 +106,7 @@ def from_bytes(name: str, payload: Payload, length: int, shape: Sequence[int]) -
     values = np.frombuffer(payload, dtype=np.uint8)
     if values.size != length:
         raise CodecError(f"tensor '{name}' has {values.size} bytes, expected {length} for shape {tuple(shape)}")
-    return torch.from_dlpack(values)  # unlike from_numpy, without a warning where the payload is read-only
+    return from_dlpack(values)  # unlike from_numpy, without a warning where the payload is read-only
 
 
 # Forms of what travels as it is. With torch's prefix, int8 the dtype is not int8 the codec.
@@ -131,17 +132,17 @@ class Fp32(Codec):
     lossless = True
 
     def payload_bytes(self, values: int) -> int:
-        """Four bytes a value."""
+        """Four bytes a value: ``4 * values``."""
         return 4 * values
 
-    def encode(self, name: str, tensor: torch.Tensor) -> Encoded:
+    def encode(self, name: str, tensor: torch.Tensor) -> Encoded:  # noqa: ARG002 - a codec's signature
         """A view of the tensor's memory."""
         return Encoded(self.name, tuple(tensor.shape), as_bytes(tensor))
 
     def decode(
         self, name: str, payload: Payload, shape: Sequence[int], out: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """A view of the payload."""
+        """A view of the payload, or a copy into ``out``."""
         decoded = raw_decode(name, payload, shape, torch.float32)
         return decoded if out is None else out.copy_(decoded)
 
@@ -153,14 +154,14 @@ class Bf16(Codec):
     lossless = False
 
     def payload_bytes(self, values: int) -> int:
-        """Two bytes a value."""
+        """Two bytes a value: ``2 * values``."""
         return 2 * values
 
     def encode(self, name: str, tensor: torch.Tensor) -> Encoded:
         """Round; a value that would round to infinity is refused as if it were infinite."""
         flat = tensor.detach().cpu().reshape(-1)
         rounded = torch.empty(flat.shape, dtype=torch.bfloat16)
-        for piece, to in zip(flat.split(PIECE), rounded.split(PIECE), strict=True):
+        for piece, to in zip(torch.split(flat, PIECE), torch.split(rounded, PIECE), strict=True):
             to.copy_(piece)
             # Finite norm, finite values: see update_norm. Only large values ask for a closer look.
             if not math.isfinite(torch.linalg.vector_norm(piece)) and not torch.isfinite(to).all():

@@ -20,7 +20,8 @@ from itertools import pairwise
 
 import torch
 
-from zk0.federation.codecs.base import Codec, CodecError, CodecName, Encoded, Payload, as_bytes, from_bytes
+from zk0.federation.codecs.base import Codec, CodecError, Encoded, Payload, as_bytes, from_bytes
+from zk0.params import Codec as CodecName
 from zk0.policy.trainable import PIECE, check_finite
 
 _UNIT = 4  # bytes

@@ -66,8 +66,12 @@ def epsilon_of(charges: Iterable[Charge], delta: float) -> float:
 def _epsilon(counted: tuple[tuple[tuple[float, float], int], ...], delta: float) -> float:
     if not counted:
         return 0.0
-    from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
-    from dp_accounting.rdp import RdpAccountant
+    from dp_accounting import (  # noqa: PLC0415 - takes a second, and most runs are not private
+        GaussianDpEvent,
+        NeighboringRelation,
+        PoissonSampledDpEvent,
+    )
+    from dp_accounting.rdp import RdpAccountant  # noqa: PLC0415 - as above
 
     accountant = RdpAccountant(neighboring_relation=NeighboringRelation.REPLACE_SPECIAL)
     for (multiplier, sampling), count in counted:
@@ -169,7 +173,7 @@ class Ledger:
 
     @property
     def epsilon(self) -> float:
-        """Spent so far."""
+        """Spent so far, at the budget's delta."""
         return epsilon_of(self.charges, self._params.delta)
 
     def affords(self, *charges: Charge) -> bool:

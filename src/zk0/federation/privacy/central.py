@@ -8,6 +8,7 @@ site had added, so the bound holds for what is averaged.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,13 @@ class PrivateMean(Aggregator):
         self.deviation = noise_multiplier * clip / sites
         self._sum: Tensors = {}
 
-    def fold(self, delta: Mapping[str, torch.Tensor], weight: float) -> float:
-        """Add an update, clipped; see :meth:`Aggregator.fold`.
+    def fold(
+        self,
+        delta: Mapping[str, torch.Tensor],
+        weight: float,
+        longest: float = math.inf,  # noqa: ARG002 - what is too long is clipped
+    ) -> float:
+        """Add an update of any length, clipped; see :meth:`Aggregator.fold`.
 
         Returns:
             The update's norm before it was clipped.
@@ -164,7 +170,7 @@ class CentralPrivacy:
         return half + (total + noise) / sites
 
     def spent(self) -> dict[str, float]:
-        """For a round's row."""
+        """What a round's row tells: epsilon so far, and delta."""
         return {"epsilon": self.ledger.epsilon, "delta": self.params.delta}
 
     def remembered(self, clip: float) -> dict[str, Any]:

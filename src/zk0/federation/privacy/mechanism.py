@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from zk0.policy.trainable import PIECE
 
@@ -33,7 +34,7 @@ def exact_norm(tensors: Mapping[str, torch.Tensor]) -> float:
         *(
             float(torch.linalg.vector_norm(piece, dtype=torch.float64))
             for tensor in tensors.values()
-            for piece in tensor.detach().reshape(-1).split(PIECE)
+            for piece in torch.split(tensor.detach().reshape(-1), PIECE)
         )
     )
 
@@ -73,13 +74,14 @@ def next_clip(clip: float, share_below: float, quantile: float, rate: float) -> 
     return clip * math.exp(max(-1.0, min(1.0, -rate * (share_below - quantile))))
 
 
-def secure_normal(count: int) -> np.ndarray:
+def secure_normal(count: int) -> NDArray[np.float64]:
     """(count,) independent standard normal values, float64, that no seed gives again."""
     pairs = (count + 1) // 2
     words = np.frombuffer(os.urandom(16 * pairs), dtype=np.uint64)
     uniform = ((words >> np.uint64(11)).astype(np.float64) + 1) * 2.0**-53  # above 0, up to 1: 0 has no logarithm
     radius, angle = np.sqrt(-2 * np.log(uniform[:pairs])), 2 * math.pi * uniform[pairs:]
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+    normal: NDArray[np.float64] = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+    return normal[:count]
 
 
 def add_noise(tensors: Iterable[torch.Tensor], deviation: float) -> None:
@@ -95,5 +97,5 @@ def add_noise(tensors: Iterable[torch.Tensor], deviation: float) -> None:
     if not 0 < deviation < math.inf:
         raise ValueError(f"the noise's standard deviation must be above 0 and finite, got {deviation}")
     for tensor in tensors:
-        for piece in tensor.view(-1).split(PIECE):
+        for piece in torch.split(tensor.view(-1), PIECE):
             piece.add_(torch.from_numpy(secure_normal(piece.numel()) * deviation).to(piece.dtype))

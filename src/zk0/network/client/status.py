@@ -47,7 +47,7 @@ class SiteStatus:
 
     @property
     def state(self) -> str:
-        """In words."""
+        """How the site is connected, in words."""
         if self.membership.left:
             return f"left on {self.membership.left}"
         if not self.running and not self.given_up:
@@ -63,7 +63,7 @@ class SiteStatus:
         return f"connected as node {self.node}" if self.node else "not let in yet, and tries again by itself"
 
     def rows(self) -> list[tuple[str, str]]:
-        """As a table for people."""
+        """What to show a person: pairs of a name and what is found."""
         invitation = self.membership.invitation
         served = [event for event in self.events if event.event in _MESSAGES]
         trained = [event for event in served if event.event == "train" and event.train_loss is not None]

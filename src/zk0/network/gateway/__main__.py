@@ -12,7 +12,7 @@ from zk0.network.gateway.server import check_files, run
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run it."""
+    """Run the gateway, or with `--check` only check its files."""
     parser = argparse.ArgumentParser(prog="python -m zk0.network.gateway", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="a YAML file; see zk0.network.gateway.config")
     parser.add_argument("--check", action="store_true", help="check configuration and files, and end")

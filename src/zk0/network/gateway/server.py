@@ -81,7 +81,7 @@ class GuardedProtocol(H11Protocol):
         self._start("slow-head", self._limits.head_s, "the request's head came too slowly")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Forget the connection, and stop its timers."""
         for name in list(self._timers):
             self._stop(name)
         self._open[self._key] -= 1
@@ -104,12 +104,12 @@ class GuardedProtocol(H11Protocol):
         self._start("slow-reader", self._limits.pause_s, "the answer was not read")
 
     def resume_writing(self) -> None:
-        """It does."""
+        """The other end reads again: its timer stops."""
         self._stop("slow-reader")
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP."""
+        """Count and refuse what is no HTTP/1.1."""
         self._journal.refused(Refused(400, "malformed", "the request is no HTTP/1.1"), self._key)
         try:
             super().send_400_response(msg)

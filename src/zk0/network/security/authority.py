@@ -57,7 +57,7 @@ class _Certified:
 
     @property
     def expires(self) -> datetime:
-        """When it ends, UTC."""
+        """When the certificate ends, in UTC."""
         return self.certificate.not_valid_after_utc
 
     @property

@@ -48,7 +48,7 @@ class Places:
         self.registry = folder / "sites.json"
 
     def invitation(self, site: str) -> Path:
-        """What a site was sent."""
+        """File of the invitation that a site was sent."""
         return self.folder / "invitations" / f"{site}.json"
 
 

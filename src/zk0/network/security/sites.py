@@ -64,7 +64,7 @@ class Site(Section):
 
     @property
     def admitted(self) -> bool:
-        """Whether it takes part."""
+        """Whether the site may take part now."""
         return self.state == "admitted"
 
     @property
@@ -103,7 +103,7 @@ class Sites(Section):
         return self
 
     def named(self, name: str) -> Site | None:
-        """The site of that name."""
+        """The site of that name; None where there is none."""
         return next((site for site in self.sites if site.name == name), None)
 
     def by_fingerprint(self) -> dict[str, tuple[Site, bool]]:

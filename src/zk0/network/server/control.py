@@ -30,7 +30,7 @@ from zk0.federation.flower import (
     RuntimeVersionHttpInterceptor,
     control_pb2,
 )
-from zk0.network.security.sites import SiteRegistry
+from zk0.network.security.sites import Site, SiteRegistry
 
 
 class OperatorAccount(ControlAuthnPlugin):
@@ -60,14 +60,14 @@ class OperatorAccount(ControlAuthnPlugin):
         return None
 
     def get_auth_tokens(self, device_code: str) -> AccountAuthCredentials | None:  # noqa: ARG002 - Flower's own
-        """None are given out."""
+        """No tokens are given out: the one token is in a file of the operator's."""
         return None
 
     def refresh_tokens(
         self,
         metadata: Sequence[tuple[str, str | bytes]],  # noqa: ARG002 - Flower's own
     ) -> tuple[Sequence[tuple[str, str | bytes]] | None, AccountInfo | None]:
-        """None are given out."""
+        """No tokens are given out, and so none is renewed."""
         return None, None
 
 
@@ -142,3 +142,19 @@ def register_sites(registry: SiteRegistry, client: ControlHttpClient) -> list[st
         client.UnregisterNode(control_pb2.UnregisterNodeRequest(node_id=node))
         changes.append(f"node {node} unregistered: no admitted site has its key")
     return changes
+
+
+def members_of(sites: Sequence[Site], names: Sequence[str]) -> list[Site]:
+    """The admitted sites that the SuperLink knows, or those of them that are named.
+
+    Raises:
+        StageError: There are none, or one that is named is not among them.
+    """
+    found = [site for site in sites if site.admitted and site.node_id is not None]
+    known = {site.name for site in found}
+    if strange := [name for name in names if name not in known]:
+        raise StageError(f"no admitted site is called {', '.join(strange)}; `zk0 site list` shows them")
+    chosen = [site for site in found if not names or site.name in names]
+    if not chosen:
+        raise StageError("no site is admitted; `zk0 site admit NAME PUBKEY --server HOST:PORT` lets one in")
+    return chosen

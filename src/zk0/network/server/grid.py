@@ -94,13 +94,13 @@ class NetworkGrid(Grid):
         return self._grid.run
 
     def set_run(self, run: Any) -> None:
-        """Flower has set it."""
+        """Take the record of the run, which Flower sets."""
         self._grid.set_run(run)
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
     ) -> Message:
-        """A message to a node."""
+        """A message to a node, to be pushed."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from zk0.errors import StageError
 from zk0.federation.answers import ReplyError
 from zk0.federation.discovery import ask_summaries
 from zk0.federation.run import config_digest
@@ -162,19 +161,3 @@ class RollCall:
     @property
     def _file(self) -> Path:
         return self.root / STATES / "network.json"
-
-
-def members_of(sites: Sequence[Site], names: Sequence[str]) -> list[Site]:
-    """The admitted sites that the SuperLink knows, or those of them that are named.
-
-    Raises:
-        StageError: There are none, or one that is named is not among them.
-    """
-    found = [site for site in sites if site.admitted and site.node_id is not None]
-    known = {site.name for site in found}
-    if strange := [name for name in names if name not in known]:
-        raise StageError(f"no admitted site is called {', '.join(strange)}; `zk0 site list` shows them")
-    chosen = [site for site in found if not names or site.name in names]
-    if not chosen:
-        raise StageError("no site is admitted; `zk0 site admit NAME PUBKEY --server HOST:PORT` lets one in")
-    return chosen

@@ -21,8 +21,9 @@ from zk0.federation.run import locked_base, run_federation, warm_start
 from zk0.federation.server import FederationError
 from zk0.network.security.files import Places
 from zk0.network.security.sites import SiteRegistry
+from zk0.network.server.control import members_of
 from zk0.network.server.grid import NetworkGrid
-from zk0.network.server.roll_call import RollCall, members_of
+from zk0.network.server.roll_call import RollCall
 from zk0.network.server.services import FederationServer
 from zk0.network.server.wanted import INTERRUPTED, sites_were_away
 from zk0.params import PARAMS_FILE, load_params

@@ -115,11 +115,12 @@ class FederationServer:
         self._check_keys()
         self._configure(**settings)
         services, started = self.services, []
+        gateway = [sys.executable, "-m", "zk0.network.gateway", "--config", str(self.root / GATEWAY_FILE)]
         try:
             for name, command, ready, after in (
                 (SUPERLINK, self._superlink(), lambda: self.answers(f"https://{self.address}"), []),
                 ("superexec", self._superexec(), lambda: True, [urlsplit(self.gateway.upstream).port or 0]),
-                ("gateway", self._gateway(), lambda: self.answers(self.gateway_url), []),
+                ("gateway", gateway, lambda: self.answers(self.gateway_url), []),
             ):
                 if name not in services.running():
                     # A ServerApp whose SuperExec died ends by itself, and says so, which a killed one could not.
@@ -214,9 +215,6 @@ class FederationServer:
         words = ["--runtime-api-address", self.address, "--root-certificates", str(self.authority)]
         words += ["--superexec-auth-secret-file", str(self.places.superexec_secret)]
         return [sys.executable, "-m", "zk0.network.superexec", *words]
-
-    def _gateway(self) -> list[str]:
-        return [sys.executable, "-m", "zk0.network.gateway", "--config", str(self.root / GATEWAY_FILE)]
 
 
 def runs_of(server: FederationServer, number: int | None = None) -> list[Run]:

@@ -15,6 +15,7 @@ from zk0.console import console
 from zk0.environment import check_environment
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
+from zk0.network.server.control import members_of
 from zk0.network.server.resume import watch
 from zk0.network.server.runs import submit
 from zk0.network.server.security_checks import security_checks

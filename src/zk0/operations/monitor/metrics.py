@@ -40,7 +40,8 @@ class SnapshotCollector(Collector):
         yield from _sites(snapshot)
         if snapshot.progress is not None:
             yield from _run(snapshot.progress)
-        yield _alerts(alerts)
+        firing = {rule: float(sum(alert.rule == rule for alert in alerts)) for rule in RULES}
+        yield _gauge("zk0_alerts", "Alerts that are open", "rule", firing)
 
 
 def _services(snapshot: Snapshot) -> Iterator[Metric]:
@@ -92,11 +93,6 @@ def _last_round(progress: Progress) -> Iterator[Metric]:
             if (loss := getattr(values, name)) is not None:
                 of_sites.add_metric([run, site], loss)
         yield of_sites
-
-
-def _alerts(alerts: tuple[Alert, ...]) -> Metric:
-    firing = {rule: float(sum(alert.rule == rule for alert in alerts)) for rule in RULES}
-    return _gauge("zk0_alerts", "Alerts that are open", "rule", firing)
 
 
 def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:

@@ -64,7 +64,8 @@ class Monitor:
             level = logging.WARNING if message.status == "firing" else logging.INFO
             tell(f"alert-{message.status}", level, **message.alert.as_dict())
             self._show(message)
-        self.book.deliver(self._send)
+        address, name = self.webhook, self.config.federation
+        self.book.deliver(lambda message: address is None or post(address, payload(message, name)))
         if self.config.resume and wanted_run(self.root) is not None:
             self._resume()
 
@@ -77,9 +78,6 @@ class Monitor:
         with contextlib.suppress(StageError):  # the SuperLink is away: an alert of its own, and it is asked again
             if (number := take_up(FederationServer(self.root))) is not None:
                 tell("run-taken-up", logging.WARNING, run=number)
-
-    def _send(self, message: Message) -> bool:
-        return self.webhook is None or post(self.webhook, payload(message, self.config.federation))
 
     def _show(self, message: Message) -> None:
         """Tell Prefect. Once and not again: it keeps what it gets, and may well be what is down."""

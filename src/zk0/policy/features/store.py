@@ -60,7 +60,7 @@ class Layout:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes of one frame."""
+        """Bytes of one frame's features."""
         return int(np.prod(self.shape)) * ITEMS[self.dtype].itemsize
 
     @property
@@ -72,12 +72,12 @@ class Layout:
 
     @property
     def data_at(self) -> int:
-        """Where the frames begin."""
+        """Where the frames begin, in bytes."""
         return _padded(len(self.header) + 8 * self.frames)
 
     @property
     def file_bytes(self) -> int:
-        """The file's size."""
+        """The whole file's size in bytes."""
         return self.data_at + self.frames * self.frame_bytes
 
 
