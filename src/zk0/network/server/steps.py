@@ -113,8 +113,6 @@ def select_strategy(serving: Serving) -> Outcome:
 @step("client registration")
 def register(serving: Serving) -> Outcome:
     """Have the SuperLink know the admitted sites' keys and no others, and wait for their nodes."""
-    from zk0.network.server.roll_call import members_of  # with torch, too
-
     server = serving.server
     changes = server.sync()
     members = members_of(server.registry.sites(), [name for name in serving.sites.split(",") if name])
