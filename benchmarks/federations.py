@@ -153,7 +153,7 @@ def no_training(loaded: Any, _frames: Any, start: Any, task: Any, *_: Any, **__:
 @contextmanager
 def training_left_out(shapes: Mapping[str, Sequence[int]], cameras: tuple[str, ...]) -> Iterator[None]:
     """Within the block, a federation's sites have the policy that only has trainable parameters, and do not train."""
-    loaded = LoadedPolicy(TrainableOnly(shapes, cameras), None, None)  # type: ignore[arg-type]
+    loaded = LoadedPolicy(TrainableOnly(shapes, cameras), None, None)
     with (
         mock.patch.multiple(
             site,

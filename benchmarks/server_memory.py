@@ -23,7 +23,7 @@ def measure(pieces: Pieces) -> Outcome:
         """Peak memory less the baseline, over the trainable parameters' bytes."""
         size = {"sites": sites, "values": values, "rounds": ROUNDS}
         result = pieces.get(f"{name}, {sites} sites", f"benchmarks.{target}:server_peak", **size, **options)
-        return float(result["peak_bytes"] - result["baseline_bytes"]) / result["trainable_bytes"]
+        return float((result["peak_bytes"] - result["baseline_bytes"]) / result["trainable_bytes"])
 
     ours = {s: {n: peak(s, "federations", n, strategy=s, threads=2) for n in own_sites} for s in STRATEGIES}
     peers = {n: peak("Flower FedAvg", "peers.flower", n) for n in peer_sites}

@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from zk0.checkpoints import Checkpoint, CheckpointError, Pipeline, read_checkpoint
 from zk0.checkpoints.folder import shown
+from zk0.checkpoints.settings import VLM_FOLDER
 from zk0.console import lerobot_quiet
 from zk0.files import replaced_folder
 from zk0.hub import HubError, how_to_fetch, why_unreachable
@@ -99,7 +100,7 @@ def save_checkpoint(loaded: LoadedPolicy, folder: Path, half: bool = False) -> N
             tensors = load_file(weights)
             save_file({n: t.half() if t.dtype == torch.float32 else t for n, t in tensors.items()}, weights)
         if vlm.is_dir():
-            shutil.copytree(vlm, temporary / portable.VLM_FOLDER)
+            shutil.copytree(vlm, temporary / VLM_FOLDER)
             portable.name_bundled_vlm(temporary)
 
 

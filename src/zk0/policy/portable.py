@@ -52,9 +52,9 @@ def install() -> None:
     """
     if getattr(PreTrainedConfig, _INSTALLED, False):
         return
-    load_config = PreTrainedConfig.from_pretrained.__func__  # type: ignore[attr-defined]
-    load_pipeline = DataProcessorPipeline.from_pretrained.__func__  # type: ignore[attr-defined]
-    validate_steps = DataProcessorPipeline._validate_loaded_config.__func__  # type: ignore[attr-defined]
+    load_config = PreTrainedConfig.from_pretrained.__func__
+    load_pipeline = DataProcessorPipeline.from_pretrained.__func__
+    validate_steps = DataProcessorPipeline._validate_loaded_config.__func__
 
     def config_from_pretrained(cls: type, pretrained_name_or_path: str | Path, **kwargs: Any) -> Any:
         config = load_config(cls, pretrained_name_or_path, **kwargs)
