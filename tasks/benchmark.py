@@ -37,7 +37,7 @@ def measure_beside_peers(root: Path, only: tuple[str, ...] = ()) -> None:
 @task(name="compare benchmarks", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[5, 30])
 def compare_benchmarks(root: Path) -> list[str]:
     """Remember the last quick benchmarks, put them into MLflow, and tell what is worse than before, in words."""
-    from zk0.tracking.benchmarks import compare_with_earlier  # noqa: PLC0415 - it loads mlflow, which takes seconds
+    from zk0.tracking.benchmarks import compare_with_earlier
 
     found = compare_with_earlier(root)
     create_markdown_artifact(

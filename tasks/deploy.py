@@ -73,4 +73,4 @@ def tell_of_failed_flows(address: str) -> None:
             ),
             actions=[CallWebhook(block_document_id=identity, payload=json.dumps(_PAYLOAD))],
         )
-        made.create()  # type: ignore[unused-coroutine]
+        made.create()

@@ -16,8 +16,9 @@ from typing import Any
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Completed, State
+from prefect.states import Completed
 
 from zk0.context import StageOutcome, build_context, render_markdown, write_context
 from zk0.errors import StageError
@@ -25,7 +26,7 @@ from zk0.steps import Asks, Outcome, Step
 from zk0.words import in_markdown
 
 
-def hub_unreachable(task: Any, run: Any, state: State[Any]) -> bool:
+def hub_unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
     """Whether it may go better in a minute: only what the Hub did not give."""
     return "the Hub cannot be reached" in str(state.message)
 
@@ -134,7 +135,7 @@ def leaves_context(
 def tells_how_to_go_on(what: str, how: str) -> Any:
     """A hook of a flow for when it fails or crashes: it shows what happened, what is kept and which command goes on."""
 
-    def tell_how_to_go_on(flow: Any, flow_run: Any, state: Any) -> None:
+    def tell_how_to_go_on(_flow: Any, _flow_run: Any, state: Any) -> None:
         text = f"{what} ended as {state.name}: {in_markdown(str(state.message))}\n\n{how}"
         create_markdown_artifact(key="failure", markdown=text, description="What happened and how to go on")
 

@@ -54,8 +54,8 @@ def test_what_is_left_out_is_there_and_would_be_followed() -> None:
     ("module", "stale"),
     [
         ("evaluation/rollouts.py", {"evaluate"}),
-        ("evaluation/held_out.py", {"federate", "evaluate", "benchmark"}),
-        ("models/judge.py", {"evaluate"}),
+        ("evaluation/held_out.py", {"federate", "evaluate"}),
+        ("evaluation/judge.py", {"evaluate"}),
         ("training/local.py", {"federate", "evaluate", "benchmark"}),
         ("data/check.py", {"prepare"}),
         ("data/convert.py", set()),

@@ -15,6 +15,7 @@ import torch
 
 from zk0.data.frames import ACTION, STATE, Frames
 from zk0.policy import flow
+from zk0.policy.attention import covers
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.inputs import FrameInputs, StoredFeatures, observed
 from zk0.seeding import numpy_rng, torch_rng
@@ -122,7 +123,7 @@ def held_out_loss(
     sums = []
     for rows in _batches(frames):
         batch = inputs.batch(rows).to(device)
-        context = flow.context_of(policy, batch) if flow.covers(policy) is None else None
+        context = flow.context_of(policy, batch) if covers(policy) is None else None
         for draw in range(draws):
             noise, times = flow_draws(policy.config, len(rows), torch_rng(seed, "held-out", draw, int(rows[0])))
             losses = flow.batch_loss(policy, batch, noise.to(device), times.to(device), "none", context)
@@ -212,7 +213,8 @@ def episode_errors(
 def mean_error(by_episode: Mapping[int, tuple[np.ndarray, int]]) -> np.ndarray:
     """Mean over all actions of what :func:`episode_errors` found, (6,)."""
     counts = [count for _, count in by_episode.values()]
-    return np.average([error for error, _ in by_episode.values()], axis=0, weights=counts)
+    error: np.ndarray = np.average([error for error, _ in by_episode.values()], axis=0, weights=counts)
+    return error
 
 
 def chunk_excess(chunks: np.ndarray, states: np.ndarray, limits: Limits, factor: float) -> Excess:

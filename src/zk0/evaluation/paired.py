@@ -237,4 +237,4 @@ def sign_test(wins: int, losses: int) -> float:
     """
     tosses = wins + losses
     tail = sum(math.comb(tosses, fewer) for fewer in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**tosses)
+    return float(min(1.0, 2 * tail / 2**tosses))

@@ -175,7 +175,8 @@ def _act(loaded: LoadedPolicy, runs: Sequence[_Run], look: int) -> np.ndarray:
         ]
     )
     actions = flow.predict(loaded.policy, observed(loaded, batch), noise.to(config.device))
-    return loaded.postprocess(actions).numpy()
+    chunks: np.ndarray = loaded.postprocess(actions).numpy()
+    return chunks
 
 
 def write_video(frames: np.ndarray, path: Path, fps: int) -> None:

@@ -20,6 +20,7 @@ from zk0.params.training import FeatureParams, PolicyParams, TrainingParams
 from zk0.settings import ParamsError, Section, explained, read_settings
 
 __all__ = [
+    "ROBUST",
     "Codec",
     "Convention",
     "DataParams",

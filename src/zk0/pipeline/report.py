@@ -11,7 +11,7 @@ from zk0.reporting.report import write_report
 OUT = Path("results/report.html")
 
 
-def run(root: Path, params: Params) -> None:
+def run(root: Path, params: Params) -> None:  # noqa: ARG001 - every stage is called alike
     """Write results/report.html from what the other stages left."""
     write_report(root, root / OUT)
     console.print(f"report in {root / OUT}")

@@ -66,12 +66,14 @@ def project(layer: Any, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def normed(layer: Any, hidden: Tensor) -> Tensor:
     """What a layer's projections read: its input, normalised, in their dtype."""
-    return layer.input_layernorm(hidden).to(layer.self_attn.q_proj.weight.dtype)
+    found: Tensor = layer.input_layernorm(hidden).to(layer.self_attn.q_proj.weight.dtype)
+    return found
 
 
 def split_heads(layer: Any, projected: Tensor) -> Tensor:
     """(B, T, H x head_dim) as (B, T, H, head_dim)."""
-    return projected.unflatten(-1, (-1, layer.self_attn.head_dim))
+    heads: Tensor = projected.unflatten(-1, (-1, layer.self_attn.head_dim))  # type: ignore[no-untyped-call]
+    return heads
 
 
 def attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -> Tensor:
@@ -102,11 +104,13 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, seen: Tensor | None) -
     found = functional.scaled_dot_product_attention(
         folded, keys.transpose(1, 2).to(kind), values.transpose(1, 2).to(kind), attn_mask=mask
     )
-    return found.unflatten(2, (group, length)).permute(0, 3, 1, 2, 4).flatten(2)
+    unfolded: Tensor = found.unflatten(2, (group, length))  # type: ignore[no-untyped-call]
+    return unfolded.permute(0, 3, 1, 2, 4).flatten(2)
 
 
 def finish(layer: Any, hidden: Tensor, attended: Tensor) -> Tensor:
     """The rest of a layer: output projection, feed-forward, and the two residual connections."""
     out = layer.self_attn.o_proj(attended.to(layer.self_attn.o_proj.weight.dtype))
     out = (out + hidden).to(out.dtype)
-    return out + layer.mlp(layer.post_attention_layernorm(out))
+    found: Tensor = out + layer.mlp(layer.post_attention_layernorm(out))
+    return found

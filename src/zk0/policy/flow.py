@@ -109,7 +109,8 @@ def velocity(policy: SmolVLAPolicy, context: Context, noisy: Tensor, time: Tenso
             queries = split_heads(layer, layer.self_attn.q_proj(normed(layer, hidden)))
             attended = attend(rotate(queries, alone), keys, values, context.real)
         hidden = finish(layer, hidden, attended)
-    return policy.model.action_out_proj(expert.norm(hidden).to(torch.float32))
+    velocities: Tensor = policy.model.action_out_proj(expert.norm(hidden).to(torch.float32))
+    return velocities
 
 
 def _attend_together(layer: Any, hidden: Tensor, keys: Tensor, values: Tensor, turn: Rotation, among: Tensor) -> Tensor:
@@ -125,7 +126,8 @@ def _embed_actions(policy: SmolVLAPolicy, noisy: Tensor, time: Tensor) -> Tensor
         time, actions.shape[-1], config.min_period, config.max_period, device=time.device
     )
     both = torch.cat([actions, when.to(actions.dtype)[:, None].expand_as(actions)], dim=2)
-    return model.action_time_mlp_out(functional.silu(model.action_time_mlp_in(both)))
+    embedded: Tensor = model.action_time_mlp_out(functional.silu(model.action_time_mlp_in(both)))
+    return embedded
 
 
 def flow_losses(policy: SmolVLAPolicy, context: Context, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
@@ -177,7 +179,8 @@ def batch_loss(
     """
     if (reason := covers(policy)) is not None:
         _say_once(reason)
-        return policy(_for_lerobot(batch), noise=noise, time=times, reduction=reduction)[0]
+        loss: Tensor = policy(_for_lerobot(batch), noise=noise, time=times, reduction=reduction)[0]
+        return loss
     actions, is_pad = _targets(batch)
     losses = flow_losses(policy, context or context_of(policy, batch), actions, noise, times)
     return reduce_losses(policy, losses, is_pad, reduction)
@@ -194,10 +197,14 @@ def predict(policy: SmolVLAPolicy, batch: Batch, noise: Tensor) -> Tensor:
     if (reason := covers(policy)) is not None:
         _say_once(reason)
         policy.reset()
-        return policy.predict_action_chunk(_for_lerobot(batch), noise=noise)
+        chunk: Tensor = policy.predict_action_chunk(_for_lerobot(batch), noise=noise)
+        return chunk
     context = context_of(policy, batch)
-    found = euler_integrate(lambda noisy, time: velocity(policy, context, noisy, time), noise, policy.config.num_steps)
-    return found[:, :, : policy.config.action_feature.shape[0]]
+    found: Tensor = euler_integrate(
+        lambda noisy, time: velocity(policy, context, noisy, time), noise, policy.config.num_steps
+    )
+    size: int = policy.config.action_feature.shape[0]
+    return found[:, :, :size]
 
 
 def _targets(batch: Batch) -> tuple[Tensor, Tensor]:

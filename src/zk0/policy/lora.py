@@ -95,7 +95,8 @@ def merged(policy: nn.Module) -> Iterator[None]:
 @torch.no_grad()
 def _folded(layer: Any, weight: Tensor) -> Tensor:
     change = layer.lora_B[_NAME].weight @ layer.lora_A[_NAME].weight
-    return weight + (layer.scaling[_NAME] * change).to(weight.dtype)
+    folded: Tensor = weight + (layer.scaling[_NAME] * change).to(weight.dtype)
+    return folded
 
 
 def _adapters(policy: nn.Module) -> Iterator[tuple[str, Any]]:

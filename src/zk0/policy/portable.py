@@ -56,7 +56,7 @@ def install() -> None:
     load_pipeline = DataProcessorPipeline.from_pretrained.__func__
     validate_steps = DataProcessorPipeline._validate_loaded_config.__func__
 
-    def config_from_pretrained(cls: type, pretrained_name_or_path: str | Path, **kwargs: Any) -> Any:
+    def config_from_pretrained(cls: type, /, pretrained_name_or_path: str | Path, **kwargs: Any) -> Any:
         config = load_config(cls, pretrained_name_or_path, **kwargs)
         if config.type == "smolvla" and Path(pretrained_name_or_path).is_dir():
             read_checkpoint(Path(pretrained_name_or_path))
@@ -66,6 +66,7 @@ def install() -> None:
 
     def pipeline_from_pretrained(
         cls: type,
+        /,
         pretrained_model_name_or_path: str | Path,
         config_filename: str,
         *,
@@ -81,7 +82,7 @@ def install() -> None:
         validate_steps(cls, model_id, loaded_config, config_filename)
         check_foreign(f"{model_id}, {config_filename}", loaded_config["steps"])
 
-    PreTrainedConfig.from_pretrained = classmethod(config_from_pretrained)  # type: ignore[method-assign,assignment]
-    DataProcessorPipeline.from_pretrained = classmethod(pipeline_from_pretrained)  # type: ignore[method-assign,assignment]
-    DataProcessorPipeline._validate_loaded_config = classmethod(steps_validated)  # type: ignore[method-assign,assignment]
+    PreTrainedConfig.from_pretrained = classmethod(config_from_pretrained)
+    DataProcessorPipeline.from_pretrained = classmethod(pipeline_from_pretrained)
+    DataProcessorPipeline._validate_loaded_config = classmethod(steps_validated)
     setattr(PreTrainedConfig, _INSTALLED, True)

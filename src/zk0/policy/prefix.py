@@ -128,7 +128,7 @@ def stored_prefix(policy: SmolVLAPolicy, batch: Batch) -> Prefix:
         )
     kind = kept.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else attention.k_proj.weight.dtype
-    heads = kept[:, :, :, :length].to(dtype).unflatten(-1, (-1, attention.head_dim))
+    heads = kept[:, :, :, :length].to(dtype).unflatten(-1, (-1, attention.head_dim))  # type: ignore[no-untyped-call]
     visible = _visible(images, batch.real) if batch.padded else None
     return Prefix(
         [(layer[:, 0], layer[:, 1]) for layer in heads.unbind(1)],
@@ -147,7 +147,8 @@ def image_length(policy: SmolVLAPolicy, cameras: int) -> int:
     patch, scale = vlm.config.vision_config.patch_size, vlm.config.scale_factor
     empty = min(len(config.image_features) - cameras, config.empty_cameras)
     special = 3 * (cameras + empty) if policy.model.add_image_special_tokens else 0
-    return cameras * (height // patch) * (width // patch) // scale**2 + special
+    tokens: int = cameras * (height // patch) * (width // patch) // scale**2 + special
+    return tokens
 
 
 def _embed(policy: SmolVLAPolicy, tokens: list[Tensor], words: Tensor) -> Tensor:
@@ -159,7 +160,8 @@ def _embed(policy: SmolVLAPolicy, tokens: list[Tensor], words: Tensor) -> Tensor
 
     def marks(numbers: list[int]) -> Tensor:
         ids = torch.tensor(numbers).to(words.device, non_blocking=True)
-        return vlm.embed_language_tokens(ids)[None].expand(batch, -1, -1)
+        embedded: Tensor = vlm.embed_language_tokens(ids)[None].expand(batch, -1, -1)
+        return embedded
 
     begin, end = [model.fake_image_token, model.global_image_token], [model.fake_image_token]
     pieces = []

@@ -211,7 +211,8 @@ class _JoinedImages:
     def digest(self, camera: str, start: int, stop: int, memo: Path | None = None) -> str:
         (owner,) = self._owners(np.array([start])).tolist()
         first = int(self.starts[owner])
-        return self.parts[owner].digest(camera, start - first, stop - first, memo)
+        digest: str = self.parts[owner].digest(camera, start - first, stop - first, memo)
+        return digest
 
     def _owners(self, rows: np.ndarray) -> np.ndarray:
         return np.searchsorted(self.starts, rows, side="right") - 1

@@ -135,7 +135,8 @@ def aliases(client: MlflowClient, name: str) -> dict[str, int] | None:
 
 def kept_file(client: MlflowClient, root: Path, version: ModelVersion, file: Path) -> Path:
     """Where a file that is kept with a version's run lies, if it is there."""
-    return root / client.get_run(str(version.run_id)).info.artifact_uri / FILES / file.name
+    kept: Path = root / client.get_run(str(version.run_id)).info.artifact_uri / FILES / file.name
+    return kept
 
 
 def read_evaluation(client: MlflowClient, root: Path, version: ModelVersion, needed: bool = True) -> Evaluation | None:

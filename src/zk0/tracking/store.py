@@ -56,7 +56,7 @@ def opened(root: Path, create: bool = False) -> Iterator[MlflowClient]:
         raise TrackingError(f"{stray.relative_to(root)} belongs to an older kind of MLflow store; move it away")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     (root / ARTIFACTS).mkdir(parents=True, exist_ok=True)
-    before = mlflow.get_tracking_uri() if is_tracking_uri_set() else None
+    before = mlflow.get_tracking_uri() if is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
     with _alone(root / ARTIFACTS / ".lock"), contextlib.chdir(root):
         # Parts of MLflow know only the process's store, not their client's.
         mlflow.set_tracking_uri(f"sqlite:///{root / DATABASE}")
