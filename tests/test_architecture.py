@@ -37,6 +37,7 @@ class House:
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)],
             env=os.environ | {"PYTHONPATH": str(self.root)},
+            cwd=self.root,
             capture_output=True,
             text=True,
             check=False,
@@ -48,6 +49,8 @@ class House:
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     shutil.copytree(ROOT / "src" / "zk0", tmp_path / "zk0", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "models"):
+        (tmp_path / name).symlink_to(ROOT / name)
     return House(tmp_path)
 
 
@@ -158,3 +161,172 @@ def test_a_codec(house: House) -> None:
     )
 
     assert found == "4 [1.0, 1.0] [0.0, 0.000244140625]"
+
+
+def test_a_kind_of_source(house: House) -> None:
+    """Recordings on sticks, each below one folder: a word, a digest and a place."""
+    house.insert("sources.py", '"hub"]\n', '"stick", ')
+    house.insert(
+        "sources.py",
+        '        if kind == "hub":',
+        '        if kind == "stick":\n            return cls("stick", rest)\n',
+    )
+    house.insert(
+        "sources_lock.py",
+        "    else:\n        digest = hub_commit(",
+        '    elif source.kind == "stick":\n        digest, detail = _local(f"sticks/{source.name}", root, cache)\n',
+    )
+    house.insert(
+        "pipeline/prepare.py",
+        "    return DatasetFolder(fetch_dataset(",
+        '    if source.kind == "stick":\n        return DatasetFolder(root / "sticks" / source.name, source.name)\n',
+    )
+    (house.root / "sticks/mine/meta").mkdir(parents=True)
+    (house.root / "sticks/mine/meta/info.json").write_text('{"codebase_version": "v3.0"}')
+
+    found = house.says(
+        """
+        from pathlib import Path
+
+        from zk0.params import load_params
+        from zk0.pipeline.prepare import find_dataset
+        from zk0.sources import Source
+        from zk0.sources_lock import resolve_sources
+
+        base = load_params(Path("params.yaml"))
+        data = base.data.model_copy(update={"sites": {"one": "stick:mine"}, "unseen": {}})
+        params = base.model_copy(update={"data": data})
+        entry = resolve_sources(params, Path("."))["sources"]["one"]
+        place = find_dataset(Path("."), "one", Source.parse("stick:mine"), entry["digest"])
+        print(entry["source"], entry["detail"]["codebase_version"], place.root)
+        """
+    )
+
+    assert found == "stick:mine v3.0 sticks/mine"
+
+
+def test_a_remark_on_recordings(house: House) -> None:
+    """That an episode begins with the gripper open: a function, its call, a word and an advice."""
+    house.insert("data/quality/remarks.py", '    "words",\n]', '    "open",\n')
+    house.insert("data/quality/remarks.py", '    "words": "', '    "open": "Begin with a closed gripper.",\n')
+    house.new(
+        "data/quality/grippers.py",
+        """
+        from zk0.data.quality.remarks import Remark
+
+
+        def grippers(numbers):
+            wide = (episode for episode, states in numbers.states.items() if states[0, 5] > 50)
+            return [Remark("open", episode, "the gripper is open at first") for episode in wide]
+        """,
+    )
+    house.insert(
+        "data/quality/judge.py", "from zk0.data.quality.looks", "from zk0.data.quality.grippers import grippers\n"
+    )
+    house.insert("data/quality/judge.py", "        *words(numbers),", "        *grippers(numbers),\n")
+
+    found = house.says(
+        """
+        import numpy as np
+
+        from zk0.data.quality.judge import judge
+        from zk0.data.quality.remarks import Numbers
+
+        swing = np.linspace(0, 60, 120)[:, None] * np.ones(6)
+        moved = {0: swing, 1: swing[::-1].copy()}
+        remarks = judge(Numbers(30, moved, moved, {0: "push", 1: "push"}), {}).remarks
+        print([(remark.episode, remark.text) for remark in remarks if remark.kind == "open"])
+        """
+    )
+
+    assert found == "[(1, 'the gripper is open at first')]"
+
+
+def test_a_check_of_the_machine(house: House) -> None:
+    house.new(
+        "environment/names.py",
+        """
+        from zk0.checks import Check
+
+
+        def check_folder(root):
+            return Check("folder", " " not in str(root), str(root), "a name without spaces", "rename it", "note")
+        """,
+    )
+    house.insert(
+        "environment/__init__.py", "from zk0.environment.needs", "from zk0.environment.names import check_folder\n"
+    )
+    house.insert("environment/__init__.py", "        check_video(),", "        check_folder(root),\n")
+
+    found = house.says(
+        """
+        from pathlib import Path
+
+        from zk0.environment import check_environment
+        from zk0.params import load_params
+
+        checks = check_environment(load_params(Path("params.yaml")), Path("."))["checks"]
+        print([check["found"] for check in checks if check["name"] == "folder"])
+        """
+    )
+
+    assert found == "['.']"
+
+
+def test_a_stage(house: House) -> None:
+    """A module and a line: the command, DVC's digest of its code and the flow's task are made of these."""
+    house.new(
+        "pipeline/count.py",
+        """
+        def run(root, params):
+            (root / "count.txt").write_text(f"{len(params.data.sites)} sites")
+        """,
+    )
+    house.insert("pipeline/stages.py", "STAGES = (", 'COUNT = _stage("count sites", "count", "Count the sites.")\n')
+    house.insert("pipeline/stages.py", "REPORT, TRACK)", "COUNT, ")
+    house.insert("environment/code.py", '"report", "track")', '"count", ')
+
+    found = house.says(
+        """
+        from pathlib import Path
+
+        from typer.testing import CliRunner
+
+        from zk0.cli.app import app
+        from zk0.environment.code import Installed
+        from zk0.pipeline.stages import STAGES
+        from zk0.steps import names_of
+
+        done = CliRunner().invoke(app, ["count"])
+        assert done.exit_code == 0, done.output
+        print(Path("count.txt").read_text(), "count sites" in names_of(STAGES), "count" in Installed().digests())
+        """
+    )
+
+    assert found == "4 sites True True"
+
+
+def test_a_step_of_a_workflow(house: House) -> None:
+    house.insert(
+        "workspaces/training.py",
+        "STEPS: tuple",
+        """
+@step("rest")
+def rest(training: Training) -> None:
+    \"\"\"Let the machine cool down.\"\"\"
+
+
+""".lstrip(),
+    )
+    house.insert("workspaces/training.py", "    validate_model,\n)", "    rest,\n")
+
+    found = house.says(
+        """
+        from zk0.steps import names_of, step_named
+        from zk0.workspaces.training import STEPS
+
+        print(names_of(STEPS)[-2:], step_named(STEPS, "rest").about)
+        """
+    )
+
+    assert found == "('rest', 'model validation') Let the machine cool down."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NotRequired, TypedDict, cast
+from typing import Literal, NotRequired, TypedDict, cast, get_args
 
 from zk0.errors import StageError
 from zk0.files import read_mapping
@@ -53,7 +53,7 @@ class Source:
             if not _HUB.fullmatch(name):
                 raise ValueError(f"source '{text}' must name a repository as hub:OWNER/NAME@REVISION")
             return cls("hub", name, revision or "main")
-        raise ValueError(f"source '{text}' has an unknown kind{nearest_hint(kind, ['sim', 'local', 'hub'])}")
+        raise ValueError(f"source '{text}' has an unknown kind{nearest_hint(kind, get_args(Kind))}")
 
     @classmethod
     def of_owner(cls, text: str) -> Source:
