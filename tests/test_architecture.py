@@ -329,4 +329,4 @@ def rest(training: Training) -> None:
         """
     )
 
-    assert found == "('rest', 'model validation') Let the machine cool down."
+    assert found == "('rest', 'validation') Let the machine cool down."
