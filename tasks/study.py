@@ -50,7 +50,7 @@ def show_study(root: Path, name: str, quick: bool) -> str:
 
 @task(name="render results", cache_policy=NO_CACHE)
 def render_results(root: Path) -> None:
-    """Write docs/RESULTS.md."""
+    """Write docs/RESULTS.md from the pieces of all studies."""
     from zk0.study.page import write_page
 
     write_page(root)

@@ -126,7 +126,7 @@ def up(port: Annotated[int, typer.Option(help="The server's, on loopback.")] = 4
 
 @app.command(rich_help_panel="Services")
 def down() -> None:
-    """Stop them."""
+    """Stop what `zk0 up` started."""
     from zk0.operations.start import stop_prefect
 
     console.print(f"stopped: {', '.join(stop_prefect(Path.cwd())) or 'nothing was running'}")

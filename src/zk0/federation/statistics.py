@@ -180,7 +180,7 @@ def pack_stats(stats: Stats) -> Tensors:
 
 
 def unpack_stats(tensors: Tensors) -> Stats:
-    """Statistics from the wire."""
+    """Statistics as they travelled, back in their own form."""
     stats: dict[str, dict[str, Floats]] = {}
     for key, tensor in tensors.items():
         feature, _, name = key.rpartition("/")

@@ -29,7 +29,7 @@ class Record(BaseModel):
 
 
 class Gpu(Record):
-    """A graphics processor."""
+    """A graphics processor, as its driver names it."""
 
     name: str
 
@@ -47,7 +47,7 @@ class Machine(Record):
 
 
 class Origin(Record):
-    """Where a policy came from."""
+    """Where a policy came from, so that it can be found again."""
 
     source: str
     digest: Digest = None

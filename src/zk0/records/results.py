@@ -26,7 +26,7 @@ class Check(Record):
 
 
 class Environment(Record):
-    """What `validate` found."""
+    """What `validate` found: results/environment.json."""
 
     created: Time | None = None
     passed: bool
@@ -111,7 +111,7 @@ class SafetyCheck(Record):
 
 
 class Safety(Record):
-    """A model's safety check."""
+    """Whether a model's actions stay within what the arm may do."""
 
     passed: bool
     checks: tuple[SafetyCheck, ...] = ()
@@ -141,7 +141,7 @@ class Video(Record):
 
 
 class Evaluation(Record):
-    """What `evaluate` found."""
+    """What `evaluate` found: results/evaluation.json."""
 
     models: Pair[ModelFile]
     settings: dict[str, int] = Field(default_factory=dict, description="What besides the task decides a rollout")
@@ -178,7 +178,7 @@ class Benchmark(Record):
 
 
 class Tracking(Record):
-    """Where `track` put a run."""
+    """Where `track` put a run in MLflow: results/tracking.json."""
 
     run_id: Annotated[str, Field(description="MLflow's")]
     model: str

@@ -26,7 +26,7 @@ class Rate:
 
     @property
     def value(self) -> float:
-        """The observed share."""
+        """The observed share of successes, 0 to 1."""
         return self.successes / self.rollouts
 
     def text(self) -> str:
@@ -46,7 +46,7 @@ class Change:
 
     @property
     def delta(self) -> float | None:
-        """Global minus base."""
+        """Global minus base; None where one of them is unknown."""
         return None if self.base is None or self.trained is None else self.trained - self.base
 
     @property

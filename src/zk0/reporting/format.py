@@ -66,7 +66,7 @@ def points(share: float | None) -> str:
 
 
 def degrees(value: float | None) -> str:
-    """An angle in degrees."""
+    """An angle in degrees, with its unit; a dash where there is none."""
     return NOTHING if value is None else f"{number(value)}°"
 
 

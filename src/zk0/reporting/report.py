@@ -46,7 +46,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Clip:
-    """A film and how it ended."""
+    """A film of one rollout, and whether it ended well."""
 
     success: bool
     uri: str
@@ -63,7 +63,7 @@ class Scene:
 
 @dataclass
 class TaskScenes:
-    """A task's scenes."""
+    """The scenes of one task that are shown, each filmed with both models."""
 
     name: str
     sentence: str
@@ -105,7 +105,7 @@ def read_inputs(root: Path) -> Inputs:
 
 
 def render(inputs: Inputs, scenes: list[TaskScenes]) -> str:
-    """The report as HTML."""
+    """The report as one HTML page that needs no other file."""
     verdict = judge(inputs.evaluation, inputs.run.best_round)
     page = environment().get_template("report.html.j2")
     return page.render(
@@ -215,7 +215,7 @@ def read_scenes(root: Path, evaluation: Evaluation) -> list[TaskScenes]:
 
 
 def _data_uri(root: Path, video: Video) -> str:
-    """A film as a data URI."""
+    """A film as a data URI, which a page can hold."""
     place = PurePosixPath(video.file)
     # Judged by its text: DVC may link results to a cache elsewhere, and such a link is fine.
     if place.is_absolute() or ".." in place.parts:

@@ -19,7 +19,7 @@ Level = Literal["better", "worse", "mixed", "unknown"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """The report's first words."""
+    """The report's first words: what came of the run, and why."""
 
     level: Level
     headline: str

@@ -137,7 +137,7 @@ def runs(client: MlflowClient, experiment: str, filter_string: str) -> list[Run]
 
 
 def logged_models(client: MlflowClient, experiment: str, run_id: str) -> dict[str, LoggedModel]:
-    """A run's models by name."""
+    """A run's logged models, by their names."""
     own = f"source_run_id = '{run_id}'"
     found = _all(lambda token: client.search_logged_models([experiment], own, page_token=token))
     return {model.name: model for model in found}

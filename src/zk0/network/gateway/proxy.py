@@ -82,7 +82,7 @@ class Gateway:
         await self._upstream.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request, or refuse it."""
         address = scope["client"][0] if scope.get("client") else ""
         answering, sending = False, True
 
