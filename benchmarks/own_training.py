@@ -84,8 +84,16 @@ def own_steps(
 
 
 def smolvla_settings(*, root: str) -> dict[str, Any]:
-    """How LeRobot builds a policy of the same size as a project's starting policy: arguments of SmolVLAConfig."""
-    config = load_start(Path(root), params_of(root).policy.base, "cpu").policy.config
+    """How LeRobot builds a policy of the same size as a project's starting policy: arguments of SmolVLAConfig.
+
+    The folder of a random policy's VLM goes when this process ends, so the project keeps it for the peer's.
+    """
+    base = params_of(root).policy.base
+    config = load_start(Path(root), base, "cpu").policy.config
+    if base.startswith("random:"):
+        config.vlm_model_name = str(
+            shutil.copytree(config.vlm_model_name, Path(root).resolve() / "vlm", dirs_exist_ok=True)
+        )
     names = (
         "vlm_model_name",
         "load_vlm_weights",

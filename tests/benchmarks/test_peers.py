@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from transformers import AutoProcessor
 
 from benchmarks.federations import TrainableOnly
 from benchmarks.federations import server_peak as own_peak
@@ -97,3 +98,14 @@ def test_rounds_without_training_are_real_rounds(_elsewhere: Path, prepared: Pat
     values = sum(int(np.prod(shape)) for shape in shapes.values())
     assert values < result["bytes_site"]["up"] < 1.1 * values, "int8: a byte a value and the blocks' scales"
     assert result["bytes_site"]["down"] >= 4 * values, "the changed model goes down in fp32"
+
+
+def test_a_random_policys_settings_still_build_one_when_its_process_has_ended(_elsewhere: Path) -> None:
+    (_elsewhere / "params.yaml").write_text(
+        "policy: {base: 'random:nano'}\ndata: {sites: {own: sim:push-red-cube-left}}\n"
+    )
+
+    settings = isolated("benchmarks.own_training:smolvla_settings", root=".")
+
+    assert settings["num_vlm_layers"] == 4
+    assert AutoProcessor.from_pretrained(settings["vlm_model_name"]).tokenizer.vocab_size > 0
