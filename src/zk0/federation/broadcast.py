@@ -54,7 +54,7 @@ class Model:
     def _whole(self) -> ArrayRecord:
         return wire.encode(self.tensors)
 
-    def put(self, content: RecordDict, held: str | None) -> dict[str, Any]:
+    def put(self, content: RecordDict, held: str | None) -> dict[str, str | None]:
         """Put into a message what a site that holds model ``held`` lacks of this one.
 
         Returns:

@@ -89,7 +89,7 @@ def _headline(found: Evaluation) -> dict[str, Any]:
 
     What holds of single tasks stays in evaluation.json: three figures a task would be dozens of columns.
     """
-    told: dict[Model, dict[str, Any]] = {}
+    told: dict[Model, dict[str, float]] = {}
     for model, overall in found.overall.named():
         short = {
             "success": overall.success_rate_seen,

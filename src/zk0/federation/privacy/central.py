@@ -141,7 +141,7 @@ class CentralPrivacy:
         self.ledger.charge(evaluation_charge(self.params, number))
         return self._mean_loss(losses, self.sites)
 
-    def trained(self, saved: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], float]:
+    def trained(self, saved: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], float]:
         """What a round's row tells of its training, and the next round's clip norm; both paid by its charge.
 
         Args:

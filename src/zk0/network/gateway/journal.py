@@ -94,7 +94,7 @@ class Journal:
         left_out = self._left_out((address, refusal.reason))
         if left_out is None:
             return
-        line: dict[str, Any] = {"event": "refused", "reason": refusal.reason, "status": refusal.status}
+        line: dict[str, str | int] = {"event": "refused", "reason": refusal.reason, "status": refusal.status}
         line |= {"address": address, "method": method[:16], "path": path[:_PATH]}
         line |= {"fingerprint": refusal.fingerprint, "site": refusal.site, "detail": refusal.note or refusal.detail}
         if left_out:
