@@ -52,7 +52,7 @@ class Arm:
     about: str
     site: str | None = None
     budget: Budget | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, object] = field(default_factory=dict)
     share: float = 1.0
     attack: str | None = None
     own_task_only: bool = False
@@ -80,7 +80,7 @@ class Arm:
         """
         return with_changes(params, self.changes) if self.changes else params
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, object]:
         """All that decides the model, for a digest, as far as it is not the default; not what it is called."""
         named = ("name", "about")
         plain = Arm("", self.kind, "")
@@ -115,7 +115,7 @@ def pooled(budget: Budget, **more: Any) -> Arm:
     return Arm(f"pooled:{budget}", "pooled", about, budget=budget, **more)
 
 
-def federated(variant: str | None = None, changes: Mapping[str, Any] | None = None) -> Arm:
+def federated(variant: str | None = None, changes: Mapping[str, object] | None = None) -> Arm:
     """The federation of the params, or a variant of it."""
     if variant is None:
         return Arm(FEDERATED, "federated", "federated as params.yaml says")
