@@ -154,7 +154,7 @@ def _config(found: Checkpoint, device: str) -> SmolVLAConfig:
 
 
 def _pipelines(found: Checkpoint, device: str) -> tuple[Any, Any]:
-    before: dict[str, dict[str, Any]] = {"device_processor": {"device": device}}
+    before = {"device_processor": {"device": device}}
     if found.vlm is not None:
         before["tokenizer_processor"] = {"tokenizer_name": str(found.vlm)}
     return (
