@@ -257,7 +257,8 @@ def _answer(message: Message, update: Callable[[], dict[str, torch.Tensor]]) -> 
     kind = message.metadata.message_type
     header_kind = protocol.SiteTask if kind in (protocol.TRAIN, protocol.EVALUATE) else protocol.Header
     asked, _ = protocol.read(message.content, header_kind)
-    content, numbers = RecordDict(), dict[str, Any]()
+    content = RecordDict()
+    numbers: dict[str, object] = {}
     if kind == protocol.SUMMARY:
         numbers = {"manifest": _manifest(message.metadata.dst_node_id - 1).summary()}
     elif kind == protocol.STATISTICS:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.harness import NAMES, number
+from benchmarks.harness import NAMES, Plot, number
 from zk0.files import write_text
 from zk0.measuring.rows import Report, Row
 from zk0.svg import save_svg
@@ -95,14 +94,8 @@ def machine_text(machine: dict[str, Any]) -> str:
     return f"{machine.get('cpu')}, {machine.get('cores')} cores, {memory}, {gpus}, Python {machine.get('python')}"
 
 
-def write_series(path: Path, plot: Mapping[str, Any]) -> None:
-    """Lines or labelled points.
-
-    Args:
-        path: The SVG file.
-        plot: ``title``, ``x`` and ``y`` (axis labels with units), ``lines`` (label to a list of [x, y],
-            or [x, y, low, high]), and optionally ``log_x``, ``log_y`` and ``joined`` (off for scattered points).
-    """
+def write_series(path: Path, plot: Plot) -> None:
+    """A plot as an SVG file."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     for (label, points), colour in zip(plot["lines"].items(), cycle(_COLOURS), strict=False):

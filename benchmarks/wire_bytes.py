@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.harness import Outcome, plain_app
 from benchmarks.pieces import Pieces, isolated
-from benchmarks.projects import Changes, camera_params, prepared, use_params
+from benchmarks.projects import camera_params, prepared, use_params
 
 NAME = "wire_bytes"
 SITES = 2
@@ -35,7 +35,7 @@ def measure(pieces: Pieces) -> Outcome:
     def own(name: str) -> Any:
         up, down, rank = LADDER[name]
         federation = {"rounds": 2, "uplink": up, "downlink": down}
-        changes: Changes = {"policy": {"base": base}, "federation": federation}
+        changes: dict[str, dict[str, object]] = {"policy": {"base": base}, "federation": federation}
         use_params(root, camera_params(dataset, SITES, **changes, features={"cache": "off"}))
         shapes = isolated("benchmarks.own_training:trainable_shapes", base=base, rank=rank)
         run = "benchmarks.federations:rounds_without_training"
