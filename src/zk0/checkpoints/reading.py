@@ -127,7 +127,7 @@ class Checkpoint:
     """
 
     folder: Path
-    settings: dict[str, Any]
+    settings: Settings
     preprocessor: Pipeline
     postprocessor: Pipeline
     vlm: Path | None
@@ -155,9 +155,8 @@ def read_checkpoint(path: Path, weights: bool = True) -> Checkpoint:
     vlm = _vlm(folder, settings, before)
     if weights:
         check_weights(folder, WEIGHTS, settings, vlm)
-    content = settings.model_dump(mode="json", exclude_unset=True) | {"pretrained_path": None}
     carried = folder.path / VLM_FOLDER if vlm else None
-    return Checkpoint(folder.path, content, before, after, carried)
+    return Checkpoint(folder.path, settings, before, after, carried)
 
 
 def _check_presence(folder: Folder, weights: bool) -> None:
