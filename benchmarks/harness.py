@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 import typer
 from rich.table import Table
@@ -104,7 +104,7 @@ def command_of(name: str, **options: object) -> str:
 
 
 def merged(
-    report: Report | None, key: str, detail: Mapping[str, object], rows: list[Row], here: dict[str, Any]
+    report: Report | None, key: str, detail: Mapping[str, object], rows: list[Row], here: dict[str, object]
 ) -> Report:
     """A report with one benchmark's rows in place of those it had before.
 
