@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.harness import Outcome, plain_app
 from benchmarks.pieces import Pieces, isolated
-from benchmarks.projects import CACHE, Changes, demo_params, prepared
+from benchmarks.projects import CACHE, demo_params, prepared
 from benchmarks.wire_bytes import LADDER
 from zk0.measuring.timing import Spread
 
@@ -27,7 +27,7 @@ def measure(pieces: Pieces) -> Outcome:
 
     def run(name: str, seed: int) -> FederatedRun:
         up, down, rank = LADDER[name]
-        changes: Changes = {
+        changes: dict[str, dict[str, object]] = {
             "policy": {"lora_rank": rank},
             "federation": {"uplink": up, "downlink": down},
             "data": {"unseen": {}},

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypedDict
+from typing import TypedDict
 from unittest import mock
 
 import numpy as np
@@ -39,16 +39,16 @@ from zk0.federation.rounds import run_rounds
 from zk0.federation.run import locked_base, run_federation
 from zk0.federation.server import Server
 from zk0.federation.site import warm_policy
-from zk0.federation.state import StateFolder
+from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.statistics import Moments
 from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.policy.trainable import load_trainable
+from zk0.policy.trainable import Tensors, load_trainable
 from zk0.records.files import read, read_rounds
 from zk0.records.journal import Journal
 from zk0.records.run import Event, Run
 from zk0.so100 import JOINTS
-from zk0.training.local import LocalResult
+from zk0.training.local import LocalResult, LocalTask
 
 _SMALL = 10_000
 
@@ -140,7 +140,9 @@ class TrainableOnly(nn.Module):
         self.config = SimpleNamespace(device="cpu", image_features=dict.fromkeys(cameras), chunk_size=50)
 
 
-def no_training(loaded: Any, _frames: Any, start: Any, task: Any, *_: Any, **__: Any) -> LocalResult:
+def no_training(
+    loaded: LoadedPolicy, _frames: object, start: Tensors, task: LocalTask, *_: object, **__: object
+) -> LocalResult:
     """Local training of no steps, after which every parameter has moved a little."""
     began = time.perf_counter()
     load_trainable(loaded.policy, start)
@@ -169,7 +171,7 @@ def training_left_out(shapes: Mapping[str, Sequence[int]], cameras: tuple[str, .
 class _Unsaved(StateFolder):
     """Rounds of a federation that are not saved."""
 
-    def save(self, state: Any) -> None:
+    def save(self, state: RoundState) -> None:
         """Nothing: the round is not saved."""
 
 
@@ -257,7 +259,8 @@ def _answer(message: Message, update: Callable[[], dict[str, torch.Tensor]]) -> 
     kind = message.metadata.message_type
     header_kind = protocol.SiteTask if kind in (protocol.TRAIN, protocol.EVALUATE) else protocol.Header
     asked, _ = protocol.read(message.content, header_kind)
-    content, numbers = RecordDict(), dict[str, Any]()
+    content = RecordDict()
+    numbers: dict[str, object] = {}
     if kind == protocol.SUMMARY:
         numbers = {"manifest": _manifest(message.metadata.dst_node_id - 1).summary()}
     elif kind == protocol.STATISTICS:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NotRequired, TypedDict
 
 import typer
 from rich.table import Table
@@ -44,6 +44,28 @@ Keep = Annotated[bool, typer.Option(help="Use what an interrupted run measured e
 Part = Annotated[bool, typer.Option(hidden=True, help="Leave what was measured to whoever runs this among others.")]
 
 
+class Plot(TypedDict):
+    """Lines or labelled points.
+
+    Attributes:
+        title: Stands above it.
+        x, y: The axes' labels, with units.
+        lines: Label to a list of [x, y], or of [x, y, low, high].
+        log_x, log_y: Whether an axis is logarithmic.
+        joined: Off for scattered points.
+        from_zero: Off where the y axis may begin elsewhere.
+    """
+
+    title: str
+    x: str
+    y: str
+    lines: dict[str, list[list[float]]]
+    log_x: NotRequired[bool]
+    log_y: NotRequired[bool]
+    joined: NotRequired[bool]
+    from_zero: NotRequired[bool]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a benchmark found.
@@ -53,7 +75,7 @@ class Outcome:
         about: What was compared and how, for a reader; Markdown.
         rows: The comparisons.
         spread: By row name, how far repeats were apart, in words.
-        series: Plots by file stem; see :mod:`benchmarks.plots`.
+        series: Plots by file stem.
         more: Anything else worth keeping, by name.
     """
 
@@ -61,8 +83,8 @@ class Outcome:
     about: str
     rows: list[Row]
     spread: dict[str, str] = field(default_factory=dict)
-    series: dict[str, dict[str, Any]] = field(default_factory=dict)
-    more: dict[str, Any] = field(default_factory=dict)
+    series: dict[str, Plot] = field(default_factory=dict)
+    more: Mapping[str, object] = field(default_factory=dict)
 
 
 def command_of(name: str, **options: object) -> str:
@@ -81,7 +103,9 @@ def command_of(name: str, **options: object) -> str:
     return shlex.join(words)
 
 
-def merged(report: Report | None, key: str, detail: Mapping[str, Any], rows: list[Row], here: dict[str, Any]) -> Report:
+def merged(
+    report: Report | None, key: str, detail: Mapping[str, object], rows: list[Row], here: dict[str, object]
+) -> Report:
     """A report with one benchmark's rows in place of those it had before.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Annotated, Literal, TypedDict
 
 import typer
 
-from benchmarks.harness import Fresh, Keep, Out, Outcome, Part, Quick, command_of, run_alone
+from benchmarks.harness import Fresh, Keep, Out, Outcome, Part, Plot, Quick, command_of, run_alone
 from benchmarks.pieces import Pieces, isolated
 from benchmarks.projects import CACHE, camera_params, prepared
 from zk0.data.manifest import read_manifests
@@ -205,7 +205,7 @@ def outcome(
         rows += [pieces.row(f"{name}, {visits} visits a frame", included, "s", s, peer) for visits, s in net.items()]
         lines[f"zk0, {cache} kept"] = [[float(v), s] for v, s in net.items()]
     lines[PEER] = [[float(visits), peer[0]] for visits in VISITS]
-    plot = {
+    plot: Plot = {
         "title": f"Optimiser step, cache building included{suffix}",
         "x": "visits a frame",
         "y": "seconds a step",

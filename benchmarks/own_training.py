@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -83,7 +83,7 @@ def own_steps(
     }
 
 
-def smolvla_settings(*, root: str) -> dict[str, Any]:
+def smolvla_settings(*, root: str) -> dict[str, object]:
     """How LeRobot builds a policy of the same size as a project's starting policy: arguments of SmolVLAConfig.
 
     The folder of a random policy's VLM goes when this process ends, so the project keeps it for the peer's.

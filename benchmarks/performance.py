@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from matplotlib.figure import Figure
 
-from benchmarks.harness import NAMES, number
+from benchmarks.harness import NAMES, Plot, number
 from zk0.files import write_text
 from zk0.measuring.rows import Report, Row
+from zk0.records.base import Machine
 from zk0.svg import save_svg
 
 PAGE = Path("docs/PERFORMANCE.md")
@@ -28,6 +28,19 @@ better, and below 1 the peer is. The **limit** is what the hardware allows for t
 `python -m benchmarks.NAME --help` runs any of them alone; benchmarks/README.md tells how, on a GPU machine too."""
 
 
+class Detail(TypedDict):
+    """What a report keeps of a benchmark: see :class:`benchmarks.harness.Outcome`, its rows' names, when and where."""
+
+    title: str
+    about: str
+    rows: list[str]
+    spread: NotRequired[dict[str, str]]
+    series: NotRequired[dict[str, Plot]]
+    created: str
+    machine: dict[str, object]
+    quick: NotRequired[bool]
+
+
 def write_page(root: Path, report: Report) -> list[Path]:
     """Write the page and its plots, and remove plots that nothing refers to any more.
 
@@ -42,7 +55,7 @@ def write_page(root: Path, report: Report) -> list[Path]:
     write_ratios(written[0], list(report.rows))
     parts = [_HEAD, "![Ratios](images/performance/ratios.svg)"]
     for key in sorted(report.details, key=_place):
-        detail = report.details[key]
+        detail: Detail = report.details[key]
         rows = [row for row in report.rows if row.name in detail["rows"]]
         parts += section(detail, rows)
         for stem, plot in detail.get("series", {}).items():
@@ -61,7 +74,7 @@ def _place(key: str) -> tuple[int, str]:
     return (NAMES.index(name) if name in NAMES else len(NAMES), key)
 
 
-def section(detail: dict[str, Any], rows: list[Row]) -> list[str]:
+def section(detail: Detail, rows: list[Row]) -> list[str]:
     """One benchmark's paragraphs."""
     parts = [f"## {detail['title']}", detail["about"], table(rows)]
     if spreads := [f"- {name}: {text}" for name, text in detail.get("spread", {}).items()]:
@@ -69,7 +82,8 @@ def section(detail: dict[str, Any], rows: list[Row]) -> list[str]:
     parts += [f"![{plot['title']}](images/performance/{stem}.svg)" for stem, plot in detail.get("series", {}).items()]
     commands = "\n".join(f"- `{command}`" for command in dict.fromkeys(row.command for row in rows))
     size = " at small sizes" if detail.get("quick") else ""
-    parts.append(f"Measured{size} on {detail['created'][:10]}, {machine_text(detail['machine'])}, by\n\n{commands}")
+    machine = machine_text(Machine.model_validate(detail["machine"]))
+    parts.append(f"Measured{size} on {detail['created'][:10]}, {machine}, by\n\n{commands}")
     return parts
 
 
@@ -84,25 +98,19 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def machine_text(machine: dict[str, Any]) -> str:
+def machine_text(machine: Machine) -> str:
     """A machine in a few words.
 
-    >>> machine_text({"cpu": "Xeon", "cores": 2, "memory_bytes": 24e9, "gpus": [], "python": "3.12.1"})
+    >>> machine_text(Machine(cpu="Xeon", cores=2, memory_bytes=24_000_000_000, python="3.12.1"))
     'Xeon, 2 cores, 24 GB, no GPU, Python 3.12.1'
     """
-    gpus = ", ".join(str(gpu["name"]) for gpu in machine.get("gpus") or []) or "no GPU"
-    memory = f"{float(machine.get('memory_bytes') or 0) / 1e9:.0f} GB"
-    return f"{machine.get('cpu')}, {machine.get('cores')} cores, {memory}, {gpus}, Python {machine.get('python')}"
+    gpus = ", ".join(gpu.name for gpu in machine.gpus) or "no GPU"
+    memory = f"{(machine.memory_bytes or 0) / 1e9:.0f} GB"
+    return f"{machine.cpu}, {machine.cores} cores, {memory}, {gpus}, Python {machine.python}"
 
 
-def write_series(path: Path, plot: Mapping[str, Any]) -> None:
-    """Lines or labelled points.
-
-    Args:
-        path: The SVG file.
-        plot: ``title``, ``x`` and ``y`` (axis labels with units), ``lines`` (label to a list of [x, y],
-            or [x, y, low, high]), and optionally ``log_x``, ``log_y`` and ``joined`` (off for scattered points).
-    """
+def write_series(path: Path, plot: Plot) -> None:
+    """A plot as an SVG file."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     axes = figure.subplots()
     for (label, points), colour in zip(plot["lines"].items(), cycle(_COLOURS), strict=False):

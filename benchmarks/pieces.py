@@ -76,7 +76,7 @@ class Pieces:
     """
 
     folder: Path
-    machine: dict[str, Any]
+    machine: dict[str, object]
     keep: bool = False
     quick: bool = False
     command: str = ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import xxhash
 import yaml
@@ -13,11 +13,10 @@ from zk0.params import Params, load_params, parse_params
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(".cache/bench")
-Changes = dict[str, dict[str, Any]]  # settings by section of params
 CAMERAS_ID = "zk0/bench-cameras"
 
 
-def demo_params(**changes: dict[str, Any]) -> Params:
+def demo_params(**changes: Mapping[str, object]) -> Params:
     """The demo's params, as its profile has them, with some sections' settings changed.
 
     >>> demo_params(federation={"rounds": 2}).federation.rounds
@@ -29,10 +28,10 @@ def demo_params(**changes: dict[str, Any]) -> Params:
     return _parsed(content, changes)
 
 
-def camera_params(dataset: Path, sites: int = 1, **changes: dict[str, Any]) -> Params:
+def camera_params(dataset: Path, sites: int = 1, **changes: Mapping[str, object]) -> Params:
     """Params for the 450 M policy with random weights on two 480x640 cameras, dealt to some sites."""
     partition = {"scheme": "equal", "sites": sites} if sites > 1 else {"scheme": "none"}
-    data = {
+    data: dict[str, object] = {
         "sites": {"cameras": f"local:{dataset.resolve()}"},
         "partition": partition,
         "conventions": {"cameras": "degrees"},
@@ -43,7 +42,7 @@ def camera_params(dataset: Path, sites: int = 1, **changes: dict[str, Any]) -> P
     return _parsed({"policy": {"base": "random:full"}, "data": data}, changes)
 
 
-def _parsed(content: Changes, changes: Changes) -> Params:
+def _parsed(content: dict[str, dict[str, object]], changes: Mapping[str, Mapping[str, object]]) -> Params:
     changed = {section: {**content.get(section, {}), **values} for section, values in changes.items()}
     return parse_params(content | changed, "benchmark")
 

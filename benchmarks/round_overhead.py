@@ -6,8 +6,9 @@ Beside Flower's own simulation on Ray with its FedAvg; the limit is a plain copy
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.harness import Outcome, plain_app
 from benchmarks.pieces import Pieces, isolated
@@ -16,6 +17,10 @@ from benchmarks.sizes import FULL, shapes_of
 from zk0.console import console
 from zk0.measuring.rows import BenchmarkError
 from zk0.measuring.timing import Spread, seconds_of
+
+if TYPE_CHECKING:
+    from benchmarks.federations import EmptyRounds
+    from benchmarks.peers.flower import PeerRounds
 
 NAME = "round_overhead"
 PEER = "Flower 1.41 run_simulation (Ray), FedAvg"
@@ -28,7 +33,7 @@ def measure(pieces: Pieces) -> Outcome:
     values, rounds, repeats = (FULL // 10, 3, 1) if pieces.quick else (FULL, 8, 2)
     root = no_training_project(rounds)
     ours = "benchmarks.federations:rounds_without_training"
-    size: dict[str, Any] = {"root": str(root), "shapes": shapes_of(values), "threads": THREADS}
+    size = {"root": str(root), "shapes": shapes_of(values), "threads": THREADS}
     peer = "benchmarks.peers.flower:simulation_rounds"
     with_peer = importlib.util.find_spec("ray") is not None
     if not with_peer and not pieces.quick:
@@ -80,7 +85,12 @@ def copy_seconds(*, total: int, repeats: int, threads: int) -> list[float]:
 
 
 def outcome(
-    values: int, pieces: Pieces, plain: list[Any], saved: list[Any], peers: list[Any], limit: Spread
+    values: int,
+    pieces: Pieces,
+    plain: list[EmptyRounds],
+    saved: list[EmptyRounds],
+    peers: list[PeerRounds],
+    limit: Spread,
 ) -> Outcome:
     """Rows of what was measured."""
     # The first round of a process touches all its memory for the first time: the peer's is left out too.
@@ -130,7 +140,7 @@ def outcome(
     )
 
 
-def _memory(runs: list[Any], values: int) -> float:
+def _memory(runs: Sequence[EmptyRounds | PeerRounds], values: int) -> float:
     return float(max(run["peak_bytes"] - run["baseline_bytes"] for run in runs)) / values / 4
 
 

@@ -6,11 +6,14 @@ Two real rounds of the in-process engine each, training left out; its messages a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.harness import Outcome, plain_app
 from benchmarks.pieces import Pieces, isolated
-from benchmarks.projects import Changes, camera_params, prepared, use_params
+from benchmarks.projects import camera_params, prepared, use_params
+
+if TYPE_CHECKING:
+    from benchmarks.federations import EmptyRounds
 
 NAME = "wire_bytes"
 SITES = 2
@@ -32,14 +35,15 @@ def measure(pieces: Pieces) -> Outcome:
     dataset = Path(isolated("benchmarks.recordings:cameras", episodes=2 * SITES, frames=4))
     root = prepared(NAME, camera_params(dataset, SITES, policy={"base": base}))
 
-    def own(name: str) -> Any:
+    def own(name: str) -> dict[str, float]:
         up, down, rank = LADDER[name]
         federation = {"rounds": 2, "uplink": up, "downlink": down}
-        changes: Changes = {"policy": {"base": base}, "federation": federation}
+        changes: dict[str, dict[str, object]] = {"policy": {"base": base}, "federation": federation}
         use_params(root, camera_params(dataset, SITES, **changes, features={"cache": "off"}))
         shapes = isolated("benchmarks.own_training:trainable_shapes", base=base, rank=rank)
         run = "benchmarks.federations:rounds_without_training"
-        return isolated(run, root=str(root), shapes=shapes, saving=False, threads=2)["bytes_site"]
+        done: EmptyRounds = isolated(run, root=str(root), shapes=shapes, saving=False, threads=2)
+        return done["bytes_site"]
 
     peer = pieces.get("peers' messages", "benchmarks.peers.flower:record_bytes", base=base)
     ours = {name: pieces.get(name, own, name) for name in LADDER}

@@ -153,10 +153,10 @@ def show_data(folder: Path) -> None:
     create_markdown_artifact(key="data-check", markdown=found, description="What the data is and was taken for")
 
 
-def checks_markdown(checks: Iterable[dict[str, Any]]) -> str:
+def checks_markdown(checks: Iterable[dict[str, str | bool]]) -> str:
     """Checks as a table."""
     rows = [
-        f"| {check['name']} | {'ok' if check['passed'] else 'note'} | {in_markdown(check['found'])} |"
+        f"| {check['name']} | {'ok' if check['passed'] else 'note'} | {in_markdown(str(check['found']))} |"
         for check in checks
     ]
     return "\n".join(["| check | | found |", "| --- | --- | --- |", *rows])

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -66,18 +66,31 @@ def arrays_of(values: int, rng: np.random.Generator | None = None) -> ArrayRecor
     )
 
 
-def simulation_rounds(*, sites: int, values: int, rounds: int) -> dict[str, Any]:
+class PeerRounds(TypedDict):
+    """Flower's rounds.
+
+    Attributes:
+        start_s: Seconds from the call to the end of the first round, less an ordinary round.
+        round_s: Seconds of the others.
+        peak_bytes: Most memory of the server's process.
+        baseline_bytes: What that began with.
+        replies: How many each round averaged.
+    """
+
+    start_s: float
+    round_s: list[float]
+    peak_bytes: int
+    baseline_bytes: int
+    replies: list[int]
+
+
+def simulation_rounds(*, sites: int, values: int, rounds: int) -> PeerRounds:
     """Run rounds and time them.
 
     Args:
         sites: Virtual SuperNodes.
         values: Parameters of the model, fp32.
         rounds: Rounds after the first, which starts Ray's workers and counts as start-up.
-
-    Returns:
-        ``start_s`` from the call to the end of the first round, less an ordinary round; ``round_s`` of
-        the others; ``peak_bytes`` of the server's process, and the ``baseline_bytes`` it began with;
-        ``replies`` that each round averaged.
     """
     strategy = TimedFedAvg(fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=sites, min_available_nodes=sites)
     server_app = ServerApp()

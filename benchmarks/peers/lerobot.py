@@ -32,7 +32,7 @@ def lerobot_steps(
     dataset: str,
     repo_id: str,
     episodes: list[int],
-    policy: dict[str, Any],
+    policy: dict[str, object],
     batch: int,
     steps: int,
     device: str,

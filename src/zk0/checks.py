@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Check:
     advice: str
     severity: Literal["error", "warning", "note"] = "error"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, str | bool]:
         """As results/environment.json keeps it."""
         return asdict(self)
 

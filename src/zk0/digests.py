@@ -42,7 +42,7 @@ def digest_value(value: Any, size: int = 32) -> str:
     return new_digest(json.dumps(value, sort_keys=True).encode(), size).hexdigest()
 
 
-def counted(section: BaseModel, leave_out: Collection[str] = ()) -> dict[str, Any]:
+def counted(section: BaseModel, leave_out: Collection[str] = ()) -> dict[str, object]:
     """What a section of params adds to a key: what differs from the defaults in the code.
 
     So a param that is added later leaves the keys of all runs that do not use it. For that its default must be its
@@ -59,7 +59,7 @@ def counted(section: BaseModel, leave_out: Collection[str] = ()) -> dict[str, An
     return section.model_dump(mode="json", exclude=set(leave_out), exclude_defaults=True)
 
 
-def key_of(content: dict[str, Any]) -> str:
+def key_of(content: Mapping[str, object]) -> str:
     """16 hex digits of all that decides a run or a piece; parts that are empty count for nothing."""
     full = {name: value for name, value in content.items() if value != {}}
     return digest_value({"results": RESULTS_VERSION, **full}, size=8)

@@ -340,7 +340,7 @@ def test_what_zk0_exports_is_sound(loaded: LoadedPolicy, tmp_path: Path) -> None
 
 
 def test_the_embedded_base_is_sound() -> None:
-    assert read_checkpoint(BASE).settings["chunk_size"] == 8
+    assert read_checkpoint(BASE).settings.chunk_size == 8
 
 
 def test_steps_by_their_class_are_lerobots_as_well(folder: Path) -> None:
@@ -382,7 +382,7 @@ def test_what_the_hub_has_as_smolvla_base_is_sound(tmp_path: Path) -> None:
 
     found = read_checkpoint(published, weights=False)
 
-    assert found.vlm is None and found.settings["vlm_model_name"] == FULL_VLM
+    assert found.vlm is None and found.settings.vlm_model_name == FULL_VLM
     assert set(found.preprocessor.state[STATS.removesuffix(".safetensors")]) == set(statistics)
 
 

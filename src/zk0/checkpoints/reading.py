@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -86,6 +86,21 @@ class _File(Strict):
     steps: Annotated[list[Any], Field(max_length=32)]
 
 
+class KnownStep(TypedDict):
+    """A step by its registered name, with arguments that it takes."""
+
+    registry_name: str
+    config: dict[str, Any]
+    state_file: NotRequired[str]
+
+
+class KnownSteps(TypedDict):
+    """A processor file's content."""
+
+    name: str
+    steps: list[KnownStep]
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A processor file.
@@ -95,7 +110,7 @@ class Pipeline:
         state: State file, without its ending, to statistics.
     """
 
-    config: dict[str, Any]
+    config: KnownSteps
     state: dict[str, dict[str, np.ndarray]]
 
 
@@ -112,7 +127,7 @@ class Checkpoint:
     """
 
     folder: Path
-    settings: dict[str, Any]
+    settings: Settings
     preprocessor: Pipeline
     postprocessor: Pipeline
     vlm: Path | None
@@ -140,9 +155,8 @@ def read_checkpoint(path: Path, weights: bool = True) -> Checkpoint:
     vlm = _vlm(folder, settings, before)
     if weights:
         check_weights(folder, WEIGHTS, settings, vlm)
-    content = settings.model_dump(mode="json", exclude_unset=True) | {"pretrained_path": None}
     carried = folder.path / VLM_FOLDER if vlm else None
-    return Checkpoint(folder.path, content, before, after, carried)
+    return Checkpoint(folder.path, settings, before, after, carried)
 
 
 def _check_presence(folder: Folder, weights: bool) -> None:
@@ -182,7 +196,7 @@ def _vlm(folder: Folder, settings: Settings, before: Pipeline) -> VlmSettings | 
     return vlm
 
 
-def read_steps(folder: Folder, name: str, needed: tuple[str, ...]) -> dict[str, Any]:
+def read_steps(folder: Folder, name: str, needed: tuple[str, ...]) -> KnownSteps:
     """A processor file, with every step by its registered name.
 
     Args:
@@ -201,14 +215,16 @@ def read_steps(folder: Folder, name: str, needed: tuple[str, ...]) -> dict[str, 
     return {"name": file.name, "steps": steps}
 
 
-def _step(folder: Folder, where: str, content: Any) -> dict[str, Any]:
+def _step(folder: Folder, where: str, content: Any) -> KnownStep:
     step = folder.parse(Step, content, where)
     name = _known_name(folder, where, step)
     config = folder.parse(_STEPS[name][1], step.config, f"{where} ({name})")
     if step.state_file and name not in _WITH_STATE:
         raise folder.refused(where, f"a state file of {name}", f"one of {' or '.join(_WITH_STATE)} only")
-    found = {"registry_name": name, "config": config.model_dump(mode="json", exclude_unset=True)}
-    return found | ({"state_file": step.state_file} if step.state_file else {})
+    found: KnownStep = {"registry_name": name, "config": config.model_dump(mode="json", exclude_unset=True)}
+    if step.state_file:
+        found["state_file"] = step.state_file
+    return found
 
 
 def _known_name(folder: Folder, where: str, step: Step) -> str:

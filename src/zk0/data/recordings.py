@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import av
 import datasets
@@ -29,15 +29,24 @@ IMAGE_SIZE = 96
 # access cheap; at this size neither costs much disk. x264's macroblock tree reads memory that it
 # has not written, so with it the pictures of one seed depend on what the process did before; over
 # two frames there is nothing for it to look ahead to.
-ENCODER: dict[str, Any] = {"vcodec": "h264", "g": 2, "crf": 18, "extra_options": {"mbtree": 0}}
+ENCODER = {"vcodec": "h264", "g": 2, "crf": 18, "extra_options": {"mbtree": 0}}
 
 
-def features(image_size: int) -> dict[str, dict[str, Any]]:
+class _Feature(TypedDict):
+    """As LeRobot describes a feature."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    names: list[str]
+    info: NotRequired[dict[str, str]]
+
+
+def features(image_size: int) -> dict[str, _Feature]:
     """The dataset's features, named as LeRobot's SO-100 recorder names them."""
-    vector: dict[str, Any] = {"dtype": "float32", "shape": (len(FEATURE_NAMES),), "names": list(FEATURE_NAMES)}
+    vector: _Feature = {"dtype": "float32", "shape": (len(FEATURE_NAMES),), "names": list(FEATURE_NAMES)}
     vector["info"] = {CONVENTION_KEY: "degrees"}  # no motor's steps show in simulated values
-    image = {"dtype": "video", "shape": (image_size, image_size, 3), "names": ["height", "width", "channels"]}
-    return {ACTION: dict(vector), STATE: dict(vector)} | {f"{IMAGES}.{camera}": dict(image) for camera in CAMERAS}
+    image: _Feature = {"dtype": "video", "shape": (image_size, image_size, 3), "names": ["height", "width", "channels"]}
+    return {ACTION: vector.copy(), STATE: vector.copy()} | {f"{IMAGES}.{camera}": image.copy() for camera in CAMERAS}
 
 
 def recording_seed(seed: int, name: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from zk0.checks import passed
 from zk0.environment.needs import check_device, check_disk, check_memory, check_threads
@@ -26,7 +26,17 @@ from zk0.machine.repository import check_remote
 from zk0.params import Params
 
 
-def check_environment(params: Params, root: Path) -> dict[str, Any]:
+class Environment(TypedDict):
+    """The content of ``results/environment.json``."""
+
+    created: str
+    passed: bool
+    checks: list[dict[str, str | bool]]
+    machine: dict[str, object]
+    packages: dict[str, str]
+
+
+def check_environment(params: Params, root: Path) -> Environment:
     """Compare this machine with what a run of these params needs.
 
     Args:

@@ -15,7 +15,6 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zk0.machine.packages import PACKAGES, installed
 
@@ -60,7 +59,7 @@ class Installed:
         self._root = root or Path(__file__).resolve().parents[1]
         self._read: dict[str, _Module] = {}
 
-    def lock(self) -> dict[str, Any]:
+    def lock(self) -> dict[str, dict[str, dict[str, str]]]:
         """The content of ``code.lock.json``: one key, by which `dvc exp show --drop code` leaves all of it out."""
         return {"code": self.digests()}
 

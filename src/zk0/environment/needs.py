@@ -10,12 +10,12 @@ import platform
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
 from zk0.checks import Check
-from zk0.machine import GIB
+from zk0.machine import GIB, Gpu
 from zk0.machine.packages import installed
 from zk0.params import Params
 from zk0.sources_lock import base_folder, starting_policy
@@ -68,7 +68,7 @@ class Need:
         parts = ", ".join(f"{name} {size(part)}" for name, part in self.parts.items() if part)
         return f"{self.name}: {size(self.needed_bytes)} of {size(self.available_bytes)} ({parts})"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """As results/deployment.json keeps it."""
         figures = {"needed_bytes": self.needed_bytes, "available_bytes": self.available_bytes, "parts": self.parts}
         return {"name": self.name, **figures, "advice": self.advice, "fits": self.fits}
@@ -149,7 +149,7 @@ def free_memory(total: int) -> int:
     return min(int(psutil.virtual_memory().available), total)
 
 
-def check_device(params: Params, gpus: list[dict[str, Any]]) -> Check:
+def check_device(params: Params, gpus: list[Gpu]) -> Check:
     """Whether the device that params name is here, and torch was built for it."""
     wanted = params.policy.device
     is_mac = platform.system() == "Darwin" and platform.machine() == "arm64"

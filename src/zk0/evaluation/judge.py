@@ -100,7 +100,7 @@ def judge_task(
         action_error_deg=float(by_joint[_ARM].mean()),
         action_error_deg_by_joint=dict(zip(JOINTS, by_joint.tolist(), strict=True)),
         episode_errors_deg={str(episode): float(error[_ARM].mean()) for episode, (error, _) in errors.items()},
-        **_closed_loop(rollouts),
+        **_closed_loop(rollouts).content(),
     )
     excess: dict[str, Excess] = {}
     if limits is not None:
@@ -139,21 +139,21 @@ def judge_models(
     return judged
 
 
-def _closed_loop(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+def _closed_loop(rollouts: Sequence[Rollout]) -> TaskScore:
     """The part of a score that rollouts decide."""
     if not rollouts:
-        return {}
+        return TaskScore()
     successes = sum(r.success for r in rollouts)
     low, high = wilson(successes, len(rollouts))
-    return {
-        "rollouts": len(rollouts),
-        "successes": successes,
-        "success_rate": successes / len(rollouts),
-        "success_low": low,
-        "success_high": high,
-        "mean_steps": float(np.mean([r.steps for r in rollouts])),
-        "outcomes": {str(r.seed): r.success for r in rollouts},
-    }
+    return TaskScore(
+        rollouts=len(rollouts),
+        successes=successes,
+        success_rate=successes / len(rollouts),
+        success_low=low,
+        success_high=high,
+        mean_steps=float(np.mean([r.steps for r in rollouts])),
+        outcomes={str(r.seed): r.success for r in rollouts},
+    )
 
 
 def evaluation_of(
@@ -173,11 +173,11 @@ def evaluation_of(
         limits: With which it was found.
     """
     settings = params.evaluation
-    tasks: dict[str, dict[str, Any]] = {}
+    tasks: dict[str, dict[str, object]] = {}
     for model, found in judged.items():
         for task in found:
             manifest = task.manifest
-            about = {
+            about: dict[str, object] = {
                 "role": manifest.role,
                 "sentence": manifest.tasks[0],
                 "source": manifest.source,

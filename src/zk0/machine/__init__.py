@@ -7,11 +7,19 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import psutil
 
 GIB = 1 << 30
+
+
+class Gpu(TypedDict):
+    """A graphics card as its driver's tool tells of it."""
+
+    name: str
+    memory_bytes: int | None
+    driver: str
 
 
 def machine() -> dict[str, Any]:
@@ -44,7 +52,7 @@ def _memory_limit() -> int:
     return min(total, int(text)) if text.isdigit() else total
 
 
-def _gpus() -> list[dict[str, Any]]:
+def _gpus() -> list[Gpu]:
     """NVIDIA GPUs, by asking the driver's own tool."""
     tool = shutil.which("nvidia-smi")
     if tool is None or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):

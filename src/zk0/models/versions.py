@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -14,7 +13,7 @@ from rich.table import Table
 from zk0.console import console
 from zk0.errors import StageError
 from zk0.params import Params
-from zk0.tracking.lineage import describe_version, list_runs
+from zk0.tracking.lineage import Description, RunRow, describe_version, list_runs
 from zk0.tracking.metric_names import flatten
 from zk0.tracking.promotion import REFUSED, Promotion
 from zk0.tracking.promotion import demote as demote_champion
@@ -40,14 +39,14 @@ def runs(root: Path, params: Params) -> None:
             console.print(f"{row['name']}: {row['refused']}", style="yellow", markup=False)
 
 
-def runs_table(rows: list[dict[str, Any]], wide: bool) -> Table:
+def runs_table(rows: list[RunRow], wide: bool) -> Table:
     """Runs as a table, newest first, without the columns that no run has anything for.
 
     Args:
-        rows: See :func:`zk0.tracking.lineage.list_runs`.
+        rows: The runs.
         wide: With the columns that a narrow terminal has no room for.
     """
-    columns: dict[str, Callable[[dict[str, Any]], Any]] = {
+    columns: dict[str, Callable[[RunRow], object]] = {
         "run": lambda row: row["name"],
         "codec": lambda row: row["codec"],
         "up MB": lambda row: _shown(row["bytes_up"], "{:.1f}", 1e-6),
@@ -55,10 +54,10 @@ def runs_table(rows: list[dict[str, Any]], wide: bool) -> Table:
         "unseen": lambda row: _arrow(row["base_success_unseen"], row["success_unseen"], "{:.0%}"),
         "loss": lambda row: _shown(row["held_out_loss"], "{:.3f}"),
         "epsilon": lambda row: _shown(row["epsilon"], "{:.2f}"),
-        "safe": lambda row: {1.0: "yes", 0.0: "no"}.get(row["safe"]),
+        "safe": lambda row: {1.0: "yes", 0.0: "no", None: None}.get(row["safe"]),
         "version": lambda row: ", ".join(row["versions"]) or None,
     }
-    more: dict[str, Callable[[dict[str, Any]], Any]] = {
+    more: dict[str, Callable[[RunRow], object]] = {
         "when": lambda row: f"{datetime.fromtimestamp(row['started_ms'] / 1000, UTC):%Y-%m-%d %H:%M}",
         "sites": lambda row: row["sites"],
         "rounds": lambda row: row["rounds"],
@@ -151,7 +150,7 @@ def show(root: Path, params: Params, version: int, as_json: bool) -> None:
         console.print(f"Not brought back: {reason}", style="yellow", markup=False)
 
 
-def _facts(found: dict[str, Any], params: Params) -> Iterator[tuple[str, str]]:
+def _facts(found: Description, params: Params) -> Iterator[tuple[str, str]]:
     yield "run", f"{found['run']}, {found['strategy']}; MLflow {found['run_id'][:_SHORT]}"
     yield "checkpoint", f"round {found['round']}, digest {found['digest']}"
     yield "lies in", found["checkpoint"]
@@ -174,7 +173,7 @@ def _differences(then: dict[str, str], now: dict[str, str]) -> str:
     )
 
 
-def _data(found: dict[str, Any]) -> Table:
+def _data(found: Description) -> Table:
     table = Table("data", "for", "source", "digest")
     for name, given in found["datasets"].items():
         table.add_row(

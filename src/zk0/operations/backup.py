@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
@@ -147,7 +146,7 @@ def _copy_database(source: Path, target: Path) -> None:
         there.backup(here)
 
 
-def _contents(staged: Path) -> dict[str, Any]:
+def _contents(staged: Path) -> dict[str, int | str | dict[str, str]]:
     return {
         "format": _FORMAT,
         "zk0": __version__,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from zk0.checks import Check
 from zk0.environment import check_environment
@@ -26,6 +27,16 @@ from zk0.pipeline import validate
 from zk0.steps import Outcome, Step, run_steps, step
 
 RECORD = Path("results/deployment.json")  # what the steps came to: for the context, and for the steps after them
+
+
+class Ended(TypedDict):
+    """How a step ended, as the record has it; see :class:`Outcome`."""
+
+    ended: str
+    changed: bool
+    told: list[str]
+    warnings: list[str]
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,7 @@ def remember(root: Path, one: Step[[Deployment], Outcome], outcome: Outcome) -> 
     write_json(root / RECORD, record)
 
 
-def read_record(root: Path) -> dict[str, Any]:
+def read_record(root: Path) -> dict[str, Ended]:
     """The steps of the last deployment so far; empty where there is none."""
     try:
         return dict(read_json(root / RECORD))
@@ -219,9 +230,10 @@ def _start(deployment: Deployment, groups: tuple[Group, ...]) -> Outcome:
     return Outcome(bool(started), (told,), facts={"started": started})
 
 
-def _facts(deployment: Deployment, one: Step[[Deployment], Outcome]) -> dict[str, Any]:
+def _facts(deployment: Deployment, one: Step[[Deployment], Outcome]) -> Mapping[str, Any]:
     """What an earlier step of this deployment left."""
-    return dict(read_record(deployment.root).get(one.name, {}).get("facts", {}))
+    ended = read_record(deployment.root).get(one.name)
+    return ended.get("facts", {}) if ended else {}
 
 
 STEPS: tuple[Step[[Deployment], Outcome], ...] = (

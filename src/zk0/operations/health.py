@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import NotRequired, TypedDict, cast
 
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -154,6 +154,13 @@ def told_of(state: SiteState, now: float) -> str:
     return f"seen {silent:.0f} s ago" if silent < 120 else f"seen {silent / 60:.0f} min ago"
 
 
+class _Reply(TypedDict):
+    """What became of a message to a site: after how many seconds it replied, and what was wrong."""
+
+    problem: str
+    seconds: NotRequired[float]
+
+
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Ask every admitted site for the summary of its data, as a run's roll call does, and write down what came back."""
@@ -167,7 +174,7 @@ def main(grid: Grid, context: Context) -> None:
         content = RecordDict()
         protocol.write(content, protocol.Header(run="", round=0, partition=site.partition))
         messages.append(Message(content, node, protocol.SUMMARY, group_id="0"))
-    found: dict[str, dict[str, Any]] = {site.name: {"problem": "no reply in time"} for site in sites.values()}
+    found: dict[str, _Reply] = {site.name: {"problem": "no reply in time"} for site in sites.values()}
     began = time.monotonic()
     for reply in network.send_and_receive(messages, timeout=float(cast(float, settings["wait-s"]))):
         site = sites[reply.metadata.src_node_id]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from rich.console import RenderableType
 from rich.markup import escape
@@ -20,7 +20,79 @@ from zk0.operations.monitor.service import BOOK
 from zk0.operations.monitor.snapshot import SiteState, take
 
 
-def overview(root: Path) -> dict[str, Any]:
+class Service(TypedDict):
+    """A service, as it is shown; see :class:`ServiceState`."""
+
+    name: str
+    wanted: bool
+    up: bool
+    since: str | None
+    memory_bytes: int
+    given_up: bool
+
+
+class ShownSite(TypedDict):
+    """A site, as it is shown; see :class:`SiteState`."""
+
+    name: str
+    partition: int
+    state: str
+    there: bool
+    told: str
+    seen: str | None
+    bytes_up: int
+    bytes_down: int
+
+
+class ShownRun(TypedDict):
+    """A run, as it is shown; see :class:`Progress`."""
+
+    run: str
+    active: bool
+    failed_round: int | None
+    round: int
+    round_ended: str | None
+    train_loss: float | None
+    held_out_loss: float | None
+    bytes_up: int
+    bytes_down: int
+    left_out: list[dict[str, int | str]]
+
+
+class Certificate(TypedDict):
+    """A certificate, as it is shown."""
+
+    name: str
+    expires: str
+    days_left: int
+    state: str
+
+
+class ShownAlert(TypedDict):
+    """An alert, with its beginning as a date."""
+
+    rule: str
+    subject: str
+    summary: str
+    severity: str
+    since: str | None
+
+
+class Overview(TypedDict):
+    """A deployment, as `zk0 status` shows it."""
+
+    at: str | None
+    federation: str
+    services: list[Service]
+    sites: list[ShownSite]
+    run: ShownRun | None
+    certificates: list[Certificate]
+    disk_free_bytes: int
+    alerts: list[ShownAlert]
+    problem: str
+
+
+def overview(root: Path) -> Overview:
     """Everything that `zk0 status` shows.
 
     Raises:
@@ -34,8 +106,14 @@ def overview(root: Path) -> dict[str, Any]:
         "at": _iso(snapshot.at),
         "federation": config.federation,
         "services": [
-            {name: getattr(one, name) for name in ("name", "wanted", "up", "since", "memory_bytes", "given_up")}
-            | {"since": _iso(one.since)}
+            {
+                "name": one.name,
+                "wanted": one.wanted,
+                "up": one.up,
+                "since": _iso(one.since),
+                "memory_bytes": one.memory_bytes,
+                "given_up": one.given_up,
+            }
             for one in snapshot.services
         ],
         "sites": [_site(state, snapshot.at) for state in snapshot.sites],
@@ -45,12 +123,12 @@ def overview(root: Path) -> dict[str, Any]:
             for one in snapshot.certificates
         ],
         "disk_free_bytes": snapshot.disk_free_bytes,
-        "alerts": [alert.as_dict() | {"since": _iso(alert.since)} for alert in alerts],
+        "alerts": [{**alert.as_dict(), "since": _iso(alert.since)} for alert in alerts],
         "problem": snapshot.problem,
     }
 
 
-def _site(state: SiteState, now: float) -> dict[str, Any]:
+def _site(state: SiteState, now: float) -> ShownSite:
     site = state.site
     return {
         "name": site.name,
@@ -64,7 +142,7 @@ def _site(state: SiteState, now: float) -> dict[str, Any]:
     }
 
 
-def _run(progress: Progress) -> dict[str, Any]:
+def _run(progress: Progress) -> ShownRun:
     last = progress.rows[-1] if progress.rows else None
     return {
         "run": progress.run,
@@ -72,15 +150,15 @@ def _run(progress: Progress) -> dict[str, Any]:
         "failed_round": progress.failed,
         "round": progress.round,
         "round_ended": _iso(progress.round_ended),
-        "train_loss": last and last.train_loss,
-        "held_out_loss": last and last.held_out_loss,
+        "train_loss": last.train_loss if last else None,
+        "held_out_loss": last.held_out_loss if last else None,
         "bytes_up": sum(ways["up"] for ways in progress.bytes.values()),
         "bytes_down": sum(ways["down"] for ways in progress.bytes.values()),
         "left_out": [asdict(one) for one in progress.left_out],
     }
 
 
-def render(seen: dict[str, Any]) -> Iterator[RenderableType]:
+def render(seen: Overview) -> Iterator[RenderableType]:
     """The overview for a terminal."""
     yield f"[bold]federation {escape(seen['federation'])}[/] at {seen['at']}"
     yield _services(seen["services"])
@@ -99,7 +177,7 @@ def render(seen: dict[str, Any]) -> Iterator[RenderableType]:
         yield f"[{colour}]alert {alert['rule']}: {escape(alert['summary'])}[/] (since {alert['since']})"
 
 
-def _services(services: list[dict[str, Any]]) -> Table:
+def _services(services: list[Service]) -> Table:
     table = Table("service", "", "since", "memory")
     for one in services:
         verdict = "[green]up" if one["up"] else "[red]given up" if one["given_up"] else "down"
@@ -109,7 +187,7 @@ def _services(services: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _sites(sites: list[dict[str, Any]]) -> Table:
+def _sites(sites: list[ShownSite]) -> Table:
     table = Table("site", "number", "", "", "sent", "received")
     for one in sites:
         verdict = "[green]there" if one["there"] else "[yellow]away" if one["state"] == "admitted" else "revoked"
@@ -118,7 +196,7 @@ def _sites(sites: list[dict[str, Any]]) -> Table:
     return table
 
 
-def _told_run(run: dict[str, Any] | None) -> str:
+def _told_run(run: ShownRun | None) -> str:
     if run is None:
         return "run: none yet"
     state = (

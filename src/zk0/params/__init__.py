@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -112,7 +111,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     return parse_params(content, str(path))
 
 
-def parse_params(content: dict[str, Any], origin: str = "params") -> Params:
+def parse_params(content: Mapping[str, object], origin: str = "params") -> Params:
     """Check a params mapping; see :func:`load_params`."""
     try:
         return Params.model_validate(content)
@@ -120,7 +119,7 @@ def parse_params(content: dict[str, Any], origin: str = "params") -> Params:
         raise ParamsError(explained(error, Params, origin)) from error
 
 
-def with_changes(params: Params, changes: Mapping[str, Any]) -> Params:
+def with_changes(params: Params, changes: Mapping[str, object]) -> Params:
     """Params with some settings changed, and checked again.
 
     Args:

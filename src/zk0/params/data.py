@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -103,7 +103,7 @@ class DataParams(Section):
         """What is said of one source must name one that there is."""
         known = [*self.sites, *self.unseen]
         of_sites = {name: names for name, names in self.cameras.items() if isinstance(names, dict)}
-        settings: dict[str, Mapping[str, Any]] = {
+        settings: dict[str, Mapping[str, object]] = {
             "cameras": of_sites,
             "every": self.every,
             "conventions": self.conventions,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -78,7 +78,7 @@ class StudyParams(Section):
     """A site's own steps from the global model; the best of four stops counts."""
     robust_strategy: Strategy = "multi-krum"
     """Chosen before the robustness study runs, and shown beside the others."""
-    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    variants: dict[str, dict[str, object]] = Field(default_factory=dict)
     """Other federations to compare: name: {dotted param: value} ({} = none)."""
 
     @field_validator("training_seeds")
@@ -90,7 +90,7 @@ class StudyParams(Section):
 
     @field_validator("variants")
     @classmethod
-    def _variants_change_training_only(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _variants_change_training_only(cls, variants: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
         for name, changes in variants.items():
             if not name or not all(c.isalnum() or c in "-_." for c in name):
                 raise ValueError(f"variant name '{name}' may hold letters, digits, '-', '_' and '.' only")

@@ -139,7 +139,7 @@ def load_checkpoint(path: str | Path, device: str = "cpu") -> LoadedPolicy:
 
 
 def _absent_vlm(path: str | Path, found: Checkpoint, error: Exception) -> HubError:
-    named = found.settings.get("vlm_model_name", FULL_VLM)
+    named = found.settings.vlm_model_name
     return HubError(
         f"{path} needs {named}, which is not in the local Hub cache, and {why_unreachable(error)}. "
         f"{how_to_fetch(named, 'model', 'main')}"
@@ -147,14 +147,14 @@ def _absent_vlm(path: str | Path, found: Checkpoint, error: Exception) -> HubErr
 
 
 def _config(found: Checkpoint, device: str) -> SmolVLAConfig:
-    settings = {name: value for name, value in found.settings.items() if name != "type"}
+    settings = found.settings.model_dump(mode="json", exclude_unset=True, exclude={"type"}) | {"pretrained_path": None}
     if found.vlm is not None:
         settings["vlm_model_name"] = str(found.vlm)
     return draccus.decode(SmolVLAConfig, settings | {"device": device})
 
 
 def _pipelines(found: Checkpoint, device: str) -> tuple[Any, Any]:
-    before: dict[str, dict[str, Any]] = {"device_processor": {"device": device}}
+    before = {"device_processor": {"device": device}}
     if found.vlm is not None:
         before["tokenizer_processor"] = {"tokenizer_name": str(found.vlm)}
     return (

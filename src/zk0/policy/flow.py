@@ -218,7 +218,7 @@ def _say_once(reason: str) -> None:
     console.print(f"the policy runs by LeRobot's own forward pass, which is slower: {reason}")
 
 
-def _for_lerobot(batch: Batch) -> dict[str, Any]:
+def _for_lerobot(batch: Batch) -> dict[str, Tensor]:
     """The batch in the form that ``SmolVLAPolicy`` takes.
 
     Raises:

@@ -7,6 +7,7 @@ once for all frames of a site; a batch is then a lookup.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -68,7 +69,7 @@ class Batch:
         """The batch in page-locked memory, from which a CUDA device copies while it computes."""
         return self._map(Tensor.pin_memory)
 
-    def _map(self, change: Any) -> Batch:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
             state=change(self.state),

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 import httpx
 import psutil
@@ -88,7 +88,7 @@ class Services:
                 raise StageError(f"{name} is running already; its log is {self.log(name)}")
             if recorded(self._own / RECORD) is None:
                 self._begin_anew()
-            wanted: dict[str, Any] = {"command": list(command), "env": dict(env), "cwd": str(cwd or Path.cwd())}
+            wanted: dict[str, object] = {"command": list(command), "env": dict(env), "cwd": str(cwd or Path.cwd())}
             wanted |= {"after": list(after), "outlived": outlived, "renews": list(renews)}
             with connected(self._own) as supervisord:
                 if supervisord is None:
@@ -213,10 +213,17 @@ class Services:
         return self.folder / f"{name}.json"
 
 
-def _state(supervisord: Any, name: str) -> dict[str, Any]:
+class _State(TypedDict, total=False):
+    """Of what supervisord tells of a service, what is used here."""
+
+    statename: str
+    pid: int
+
+
+def _state(supervisord: Any, name: str) -> _State:
     """What supervisord knows of a service; nothing where it was stopped by another command."""
-    found: dict[str, dict[str, Any]] = {one["name"]: one for one in supervisord.getAllProcessInfo()}
-    return found.get(name, {})
+    found: dict[str, _State] = {one["name"]: one for one in supervisord.getAllProcessInfo()}
+    return found.get(name, _State())
 
 
 def _forget(supervisord: Any, name: str) -> None:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -30,7 +29,7 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line of JSON, without its newline."""
-        line: dict[str, Any] | None = getattr(record, "line", None)
+        line: dict[str, object] | None = getattr(record, "line", None)
         if line is None:  # of a library
             line = {"event": "log", "logger": record.name, "message": record.getMessage()[:2000]}
             if record.exc_info and record.exc_info[0]:

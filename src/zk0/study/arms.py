@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Literal
 
 from zk0.federation.privacy.accountant import calibrated_noise
 from zk0.params import DataParams, Params, with_changes
@@ -52,7 +52,7 @@ class Arm:
     about: str
     site: str | None = None
     budget: Budget | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    changes: Mapping[str, object] = field(default_factory=dict)
     share: float = 1.0
     attack: str | None = None
     own_task_only: bool = False
@@ -80,7 +80,7 @@ class Arm:
         """
         return with_changes(params, self.changes) if self.changes else params
 
-    def key(self) -> dict[str, Any]:
+    def key(self) -> dict[str, object]:
         """All that decides the model, for a digest, as far as it is not the default; not what it is called."""
         named = ("name", "about")
         plain = Arm("", self.kind, "")
@@ -106,16 +106,16 @@ def alone(site: str) -> Arm:
     return Arm(f"alone:{site}", "alone", f"trained on the data of {site} only", site=site)
 
 
-def pooled(budget: Budget, **more: Any) -> Arm:
+def pooled(budget: Budget) -> Arm:
     """All data in one place, at one of the two budgets."""
     about = {
         "steps": "all data in one place; as many steps as one site takes, at the whole federation's batch",
         "samples": "all data in one place; as many samples as all sites see together, at one site's batch",
     }[budget]
-    return Arm(f"pooled:{budget}", "pooled", about, budget=budget, **more)
+    return Arm(f"pooled:{budget}", "pooled", about, budget=budget)
 
 
-def federated(variant: str | None = None, changes: Mapping[str, Any] | None = None) -> Arm:
+def federated(variant: str | None = None, changes: Mapping[str, object] | None = None) -> Arm:
     """The federation of the params, or a variant of it."""
     if variant is None:
         return Arm(FEDERATED, "federated", "federated as params.yaml says")
@@ -168,7 +168,7 @@ def privacy_arms(params: Params) -> tuple[Arm, ...]:
     # Losses are told with little effect at any budget: their cost grows with the rounds, so their noise does.
     told = max(params.privacy.report_noise_multiplier, 4.0 * rounds**0.5)
 
-    def arm(name: str, about: str, epsilon: float, noise: float | None = None, **privacy: Any) -> Arm:
+    def arm(name: str, about: str, epsilon: float, noise: float | None = None, **privacy: str) -> Arm:
         settings = {"mode": "central", "clip": "adaptive", "target_epsilon": epsilon, "report_noise_multiplier": told}
         changes = {f"privacy.{key}": value for key, value in (settings | privacy).items()}
         if noise is None:  # what spends the budget over the rounds

@@ -103,7 +103,7 @@ class ArmRecord(_Stored):
     about: str
     site: str | None
     attack: str | None
-    changes: dict[str, Any]
+    changes: dict[str, object]
     share: float
     files: dict[int, str]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shutil
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -246,13 +245,13 @@ class Runner:
         sites = [self.project.manifest(str(arm.site))] if alone else self.project.sites
         return [(manifest, first_episodes(manifest, arm.share)) for manifest in sites]
 
-    def _model_key(self, job: Job) -> dict[str, Any]:
+    def _model_key(self, job: Job) -> dict[str, object]:
         """All that decides an arm's model."""
         params = self._params(job)
         if job.arm.kind == "base":
             return {"threads": params.threads, "base": self.project.base[1]}
         manifests = [manifest.summary() for manifest in self.project.sites]
-        more: dict[str, Any] = {}
+        more: dict[str, object] = {}
         if params.privacy.mode != "off":  # its budget decides when a federation ends
             more["privacy"] = counted(params.privacy)
         if job.arm.starts_from:
@@ -263,7 +262,7 @@ class Runner:
             **more,
         }
 
-    def _piece_key(self, job: Job) -> dict[str, Any]:
+    def _piece_key(self, job: Job) -> dict[str, object]:
         """All that decides a piece's figures."""
         evaluation = self.study.params.evaluation
         return {
@@ -276,7 +275,7 @@ class Runner:
             "tasks": [manifest.digest for manifest in self._judged(job.arm)],
         }
 
-    def _stem(self, job: Job, key: dict[str, Any]) -> str:
+    def _stem(self, job: Job, key: Mapping[str, object]) -> str:
         return f"{job.arm.slug}-seed{job.seed}-{key_of(key)[:8]}"
 
     def _file(self, job: Job) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from zk0.errors import StageError
 from zk0.params import ROBUST, Params, ParamsError, Strategy, with_changes
@@ -67,7 +67,7 @@ class Recipe:
     title: str
     about: str
     arms: Callable[[Params], tuple[Arm, ...]]
-    changes: Callable[[Params], dict[str, Any]] = lambda _: {}
+    changes: Callable[[Params], Mapping[str, object]] = lambda _: {}
     seeds: slice = slice(None)
     scenes: Literal["final", "confirmation", "development"] = "final"
 
@@ -119,7 +119,7 @@ def _under_attack(strategies: Iterable[Strategy]) -> tuple[Arm, ...]:
     return tuple(arms.attacked(strategy, attack) for attack in (None, *ATTACKS) for strategy in chosen)
 
 
-def _one_of_eight(params: Params) -> dict[str, Any]:
+def _one_of_eight(params: Params) -> dict[str, object]:
     """Two sites for every simulated task, with recordings of their own; arms make one of them malicious."""
     kinds = {Source.parse(text).kind for text in params.data.sites.values()}
     if kinds != {"sim"} or params.data.partition.scheme != "none":
@@ -138,7 +138,7 @@ def _one_of_eight(params: Params) -> dict[str, Any]:
 _PRIVACY = {"federation.weighting": "equal", "privacy.mode": "off", "study.variants": {}}
 
 
-def _many_sites(params: Params) -> dict[str, Any]:
+def _many_sites(params: Params) -> dict[str, object]:
     """Small adapters train on many sites: the first source is recorded five times over and dealt by threes.
 
     A site needs two training episodes and one to be judged on; 120 episodes make 200 sites.

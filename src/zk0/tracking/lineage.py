@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -21,20 +21,6 @@ from zk0.tracking.promotion import REFUSED
 from zk0.tracking.registry import aliases, find_version, kept_file, version_checkpoint
 from zk0.tracking.store import opened, runs, versions
 
-_TABLE_METRICS = {
-    "held_out_loss": "eval/best_held_out_loss",
-    "action_error_deg": "eval/action_error_deg",
-    "base_action_error_deg": "eval/base/action_error_deg",
-    "success_seen": "eval/success_rate_seen",
-    "base_success_seen": "eval/base/success_rate_seen",
-    "success_unseen": "eval/success_rate_unseen",
-    "base_success_unseen": "eval/base/success_rate_unseen",
-    "safe": "safety/passed",
-    "epsilon": "privacy/epsilon",
-    "bytes_up": "comm/total_bytes_up",
-    "bytes_down": "comm/total_bytes_down",
-    "wall_s": "time/wall_s",
-}
 _NOT_KEPT = (
     "this run's data and params: it was not kept as a DVC experiment, as runs of `dvc repro`, `dvc exp run` and of the "
     "flow federate are where git has a commit"
@@ -56,6 +42,86 @@ class Restoring:
     commands: list[str] = field(default_factory=list)
     here: list[str] = field(default_factory=list)
     cannot: list[str] = field(default_factory=list)
+
+
+class Dataset(TypedDict):
+    """Recordings of a run: ``source`` is JSON, ``role`` training or evaluation."""
+
+    digest: str
+    role: str
+    source: str
+
+
+class Description(TypedDict):
+    """Where a model version comes from and how to get back there; what was not recorded is None.
+
+    Attributes:
+        run: The params' digest.
+        digest, checkpoint: Of the weights.
+        params: By their dotted names.
+        push, commands, here, cannot: See :class:`Restoring`.
+    """
+
+    model: str
+    version: int
+    aliases: list[str]
+    description: str | None
+    run_id: str
+    run: str
+    round: int
+    digest: str
+    checkpoint: str
+    base_source: str
+    base_digest: str
+    strategy: str
+    git_revision: str | None
+    git_dirty: bool
+    dvc_experiment: str | None
+    flow_run: str | None
+    params: dict[str, str]
+    datasets: dict[str, Dataset]
+    metrics: dict[str, float]
+    push: list[str]
+    commands: list[str]
+    here: list[str]
+    cannot: list[str]
+
+
+class RunRow(TypedDict):
+    """A tracked run at a glance; metrics are None where they were not measured.
+
+    Attributes:
+        run: The params' digest.
+        codec: Up and down, one name if they are the same.
+        versions: Such as ``zk0-smolvla/3 (champion)``.
+        refused: Why it did not become the champion; None if nothing was against it.
+    """
+
+    run_id: str
+    name: str
+    run: str
+    started_ms: int
+    status: str
+    strategy: str
+    codec: str
+    rounds: int | None
+    sites: int
+    git_revision: str | None
+    dvc_experiment: str | None
+    versions: list[str]
+    refused: str | None
+    held_out_loss: float | None
+    action_error_deg: float | None
+    base_action_error_deg: float | None
+    success_seen: float | None
+    base_success_seen: float | None
+    success_unseen: float | None
+    base_success_unseen: float | None
+    safe: float | None
+    epsilon: float | None
+    bytes_up: float | None
+    bytes_down: float | None
+    wall_s: float | None
 
 
 def restoring(
@@ -96,15 +162,8 @@ def restoring(
     )
 
 
-def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any]:
+def describe_version(root: Path, model_name: str, version: int) -> Description:
     """Where a model version comes from and how to get back there.
-
-    Returns:
-        ``model``, ``version``, ``aliases``, ``description``, ``run_id``, ``run`` (the params'
-        digest), ``round``, ``digest`` and ``checkpoint`` (of the weights), ``base_source``, ``base_digest``,
-        ``strategy``, ``git_revision``, ``git_dirty``, ``dvc_experiment``, ``flow_run``, ``params``
-        (dotted), ``datasets`` (name to digest, role and source), ``metrics``, and ``push``, ``commands``,
-        ``here`` and ``cannot``, see :class:`Restoring`. What was not recorded is None.
 
     Raises:
         TrackingError: There is no such version, or no store.
@@ -119,6 +178,7 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
     revision, dvc_experiment = tags.get(metric_names.GIT_REVISION) or None, tags.get(metric_names.DVC_EXPERIMENT)
     datasets = _datasets(run)
     sources = [str(json.loads(given["source"]).get("source")) for given in datasets.values()]
+    back = restoring(root, revision, dvc_experiment, tags.get(metric_names.NOT_KEPT, ""), sources)
     return {
         "model": model_name,
         "version": version,
@@ -139,11 +199,14 @@ def describe_version(root: Path, model_name: str, version: int) -> dict[str, Any
         "params": dict(run.data.params),
         "datasets": datasets,
         "metrics": dict(run.data.metrics),
-        **asdict(restoring(root, revision, dvc_experiment, tags.get(metric_names.NOT_KEPT, ""), sources)),
+        "push": back.push,
+        "commands": back.commands,
+        "here": back.here,
+        "cannot": back.cannot,
     }
 
 
-def _datasets(run: Run) -> dict[str, dict[str, str]]:
+def _datasets(run: Run) -> dict[str, Dataset]:
     inputs = run.inputs.dataset_inputs if run.inputs else []
     return {
         given.dataset.name: {
@@ -155,16 +218,8 @@ def _datasets(run: Run) -> dict[str, dict[str, str]]:
     }
 
 
-def list_runs(root: Path, experiment: str) -> list[dict[str, Any]]:
-    """The tracked federated runs, newest first, as rows of a table; empty if there are none.
-
-    Returns:
-        Per run ``run_id``, ``name``, ``run``, ``started_ms``, ``status``, ``strategy``, ``codec`` (up
-        and down, one name if they are the same), ``rounds``, ``sites``, ``git_revision``,
-        ``dvc_experiment``, ``versions`` (such as ``zk0-smolvla/3 (champion)``), ``refused`` (why it
-        did not become the champion, None if nothing was against it) and the headline metrics, None
-        where not measured.
-    """
+def list_runs(root: Path, experiment: str) -> list[RunRow]:
+    """The tracked federated runs, newest first, as rows of a table; empty if there are none."""
     if not (root / DATABASE).exists():
         return []
     with opened(root) as client:
@@ -188,7 +243,7 @@ def _labels(client: MlflowClient) -> dict[str, list[str]]:
     return labels
 
 
-def _row(run: Run, labels: dict[str, list[str]]) -> dict[str, Any]:
+def _row(run: Run, labels: dict[str, list[str]]) -> RunRow:
     tags, metrics = run.data.tags, run.data.metrics
     return {
         "run_id": run.info.run_id,
@@ -204,7 +259,18 @@ def _row(run: Run, labels: dict[str, list[str]]) -> dict[str, Any]:
         "dvc_experiment": tags.get(metric_names.DVC_EXPERIMENT),
         "versions": labels.get(run.info.run_id, []),
         "refused": tags.get(metric_names.PROMOTION_REASONS) if tags.get(metric_names.PROMOTION) == REFUSED else None,
-        **{key: metrics.get(name) for key, name in _TABLE_METRICS.items()},
+        "held_out_loss": metrics.get("eval/best_held_out_loss"),
+        "action_error_deg": metrics.get("eval/action_error_deg"),
+        "base_action_error_deg": metrics.get("eval/base/action_error_deg"),
+        "success_seen": metrics.get("eval/success_rate_seen"),
+        "base_success_seen": metrics.get("eval/base/success_rate_seen"),
+        "success_unseen": metrics.get("eval/success_rate_unseen"),
+        "base_success_unseen": metrics.get("eval/base/success_rate_unseen"),
+        "safe": metrics.get("safety/passed"),
+        "epsilon": metrics.get("privacy/epsilon"),
+        "bytes_up": metrics.get("comm/total_bytes_up"),
+        "bytes_down": metrics.get("comm/total_bytes_down"),
+        "wall_s": metrics.get("time/wall_s"),
     }
 
 

@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import xxhash
 from mlflow import MlflowClient
@@ -49,7 +48,7 @@ class Decision:
     reasons: tuple[str, ...]
     comparison: Comparison | None
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """As plain lists and numbers."""
         return asdict(self)
 
@@ -75,9 +74,9 @@ class Promotion:
         """Whether it is the champion now."""
         return self.outcome != REFUSED
 
-    def content(self) -> dict[str, Any]:
+    def content(self) -> dict[str, object]:
         """As plain lists and numbers."""
-        facts = {"version": self.version, "outcome": self.outcome, "champion_before": self.before}
+        facts: dict[str, object] = {"version": self.version, "outcome": self.outcome, "champion_before": self.before}
         return facts | self.decision.content()
 
 

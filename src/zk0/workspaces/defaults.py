@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zk0.errors import StageError
 from zk0.files import read_json
@@ -25,7 +24,7 @@ _SMALL_POLICY_BYTES = 100_000_000
 _MOST_THREADS = 8
 
 
-def params_content(root: Path, request: Request, source: Source, name: str) -> dict[str, Any]:
+def params_content(root: Path, request: Request, source: Source, name: str) -> dict[str, object]:
     """The training's params.yaml; relative paths are made absolute, since it lies elsewhere.
 
     Args:
@@ -66,9 +65,9 @@ def params_content(root: Path, request: Request, source: Source, name: str) -> d
     }
 
 
-def data_content(root: Path, request: Request, source: Source, name: str) -> dict[str, Any]:
+def data_content(root: Path, request: Request, source: Source, name: str) -> dict[str, object]:
     """One owner's ``data`` in params.yaml; see :func:`params_content`."""
-    data: dict[str, Any] = {
+    data: dict[str, object] = {
         "sites": {name: f"local:{_absolute(root, source.name)}" if source.kind == "local" else str(source)},
         "missing_cameras": "empty",
         "fps": request.fps or _fps(root, source),

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -124,7 +123,7 @@ def _differences(one: Params, other: Params) -> list[str]:
     ]
 
 
-def lay_out(root: Path, folder: Path, content: dict[str, Any], header: str) -> None:
+def lay_out(root: Path, folder: Path, content: dict[str, object], header: str) -> None:
     """Write an owner's folder whole: params, and links to what it shares with the project.
 
     Args:
@@ -141,6 +140,6 @@ def lay_out(root: Path, folder: Path, content: dict[str, Any], header: str) -> N
                 (fresh / shared).symlink_to((root / shared).resolve())
 
 
-def write_params(folder: Path, content: dict[str, Any], header: str) -> None:
+def write_params(folder: Path, content: dict[str, object], header: str) -> None:
     """Write a folder's params.yaml."""
     write_text(folder / PARAMS_FILE, header + yaml.safe_dump(content, sort_keys=False))

@@ -157,7 +157,7 @@ class So101EnvConfig(EnvConfig):  # type: ignore[misc]
         return f"{ENV_TYPE}/{self.task}"
 
     @property
-    def gym_kwargs(self) -> dict[str, Any]:
+    def gym_kwargs(self) -> dict[str, int | str]:
         """Arguments of :class:`So101Env` beyond its task."""
         return {"image_size": self.image_size, "max_steps": self.episode_length, "render_mode": "rgb_array"}
 

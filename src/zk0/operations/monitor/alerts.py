@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -40,6 +40,16 @@ RULES = (
 )
 
 
+class AlertContent(TypedDict):
+    """An alert as a file, a log or a program has it; see :class:`Alert`."""
+
+    rule: str
+    subject: str
+    summary: str
+    severity: Literal["warning", "critical"]
+    since: float
+
+
 @dataclass(frozen=True)
 class Alert:
     """Something that is wrong.
@@ -63,9 +73,15 @@ class Alert:
         """By what the same occurrence is known again."""
         return self.rule, self.subject
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> AlertContent:
         """As ``.run/monitor/alerts.json`` and messages have it."""
-        return asdict(self)
+        return {
+            "rule": self.rule,
+            "subject": self.subject,
+            "summary": self.summary,
+            "severity": self.severity,
+            "since": self.since,
+        }
 
 
 def find_alerts(snapshot: Snapshot, limits: Alerts) -> list[Alert]:
@@ -209,7 +225,7 @@ def webhook_address(root: Path, alerts: Alerts) -> str | None:
     return address
 
 
-def payload(message: Message, federation: str) -> dict[str, Any]:
+def payload(message: Message, federation: str) -> dict[str, str]:
     """An alert as JSON: fixed names, and words of our own."""
     alert = message.alert
     return {
@@ -248,7 +264,7 @@ def post(address: str, content: Any) -> bool:
     return answer.is_success
 
 
-def as_event(message: Message, federation: str) -> dict[str, Any]:
+def as_event(message: Message, federation: str) -> dict[str, str | dict[str, str]]:
     """An alert as an event of Prefect's: ``zk0.alert.firing`` or ``zk0.alert.resolved``."""
     alert = message.alert
     return {

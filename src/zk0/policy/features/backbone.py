@@ -91,7 +91,7 @@ def backbone_digest(policy: SmolVLAPolicy, kind: str) -> str:
     return known[kind][1]
 
 
-def _configuration(policy: SmolVLAPolicy, kind: str) -> dict[str, Any]:
+def _configuration(policy: SmolVLAPolicy, kind: str) -> dict[str, object]:
     """Settings that change results but are not weights: heads, patch size, activations, ..."""
     config = policy.model.vlm_with_expert.get_vlm_model().config
     parts = {"vision": config.vision_config} | ({"text": config.text_config} if kind == "prefix" else {})
