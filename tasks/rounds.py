@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -29,14 +29,18 @@ class Rounds:
 
     def __init__(self, said: Iterator[Event]) -> None:
         self._said = said
-        self._last = Event(event="", round=-1)
+        self._heard: list[Event] = []
+        self._number = 0
 
     def next(self) -> int | None:
         """The number of the next round, once it has begun; None when there is none to come."""
-        for event in self._said:
-            if event.event in ("round-start", "done"):
-                return None if event.event == "done" else event.round
-        return None
+        begun = self._first(
+            lambda event: event.event == "done" or (event.event == "round-start" and (event.round or 0) > self._number)
+        )
+        if begun is None or begun.event == "done":
+            return None
+        self._number = begun.round or 0
+        return begun.round
 
     def wait(self, step: RoundStep, number: int) -> Event:
         """What is said when a step of a round is over.
@@ -44,13 +48,21 @@ class Rounds:
         Raises:
             StageError: All was over before.
         """
-        over = (step.event, number)
-        while (self._last.event, self._last.round) != over:
-            last = next(self._said, None)
-            if last is None:
-                raise StageError(f"{step.name}: it ended before round {number} was over")
-            self._last = last
-        return self._last
+        said = self._first(lambda event: (event.event, event.round) == (step.event, number))
+        if said is None:
+            raise StageError(f"{step.name}: it ended before round {number} was over")
+        return said
+
+    def _first(self, wanted: Callable[[Event], bool]) -> Event | None:
+        """The first event that is wanted, said already or still to come: a round is saved while the next one runs."""
+        for event in self._heard:
+            if wanted(event):
+                return event
+        for event in self._said:
+            self._heard.append(event)
+            if wanted(event):
+                return event
+        return None
 
     def finish(self) -> None:
         """Wait for what comes after the last round, such as the checkpoints."""
