@@ -189,7 +189,7 @@ def test_run_is_another_when_its_model_would_be(small_params: Params, change: di
     content = small_params.model_dump()
     for section, value in change.items():
         content[section] = content[section] | value if isinstance(value, dict) else value
-    manifests: list[dict[str, Any]] = [{"digest": "a"}, {"digest": "b"}]
+    manifests = [Manifest.model_construct(digest=digest) for digest in "ab"]
     before = config_digest(small_params, "base", manifests)
 
     assert (config_digest(Params.model_validate(content), "base", manifests) == before) is same

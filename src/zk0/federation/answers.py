@@ -204,8 +204,8 @@ def parse(message: Message, kind: str, expected: protocol.Header, site: str, ten
     return shown
 
 
-def manifest_in(values: dict[str, Any], **known: Any) -> dict[str, Any]:
-    """The manifest that a summary tells.
+def manifest_in(values: dict[str, Any], **known: Any) -> Manifest:
+    """The manifest that a summary tells; of its episodes no digest.
 
     Args:
         values: From :func:`parse`.
@@ -216,7 +216,7 @@ def manifest_in(values: dict[str, Any], **known: Any) -> dict[str, Any]:
     """
     told = {**values["manifest"], **known, "role": "site", "episode_digests": {}}
     try:
-        return Manifest.model_validate(told).summary()
+        return Manifest.model_validate(told)
     except ValidationError as error:
         raise ReplyError(f"its manifest's {fault(error)}") from error
 

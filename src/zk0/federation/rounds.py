@@ -179,7 +179,7 @@ def judge(
     elif server.params.privacy.mode == "site":  # so noisy that they tell nothing of each other
         mean = sum(losses.values()) / len(losses)
     else:
-        frames = {manifest["site"]: manifest["held_out_frames"] for manifest in server.manifests.values()}
+        frames = {manifest.site: manifest.held_out_frames for manifest in server.manifests.values()}
         agreed = agreed_loss(losses, frames, rows)
         mean = agreed.mean
         for site, why in agreed.bounded.items():

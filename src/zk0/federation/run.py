@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
+from zk0.data.manifest import Manifest
 from zk0.digests import counted, digest_folder, key_of
 from zk0.federation.discovery import Meet, check_alike, check_cameras, meet
 from zk0.federation.plan import sites_drawn, why_stopped
@@ -34,7 +36,7 @@ from zk0.records.run import Event, Round, Run, curves, rows_with_best
 from zk0.sources import read_lock
 
 
-def config_digest(params: Params, base_digest: str, manifests: list[dict[str, Any]]) -> str:
+def config_digest(params: Params, base_digest: str, manifests: Sequence[Manifest]) -> str:
     """16 hex digits that change when anything that decides the global model changes."""
     content = {
         "seed": params.seed,
@@ -45,7 +47,7 @@ def config_digest(params: Params, base_digest: str, manifests: list[dict[str, An
         "training": counted(params.training),
         "federation": counted(params.federation, {"timeout_s", "min_replies"}),
         "evaluation": {"loss_draws": params.evaluation.loss_draws},
-        "data": [manifest["digest"] for manifest in manifests],
+        "data": [manifest.digest for manifest in manifests],
     }
     if params.privacy.mode != "off":  # a larger budget goes on with the same run, and with what it spent
         content["privacy"] = counted(params.privacy, {"target_epsilon", "delta"})
@@ -143,7 +145,7 @@ def _outcome(server: Server, state: RoundState) -> dict[str, Any]:
         "run": server.run,
         "params": server.params.model_dump(mode="json"),
         "base": {"source": server.base[0], "digest": server.base[1]},
-        "sites": {manifest["site"]: manifest for manifest in server.manifests.values()},
+        "sites": {manifest.site: manifest.content() for manifest in server.manifests.values()},
         "rounds": state.round,
         "stopped": why_stopped(server.params, state.rows, server.central()),
         "best_round": state.best_round,

@@ -11,6 +11,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from zk0.data.manifest import Manifest
 from zk0.errors import StageError
 from zk0.federation import answers, protocol, wire
 from zk0.federation.aggregation import Aggregator
@@ -79,9 +80,9 @@ class Server:
     def __post_init__(self) -> None:
         self.nodes: dict[int, int] = {}
         self.sites: dict[int, str] = {}
-        self.manifests: dict[int, dict[str, Any]] = {}
+        self.manifests: dict[int, Manifest] = {}
 
-    def serve(self, roll: dict[int, tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    def serve(self, roll: dict[int, tuple[int, Manifest]]) -> list[Manifest]:
         """Take sites into the run: by partition, node and manifest.
 
         Returns:
@@ -90,7 +91,7 @@ class Server:
         ordered = sorted(roll.items())
         self.nodes = {partition: node for partition, (node, _) in ordered}
         self.manifests = {partition: manifest for partition, (_, manifest) in ordered}
-        self.sites = {partition: manifest["site"] for partition, manifest in self.manifests.items()}
+        self.sites = {partition: manifest.site for partition, manifest in self.manifests.items()}
         return list(self.manifests.values())
 
     def merged_moments(self) -> Moments:
@@ -110,7 +111,7 @@ class Server:
         for reply in self.ask(protocol.STATISTICS, 0):
             try:
                 moments = Moments.from_tensors(wire.unpack(reply.content, protocol.MOMENTS))
-                moments.check(self.manifests[reply.partition]["train_frames"])
+                moments.check(self.manifests[reply.partition].train_frames)
                 told[reply.site] = moments
             except ValueError as error:
                 self.leave_out(reply.site, 0, f"its statistics are refused: {error}")
@@ -208,7 +209,7 @@ class Server:
     def _parsed(self, question: _Question, partition: int, answer: Message, bytes_down: int) -> Reply:
         """A site's answer, if it is good."""
         tensors = {} if question.model is None else question.model.tensors
-        joints = len(self.manifests[partition]["joints"])
+        joints = len(self.manifests[partition].joints)
         wanted = answers.wanted(question.kind, tensors, self.params.federation.uplink, joints)
         site, expected = self.sites[partition], self._header(question.number, partition)
         told = answers.parse(answer, question.kind, expected, site, wanted)
