@@ -276,7 +276,7 @@ def test_a_lie_costs_its_site_one_message(
     assert state.digest == away[kind]
     folder = StateFolder(tmp_path / "state")
     folder.save(state)
-    assert folder.load(1).rows == state.rows
+    assert folder.load(1).rounds == state.rounds
 
 
 @pytest.mark.parametrize("code", [ERROR_CODE, 0, 7])

@@ -83,9 +83,9 @@ class Reply:
         weight = float(told) if params.federation.weighting == "examples" else 1.0
         return wire.unpack(self.content, protocol.DELTA, params.federation.uplink), weight
 
-    def record(self, privacy: PrivacyParams) -> dict[str, Any]:
+    def record(self, privacy: PrivacyParams) -> dict[str, float]:
         """What stands of it in a round's row; its losses are within what an honest site can tell."""
-        record = {name: self.values[name] for name in _RECORDED if name in self.values}
+        record: dict[str, float] = {name: self.values[name] for name in _RECORDED if name in self.values}
         for name in ("train_loss", "held_out_loss"):
             if name in record:
                 record[name] = sound_loss(record[name], privacy)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from zk0.federation.aggregation import Aggregator
 from zk0.federation.agreement import agree
 from zk0.federation.answers import Reply
 from zk0.federation.broadcast import Model
-from zk0.federation.privacy.central import CentralPrivacy
+from zk0.federation.privacy.central import CentralPrivacy, Remembered
 from zk0.federation.state import RoundState
 from zk0.federation.statistics import Moments, pack_stats
 from zk0.federation.strategy import make_aggregator
@@ -43,7 +43,7 @@ class _Question:
     number: int
     model: Model | None
     stats: ArrayRecord | None
-    own: Callable[[int], dict[str, Any]]
+    own: Callable[[int], Mapping[str, float]]
 
 
 @dataclass
@@ -124,7 +124,7 @@ class Server:
     def task(self, header: protocol.Header, **changes: Any) -> protocol.SiteTask:
         """The task for one site in one round."""
         params = self.params
-        settings: dict[str, Any] = {
+        settings = {
             **header.model_dump(),
             "seed": params.seed,
             "base": self.base[0],
@@ -139,7 +139,7 @@ class Server:
             "uplink": params.federation.uplink,
             "privacy": params.privacy if params.privacy.mode == "site" else PrivacyParams(),
         }
-        return protocol.SiteTask(**(settings | changes))
+        return protocol.SiteTask.model_validate(settings | changes)
 
     def ask(
         self,
@@ -147,7 +147,7 @@ class Server:
         number: int,
         model: Model | None = None,
         stats: Stats | None = None,
-        own: Callable[[int], dict[str, Any]] = lambda _: {},
+        own: Callable[[int], Mapping[str, float]] = lambda _: {},
         partitions: Sequence[int] | None = None,
     ) -> Iterator[Reply]:
         """Ask sites, and send them what they lack of a model; yield the good replies in partition order.
@@ -240,8 +240,8 @@ class Server:
         return make_aggregator(self.params.federation, state.tensors, self.workspace)
 
     def private_row(
-        self, state: RoundState, records: Sequence[dict[str, Any]]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        self, state: RoundState, records: Sequence[Mapping[str, float]]
+    ) -> tuple[dict[str, float], Remembered]:
         """What privacy adds to a round's row, once all of the round is charged for, and what is to be remembered.
 
         Args:
@@ -252,7 +252,7 @@ class Server:
             row, clip = central.trained(state.privacy, records)
             return row | central.spent(), central.remembered(clip)
         spent = [record["epsilon"] for record in records if "epsilon" in record]
-        return ({"epsilon": max(spent), "delta": self.params.privacy.delta} if spent else {}), {}
+        return ({"epsilon": max(spent), "delta": self.params.privacy.delta} if spent else {}), Remembered()
 
     def leave_out(self, site: str, number: int, reason: str) -> None:
         """Note that a site does not count in this round, and why.
