@@ -103,9 +103,9 @@ def _headline(found: Evaluation) -> dict[str, Any]:
     return {**told["global"], "base": told["base"], "gain": gain}
 
 
-def _cost(root: Path, report: Run) -> dict[str, Any]:
+def _cost(root: Path, report: Run) -> dict[str, float]:
     """What the run spent, so that `dvc exp show` tells it beside what came of it."""
     rounds = read_rounds(root)
     spent = {"bytes_up": sum(one.bytes_up for one in rounds), "bytes_down": sum(one.bytes_down for one in rounds)}
-    epsilon = report.privacy and report.privacy.epsilon
+    epsilon = report.privacy.epsilon if report.privacy else None
     return {"rounds": report.rounds, **spent, **({} if epsilon is None else {"epsilon": epsilon})}
