@@ -2,8 +2,8 @@
 
 Of the protocol there is what LeRobot's follower uses (ping, read, write, read and write of many at once); of a servo
 its registers, of which positions, limits and torque mean something. What moves the motors is not here: see
-simulated_arm, which runs this as a process of its own, `python servo_bus.py FOLDER`, and before all others where it may:
-LeRobot waits for 50 ms.
+simulated_arm, which runs this as a process of its own, `python servo_bus.py FOLDER`, and before all others where it
+may: LeRobot waits for 50 ms.
 
 FOLDER holds calibration.json as LeRobot writes it and joints.npy, (3, 6) in LeRobot's units: where the joints are,
 where they are told to go, and whether they are switched on. The first line of output names the port, each other is a
