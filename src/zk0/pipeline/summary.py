@@ -18,8 +18,8 @@ def on_driving(evaluation: Evaluation) -> list[str]:
     lines = []
     if overall.success_rate_seen is not None and overall.raw_success_rate_seen is not None:
         lines.append(
-            f"success is that of an arm that LeRobot drives, within its longest step: {overall.success_rate_seen:.1%} on "
-            f"the sites' tasks; with no step cut {overall.raw_success_rate_seen:.1%}"
+            f"driven as LeRobot drives an arm, within its longest step: {overall.success_rate_seen:.1%} on the sites' "
+            f"tasks; with no step cut {overall.raw_success_rate_seen:.1%}"
         )
     reasons: dict[str, list[str]] = {}
     for name, task in tasks.items():
