@@ -200,10 +200,10 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
         meet(server)
         warm = warm_policy(Path(root), params.policy.base, params.policy.device)
         state = run_rounds(server, states, warm.first, lambda _, seconds: saves.append(seconds or 0.0))
-        seconds = clock.seconds()
+        last, seconds = state.rounds[-1], clock.seconds()
     return {
         "save_s": saves[1:] if saving else [],
-        "bytes_site": {way: state.rows[-1][f"bytes_{way}"] / len(sites) for way in ("up", "down")},
+        "bytes_site": {way: total / len(sites) for way, total in (("up", last.bytes_up), ("down", last.bytes_down))},
         "peak_bytes": peak_bytes(),
         "baseline_bytes": baseline,
         **seconds,

@@ -50,10 +50,10 @@ def test_manifest_comes_back(tmp_path: Path) -> None:
 
 
 def test_summary_keeps_the_episodes_digests_at_home() -> None:
-    summary = make().summary()
+    told = make().content()
 
-    assert "episode_digests" not in summary
-    assert summary["train_episodes"] == [0, 1] and summary["digest"] == "d"
+    assert "episode_digests" not in told and told["train_episodes"] == [0, 1] and told["digest"] == "d"
+    assert make().summary().content() == told and not make().summary().episode_digests
 
 
 @pytest.mark.parametrize(

@@ -19,15 +19,9 @@ from lerobot.configs import NormalizationMode
 from zk0.data.frames import ACTION, STATE, Frames
 from zk0.data.load import load_frames
 from zk0.data.manifest import read_manifests
-from zk0.evaluation.held_out import (
-    Limits,
-    SensorNoise,
-    episode_errors,
-    frames_excess,
-    held_out_loss,
-    mean_error,
-    predictions,
-)
+from zk0.evaluation.held_out import SensorNoise, episode_errors, held_out_loss, mean_error, predictions
+from zk0.evaluation.limits import Limits
+from zk0.evaluation.safety import Arm, frames_motion
 from zk0.federation.statistics import moments_of
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.features import FrameFeatures
@@ -147,18 +141,17 @@ def test_all_frames_are_judged_in_batches(still: LoadedPolicy, prepared: Path) -
     assert action_errors(still, frames, SEED).shape == (6,)
 
 
-def test_excess_is_that_of_the_predictions(still: LoadedPolicy, frames: Frames, few: Frames) -> None:
+def test_motion_is_that_of_the_predictions(still: LoadedPolicy, frames: Frames, few: Frames) -> None:
     expected = answer(frames, few)
-    limits = Limits(np.full(6, -10.0), np.full(6, 10.0), np.full(6, 100.0), np.full(6, 100.0))
+    arm = Arm.of(Limits(*(np.full(6, value) for value in (-10.0, 10.0, 10.0, 10.0))), 1.0)
 
-    excess = frames_excess(few, predictions(still, few, SEED), limits, factor=0.1)
+    motion = frames_motion(few, predictions(still, few, SEED), arm)
 
-    outside = np.maximum(np.abs(expected) - 10, 0).max(axis=(0, 1))
-    np.testing.assert_allclose(excess.range_deg, outside, rtol=1e-3, atol=1e-2)
-    assert np.all(excess.velocity > 0)
+    outside = np.maximum(arm.low - expected, expected - arm.high).clip(0).max(axis=(0, 1))
+    np.testing.assert_allclose(motion.outside, outside, rtol=1e-3, atol=1e-2)
     steps = np.abs(expected[:, 0] - few.states)
-    assert excess.steps == len(few)
-    assert np.abs(excess.fast - (steps > 10).sum(axis=0)).max() <= 1  # a step may round across
+    assert motion.steps == len(few) and motion.jerk > 0
+    assert np.abs(motion.cut - (steps > 10).sum(axis=0)).max() <= 1  # a step may round across
 
 
 def test_perturbation_changes_what_is_seen_and_is_repeatable(loaded: LoadedPolicy, few: Frames) -> None:
@@ -178,7 +171,7 @@ def test_features_stand_in_for_the_images(
     loaded: LoadedPolicy, frames: Frames, kind: Literal["tokens", "prefix"]
 ) -> None:
     rows, features = np.array([2, 7]), features_of(loaded, frames, kind)
-    limits = Limits(np.full(6, -10.0), np.full(6, 10.0), np.full(6, 100.0), np.full(6, 100.0))
+    arm = Arm.of(Limits(*(np.full(6, value) for value in (-10.0, 10.0, 100.0, 100.0))), 1.0)
 
     loss, cached = (held_out_loss(loaded, frames, draws=2, seed=SEED, features=f) for f in (None, features))
     assert cached == pytest.approx(loss, rel=1e-5)
@@ -191,10 +184,9 @@ def test_features_stand_in_for_the_images(
     np.testing.assert_allclose(
         action_errors(loaded, frames, SEED, features), action_errors(loaded, frames, SEED), rtol=1e-3
     )
-    plain, quick = (
-        frames_excess(frames, predictions(loaded, frames, SEED, features=f), limits, 1.5) for f in (None, features)
-    )
-    np.testing.assert_allclose(quick.range_deg, plain.range_deg, rtol=1e-3, atol=1e-2)
+    plain, quick = (frames_motion(frames, predictions(loaded, frames, SEED, features=f), arm) for f in (None, features))
+    np.testing.assert_allclose(quick.outside, plain.outside, rtol=1e-3, atol=1e-2)
+    assert quick.jerk == pytest.approx(plain.jerk, rel=1e-3)
 
 
 def test_policy_that_runs_by_lerobots_forward_is_judged_alike(loaded: LoadedPolicy, few: Frames) -> None:

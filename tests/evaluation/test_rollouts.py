@@ -10,8 +10,12 @@ import numpy as np
 import pytest
 
 from zk0.data.sim.tasks import find_task
-from zk0.evaluation.rollouts import Rollout, roll_out, write_video
+from zk0.evaluation.driving import cut
+from zk0.evaluation.limits import Limits
+from zk0.evaluation.rollouts import Driven, Rollout, drive, roll_out, write_video
+from zk0.params import EvaluationParams
 from zk0.policy.checkpoint import LoadedPolicy
+from zk0.so100 import JOINTS
 
 SEEDS = (100_000, 100_001, 100_002)
 TASK = find_task("press-magenta-disc")
@@ -59,6 +63,51 @@ def test_looking_more_often_is_another_behaviour(loaded: LoadedPolicy) -> None:
 
     assert np.array_equal(often[0].actions[0], seldom[0].actions[0])
     assert not np.allclose(often[0].actions[1:], seldom[0].actions[1:])
+
+
+# -- an arm's longest step ------------------------------------------------------------------------
+
+
+def test_no_target_is_farther_from_where_the_arm_is_than_its_longest_step(loaded: LoadedPolicy) -> None:
+    """As LeRobot's clamp has it, each joint for itself; what was asked for is kept beside."""
+    longest = dict(zip(JOINTS, (2.0, 2.0, 2.0, 2.0, 1.0, 4.0), strict=True))
+
+    limited, raw = roll_out(loaded, TASK, SEEDS, max_steps=6, longest=longest), run(loaded)
+
+    for one, free in zip(limited, raw, strict=True):
+        most = np.array(list(longest.values())) + 1e-4
+        assert (np.abs(one.sent - one.states[:-1]) <= most).all()
+        near = np.abs(one.actions - one.states[:-1]) <= most - 2e-4
+        assert np.array_equal(one.sent[near], one.actions[near]) and not near.all() and one.cut
+        assert np.array_equal(free.sent, free.actions) and not free.cut
+        assert np.array_equal(one.actions[0], free.actions[0])  # the same look, the same noise
+
+
+def test_a_limit_that_is_never_reached_changes_nothing(loaded: LoadedPolicy) -> None:
+    wide = roll_out(loaded, TASK, SEEDS, max_steps=6, longest=dict.fromkeys(JOINTS, 500.0))
+
+    for one, raw in zip(wide, run(loaded), strict=True):
+        assert one.states.tobytes() == raw.states.tobytes() and not one.cut
+
+
+def test_lerobots_warnings_are_counted_and_not_printed(loaded: LoadedPolicy, caplog: pytest.LogCaptureFixture) -> None:
+    (one,) = roll_out(loaded, TASK, SEEDS[:1], max_steps=3, longest=dict.fromkeys(JOINTS, 0.1))
+    assert one.cut and not caplog.records
+
+    cut(np.full(6, 9.0), np.zeros(6), dict.fromkeys(JOINTS, 0.1))
+    assert "had to be clamped" in caplog.text  # whoever drives a real arm is still told
+
+
+@pytest.mark.parametrize(("step", "same"), [(500.0, True), (1.0, False)])
+def test_scenes_are_driven_within_the_limit_and_without(loaded: LoadedPolicy, step: float, same: bool) -> None:
+    limits = Limits(*(np.full(6, value) for value in (-100.0, 100.0, step, step)))
+
+    driven = drive(loaded, "sim:press-magenta-disc", EvaluationParams(max_steps=6, step_factor=1.0), limits, SEEDS)
+
+    assert [r.seed for r in driven.limited] == [r.seed for r in driven.raw] == list(SEEDS)
+    assert [one is other for one, other in zip(driven.limited, driven.raw, strict=True)] == [same] * 3
+    assert not any(r.cut for r in driven.raw)
+    assert drive(loaded, "local:cups", EvaluationParams(), limits, SEEDS) == Driven()
 
 
 # -- videos --------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from zk0.pipeline import prepare
 from zk0.policy.checkpoint import LoadedPolicy, Stats
 from zk0.policy.trainable import Tensors
 from zk0.records.journal import Journal
+from zk0.records.run import Round
 from zk0.sources_lock import resolve_sources
 
 
@@ -72,7 +73,7 @@ def project(prepared: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def state(start: Tensors) -> RoundState:
     """Before the first round."""
-    return RoundState(0, start, ({"round": 0, "held_out_loss": 1.0},), {})
+    return RoundState(0, start, (Round(round=0, held_out_loss=1.0),), {})
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from zk0.federation.agreement import (
 from zk0.federation.answers import sound_loss
 from zk0.federation.statistics import Moments, merge_all
 from zk0.params import PrivacyParams
+from zk0.records.run import Round, SiteRound
 from zk0.so100 import JOINTS
 
 FPS = 10
@@ -122,8 +123,9 @@ def test_contradictions_are_refused(changes: dict[str, Any], said: str) -> None:
 FRAMES = dict.fromkeys("abcde", 10)
 
 
-def row(number: int, **losses: float) -> dict[str, Any]:
-    return {"round": number, "sites": {name: {"held_out_loss": loss} for name, loss in losses.items()}}
+def row(number: int, **losses: float) -> Round:
+    sites = {name: SiteRound(held_out_loss=loss) for name, loss in losses.items()}
+    return Round(round=number, held_out_loss=1.0, sites=sites)
 
 
 FIRST = row(1, a=1.0, b=2.0, c=1.0, d=1.0, e=1.0)

@@ -239,7 +239,7 @@ def parsed(asked: Asked, start: Tensors, kind: str, spoil: Spoil = lambda conten
     message = Message(copied(honest.content), reply_to=honest)
     spoil(message.content)
     told = answers.parse(message, kind, expected, "cubes-1", answers.wanted(kind, start, "fp32", 6))
-    return answers.manifest_in(told) if kind == protocol.SUMMARY else told
+    return answers.manifest_in(told).content() if kind == protocol.SUMMARY else told
 
 
 def after_a_round(server: Server, start: Tensors) -> RoundState:
@@ -276,7 +276,7 @@ def test_a_lie_costs_its_site_one_message(
     assert state.digest == away[kind]
     folder = StateFolder(tmp_path / "state")
     folder.save(state)
-    assert folder.load(1).rows == state.rows
+    assert folder.load(1).rounds == state.rounds
 
 
 @pytest.mark.parametrize("code", [ERROR_CODE, 0, 7])

@@ -93,11 +93,11 @@ def _fails_training(message: Message, context: Context) -> Message:
 def test_site_that_fails_to_evaluate_keeps_its_update(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
     server = make_server(spoilt(protocol.EVALUATE, values(held_out_loss=float("nan"))))
 
-    row = run_round(server, state, stats).rows[-1]
+    row = run_round(server, state, stats).rounds[-1]
 
-    assert row["left_out"] == {"cubes-1": "the reply's held_out_loss is nan: expected a finite number"}
-    assert "held_out_loss" not in row["sites"]["cubes-1"] and row["sites"]["cubes-1"]["examples"] == 2
-    assert row["held_out_loss"] == row["sites"]["cubes-0"]["held_out_loss"]
+    assert row.left_out == {"cubes-1": "the reply's held_out_loss is nan: expected a finite number"}
+    assert row.sites["cubes-1"].held_out_loss is None and row.sites["cubes-1"].examples == 2
+    assert row.held_out_loss == row.sites["cubes-0"].held_out_loss
 
 
 class Silent(InProcessGrid):
@@ -129,8 +129,8 @@ def test_next_round_forgets_whom_the_last_left_out(make_server: MakeServer, stat
     one = run_round(server, state, stats)
     two = run_round(server, one, stats)
 
-    assert [list(s.rows[-1]["left_out"]) for s in (one, two)] == [["cubes-1"], []]
-    assert two.rows[-1]["sites"].keys() == {"cubes-0", "cubes-1"}
+    assert [list(s.rounds[-1].left_out) for s in (one, two)] == [["cubes-1"], []]
+    assert two.rounds[-1].sites.keys() == {"cubes-0", "cubes-1"}
 
 
 def _nan_moments(content: RecordDict) -> None:
@@ -151,7 +151,7 @@ def test_a_site_whose_statistics_are_refused_has_no_part_in_the_normalisation(
 
     alone = moments_of(open_site(prepared, 0, LIMIT).train_frames)
     assert state.moments().count == alone.count and np.array_equal(state.moments().low, alone.low)
-    assert reason in state.rows[0]["left_out"]["cubes-1"]
+    assert reason in state.rounds[0].left_out["cubes-1"]
 
 
 def test_too_few_statistics_begin_no_run(make_server: MakeServer, start: Tensors) -> None:

@@ -11,6 +11,7 @@ import torch
 from policy_on_frames import flow_loss
 
 from zk0.data.frames import Frames, MemoryImages
+from zk0.data.manifest import Manifest
 from zk0.federation.discovery import check_alike, check_cameras
 from zk0.federation.server import FederationError
 from zk0.policy.checkpoint import LoadedPolicy
@@ -19,18 +20,19 @@ from zk0.policy.prefix import embed_images
 TOP, WRIST, SIDE = (f"observation.images.{name}" for name in ("top", "wrist", "side"))
 
 
-def manifest(*cameras: str, shape: tuple[int, int, int] = (3, 96, 96)) -> dict[str, Any]:
-    return {"site": "lab", "cameras": list(cameras), "image_shapes": {camera: list(shape) for camera in cameras}}
+def manifest(*cameras: str, shape: tuple[int, int, int] = (3, 96, 96)) -> Manifest:
+    return Manifest.model_construct(site="lab", cameras=cameras, image_shapes=dict.fromkeys(cameras, shape))
 
 
-def refusal(loaded: LoadedPolicy, *manifests: dict[str, Any], missing: str = "refuse") -> str:
+def refusal(loaded: LoadedPolicy, *manifests: Manifest, missing: str = "refuse") -> str:
     with pytest.raises(FederationError) as refused:
         check_cameras(manifests, loaded, missing)
     return str(refused.value)
 
 
-def site(name: str, **changes: Any) -> dict[str, Any]:
-    return {"site": name, "robot_type": "so101_follower", "fps": 10, "joints": ["a", "b"]} | changes
+def site(name: str, **changes: Any) -> Manifest:
+    known = {"robot_type": "so101_follower", "fps": 10, "joints": ("a", "b")}
+    return Manifest.model_construct(site=name, **(known | changes))
 
 
 def test_arms_of_either_kind_train_together() -> None:
@@ -42,7 +44,7 @@ def test_arms_of_either_kind_train_together() -> None:
     [
         ({"fps": 30}, "sites 'lab' and 'home' have other frames per second: 10 and 30"),
         ({"robot_type": "koch_follower"}, "have other robots: SO-100/SO-101 and koch_follower"),
-        ({"joints": ["b", "a"]}, "have other joints: "),
+        ({"joints": ("b", "a")}, "have other joints: "),
     ],
 )
 def test_sites_that_one_model_cannot_serve(changes: dict[str, Any], said: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from zk0.federation.plan import draw_sites, plan_round, sites_drawn
 from zk0.params import Params, parse_params
+from zk0.records.run import Round
 
 
 def params(seed: int = 1, **federation: Any) -> Params:
@@ -22,8 +23,8 @@ def params(seed: int = 1, **federation: Any) -> Params:
     )
 
 
-def rows(*losses: float) -> list[dict[str, Any]]:
-    return [{"round": number, "held_out_loss": loss} for number, loss in enumerate(losses)]
+def rows(*losses: float) -> list[Round]:
+    return [Round(round=number, held_out_loss=loss) for number, loss in enumerate(losses)]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_plain_plan_asks_all_at_the_params_rate() -> None:
     plan = plan_round(params(server_learning_rate=0.3), rows(1.0), range(4))
 
     assert (plan.round, plan.partitions, plan.server_rate, plan.proximal_mu) == (1, (0, 1, 2, 3), 0.3, 0.0)
-    assert plan.record() == {"server_learning_rate": 0.3, "proximal_mu": 0.0}
+    assert (plan.server_rate, plan.proximal_mu) == (0.3, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -55,21 +55,19 @@ def test_round_averages_by_examples_and_tells_all(
 
     after = run_round(server, state, stats)
 
-    row = after.rows[-1]
-    assert after.round == row["round"] == 1 and len(after.rows) == 2
+    row = after.rounds[-1]
+    assert after.round == row.round == 1 and len(after.rounds) == 2
     mean = StreamingMean(state.tensors)
     for update, weight in updates.values():
         mean.fold(update, weight)
     expected = {name: state.tensors[name] + step for name, step in mean.finish().items()}
-    assert digest_tensors(after.tensors) == row["digest"] == digest_tensors(expected)
+    assert digest_tensors(after.tensors) == row.digest == digest_tensors(expected)
     assert after.used == {0: 1, 1: 1}
-    assert row["sites"].keys() == {"cubes-0", "cubes-1"} and row["left_out"] == {}
-    sites = list(row["sites"].values())
-    assert row["train_loss"] == pytest.approx(np.mean([site["train_loss"] for site in sites]))
-    assert (
-        row["bytes_up"] == sum(site["bytes_up"] for site in sites) > 4 * sum(t.numel() for t in state.tensors.values())
-    )
-    assert all(site["examples"] == 2 and site["update_norm"] > 0 and site["held_out_loss"] > 0 for site in sites)
+    assert row.sites.keys() == {"cubes-0", "cubes-1"} and row.left_out == {}
+    sites = list(row.sites.values())
+    assert row.train_loss == pytest.approx(np.mean([site.train_loss for site in sites]))
+    assert row.bytes_up == sum(site.bytes_up for site in sites) > 4 * sum(t.numel() for t in state.tensors.values())
+    assert all(site.examples == 2 and site.update_norm > 0 and site.held_out_loss > 0 for site in sites)
     events = [event["event"] for event in read_lines(server.journal._path)]
     assert events == ["round-start", "train", "train", "aggregate", "evaluate"]
 

@@ -24,6 +24,7 @@ from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
 from zk0.records.files import read_lines
 from zk0.records.journal import print_event
+from zk0.records.run import Round
 
 NAMES = ("cubes-0", "cubes-1")
 
@@ -56,13 +57,13 @@ def test_only_the_drawn_train_and_all_evaluate(
     after = run_round(server, state, stats)
 
     assert [task.partition for task in tasks] == [drawn]
-    row, update = after.rows[-1], updates[NAMES[drawn]]
+    row, update = after.rounds[-1], updates[NAMES[drawn]]
     assert after.digest == digest_tensors({name: state.tensors[name] + step for name, step in update[0].items()})
-    trained, other = row["sites"][NAMES[drawn]], row["sites"][NAMES[1 - drawn]]
-    assert trained["examples"] == 2 and trained["bytes_up"] == row["bytes_up"] > 0
-    assert "examples" not in other and other["bytes_up"] == 0 and other["held_out_loss"] > 0
-    assert row["bytes_down"] == trained["bytes_down"] + other["bytes_down"]
-    assert row["left_out"] == {} and after.used == {drawn: 1}
+    trained, other = row.sites[NAMES[drawn]], row.sites[NAMES[1 - drawn]]
+    assert trained.examples == 2 and trained.bytes_up == row.bytes_up > 0
+    assert other.examples is None and other.bytes_up == 0 and other.held_out_loss > 0
+    assert row.bytes_down == trained.bytes_down + other.bytes_down
+    assert row.left_out == {} and after.used == {drawn: 1}
     (begun,) = [e for e in read_lines(server.journal._path) if e["event"] == "round-start"]
     assert begun["message"] == "round 1 of 2, 1 of 2 sites train"
 
@@ -82,13 +83,13 @@ def test_needed_replies_are_counted_among_the_drawn(make_server: MakeServer, sta
 
 def test_server_steps_at_the_rounds_rate(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
     settings = {"server_learning_rate": 0.5, "server_schedule": "cosine", "server_least_share": 0.5, "rounds": 2}
-    second = RoundState(1, state.tensors, (*state.rows, {"round": 1, "held_out_loss": 1.0}), {})
+    second = RoundState(1, state.tensors, (*state.rounds, Round(round=1, held_out_loss=1.0)), {})
     mean, _, _ = train_round(make_server(**settings), second, stats)
     expected = {name: state.tensors[name] + step.mul_(0.25) for name, step in mean.items()}
 
     after = run_round(make_server(**settings), second, stats)
 
-    assert after.rows[-1]["server_learning_rate"] == 0.25 and after.rows[-1]["proximal_mu"] == 0.0
+    assert after.rounds[-1].server_learning_rate == 0.25 and after.rounds[-1].proximal_mu == 0.0
     assert after.digest == digest_tensors(expected)
 
 
@@ -100,7 +101,7 @@ def test_sites_train_with_the_rounds_proximal_weight(make_server: MakeServer, st
     two = run_round(server, run_round(server, state, stats), stats)
 
     assert [task.proximal_mu for task in tasks] == [50.0, 50.0, 5.0, 5.0]
-    assert [row["proximal_mu"] for row in two.rows[1:]] == [50.0, 5.0]
+    assert [row.proximal_mu for row in two.rounds[1:]] == [50.0, 5.0]
     events = [event for event in read_lines(server.journal._path) if event["event"] == "round-start"]
     assert [event["proximal_mu"] for event in events] == [50.0, 5.0]
     assert events[1]["message"] == "round 2 of 2, proximal mu 5"

@@ -86,11 +86,11 @@ def test_a_model_travels_once_a_round(make_server: MakeServer, state: RoundState
     one = run_round(server, state, stats)
     two = run_round(server, one, stats)
 
-    for row in (one.rows[-1], two.rows[-1]):
-        assert row["bytes_up"] == 2 * size
-        assert 2 * size < row["bytes_down"] < 2 * size + 1000  # and the statistics
-    int4 = run_round(make_server(uplink="int4", downlink="int4"), state, stats).rows[-1]
-    assert int4["bytes_up"] < 0.14 * 2 * size
+    for row in (one.rounds[-1], two.rounds[-1]):
+        assert row.bytes_up == 2 * size
+        assert 2 * size < row.bytes_down < 2 * size + 1000  # and the statistics
+    int4 = run_round(make_server(uplink="int4", downlink="int4"), state, stats).rounds[-1]
+    assert int4.bytes_up < 0.14 * 2 * size
 
 
 def test_site_that_lacks_the_model_gets_all_of_it(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
@@ -102,8 +102,8 @@ def test_site_that_lacks_the_model_gets_all_of_it(make_server: MakeServer, state
     forget()  # the sites' process is another
     two = run_round(server, one, stats)
 
-    assert two.digest == expected.digest and two.rows[-1]["left_out"] == {}
-    assert two.rows[-1]["bytes_down"] > expected.rows[-1]["bytes_down"]
+    assert two.digest == expected.digest and two.rounds[-1].left_out == {}
+    assert two.rounds[-1].bytes_down > expected.rounds[-1].bytes_down
 
 
 def test_site_that_goes_on_lacking_it_is_left_out(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
@@ -189,7 +189,7 @@ def test_run_is_another_when_its_model_would_be(small_params: Params, change: di
     content = small_params.model_dump()
     for section, value in change.items():
         content[section] = content[section] | value if isinstance(value, dict) else value
-    manifests: list[dict[str, Any]] = [{"digest": "a"}, {"digest": "b"}]
+    manifests = [Manifest.model_construct(digest=digest) for digest in "ab"]
     before = config_digest(small_params, "base", manifests)
 
     assert (config_digest(Params.model_validate(content), "base", manifests) == before) is same

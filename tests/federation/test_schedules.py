@@ -10,15 +10,16 @@ import torch
 
 from zk0.federation.plan import proximal_mu, server_share, stop_reason
 from zk0.params import FederationParams
+from zk0.records.run import Round
 
 
 def federation(**more: Any) -> FederationParams:
     return FederationParams.model_validate(more)
 
 
-def rows(*losses: float) -> list[dict[str, Any]]:
+def rows(*losses: float) -> list[Round]:
     """Round 0, whose loss is lower than any other, and the rounds with these losses."""
-    return [{"round": number, "held_out_loss": loss} for number, loss in enumerate((0.001, *losses))]
+    return [Round(round=number, held_out_loss=loss) for number, loss in enumerate((0.001, *losses))]
 
 
 def shares(params: FederationParams, *losses: float) -> list[float]:

@@ -15,14 +15,14 @@ from zk0.errors import StageError
 from zk0.federation.state import RoundState, Saver, StateFolder
 from zk0.records.files import events_so_far, read_lines
 from zk0.records.journal import Journal
-from zk0.records.run import Event, rows_with_best
+from zk0.records.run import Event, Round, rows_with_best
 
 LOSSES = [0.9, 0.5, 0.7, 0.4, 0.6, 0.4]
 
 
 def after(number: int) -> RoundState:
     """The state after a round of a run with these losses."""
-    rows = tuple({"round": n, "held_out_loss": loss} for n, loss in enumerate(LOSSES[: number + 1]))
+    rows = tuple(Round(round=n, held_out_loss=loss) for n, loss in enumerate(LOSSES[: number + 1]))
     return RoundState(number, {"w": torch.tensor([float(number), 1.0])}, rows, {"count": 3.0})
 
 
@@ -49,7 +49,7 @@ def test_state_comes_back_marked_as_resumed(tmp_path: Path) -> None:
     state = states.load_last()
 
     assert state is not None
-    assert (state.round, state.rows, state.stats) == (2, after(2).rows, {"count": 3.0})
+    assert (state.round, state.rounds, state.stats) == (2, after(2).rounds, {"count": 3.0})
     assert state.tensors["w"].tolist() == [2.0, 1.0]
     assert state.resumed == (2,)
     states.save(state)
@@ -139,7 +139,7 @@ def test_best_is_the_first_of_equals_and_never_round_0() -> None:
 
 
 def test_rows_say_which_round_was_best_so_far() -> None:
-    assert [row["is_best"] for row in rows_with_best(after(5).rows)] == [False, True, False, True, False, False]
+    assert [row.is_best for row in rows_with_best(after(5).rounds)] == [False, True, False, True, False, False]
 
 
 def test_all_of_a_state_comes_back(tmp_path: Path) -> None:

@@ -115,15 +115,15 @@ def test_two_rounds_learn_from_all_sites(run: Run, arms: tuple[Path, Params], st
     state = run(strategy)
 
     update = moved(state, start)
-    assert [len(row["sites"]) for row in state.rows] == [5, 5, 5] and not any(row["left_out"] for row in state.rows)
-    assert len({row["digest"] for row in state.rows}) == 3
+    assert [len(row.sites) for row in state.rounds] == [5, 5, 5] and not any(row.left_out for row in state.rounds)
+    assert len({row.digest for row in state.rounds}) == 3
     assert 0.3 < math.sqrt(dot(update, update) / dot(fedavg, fedavg)) < 3
     assert alike(update, fedavg) > 0.5
-    assert state.rows[-1]["held_out_loss"] < state.rows[0]["held_out_loss"]
+    assert state.rounds[-1].held_out_loss < state.rounds[0].held_out_loss
 
 
 def test_fedprox_without_mu_is_fedavg_exactly(run: Run) -> None:
-    assert [row["digest"] for row in run("fedprox").rows] == [row["digest"] for row in run("fedavg").rows]
+    assert [row.digest for row in run("fedprox").rounds] == [row.digest for row in run("fedavg").rounds]
     assert run("fedmedian").digest != run("fedavg").digest
 
 

@@ -166,7 +166,7 @@ def test_a_malformed_summary_is_told(world: World, spoil: Callable[[Any], Any], 
 def test_frames_count_as_a_site_first_said(world: World) -> None:
     """Its digest, which names the run, it keeps."""
     first = world.call().manifests[0]
-    world.app = _answering(values(manifest={**first, "held_out_frames": 10**6, "site": "cubes-0"}))
+    world.app = _answering(values(manifest={**first.content(), "held_out_frames": 10**6, "site": "cubes-0"}))
 
     assert world.call().manifests[0] == first
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from zk0.errors import StageError
-from zk0.evaluation.rollouts import Rollout, roll_out_source
+from zk0.evaluation.rollouts import Driven, drive
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.study import runner
@@ -63,11 +63,11 @@ def test_sites_that_share_a_task_share_its_scenes(
     twice = [red, red.model_copy(update={"site": "red-again"})]
     driven: list[str] = []
 
-    def counted(loaded: LoadedPolicy, source: str, *given: Any, **more: Any) -> list[Rollout]:
+    def counted(loaded: LoadedPolicy, source: str, *given: Any, **more: Any) -> Driven:
         driven.append(source)
-        return roll_out_source(loaded, source, *given, **more)
+        return drive(loaded, source, *given, **more)
 
-    monkeypatch.setattr(runner, "roll_out_source", counted)
+    monkeypatch.setattr(runner, "drive", counted)
     found = judge(project, loaded, study_params, range(200_000, 200_002), twice)
 
     assert list(found) == ["red", "red-again"] and driven == [red.source]

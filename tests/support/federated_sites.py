@@ -141,4 +141,4 @@ def train_round(
     server: Server, state: RoundState, stats: Stats, saver: Saver | None = None
 ) -> tuple[Tensors, list[SiteUpdate], float]:
     """The round after a state, up to its combined update."""
-    return train(server, state, stats, plan_round(server.params, state.rows, list(server.sites)), saver)
+    return train(server, state, stats, plan_round(server.params, state.rounds, list(server.sites)), saver)

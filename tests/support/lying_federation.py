@@ -21,6 +21,7 @@ from federated_sites import BASE, LIMIT, app_of
 from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from zk0.data.manifest import Manifest
 from zk0.digests import digest_parts
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
@@ -231,7 +232,7 @@ class LyingFederation:
         events: list[dict[str, Any]] = []
         server = self._server(lie, events)
         if kind == protocol.SUMMARY:
-            found = {one["site"]: one for one in self._roll(server)(server)}
+            found = {one.site: one.content() for one in self._roll(server)(server)}
             return Exchange(found, found.get(LIAR, {}), events)
         server.serve(self._served)
         server.begin_round()
@@ -244,7 +245,7 @@ class LyingFederation:
         return Exchange(untimed, row["sites"][LIAR], events)
 
     @cached_property
-    def _served(self) -> dict[int, tuple[int, dict[str, Any]]]:
+    def _served(self) -> dict[int, tuple[int, Manifest]]:
         server = self._server(None, [])
         return {place: (place + 1, one) for place, one in enumerate(self._roll(server)(server))}
 

@@ -1,4 +1,4 @@
-"""Judge a policy on recorded frames: flow-matching loss, action error in degrees, safety.
+"""Judge a policy on recorded frames: flow-matching loss, and action error in degrees.
 
 Noise and times are fixed by seed, draw and frame, so two policies are compared on the very same
 draws.
@@ -6,8 +6,8 @@ draws.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,72 +22,6 @@ from zk0.seeding import numpy_rng, torch_rng
 from zk0.training.local import flow_draws
 
 _BATCH = 32
-_STILL = 1e-3  # a joint that never moved has almost no allowance
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the sites' recordings show the arm doing, in LeRobot's units.
-
-    Attributes:
-        low: (6,) smallest recorded joint position or target.
-        high: (6,) largest.
-        step: (6,) largest distance between a target and the position it was given in.
-        change: (6,) largest distance between a target and the one before it.
-    """
-
-    low: np.ndarray
-    high: np.ndarray
-    step: np.ndarray
-    change: np.ndarray
-
-    @classmethod
-    def of(cls, content: Mapping[str, Sequence[float]]) -> Limits:
-        """What :meth:`content` gave.
-
-        Raises:
-            ValueError: Something is missing, as in a run of an earlier version.
-        """
-        if missing := [field.name for field in fields(cls) if field.name not in content]:
-            raise ValueError(f"the recorded limits lack {', '.join(missing)}; run `zk0 federate` again")
-        return cls(**{field.name: np.array(content[field.name]) for field in fields(cls)})
-
-    def content(self) -> dict[str, list[float]]:
-        """The limits by name, as plain lists of six numbers."""
-        return {field.name: getattr(self, field.name).tolist() for field in fields(self)}
-
-
-@dataclass(frozen=True)
-class Excess:
-    """How far a set of predicted actions leaves the limits, per joint.
-
-    Attributes:
-        range_deg: (6,) largest distance outside the recorded range (0 = inside).
-        velocity: (6,) largest step, from a position or from the target before, as a multiple of the
-            largest recorded one of its kind.
-        fast: (6,) how many steps from a position are longer than a stated multiple of the largest
-            recorded one.
-        steps: How many steps from a position there are.
-    """
-
-    range_deg: np.ndarray
-    velocity: np.ndarray
-    fast: np.ndarray
-    steps: int
-
-    @classmethod
-    def none(cls, joints: int = 6) -> Excess:
-        """The excess of no actions: zeros."""
-        return cls(np.zeros(joints), np.zeros(joints), np.zeros(joints, dtype=np.int64), 0)
-
-    def and_of(self, other: Excess) -> Excess:
-        """That of both sets of actions together."""
-        return Excess(
-            np.maximum(self.range_deg, other.range_deg),
-            np.maximum(self.velocity, other.velocity),
-            self.fast + other.fast,
-            self.steps + other.steps,
-        )
 
 
 @dataclass(frozen=True)
@@ -215,32 +149,3 @@ def mean_error(by_episode: Mapping[int, tuple[np.ndarray, int]]) -> np.ndarray:
     counts = [count for _, count in by_episode.values()]
     error: np.ndarray = np.average([error for error, _ in by_episode.values()], axis=0, weights=counts)
     return error
-
-
-def chunk_excess(chunks: np.ndarray, states: np.ndarray, limits: Limits, factor: float) -> Excess:
-    """How far chunks (B, T, 6) that start at joint positions (B, 6) leave the limits.
-
-    Args:
-        chunks: Joint targets.
-        states: Where the arm was when each chunk was predicted.
-        limits: What the recordings show.
-        factor: Steps of more than this multiple of the largest recorded one count as fast.
-
-    A chunk's first step leads from a measured position, its others from the target before; the arm
-    lags behind its targets, so each kind is held against its own in the recordings.
-    """
-    outside = np.maximum(limits.low - chunks, chunks - limits.high).clip(0)
-    first = np.abs(chunks[:, 0] - states) / np.maximum(limits.step, _STILL)
-    later = np.abs(np.diff(chunks, axis=1)) / np.maximum(limits.change, _STILL)
-    fastest = np.maximum(first.max(axis=0), later.max(axis=(0, 1), initial=0.0))
-    return Excess(outside.max(axis=(0, 1)), fastest, (first > factor).sum(axis=0), len(chunks))
-
-
-def frames_excess(
-    frames: Frames, predicted: Iterable[tuple[np.ndarray, np.ndarray]], limits: Limits, factor: float
-) -> Excess:
-    """The excess of what :func:`predictions` gave of some frames; ``factor`` as in :func:`chunk_excess`."""
-    found = Excess.none(len(limits.low))
-    for rows, chunks in predicted:
-        found = found.and_of(chunk_excess(chunks, frames.states[rows], limits, factor))
-    return found

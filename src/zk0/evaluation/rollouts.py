@@ -1,9 +1,14 @@
-"""Closed-loop rollouts: the policy drives the simulated arm, images rendered only when it looks; and their videos."""
+"""Closed-loop rollouts: the policy drives the simulated arm, images rendered only when it looks; and their videos.
+
+The arm is driven as one is that LeRobot drives: within a longest step, see :mod:`zk0.evaluation.driving`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -13,6 +18,8 @@ import torch
 from zk0.data.frames import IMAGES, STATE
 from zk0.data.sim.simulation import Simulation
 from zk0.data.sim.tasks import SimTask, find_task
+from zk0.evaluation.driving import cut, quietly
+from zk0.evaluation.limits import Limits
 from zk0.params import EvaluationParams
 from zk0.policy import flow
 from zk0.policy.checkpoint import LoadedPolicy
@@ -34,6 +41,7 @@ class Rollout:
         steps: Control steps taken.
         states: (steps + 1, 6) joint positions, LeRobot's units.
         actions: (steps, 6) joint targets the policy asked for.
+        sent: (steps, 6) those that the arm was given: the same, but where they were too far from where it was.
         frames: (steps + 1, H, W, 3) uint8 from the top camera, or None when not filmed.
     """
 
@@ -42,21 +50,29 @@ class Rollout:
     steps: int
     states: np.ndarray
     actions: np.ndarray
+    sent: np.ndarray
     frames: np.ndarray | None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the arm was ever given another target than the policy asked for."""
+        return not np.array_equal(self.actions, self.sent)
 
 
 class _Run:
     """A closed-loop episode in progress."""
 
-    def __init__(self, sim: Simulation, seed: int, filmed: bool) -> None:
+    def __init__(self, sim: Simulation, seed: int, filmed: bool, longest: Mapping[str, float] | None) -> None:
         sim.reset(seed)
-        self.sim, self.seed, self.filmed = sim, seed, filmed
-        self.states, self.actions = [sim.state()], list[np.ndarray]()
+        self.sim, self.seed, self.filmed, self.longest = sim, seed, filmed, longest
+        self.states, self.actions, self.sent = [sim.state()], list[np.ndarray](), list[np.ndarray]()
         self.frames = [sim.render(size=VIDEO_SIZE)] if filmed else []
 
     def step(self, action: np.ndarray) -> None:
-        self.sim.step(action)
+        sent = action if self.longest is None else cut(action, self.states[-1], self.longest)
+        self.sim.step(sent)
         self.actions.append(action)
+        self.sent.append(sent)
         self.states.append(self.sim.state())
         if self.filmed:
             self.frames.append(self.sim.render(size=VIDEO_SIZE))
@@ -68,6 +84,7 @@ class _Run:
             steps=len(self.actions),
             states=np.stack(self.states),
             actions=np.stack(self.actions),
+            sent=np.stack(self.sent),
             frames=np.stack(self.frames) if self.filmed else None,
         )
 
@@ -77,6 +94,7 @@ def roll_out(
     task: SimTask,
     seeds: Sequence[int],
     *,
+    longest: Mapping[str, float] | None = None,
     max_steps: int = 40,
     actions_per_look: int = 4,
     side_by_side: int = 10,
@@ -92,6 +110,7 @@ def roll_out(
         loaded: Policy and processors.
         task: What to do.
         seeds: Seeds of the scenes.
+        longest: Joint to the longest step that the arm takes, degrees (gripper: percent); None = any.
         max_steps: Control steps after which an episode has failed.
         actions_per_look: Actions executed of each predicted chunk before looking again.
         side_by_side: Episodes in flight.
@@ -102,11 +121,11 @@ def roll_out(
     """
     first = Simulation(task, loaded.policy.config.image_features[loaded.cameras[0]].shape[-1])
     results: list[Rollout] = []
-    try:
+    with closing(first), quietly():
         for start in range(0, len(seeds), side_by_side):
             runs = []
             for index, seed in enumerate(seeds[start : start + side_by_side], start):
-                runs.append(_Run(Simulation(task, first.image_size, share=first), seed, index < filmed))
+                runs.append(_Run(Simulation(task, first.image_size, share=first), seed, index < filmed, longest))
             looks = 0
             while active := [r for r in runs if not r.sim.success and len(r.actions) < max_steps]:
                 for run, chunk in zip(active, _act(loaded, active, looks), strict=True):
@@ -116,37 +135,55 @@ def roll_out(
                         run.step(action)
                 looks += 1
             results.extend(run.result() for run in runs)
-    finally:
-        first.close()
     return results
 
 
-def roll_out_source(
+@dataclass(frozen=True)
+class Driven:
+    """A model on the scenes of a task.
+
+    Attributes:
+        limited: As an arm drives it: within its longest step.
+        raw: The same scenes without that limit, as the policy would have it.
+    """
+
+    limited: Sequence[Rollout] = ()
+    raw: Sequence[Rollout] = ()
+
+
+def drive(
     loaded: LoadedPolicy,
     source: str,
     settings: EvaluationParams,
+    limits: Limits,
     scenes: Sequence[int],
     *,
     side_by_side: int = 10,
     filmed: int = 0,
-) -> list[Rollout]:
-    """Closed-loop episodes of a source's task; none where there is no simulator of it. See :func:`roll_out`."""
+) -> Driven:
+    """Closed-loop episodes of a source's task, with the arm's limit and without; none where there is no simulator.
+
+    Where nothing was cut, both are one and the same episode. See :func:`roll_out`.
+    """
     parsed = Source.parse(source)
     if parsed.kind != "sim" or not scenes:
-        return []
-    return roll_out(
+        return Driven()
+    go = partial(
+        roll_out,
         loaded,
         find_task(parsed.name),
-        scenes,
         max_steps=settings.max_steps,
         actions_per_look=settings.actions_per_look,
         side_by_side=side_by_side,
-        filmed=filmed,
     )
+    limited = go(scenes, longest=limits.longest_steps(settings.step_factor), filmed=filmed)
+    uncut = {rollout.seed: rollout for rollout in limited if not rollout.cut}
+    uncut |= {rollout.seed: rollout for rollout in go([seed for seed in scenes if seed not in uncut])}
+    return Driven(limited, [uncut[seed] for seed in scenes])
 
 
 def why_no_rollouts(source: str, rollouts: int) -> str | None:
-    """Why :func:`roll_out_source` gives none, in words; None where it gives some.
+    """Why :func:`drive` gives none, in words; None where it gives some.
 
     Args:
         source: As in params.

@@ -24,16 +24,15 @@ Of fewer than four sites nobody can tell which one differs: there every value co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
 
 import numpy as np
 
 from zk0.data.units import longest_change, longest_step
-from zk0.federation.plan import Rows
 from zk0.federation.statistics import Floats, Moments, merge_all
+from zk0.records.run import Round
 from zk0.so100 import JOINTS
 
 FEWEST = 4
@@ -175,7 +174,7 @@ class AgreedLoss:
     bounded: dict[str, str]
 
 
-def agreed_loss(told: Mapping[str, float], frames: Mapping[str, int], rows: Rows) -> AgreedLoss:
+def agreed_loss(told: Mapping[str, float], frames: Mapping[str, int], rows: Sequence[Round]) -> AgreedLoss:
     """The mean of the sites' losses, each within its bounds.
 
     Args:
@@ -184,7 +183,8 @@ def agreed_loss(told: Mapping[str, float], frames: Mapping[str, int], rows: Rows
         rows: Of the rounds before; round 1's losses are what later ones are compared with.
 
     Example:
-        >>> first = {"round": 1, "sites": {name: {"held_out_loss": 1.0} for name in "abcd"}}
+        >>> sites = {name: {"held_out_loss": 1.0} for name in "abcd"}
+        >>> first = Round.model_validate({"round": 1, "held_out_loss": 1.0, "sites": sites})
         >>> agreed_loss({"a": 0.9, "b": 0.9, "c": 0.9, "d": 0.0}, dict.fromkeys("abcd", 10), [first])
         AgreedLoss(mean=0.825, bounded={'d': 'its held-out loss of 0 as 0.6'})
     """
@@ -208,10 +208,10 @@ def agreed_loss(told: Mapping[str, float], frames: Mapping[str, int], rows: Rows
     return AgreedLoss(_mean(counted, _weights(first, frames)), bounded)
 
 
-def _losses_of_round_1(rows: Rows) -> dict[str, float]:
+def _losses_of_round_1(rows: Sequence[Round]) -> dict[str, float]:
     """By site; none before that round is over."""
-    sites: Mapping[str, Any] = next((row["sites"] for row in rows if row["round"] == 1 and "sites" in row), {})
-    return {site: float(told["held_out_loss"]) for site, told in sites.items() if "held_out_loss" in told}
+    sites = next((row.sites for row in rows if row.round == 1), {})
+    return {site: told.held_out_loss for site, told in sites.items() if told.held_out_loss is not None}
 
 
 def _counted(loss: float | None, expected: float) -> float:

@@ -83,9 +83,9 @@ class Reply:
         weight = float(told) if params.federation.weighting == "examples" else 1.0
         return wire.unpack(self.content, protocol.DELTA, params.federation.uplink), weight
 
-    def record(self, privacy: PrivacyParams) -> dict[str, Any]:
+    def record(self, privacy: PrivacyParams) -> dict[str, float]:
         """What stands of it in a round's row; its losses are within what an honest site can tell."""
-        record = {name: self.values[name] for name in _RECORDED if name in self.values}
+        record: dict[str, float] = {name: self.values[name] for name in _RECORDED if name in self.values}
         for name in ("train_loss", "held_out_loss"):
             if name in record:
                 record[name] = sound_loss(record[name], privacy)
@@ -204,8 +204,8 @@ def parse(message: Message, kind: str, expected: protocol.Header, site: str, ten
     return shown
 
 
-def manifest_in(values: dict[str, Any], **known: Any) -> dict[str, Any]:
-    """The manifest that a summary tells.
+def manifest_in(values: dict[str, Any], **known: Any) -> Manifest:
+    """The manifest that a summary tells; of its episodes no digest.
 
     Args:
         values: From :func:`parse`.
@@ -216,7 +216,7 @@ def manifest_in(values: dict[str, Any], **known: Any) -> dict[str, Any]:
     """
     told = {**values["manifest"], **known, "role": "site", "episode_digests": {}}
     try:
-        return Manifest.model_validate(told).summary()
+        return Manifest.model_validate(told)
     except ValidationError as error:
         raise ReplyError(f"its manifest's {fault(error)}") from error
 

@@ -53,7 +53,7 @@ def _reply(
 def summary(message: Message, context: Context) -> Message:
     """Which data the site has: its manifest without per-episode digests."""
     header, _ = protocol.read(message.content)
-    return _reply(message, header, manifest=site_at(context.node_config).manifest.summary())
+    return _reply(message, header, manifest=site_at(context.node_config).manifest.content())
 
 
 @app.query("statistics")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from flwr.app import Message, RecordDict
 
 from zk0.data.frames import IMAGES
+from zk0.data.manifest import Manifest
 from zk0.federation import answers, protocol
 from zk0.federation.server import FederationError, Server
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.so100 import embodiment
 
 # What finds the sites of a run, has the server serve them, and gives their manifests in partition order.
-Meet = Callable[[Server], list[dict[str, Any]]]
+Meet = Callable[[Server], list[Manifest]]
 
 
-def meet(server: Server) -> list[dict[str, Any]]:
+def meet(server: Server) -> list[Manifest]:
     """Serve every node of the Grid as the partition of its place there: all sites are in this process.
 
     A node whose summary is refused is left out, as it would be of a round.
@@ -26,11 +26,11 @@ def meet(server: Server) -> list[dict[str, Any]]:
         FederationError: Too few nodes tell what data they have; names those that do not, and why.
     """
     places = {node: place for place, node in enumerate(server.grid.get_node_ids())}
-    found: dict[int, tuple[int, dict[str, Any]]] = {}
+    found: dict[int, tuple[int, Manifest]] = {}
     for node, answer in ask_summaries(server, places, {node: f"node {node}" for node in places}):
         place = places[node]
-        if isinstance(answer, dict) and answer["partition"] != place:
-            answer = answers.ReplyError(f"its manifest is of partition {answer['partition']}, expected {place}")
+        if isinstance(answer, Manifest) and answer.partition != place:
+            answer = answers.ReplyError(f"its manifest is of partition {answer.partition}, expected {place}")
         if isinstance(answer, answers.ReplyError):
             server.leave_out(f"node {node}", 0, f"it has no data to train on: {answer}")
         else:
@@ -43,9 +43,9 @@ def ask_summaries(
     server: Server,
     partitions: Mapping[int, int],
     names: Mapping[int, str],
-    known: Callable[[int], dict[str, Any]] = lambda _: {},
+    known: Callable[[int], Mapping[str, object]] = lambda _: {},
     timeout_s: float | None = None,
-) -> Iterator[tuple[int, dict[str, Any] | answers.ReplyError]]:
+) -> Iterator[tuple[int, Manifest | answers.ReplyError]]:
     """Ask nodes for their manifests, and yield each node's, or why it has none.
 
     Args:
@@ -76,7 +76,7 @@ _ONE_KIND = "a federation trains one kind of robot at one rate (data.fps, data.e
 _EMPTY = f"{IMAGES}.empty_camera_"  # what a policy with ``empty_cameras`` calls those that nobody has
 
 
-def check_alike(manifests: Sequence[Mapping[str, Any]]) -> None:
+def check_alike(manifests: Sequence[Manifest]) -> None:
     """Refuse sites that one model cannot serve; sites on several machines meet here for the first time.
 
     Args:
@@ -88,10 +88,10 @@ def check_alike(manifests: Sequence[Mapping[str, Any]]) -> None:
     first = manifests[0]
     for other in manifests[1:]:
         if found := _difference(first, other):
-            raise FederationError(f"sites '{first['site']}' and '{other['site']}' have other {found}; {_ONE_KIND}")
+            raise FederationError(f"sites '{first.site}' and '{other.site}' have other {found}; {_ONE_KIND}")
 
 
-def misfits(manifests: Mapping[int, Mapping[str, Any]], loaded: LoadedPolicy, missing: str) -> dict[int, str]:
+def misfits(manifests: Mapping[int, Manifest], loaded: LoadedPolicy, missing: str) -> dict[int, str]:
     """Which sites a run can only do without: what each says of its arm and cameras is its own word alone.
 
     The arm is that of most sites; of as many, that of the lowest number.
@@ -118,19 +118,19 @@ def misfits(manifests: Mapping[int, Mapping[str, Any]], loaded: LoadedPolicy, mi
     return found
 
 
-def _difference(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str | None:
+def _difference(mine: Manifest, theirs: Manifest) -> str | None:
     """What one model cannot serve in two sites, and both sites' of it."""
     for what, one, other in (
-        ("robots", embodiment(mine["robot_type"]), embodiment(theirs["robot_type"])),
-        ("frames per second", mine["fps"], theirs["fps"]),
-        ("joints", list(mine["joints"]), list(theirs["joints"])),
+        ("robots", embodiment(mine.robot_type), embodiment(theirs.robot_type)),
+        ("frames per second", mine.fps, theirs.fps),
+        ("joints", list(mine.joints), list(theirs.joints)),
     ):
         if one != other:
             return f"{what}: {one} and {other}"
     return None
 
 
-def check_cameras(manifests: Sequence[Mapping[str, Any]], loaded: LoadedPolicy, missing: str) -> None:
+def check_cameras(manifests: Sequence[Manifest], loaded: LoadedPolicy, missing: str) -> None:
     """Refuse sites with cameras that the policy does not know, without one that it does, or of a size it cannot take.
 
     A camera that is missing and allowed to be is hidden from the policy: SmolVLA reads the pictures that are there and
@@ -147,7 +147,7 @@ def check_cameras(manifests: Sequence[Mapping[str, Any]], loaded: LoadedPolicy, 
     features = loaded.policy.config.image_features
     known = ", ".join(features)
     for manifest in manifests:
-        site, cameras = manifest["site"], set(manifest["cameras"])
+        site, cameras = manifest.site, set(manifest.cameras)
         if strange := sorted(cameras - set(features)):
             short = strange[0].removeprefix(f"{IMAGES}.")
             raise FederationError(
@@ -165,13 +165,13 @@ def check_cameras(manifests: Sequence[Mapping[str, Any]], loaded: LoadedPolicy, 
             _check_sizes(manifest, {name: tuple(feature.shape) for name, feature in features.items()})
 
 
-def _check_sizes(manifest: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]) -> None:
+def _check_sizes(manifest: Manifest, expected: Mapping[str, tuple[int, ...]]) -> None:
     """A policy that does not resize pictures itself takes one size only; stretching them is nobody's business."""
-    for camera in manifest["cameras"]:
-        shape = manifest["image_shapes"].get(camera, (0, 0, 0))
-        if tuple(shape) != expected[camera]:
+    for camera in manifest.cameras:
+        shape = manifest.image_shapes.get(camera, (0, 0, 0))
+        if shape != expected[camera]:
             raise FederationError(
-                f"site '{manifest['site']}': {camera} is {_size(shape)}, and the policy, which does not resize "
+                f"site '{manifest.site}': {camera} is {_size(shape)}, and the policy, which does not resize "
                 f"(resize_imgs_with_padding is not set), takes {_size(expected[camera])}; record that size, or start "
                 "from a policy that resizes"
             )

@@ -15,18 +15,18 @@ its scale depends on the model's size, and the number of rounds is a param.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from zk0.federation.privacy.accountant import affordable_rounds
 from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.strategy import server_rate
 from zk0.params import FederationParams, Params
+from zk0.records.run import Round
 from zk0.seeding import numpy_rng
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[Round]
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,6 @@ class RoundPlan:
     partitions: tuple[int, ...]
     server_rate: float
     proximal_mu: float
-
-    def record(self) -> dict[str, Any]:
-        """What of it stands in the round's row and event."""
-        return {"server_learning_rate": self.server_rate, "proximal_mu": self.proximal_mu}
 
     def told(self, params: FederationParams, sites: int) -> str:
         """A line to print; what is the same in every round is left out."""
@@ -69,7 +65,7 @@ def plan_round(params: Params, rows: Rows, partitions: Sequence[int]) -> RoundPl
         rows: Of all rounds so far, round 0 first.
         partitions: The run's, in order; a site that left may have left a gap.
     """
-    federation, number = params.federation, int(rows[-1]["round"]) + 1
+    federation, number = params.federation, rows[-1].round + 1
     return RoundPlan(
         round=number,
         partitions=tuple(
@@ -158,7 +154,7 @@ def why_stopped(params: Params, rows: Rows, central: CentralPrivacy | None) -> s
         rows: Of all rounds so far, round 0 first.
         central: The run's privacy, where its mode is central.
     """
-    privacy, number = params.privacy, int(rows[-1]["round"])
+    privacy, number = params.privacy, rows[-1].round
     if number >= params.federation.rounds:
         return None
     if why := stop_reason(params.federation, rows):
@@ -193,7 +189,7 @@ def stop_reason(params: FederationParams, rows: Rows) -> str | None:
 
 def _losses(rows: Rows) -> list[float]:
     """Held-out losses of the rounds that trained, in order."""
-    return [float(row["held_out_loss"]) for row in rows if row["round"] > 0]
+    return [row.held_out_loss for row in rows if row.round > 0]
 
 
 def _progress(params: FederationParams, number: int) -> float:

@@ -25,7 +25,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median_low
-from typing import Any
 
 from zk0.federation import protocol
 from zk0.federation.aggregation import Aggregator, longest_update
@@ -33,14 +32,14 @@ from zk0.federation.agreement import agreed_loss
 from zk0.federation.answers import Reply
 from zk0.federation.broadcast import Model, next_model
 from zk0.federation.plan import RoundPlan, Rows, plan_round, why_stopped
-from zk0.federation.privacy.central import public_part
+from zk0.federation.privacy.central import Remembered, public_part
 from zk0.federation.server import FederationError, Server
 from zk0.federation.state import RoundState, Saver, StateFolder
 from zk0.federation.strategy import make_optimizer
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import TensorMismatch, Tensors
-from zk0.records.run import both_parts, round_row
+from zk0.records.run import SiteRound, both_parts, round_row
 
 After = Callable[[RoundState, float | None], None]
 
@@ -52,7 +51,7 @@ class SiteUpdate:
     site: str
     partition: int
     weight: float
-    record: dict[str, Any]
+    record: dict[str, float]
 
 
 def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | None = None) -> RoundState:
@@ -70,8 +69,14 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     began = time.perf_counter()
     server.begin_round()
     federation, held = server.params.federation, Model(state.tensors, state.digest)
-    plan = plan_round(server.params, state.rows, list(server.sites))
-    server.journal.say("round-start", plan.told(federation, len(server.sites)), round=plan.round, **plan.record())
+    plan = plan_round(server.params, state.rounds, list(server.sites))
+    server.journal.say(
+        "round-start",
+        plan.told(federation, len(server.sites)),
+        round=plan.round,
+        server_learning_rate=plan.server_rate,
+        proximal_mu=plan.proximal_mu,
+    )
 
     delta, updates, aggregate_s = train(server, state, stats, plan, saver)  # ask, check, fold
 
@@ -87,16 +92,17 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     del exact
     aggregate_s += time.perf_counter() - stepped
 
-    loss, judged = judge(server, model, stats, plan.round, state.rows)
+    loss, judged = judge(server, model, stats, plan.round, state.rounds)
 
     private, remembered = server.private_row(state, [u.record for u in updates])
     trained = {u.site: public_part(u.record) if remembered else u.record for u in updates}
     sites = {site: both_parts(trained.get(site, {}), judged.get(site, {})) for site in server.sites.values()}
-    row = {
-        **round_row(plan.round, loss, model.digest, sites, server.left_out, server.bounded),
+    row = round_row(plan.round, loss, model.digest, sites, server.left_out, server.bounded)
+    more = {
         "train_loss": sum(u.record["train_loss"] * u.weight for u in updates) / sum(u.weight for u in updates),
         "learning_rate": median_low(u.record["learning_rate"] for u in updates),  # of honest sites all are the same
-        **plan.record(),
+        "server_learning_rate": plan.server_rate,
+        "proximal_mu": plan.proximal_mu,
         "round_s": time.perf_counter() - began,
         "aggregate_s": aggregate_s,
         **private,
@@ -105,7 +111,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
         state,
         round=plan.round,
         tensors=model.tensors,
-        rows=(*state.rows, row),
+        rounds=(*state.rounds, row.model_copy(update=more)),
         residual=residual,
         optimizer=moments,
         used=state.used | {u.partition: plan.round for u in updates},
@@ -125,7 +131,7 @@ def train(
     saved = (saver.used if saver else None) or {}
     updates, spent = list[SiteUpdate](), 0.0
 
-    def own(partition: int) -> dict[str, Any]:
+    def own(partition: int) -> dict[str, float]:
         used, keep = state.used.get(partition, 0), saved.get(partition, 0)
         return {"used": used, "keep": keep, "proximal_mu": plan.proximal_mu}
 
@@ -163,7 +169,7 @@ def _fold(aggregator: Aggregator, reply: Reply, params: Params) -> SiteUpdate:
 
 def judge(
     server: Server, model: Model, stats: Stats, number: int, rows: Rows = ()
-) -> tuple[float, dict[str, dict[str, Any]]]:
+) -> tuple[float, dict[str, dict[str, float]]]:
     """Held-out loss L of a model in round ``number``, after those of ``rows``: the mean over sites, and each site's.
 
     What a site's loss counts as, by the frames of its manifest, is :func:`.agreement.agreed_loss`'s to say. Under
@@ -172,14 +178,14 @@ def judge(
     replies = server.ask(protocol.EVALUATE, number, model, stats)
     sites = {reply.site: reply.record(server.params.privacy) for reply in replies}
     server.enough(len(sites), number, "evaluated")
-    losses = {site: float(record["held_out_loss"]) for site, record in sites.items()}
+    losses = {site: record["held_out_loss"] for site, record in sites.items()}
     if central := server.central():
         mean = central.held_out(number, list(losses.values()))
         sites = {site: public_part(record) for site, record in sites.items()}
     elif server.params.privacy.mode == "site":  # so noisy that they tell nothing of each other
         mean = sum(losses.values()) / len(losses)
     else:
-        frames = {manifest["site"]: manifest["held_out_frames"] for manifest in server.manifests.values()}
+        frames = {manifest.site: manifest.held_out_frames for manifest in server.manifests.values()}
         agreed = agreed_loss(losses, frames, rows)
         mean = agreed.mean
         for site, why in agreed.bounded.items():
@@ -198,9 +204,10 @@ def first_state(server: Server, tensors: Tensors) -> RoundState:
     model = Model.of(tensors)
     server.held = dict.fromkeys(server.sites, model.digest)
     loss, judged = judge(server, model, moments.normalisation(), 0)
-    row, remembered = round_row(0, loss, model.digest, judged, server.left_out, server.bounded), {}
+    sites = {site: SiteRound.model_validate(told) for site, told in judged.items()}
+    row, remembered = round_row(0, loss, model.digest, sites, server.left_out, server.bounded), Remembered()
     if central := server.central():
-        row, remembered = row | central.spent(), central.remembered(server.params.privacy.clip_norm)
+        row, remembered = row.model_copy(update=central.spent()), central.remembered(server.params.privacy.clip_norm)
     stats = {name: tensor.tolist() for name, tensor in moments.to_tensors().items()}
     return RoundState(0, tensors, (row,), stats, privacy=remembered)
 
@@ -239,12 +246,12 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
                     central.resume(state.privacy)
                 after(state, None)
             stats = state.moments().normalisation()
-            while state.round < params.federation.rounds and not why_stopped(params, state.rows, central):
+            while state.round < params.federation.rounds and not why_stopped(params, state.rounds, central):
                 state = run_round(server, state, stats, saver)
                 saver.save(state)
         except FederationError as error:
             server.journal.say("failed", str(error), round=state.round + 1 if state else 0)
             raise
-    if why := why_stopped(params, state.rows, central):
+    if why := why_stopped(params, state.rounds, central):
         server.journal.say("stop", f"stopped after round {state.round}: {why}", round=state.round)
     return state

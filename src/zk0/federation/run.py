@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
 
+from zk0.data.manifest import Manifest
 from zk0.digests import counted, digest_folder, key_of
 from zk0.federation.discovery import Meet, check_alike, check_cameras, meet
 from zk0.federation.plan import sites_drawn, why_stopped
@@ -27,14 +29,15 @@ from zk0.machine.packages import versions
 from zk0.machine.repository import revision
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint
+from zk0.records.base import Checkpoint, Origin
 from zk0.records.files import events_so_far, write, write_lines
 from zk0.records.journal import Journal, Listener
 from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, ROUNDS, STATES
-from zk0.records.run import Event, Round, Run, curves, rows_with_best
+from zk0.records.run import Checkpoints, Event, Git, Privacy, Run, curves, rows_with_best
 from zk0.sources import read_lock
 
 
-def config_digest(params: Params, base_digest: str, manifests: list[dict[str, Any]]) -> str:
+def config_digest(params: Params, base_digest: str, manifests: Sequence[Manifest]) -> str:
     """16 hex digits that change when anything that decides the global model changes."""
     content = {
         "seed": params.seed,
@@ -45,7 +48,7 @@ def config_digest(params: Params, base_digest: str, manifests: list[dict[str, An
         "training": counted(params.training),
         "federation": counted(params.federation, {"timeout_s", "min_replies"}),
         "evaluation": {"loss_draws": params.evaluation.loss_draws},
-        "data": [manifest["digest"] for manifest in manifests],
+        "data": [manifest.digest for manifest in manifests],
     }
     if params.privacy.mode != "off":  # a larger budget goes on with the same run, and with what it spent
         content["privacy"] = counted(params.privacy, {"target_epsilon", "delta"})
@@ -93,18 +96,17 @@ def run_federation(
 
     state = run_rounds(server, states, warm.first, _publisher(root))
     code = revision(root)
-    run = Run.model_validate(
-        {
-            **_outcome(server, state),
-            "started": started.isoformat(timespec="seconds"),
-            "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-            "wall_s": time.perf_counter() - began,
-            "policy": sizes,
-            "versions": versions(),
-            "machine": machine(),
-            "git": {"revision": code.commit, "dirty": code.dirty},
-            "checkpoints": _export(root, states, state, warm),
-        }
+    run = _outcome(
+        server,
+        state,
+        started=started.isoformat(timespec="seconds"),
+        ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        wall_s=time.perf_counter() - began,
+        policy=sizes,
+        versions=versions(),
+        machine=machine(),
+        git=Git(revision=code.commit, dirty=code.dirty),
+        checkpoints=_export(root, states, state, warm),
     )
     write(root, run)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
@@ -118,44 +120,45 @@ def _publisher(root: Path) -> After:
     def publish(state: RoundState, seconds: float | None) -> None:
         if seconds is not None:
             save_s[state.round] = seconds
-        rows = [row | {"save_s": save_s.get(row["round"])} for row in rows_with_best(state.rows)]
-        write_lines(root / ROUNDS, map(Round.model_validate, rows))
-        write_text(root / RESULTS / "curves.csv", curves(state.rows))
+        rows = rows_with_best(state.rounds)
+        write_lines(root / ROUNDS, (row.model_copy(update={"save_s": save_s.get(row.round)}) for row in rows))
+        write_text(root / RESULTS / "curves.csv", curves(state.rounds))
 
     return publish
 
 
-def _export(root: Path, states: StateFolder, state: RoundState, warm: Warm) -> dict[str, Any]:
+def _export(root: Path, states: StateFolder, state: RoundState, warm: Warm) -> Checkpoints:
     """Write the best and the last global model as checkpoints, and tell where, their digests and rounds."""
-    stats, exported = state.moments().normalisation(), {}
+    stats, exported = state.moments().normalisation(), dict[str, Checkpoint]()
     for name, number in (("best", state.best_round), ("last", state.round)):
         kept, path = states.load(number), CHECKPOINTS / name
         warm.show(kept.digest, kept.tensors)
         save_checkpoint(warm.fitted(stats), root / path)
-        exported[name] = {"path": str(path), "digest": digest_folder(root / path), "round": number}
-    return exported
+        exported[name] = Checkpoint(path=str(path), digest=digest_folder(root / path), round=number)
+    return Checkpoints(**exported)
 
 
-def _outcome(server: Server, state: RoundState) -> dict[str, Any]:
-    """What of ``run.json`` the server and its last state tell."""
-    moments, first = state.moments(), state.rows[0]
-    return {
-        "run": server.run,
-        "params": server.params.model_dump(mode="json"),
-        "base": {"source": server.base[0], "digest": server.base[1]},
-        "sites": {manifest["site"]: manifest for manifest in server.manifests.values()},
-        "rounds": state.round,
-        "stopped": why_stopped(server.params, state.rows, server.central()),
-        "best_round": state.best_round,
-        "best_held_out_loss": state.rows[state.best_round]["held_out_loss"],
-        "last_held_out_loss": state.rows[-1]["held_out_loss"],
-        "start_held_out_loss": first["held_out_loss"],
-        "resumed_at_rounds": list(state.resumed),
-        "stats": {f: {k: v.tolist() for k, v in s.items()} for f, s in moments.normalisation().items()},
-        "limits": moments.limits().content(),
-        "statistics": {name: first.get(name, {}) for name in ("left_out", "bounded")},
-        **told_privacy(server, state),
-    }
+def _outcome(server: Server, state: RoundState, **more: Any) -> Run:
+    """``run.json``: what the server and its last state tell of it, and what else it has."""
+    moments, first = state.moments(), state.rounds[0]
+    return Run(
+        run=server.run,
+        params=server.params.model_dump(mode="json"),
+        base=Origin(source=server.base[0], digest=server.base[1]),
+        sites={manifest.site: manifest.content() for manifest in server.manifests.values()},
+        rounds=state.round,
+        stopped=why_stopped(server.params, state.rounds, server.central()),
+        best_round=state.best_round,
+        best_held_out_loss=state.rounds[state.best_round].held_out_loss,
+        last_held_out_loss=state.rounds[-1].held_out_loss,
+        start_held_out_loss=first.held_out_loss,
+        resumed_at_rounds=list(state.resumed),
+        stats={f: {k: v.tolist() for k, v in s.items()} for f, s in moments.normalisation().items()},
+        limits=moments.limits().content(),
+        statistics={"left_out": first.left_out, "bounded": first.bounded},
+        **_privacy(server, state),
+        **more,
+    )
 
 
 def _journal(shown: Path, kept: Path, listener: Listener, started: datetime) -> Journal:
@@ -247,7 +250,7 @@ def begin_privacy(server: Server, folder: Path, start: LoadedPolicy, drawn: int)
     )
 
 
-def told_privacy(server: Server, state: RoundState) -> dict[str, Any]:
+def _privacy(server: Server, state: RoundState) -> dict[str, Privacy]:
     """For ``run.json``: what was spent after a run's last state; empty where privacy is off.
 
     Of mode ``site`` it is what the site that spent most says of its own.
@@ -255,5 +258,5 @@ def told_privacy(server: Server, state: RoundState) -> dict[str, Any]:
     params = server.params.privacy
     if params.mode == "off":
         return {}
-    spent = server.privacy.ledger.epsilon if server.privacy else state.rows[-1].get("epsilon")
-    return {"privacy": {"mode": params.mode, "unit": "site", "epsilon": spent, "delta": params.delta}}
+    spent = server.privacy.ledger.epsilon if server.privacy else state.rounds[-1].epsilon
+    return {"privacy": Privacy(mode=params.mode, unit="site", epsilon=spent, delta=params.delta)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
+from zk0.data.manifest import Manifest
 from zk0.errors import StageError
 from zk0.federation import answers, protocol, wire
 from zk0.federation.aggregation import Aggregator
 from zk0.federation.agreement import agree
 from zk0.federation.answers import Reply
 from zk0.federation.broadcast import Model
-from zk0.federation.privacy.central import CentralPrivacy
+from zk0.federation.privacy.central import CentralPrivacy, Remembered
 from zk0.federation.state import RoundState
 from zk0.federation.statistics import Moments, pack_stats
 from zk0.federation.strategy import make_aggregator
@@ -42,7 +43,7 @@ class _Question:
     number: int
     model: Model | None
     stats: ArrayRecord | None
-    own: Callable[[int], dict[str, Any]]
+    own: Callable[[int], Mapping[str, float]]
 
 
 @dataclass
@@ -79,9 +80,9 @@ class Server:
     def __post_init__(self) -> None:
         self.nodes: dict[int, int] = {}
         self.sites: dict[int, str] = {}
-        self.manifests: dict[int, dict[str, Any]] = {}
+        self.manifests: dict[int, Manifest] = {}
 
-    def serve(self, roll: dict[int, tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    def serve(self, roll: dict[int, tuple[int, Manifest]]) -> list[Manifest]:
         """Take sites into the run: by partition, node and manifest.
 
         Returns:
@@ -90,7 +91,7 @@ class Server:
         ordered = sorted(roll.items())
         self.nodes = {partition: node for partition, (node, _) in ordered}
         self.manifests = {partition: manifest for partition, (_, manifest) in ordered}
-        self.sites = {partition: manifest["site"] for partition, manifest in self.manifests.items()}
+        self.sites = {partition: manifest.site for partition, manifest in self.manifests.items()}
         return list(self.manifests.values())
 
     def merged_moments(self) -> Moments:
@@ -110,7 +111,7 @@ class Server:
         for reply in self.ask(protocol.STATISTICS, 0):
             try:
                 moments = Moments.from_tensors(wire.unpack(reply.content, protocol.MOMENTS))
-                moments.check(self.manifests[reply.partition]["train_frames"])
+                moments.check(self.manifests[reply.partition].train_frames)
                 told[reply.site] = moments
             except ValueError as error:
                 self.leave_out(reply.site, 0, f"its statistics are refused: {error}")
@@ -123,7 +124,7 @@ class Server:
     def task(self, header: protocol.Header, **changes: Any) -> protocol.SiteTask:
         """The task for one site in one round."""
         params = self.params
-        settings: dict[str, Any] = {
+        settings = {
             **header.model_dump(),
             "seed": params.seed,
             "base": self.base[0],
@@ -138,7 +139,7 @@ class Server:
             "uplink": params.federation.uplink,
             "privacy": params.privacy if params.privacy.mode == "site" else PrivacyParams(),
         }
-        return protocol.SiteTask(**(settings | changes))
+        return protocol.SiteTask.model_validate(settings | changes)
 
     def ask(
         self,
@@ -146,7 +147,7 @@ class Server:
         number: int,
         model: Model | None = None,
         stats: Stats | None = None,
-        own: Callable[[int], dict[str, Any]] = lambda _: {},
+        own: Callable[[int], Mapping[str, float]] = lambda _: {},
         partitions: Sequence[int] | None = None,
     ) -> Iterator[Reply]:
         """Ask sites, and send them what they lack of a model; yield the good replies in partition order.
@@ -208,7 +209,7 @@ class Server:
     def _parsed(self, question: _Question, partition: int, answer: Message, bytes_down: int) -> Reply:
         """A site's answer, if it is good."""
         tensors = {} if question.model is None else question.model.tensors
-        joints = len(self.manifests[partition]["joints"])
+        joints = len(self.manifests[partition].joints)
         wanted = answers.wanted(question.kind, tensors, self.params.federation.uplink, joints)
         site, expected = self.sites[partition], self._header(question.number, partition)
         told = answers.parse(answer, question.kind, expected, site, wanted)
@@ -239,8 +240,8 @@ class Server:
         return make_aggregator(self.params.federation, state.tensors, self.workspace)
 
     def private_row(
-        self, state: RoundState, records: Sequence[dict[str, Any]]
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        self, state: RoundState, records: Sequence[Mapping[str, float]]
+    ) -> tuple[dict[str, float], Remembered]:
         """What privacy adds to a round's row, once all of the round is charged for, and what is to be remembered.
 
         Args:
@@ -251,7 +252,7 @@ class Server:
             row, clip = central.trained(state.privacy, records)
             return row | central.spent(), central.remembered(clip)
         spent = [record["epsilon"] for record in records if "epsilon" in record]
-        return ({"epsilon": max(spent), "delta": self.params.privacy.delta} if spent else {}), {}
+        return ({"epsilon": max(spent), "delta": self.params.privacy.delta} if spent else {}), Remembered()
 
     def leave_out(self, site: str, number: int, reason: str) -> None:
         """Note that a site does not count in this round, and why.

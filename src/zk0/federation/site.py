@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,8 +14,11 @@ from zk0.data.frames import Frames
 from zk0.data.load import load_frames
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.errors import DataError
+from zk0.evaluation.limits import Limits
+from zk0.federation.agreement import agree
 from zk0.federation.broadcast import Held
 from zk0.federation.protocol import Adapters
+from zk0.federation.statistics import moments_of
 from zk0.params import FeatureParams
 from zk0.policy.checkpoint import LoadedPolicy, Stats, with_stats
 from zk0.policy.features import FrameFeatures, features_for
@@ -79,6 +82,12 @@ class Site:
         if name not in self._frames:
             self._frames[name] = load_frames(self.manifest, self.root, episodes, self.decoded_limit_bytes)
         return self._frames[name]
+
+
+def recorded_limits(sites: Sequence[Site]) -> Limits:
+    """What the sites' training recordings show the arm doing, no site alone having the word: see :func:`agree`."""
+    moments = {site.manifest.site: moments_of(site.train_frames) for site in sites}
+    return agree(moments, sites[0].manifest.fps).moments.limits()
 
 
 class _Sites:

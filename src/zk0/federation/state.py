@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 
 from zk0.errors import StageError
+from zk0.federation.privacy.central import Remembered
 from zk0.federation.statistics import Moments
 from zk0.policy.trainable import DamagedError, Tensors, digest_tensors, read_kept, write_kept
+from zk0.records.run import Round
 
 _TENSORS = "trainable"
 
@@ -35,36 +37,41 @@ class RoundState:
     Attributes:
         round: Rounds completed.
         tensors: The global model's trainable tensors, as every site has them.
-        rows: One record per round, round 0 first; ``rounds.jsonl``.
+        rounds: All so far, round 0 first.
         stats: Moments of all sites, merged, as lists; the normalisation follows from them.
         resumed: Rounds after which the run was taken up again.
         residual: What the downlink's codec could not carry of the model; it is added to the next.
         optimizer: Moments of the server's optimiser.
         used: Partition to the last round in which its update was averaged; a site's own residual
             and moments go on from that round's.
-        privacy: The next clip norm, and what was spent; empty where privacy is not central.
+        privacy: What central privacy is to remember.
     """
 
     round: int
     tensors: Tensors
-    rows: tuple[dict[str, Any], ...]
-    stats: dict[str, Any]
+    rounds: tuple[Round, ...]
+    stats: Mapping[str, float | list[float]]
     resumed: tuple[int, ...] = ()
     residual: Tensors = field(default_factory=dict)
     optimizer: Tensors = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)
-    privacy: dict[str, Any] = field(default_factory=dict)
+    privacy: Remembered = field(default_factory=Remembered)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rounds as JSON takes them."""
+        return [one.content() for one in self.rounds]
 
     @property
     def digest(self) -> str:
         """The digest of ``tensors``."""
-        return str(self.rows[-1].get("digest") or digest_tensors(self.tensors))
+        return self.rounds[-1].digest or digest_tensors(self.tensors)
 
     @property
     def best_round(self) -> int:
         """The round with the lowest held-out loss; the first of several. Round 0 is no candidate."""
-        trained = [row for row in self.rows if row["round"] > 0]
-        return int(min(trained, key=lambda row: row["held_out_loss"])["round"]) if trained else 0
+        trained = [row for row in self.rounds if row.round > 0]
+        return min(trained, key=lambda row: row.held_out_loss).round if trained else 0
 
     def moments(self) -> Moments:
         """The sites' merged moments."""
@@ -85,7 +92,7 @@ class StateFolder:
         """Write a round's state; then drop all but the last and the best."""
         record = {
             "round": state.round,
-            "rows": list(state.rows),
+            "rows": state.rows,
             "stats": state.stats,
             "resumed": list(state.resumed),
             "used": {str(partition): number for partition, number in state.used.items()},
@@ -126,7 +133,7 @@ class StateFolder:
         return RoundState(
             record["round"],
             parts.pop(_TENSORS, {}),
-            tuple(record["rows"]),
+            tuple(map(Round.model_validate, record["rows"])),
             record["stats"],
             tuple(record["resumed"]),
             used={int(partition): number for partition, number in record["used"].items()},

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from zk0.data.frames import ACTION, STATE, Frames
 from zk0.data.units import JOINT_HIGH, JOINT_LOW, READ_HIGH, READ_LOW, servo_turn
 from zk0.errors import StageError
-from zk0.evaluation.held_out import Limits
+from zk0.evaluation.limits import Limits
 from zk0.policy.checkpoint import LoadedPolicy, Stats, own_stats
 from zk0.policy.trainable import Tensors
 from zk0.so100 import JOINTS

@@ -75,10 +75,8 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
     import torch  # noqa: PLC0415 - slow to import, and only --anew needs it
 
     from zk0.evaluation.judge import evaluation_of, judge_models  # noqa: PLC0415 - imports torch
-    from zk0.federation.agreement import agree  # noqa: PLC0415 - imports torch
     from zk0.federation.run import locked_base  # noqa: PLC0415 - imports torch
-    from zk0.federation.site import Site  # noqa: PLC0415 - imports torch
-    from zk0.federation.statistics import moments_of  # noqa: PLC0415 - imports torch
+    from zk0.federation.site import Site, recorded_limits  # noqa: PLC0415 - imports torch
     from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint  # noqa: PLC0415 - imports torch
     from zk0.policy.start import load_start, resolve_device  # noqa: PLC0415 - imports torch
 
@@ -97,8 +95,7 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
         files[which] = {"digest": digest}
     sites, unseen = read_manifests(root)
     opened = [Site(root, manifest, params.data.decoded_limit_bytes) for manifest in [*sites, *unseen]]
-    moments = {site.manifest.site: moments_of(site.train_frames) for site in opened[: len(sites)]}
-    limits = agree(moments, params.data.fps).moments.limits()
+    limits = recorded_limits(opened[: len(sites)])
     with progress_bar() as bar:
         tasks = bar.track(opened, description=f"judging {' and '.join(labels.values())}")
         evaluation = evaluation_of(files, judge_models(loaded, tasks, params, limits), params, limits)

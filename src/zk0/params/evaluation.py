@@ -25,27 +25,20 @@ class EvaluationParams(Section):
     """First seed of the rollout scenes; no recording uses seeds from here on."""
     videos: int = Field(2, ge=0)
     """Rollouts per task and model saved as video (0 = none)."""
-    joint_margin_deg: float = Field(5.0, ge=0)
-    """Safety check: how far actions may leave the recorded joint ranges."""
-    velocity_factor: float = Field(1.5, ge=1)
-    """Safety check: multiple of a joint's longest recorded step that few steps may pass."""
-    velocity_share: float = Field(0.05, ge=0, lt=1)
-    """Safety check: share of the steps that may, where an arm's own limit cuts them."""
-    velocity_limit: float = Field(3.0, ge=1)
-    """Safety check: multiple of the longest recorded step that no step may pass."""
+    step_factor: float = Field(1.5, ge=1)
+    """An arm's longest step, as a multiple of the longest recorded one; longer ones are cut."""
+    cut_share: float = Field(0.25, ge=0, lt=1)
+    """Safety check: share of the steps that may be cut."""
+    halved_share: float = Field(0.01, ge=0, lt=1)
+    """Safety check: share of the steps that may be cut to less than half."""
+    outside_deg: float = Field(2.0, ge=0)
+    """Safety check: how far targets may lie outside the arm's build."""
+    jerk: float = Field(2.5, gt=0)
+    """Safety check: jerk of the targets, as a multiple of the recorded ones'."""
     perturbation: float = Field(0.05, ge=0, le=1)
     """Safety check: noise on images, share of their range (0 = none)."""
     perturbation_deg: float = Field(2.0, ge=0)
     """Safety check: noise on joint positions, as of play and calibration (0 = none)."""
-
-    @model_validator(mode="after")
-    def _limit_is_above_factor(self) -> EvaluationParams:
-        if self.velocity_limit < self.velocity_factor:
-            raise ValueError(
-                f"velocity_limit {self.velocity_limit} is below velocity_factor {self.velocity_factor}; the one is "
-                "never passed, the other seldom"
-            )
-        return self
 
     @model_validator(mode="after")
     def _enough_rollouts_to_film(self) -> EvaluationParams:

@@ -13,8 +13,8 @@ from zk0.data.manifest import Manifest, read_manifests
 from zk0.data.sim.simulation import CONTROL_HZ
 from zk0.digests import digest_folder
 from zk0.errors import StageError
-from zk0.evaluation.held_out import Limits
 from zk0.evaluation.judge import JudgedTask, evaluation_of, judge_models
+from zk0.evaluation.limits import Limits
 from zk0.evaluation.rollouts import Rollout, write_video
 from zk0.evaluation.scores import gains
 from zk0.federation.run import locked_base

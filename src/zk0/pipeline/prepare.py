@@ -49,7 +49,7 @@ def run(root: Path, params: Params) -> None:
     for manifest in sites + unseen:
         write_manifest(root, manifest)
     entries = [report_of(one) for one in surveys.values()]
-    write_json(root / REPORT, {"sources": entries, "partitions": [m.summary() for m in sites + unseen]})
+    write_json(root / REPORT, {"sources": entries, "partitions": [m.content() for m in sites + unseen]})
     write_text(root / REPORT_FOR_PEOPLE, markdown_of(surveys.values()))
     frames = sum(m.train_frames for m in sites)
     real = any(source.kind != "sim" for source in kinds.values())

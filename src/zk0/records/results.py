@@ -12,6 +12,8 @@ from zk0.records.base import Degrees, Loss, Machine, Rate, Record, Time
 Role = Literal["site", "unseen"]
 Model = Literal["base", "global"]
 MODELS: tuple[Model, Model] = ("base", "global")
+# Multiples of an arm's longest step, beyond which the steps that a model asks for are counted.
+STEP_MULTIPLES = tuple(round(0.1 * tenth, 1) for tenth in range(41))
 
 
 class Check(Record):
@@ -55,7 +57,7 @@ class Pair[T](Record):
 
 
 class TaskScore(Record):
-    """A model on a task: loss and error on held-out frames, closed-loop successes and their scenes.
+    """A model on a task: loss and error on held-out frames, closed-loop successes as an arm drives, and their scenes.
 
     Rates and steps are null where no arm was driven, since 0 is a result.
     """
@@ -74,6 +76,7 @@ class TaskScore(Record):
     success_rate: Rate = None
     success_low: Annotated[float | None, Field(description="Wilson's 95% interval, from")] = None
     success_high: Annotated[float | None, Field(description="Wilson's 95% interval, to")] = None
+    raw_success_rate: Annotated[float | None, Field(description="The same scenes, no step limited")] = None
     mean_steps: Annotated[float | None, Field(description="Steps of a rollout")] = None
     outcomes: dict[str, bool] = Field(default_factory=dict, description="Rollout seed to whether it succeeded")
 
@@ -95,6 +98,7 @@ class Overall(Record):
     action_error_deg: Degrees = None
     success_rate_seen: Rate = None
     success_rate_unseen: Rate = None
+    raw_success_rate_seen: Annotated[float | None, Field(description="On the sites' tasks, no step limited")] = None
     successes: int | None = None
     rollouts: int | None = None
 
@@ -115,6 +119,10 @@ class Safety(Record):
 
     passed: bool
     checks: tuple[SafetyCheck, ...] = ()
+    steps_beyond: Annotated[
+        dict[str, tuple[float, ...]],
+        Field(description="Where actions were taken to the share of the steps beyond each of STEP_MULTIPLES"),
+    ] = Field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -144,7 +152,9 @@ class Evaluation(Record):
     """What `evaluate` found: results/evaluation.json."""
 
     models: Pair[ModelFile]
-    settings: dict[str, int] = Field(default_factory=dict, description="What besides the task decides a rollout")
+    settings: dict[str, int | float] = Field(
+        default_factory=dict, description="What besides the task decides a rollout"
+    )
     tasks: dict[str, Task]
     overall: Pair[Overall]
     safety: Pair[Safety]

@@ -13,12 +13,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from zk0.records.results import Evaluation, Task, TaskScore
+from zk0.records.results import STEP_MULTIPLES, Evaluation, Pair, Safety, Task, TaskScore
 from zk0.reporting import format as fmt
 from zk0.reporting.changes import Rate, task_rate
 
 BASE_COLOUR = "#8a94a6"
 GLOBAL_COLOUR = "#2f7fd6"
+LIMIT_COLOUR = "#c4577a"
 ERROR_SCALE = ((0.0, "#e8f1fa"), (0.5, "#6fa8dc"), (1.0, "#123a63"))
 
 
@@ -66,6 +67,28 @@ def joint_errors(evaluation: Evaluation) -> tuple[go.Figure, go.Figure] | None:
         return None
     base, trained = (_heat_map(evaluation.tasks, joints, pick, max(values)) for _, _, pick in _models())
     return base, trained
+
+
+def steps_beyond(safety: Pair[Safety]) -> go.Figure | None:
+    """Share of both models' steps beyond multiples of the arm's longest one; None where it was not counted."""
+    if not safety.trained.steps_beyond:
+        return None
+    figure = blank("share of the steps")
+    for model, colour, found in (("base", BASE_COLOUR, safety.base), ("global", GLOBAL_COLOUR, safety.trained)):
+        for (where, shares), dash in zip(found.steps_beyond.items(), ("dash", "dot", "solid"), strict=False):
+            line = {"color": colour, "width": 2, "dash": dash}
+            figure.add_scatter(x=STEP_MULTIPLES, y=shares, mode="lines", name=f"{model}, {where}", line=line)
+    bounds = {check.name.partition(",")[0]: check.limit for check in safety.trained.checks}
+    figure.add_scatter(
+        x=[1, 2],
+        y=[bounds.get("steps cut"), bounds.get("steps cut to less than half")],
+        mode="markers",
+        name="most that may",
+        marker={"symbol": "triangle-down", "size": 13, "color": LIMIT_COLOUR},
+    )
+    return figure.update_layout(
+        xaxis_title_text="longest steps of the arm", yaxis_type="log", yaxis_range=[-3.3, 0], yaxis_tickformat=".1%"
+    )
 
 
 def blank(y_title: str) -> go.Figure:

@@ -167,6 +167,12 @@ def _plots(inputs: Inputs) -> dict[str, Plot]:
     if driven := {name: task for name, task in evaluation.tasks.items() if task.trained.rollouts}:
         told = "Closed-loop success by task. Whiskers are 95% Wilson intervals."
         plots.append(_plot("success", figures.success(driven), told))
+    if steps := figures.steps_beyond(evaluation.safety):
+        told = (
+            "Share of the steps that ask for more than so many of the arm's longest steps. An arm cuts what is beyond "
+            "one, to less than half what is beyond two; a curve above a mark fails."
+        )
+        plots.append(_plot("steps-beyond", steps, told))
     if spent := curves.epsilon(rounds):
         delta = max(one.delta or 0.0 for one in rounds)
         told = f"What one site's data may change in all that was released so far: epsilon, at delta {delta:g}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from zk0.data.load import load_frames
 from zk0.data.manifest import MANIFESTS, Manifest, read_manifests
 from zk0.data.readings import MEASURED
 from zk0.errors import DataError, StageError
+from zk0.evaluation.limits import Limits
 from zk0.federation.protocol import Adapters
 from zk0.federation.run import locked_base
-from zk0.federation.site import Site, Warm, forget, open_site, warm_policy
+from zk0.federation.site import Site, Warm, forget, open_site, recorded_limits, warm_policy
 from zk0.files import read_json, write_json
 from zk0.params import Params, with_changes
 from zk0.pipeline import prepare
@@ -86,6 +88,11 @@ class StudyProject:
         if manifest.site not in self._unseen:
             self._unseen[manifest.site] = Site(self.root, manifest, self.decoded_limit_bytes)
         return self._unseen[manifest.site]
+
+    @cached_property
+    def limits(self) -> Limits:
+        """What the sites' recordings show the arm doing: the same for every arm of a study."""
+        return recorded_limits([self.site(manifest) for manifest in self.sites])
 
     def train_frames(self, manifest: Manifest, share: float = 1.0) -> Frames:
         """A site's training frames, of a share of its training episodes, see :func:`first_episodes`."""

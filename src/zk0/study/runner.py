@@ -17,7 +17,7 @@ from zk0.data.manifest import Manifest
 from zk0.digests import RESULTS_VERSION, counted, key_of
 from zk0.errors import StageError
 from zk0.evaluation.judge import judge_task
-from zk0.evaluation.rollouts import Rollout, roll_out_source
+from zk0.evaluation.rollouts import Driven, drive
 from zk0.federation.run import config_digest
 from zk0.machine import machine
 from zk0.machine.packages import versions
@@ -80,12 +80,12 @@ def judge(
         scenes: Seeds of the closed-loop episodes; none are run where a task has no simulator.
         judged: The tasks.
     """
-    met: dict[str, list[Rollout]] = {}  # sites may share a task, and then its scenes
+    met: dict[str, Driven] = {}  # sites may share a task, and then its scenes
     found = {}
     for manifest in judged:
         source = manifest.source
         if source not in met:
-            met[source] = roll_out_source(loaded, source, params.evaluation, scenes, side_by_side=_SIDE_BY_SIDE)
+            met[source] = drive(loaded, source, params.evaluation, project.limits, scenes, side_by_side=_SIDE_BY_SIDE)
         score = judge_task(loaded, project.site(manifest), params, met[source]).score
         found[manifest.site] = TaskResult.of(manifest.role, score)
     return found
@@ -272,6 +272,7 @@ class Runner:
             "loss_draws": evaluation.loss_draws,
             "max_steps": evaluation.max_steps,
             "actions_per_look": evaluation.actions_per_look,
+            "step_factor": evaluation.step_factor,
             "tasks": [manifest.digest for manifest in self._judged(job.arm)],
         }
 

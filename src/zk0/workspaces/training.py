@@ -98,7 +98,7 @@ def configure(training: Training) -> None:
 
     params = training.params
     sites, _ = read_manifests(training.folder)
-    check_cameras([site.summary() for site in sites], _warm(training).start, params.data.missing_cameras)
+    check_cameras(sites, _warm(training).start, params.data.missing_cameras)
     settings, rounds = params.training, params.federation.rounds
     steps = rounds * settings.local_steps
     passes = steps * settings.batch / sites[0].train_frames
@@ -160,7 +160,7 @@ def is_trained(training: Training) -> bool:
         return False
     run = read(folder, Run)
     sites, _ = read_manifests(folder)
-    wanted = config_digest(training.params, locked_base(folder)[1], [site.summary() for site in sites])
+    wanted = config_digest(training.params, locked_base(folder)[1], sites)
     kept = (run.checkpoints.best, run.checkpoints.last)
     return run.run == wanted and all(
         (folder / one.path).is_dir() and digest_folder(folder / one.path) == one.digest for one in kept

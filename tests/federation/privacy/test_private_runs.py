@@ -114,7 +114,7 @@ def test_noise_of_the_model_is_as_large_as_its_row_says(
 
     after = run_round(server, state, stats)
 
-    deviation = after.rows[-1]["noise_deviation"]
+    deviation = after.rounds[-1].noise_deviation
     moved = torch.cat([(after.tensors[n] - t).reshape(-1).double() for n, t in state.tensors.items()])
     low, high = chances.chi2.ppf([RARE, 1 - RARE], len(moved))
     assert low * 0.98 < float((moved**2).sum()) / deviation**2 < high * 1.02  # and the rounding of the model's float32
@@ -231,9 +231,9 @@ def test_why_a_site_was_left_out_is_not_told(
     params = with_changes(private, {"federation.min_replies": 0.5})
     nan = spoilt(protocol.TRAIN, delta(lambda tensors, name: tensors[name].fill_(float("nan"))))
 
-    row = run_round(central_server(make_server, params, tmp_path, nan), state, stats).rows[-1]
+    row = run_round(central_server(make_server, params, tmp_path, nan), state, stats).rounds[-1]
 
-    assert row["left_out"] == {"cubes-1": "see the server's own log"}
+    assert row.left_out == {"cubes-1": "see the server's own log"}
     assert "cubes-1 is left out: its update is refused" in caplog.text
 
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -32,6 +32,13 @@ from zk0.policy.trainable import Tensors
 LEDGER = "privacy.json"
 # Of a site's record of a round: what the params or the network decide, not its data.
 _PUBLIC = ("examples", "bytes_up", "bytes_down")
+
+
+class Remembered(TypedDict, total=False):
+    """What a state keeps: the next round's clip norm, and every :class:`Charge`; empty where privacy is not central."""
+
+    clip_norm: float
+    charges: list[dict[str, Any]]
 
 
 class PrivateMean(Aggregator):
@@ -112,15 +119,15 @@ class CentralPrivacy:
         """
         return cls(params, Ledger(folder / LEDGER, params), sites, drawn)
 
-    def resume(self, saved: Mapping[str, Any]) -> None:
+    def resume(self, saved: Remembered) -> None:
         """Go on from what a state remembers; see :meth:`Ledger.resume`."""
         self.ledger.resume([Charge(**record) for record in saved.get("charges", ())])
 
-    def clip(self, saved: Mapping[str, Any]) -> float:
+    def clip(self, saved: Remembered) -> float:
         """The clip norm of the round after a state."""
-        return float(saved.get("clip_norm", self.params.clip_norm))
+        return saved.get("clip_norm", self.params.clip_norm)
 
-    def aggregator(self, start: Mapping[str, torch.Tensor], saved: Mapping[str, Any]) -> PrivateMean:
+    def aggregator(self, start: Mapping[str, torch.Tensor], saved: Remembered) -> PrivateMean:
         """For the round after a state."""
         return PrivateMean(start, self.clip(saved), self.params.noise_multiplier, self.drawn)
 
@@ -141,7 +148,7 @@ class CentralPrivacy:
         self.ledger.charge(evaluation_charge(self.params, number))
         return self._mean_loss(losses, self.sites)
 
-    def trained(self, saved: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], float]:
+    def trained(self, saved: Remembered, records: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], float]:
         """What a round's row tells of its training, and the next round's clip norm; both paid by its charge.
 
         Args:
@@ -173,7 +180,7 @@ class CentralPrivacy:
         """What a round's row tells: epsilon so far, and delta."""
         return {"epsilon": self.ledger.epsilon, "delta": self.params.delta}
 
-    def remembered(self, clip: float) -> dict[str, Any]:
+    def remembered(self, clip: float) -> Remembered:
         """For the state after a round."""
         return {"clip_norm": clip, "charges": [vars(charge) for charge in self.ledger.charges]}
 
@@ -187,6 +194,6 @@ class CentralPrivacy:
         )
 
 
-def public_part(record: Mapping[str, Any]) -> dict[str, Any]:
+def public_part(record: Mapping[str, float]) -> dict[str, float]:
     """Of a site's record of a round, what its data does not decide."""
     return {name: record[name] for name in _PUBLIC if name in record}

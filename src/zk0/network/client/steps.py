@@ -91,7 +91,7 @@ def configure_model(membership: Membership) -> None:
     sites, _ = read_manifests(membership.folder)
     base, digest = locked_base(membership.folder)
     loaded = load_start(membership.folder, base, params.policy.device)
-    check_cameras([site.summary() for site in sites], loaded, params.data.missing_cameras)
+    check_cameras(sites, loaded, params.data.missing_cameras)
     console.print(f"{base} at {digest[:12]} on {loaded.policy.config.device}", markup=False)
     if params.features.cache == "off" or not regime(loaded.policy).tokens:
         console.print("features of frames are not kept: videos are decoded and encoded while it trains", markup=False)

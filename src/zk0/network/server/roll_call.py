@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from zk0.data.manifest import Manifest
 from zk0.federation.answers import ReplyError
 from zk0.federation.discovery import ask_summaries
 from zk0.federation.run import config_digest
@@ -24,7 +25,7 @@ _POLL_S = 1.0
 # A Grid refuses every message to it: the node of a site that was shut out since the run began.
 NOBODY = 0
 
-Manifests = dict[int, dict[str, Any]]
+Manifests = dict[int, Manifest]
 
 
 class Presence(Protocol):
@@ -64,7 +65,7 @@ class RollCall:
     misfits: Callable[[Manifests], Mapping[int, str]] = lambda _: {}
     _told: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, server: Server) -> list[dict[str, Any]]:
+    def __call__(self, server: Server) -> list[Manifest]:
         """Call the roll and have the server serve who is in the run.
 
         Returns:
@@ -90,7 +91,7 @@ class RollCall:
             elif site.partition not in run:
                 self._say(server, "site-waits", site, "was not in this run when it began, and takes part in the next")
         manifests = server.serve({partition: (nodes.get(partition, NOBODY), run[partition]) for partition in run})
-        write_json(self._file, {"run": self._digest(run), "sites": manifests})
+        write_json(self._file, {"run": self._digest(run), "sites": [manifest.content() for manifest in manifests]})
         return manifests
 
     def _ask(self, server: Server) -> Manifests:
@@ -132,10 +133,11 @@ class RollCall:
         if not self._file.exists():
             return None
         last = read_json(self._file)
-        run = {int(site["partition"]): site for site in last["sites"]}
+        told = [Manifest.model_validate(site | {"episode_digests": {}}) for site in last["sites"]]
+        run = {manifest.partition: manifest for manifest in told}
         for partition, manifest in answered.items():
             # Of the same data, what counts is what the site first said of it: how many frames, above all.
-            if partition in run and manifest["digest"] != run[partition]["digest"]:
+            if partition in run and manifest.digest != run[partition].digest:
                 run[partition] = manifest
         newcomers = answered.keys() - run.keys()
         same = self._digest(run) == last["run"]
@@ -144,7 +146,7 @@ class RollCall:
     def _is_complete(self, run: str) -> bool:
         return (self.root / RUN).exists() and read(self.root, Run).run == run
 
-    def _digest(self, run: Mapping[int, dict[str, Any]]) -> str:
+    def _digest(self, run: Manifests) -> str:
         return config_digest(self.params, self.base_digest, [run[partition] for partition in sorted(run)])
 
     def _check_enough(self, answered: Manifests) -> None:
