@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ from tests_support import REPO
 from zk0.digests import digest_file
 from zk0.errors import StageError
 from zk0.files import read_json
+from zk0.records.driving import rollout_command, way_to_the_arm
+from zk0.records.files import read
+from zk0.records.results import Evaluation
+from zk0.records.run import Run
+from zk0.so100 import JOINTS
 
 PAGE = "train.md"
 CAMERAS = tuple(f"observation.images.camera{number}" for number in (1, 2, 3))
@@ -196,22 +202,24 @@ def test_a_trained_version_is_a_start_for_the_next(owner: Owner) -> None:
 
 
 @pytest.mark.usefixtures("trained")
-def test_lerobot_rolls_the_trained_checkpoint_out_on_an_arm(owner: Owner, tmp_path: Path) -> None:
-    """The page's command with LeRobot's own follower, of which only the port and the cameras are stand-ins."""
-    shutil.copytree(TRAINED / "checkpoints", tmp_path / TRAINED / "checkpoints")  # and away from where it was made
-    line = documented(PAGE, "lerobot-rollout") + " --return_to_initial_position=false --policy.device=cpu"
-    goals = tmp_path / "goals.jsonl"
-    path = os.pathsep.join([str(REPO / "tests/support/standin_arm"), os.environ.get("PYTHONPATH", "")])
+def test_the_page_has_the_command_for_an_arm_that_such_a_training_gives() -> None:
+    """Which tests/tracking/test_card_on_an_arm.py types; numbers that another recording has are the page's."""
+    line = documented(PAGE, "lerobot-rollout")
+    limits = yaml.safe_load(line.partition("--robot.max_relative_target='")[2].partition("'")[0])
+    evaluation, run = read(TRAINED, Evaluation), read(TRAINED, Run)
+    judged = evaluation.model_copy(update={"max_relative_target": limits})
 
-    owner.lerobot(line.replace("--duration=60", "--duration=2"), tmp_path, PYTHONPATH=path, STANDIN_GOALS=str(goals))
+    given = rollout_command(run, judged)
 
-    moves = [json.loads(text) for text in goals.read_text().splitlines()]
-    limit = float(line.partition("--robot.max_relative_target=")[2].split()[0])
-    assert moves
-    for move in moves:
-        assert list(move["goal"]) == list(move["at"]) and all(np.isfinite(list(move["goal"].values())))
-        assert all(abs(move["goal"][joint] - at) <= limit + 1e-4 for joint, at in move["at"].items())
-    assert any(move["goal"] != move["at"] for move in moves)
+    assert list(evaluation.max_relative_target or ()) == list(limits) == list(JOINTS)
+    assert given is not None
+    given = given.replace("width: 32, height: 32", "width: 640, height: 480").replace("\\\n", "")
+    assert shlex.split(given) == shlex.split(line)
+    assert f"lerobot[smolvla,dataset,feetech]=={version('lerobot')}" in documented(PAGE, "pip install")
+
+
+def test_a_training_ends_with_the_way_to_the_arm_or_why_there_is_none(owner: Owner, trained: str) -> None:
+    assert way_to_the_arm(read(TRAINED, Run), read(TRAINED, Evaluation)) in trained
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,9 @@ import yaml
 from zk0.digests import digest_folder
 from zk0.params import PromotionParams
 from zk0.policy.checkpoint import load_checkpoint
+from zk0.records.driving import rollout_command
+from zk0.records.results import Evaluation
+from zk0.records.run import Run
 from zk0.tracking import TrackingError
 from zk0.tracking.project import track
 from zk0.tracking.publish import publish_version
@@ -195,13 +198,34 @@ def test_the_card_tells_data_training_results_and_limits(judged: Path) -> None:
     assert "| joint speed, rollouts (times) | 3 | 5 (gripper) | no |" in lines
     assert "Beside the base policy the gate to the champion's place said: refused (the safety check failed" in body
     assert "rollouts a task" in body and "50 rollouts" in body
-    assert '`{"shoulder_pan": 9.0}` (degrees; gripper in percent)' in body
+    assert "It failed the safety check, so there is no command for an arm here." in lines
+    assert "lerobot-rollout" not in body
     assert "\n\n\n" not in body
+
+
+def test_a_sound_models_card_has_the_command_for_an_arm(
+    tracked: Path, files: Any, spread: Callable[..., list[bool]], hub: tuple[Hub, str]
+) -> None:
+    """Which test_card_on_an_arm.py types; of a repository, whoever types it has to fetch the folder first."""
+    content = files.evaluated(tracked, {"red-cube": (spread(0.1), spread(0.5))})
+    content["max_relative_target"] = {"shoulder_pan": 9.0}
+    (tracked / "results/evaluation.json").write_text(json.dumps(content))
+    version = track(tracked, "zk0", NAME, promotion=PromotionParams()).model_version
+    publish_version(tracked, NAME, version, "hub:someone/arm", endpoint=hub[1])
+    card = hub[0].repositories["someone/arm"]["README.md"].decode()
+    run = Run.model_validate_json((tracked / "results/federation/run.json").read_text())
+
+    command = rollout_command(run, Evaluation.model_validate(content))
+
+    assert command is not None
+    assert f"\nhf download someone/arm --local-dir arm && cd arm\n{command}\n```\n" in card
+    assert "it was not tried\nwith motors and cameras." in card
 
 
 def test_the_card_follows_what_is_known(tracked: Path, files: Any) -> None:
     (file,) = [path for path in (tracked / "mlruns").rglob("README.md") if "checkpoint" not in path.parts]
     assert "This version was not evaluated." in file.read_text()
+    assert "No limits for its steps are known, so there is no command for an arm here." in file.read_text()
     run = json.loads((tracked / "results/federation/run.json").read_text())
     base = {"source": "hub:lerobot/smolvla_base@abc", "digest": "base-digest"}
     sites = {name: {**site, "source": "hub:someone/cubes@v1"} for name, site in run["sites"].items()}

@@ -12,19 +12,25 @@ _COLUMNS = ("task", "action error (deg)", "held-out loss")
 _SUCCESS = "success"
 
 
-def not_driven(evaluation: Evaluation) -> list[str]:
-    """Sentences on the tasks on which no arm was driven, and why; none where success was measured on all."""
-    tasks = evaluation.tasks
+def on_driving(evaluation: Evaluation) -> list[str]:
+    """Sentences on how arms were driven, and on the tasks on which none was, and why."""
+    tasks, overall = evaluation.tasks, evaluation.overall.trained
+    lines = []
+    if overall.success_rate_seen is not None and overall.raw_success_rate_seen is not None:
+        lines.append(
+            f"driven as LeRobot drives an arm, within its longest step: {overall.success_rate_seen:.1%} on the sites' "
+            f"tasks; with no step cut {overall.raw_success_rate_seen:.1%}"
+        )
     reasons: dict[str, list[str]] = {}
     for name, task in tasks.items():
         if not task.trained.rollouts:
             reasons.setdefault(task.no_rollouts or "there were no rollouts", []).append(name)
-    everywhere = sum(map(len, reasons.values())) == len(tasks)
-    lines = [
-        f"success was not measured{'' if len(names) == len(tasks) else f' on {", ".join(names)}'}: {reason}"
-        for reason, names in reasons.items()
-    ]
-    return [*lines, "the models are compared by action error and held-out loss"] if everywhere else lines
+    for reason, names in reasons.items():
+        where = "" if len(names) == len(tasks) else f" on {', '.join(names)}"
+        lines.append(f"success was not measured{where}: {reason}")
+    if sum(map(len, reasons.values())) == len(tasks):
+        lines.append("the models are compared by action error and held-out loss")
+    return lines
 
 
 def _success(score: TaskScore) -> str:
@@ -54,7 +60,7 @@ def comparison_table(evaluation: Evaluation) -> Group:
     table = Table(*head, title="base -> global model")
     for row in rows:
         table.add_row(*row)
-    return Group(table, *map(Text, not_driven(evaluation)))
+    return Group(table, *map(Text, on_driving(evaluation)))
 
 
 def comparison_markdown(evaluation: Evaluation) -> str:
@@ -62,4 +68,4 @@ def comparison_markdown(evaluation: Evaluation) -> str:
     head, *rows = _rows(evaluation)
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, *(f"\n{line}" for line in not_driven(evaluation))])
+    return "\n".join([*lines, *(f"\n{line}" for line in on_driving(evaluation))])

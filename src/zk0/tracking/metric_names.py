@@ -73,6 +73,7 @@ _OVERALL_METRICS = {
     "action_error_deg": "action_error_deg",
     "success_rate_seen": "success_rate_seen",
     "success_rate_unseen": "success_rate_unseen",
+    "raw_success_rate_seen": "raw_success_rate_seen",
     "successes": "successes",
     "rollouts": "rollouts",
 }
@@ -82,6 +83,7 @@ _TASK_METRICS = (
     "success_rate",
     "success_low",
     "success_high",
+    "raw_success_rate",
     "mean_steps",
 )
 

@@ -5,8 +5,8 @@ The card is what a person who finds a checkpoint must know of its data, training
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,6 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from zk0.checkpoints import read_checkpoint
 from zk0.evaluation.scores import UNSEEN
 from zk0.files import read_json, replaced_folder, write_text
+from zk0.records.driving import rollout_command
 from zk0.records.files import read
 from zk0.records.paths import RUN
 from zk0.records.results import TaskScore
@@ -45,7 +46,7 @@ _TRAINING = {
 }
 
 
-def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: str) -> str:
+def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: str, published: bool = False) -> str:
     """The card of a version, in Markdown with the Hub's front matter.
 
     Args:
@@ -53,6 +54,7 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
         root: The project's root.
         version: Which.
         place: Where a reader finds the checkpoint: a repository, or a folder.
+        published: Whether that is a repository of the Hub.
 
     Raises:
         TrackingError: The run's files are gone.
@@ -63,7 +65,6 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
     run, evaluation = read(root, Run, file), read_evaluation(client, root, version, needed=False)
     params = metric_names.flatten(run.params)
     tasks = evaluation.tasks if evaluation else {}
-    limits = evaluation.max_relative_target if evaluation else None
     base = run.base.source
     hub = [named[1] for site in run.sites.values() if (named := _HUB.fullmatch(site.source))]
     return (
@@ -82,7 +83,10 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
             unseen={name: task for name, task in tasks.items() if task.role == UNSEEN and task.digest},
             rollouts=max((task.trained.rollouts for task in tasks.values()), default=0),
             promotion=read_json(decided) if decided.is_file() else None,
-            step_limits=json.dumps(limits) if limits is not None else None,
+            # A model that failed its check gets no command: who reads a card follows it.
+            command=rollout_command(run, evaluation) if evaluation and evaluation.safety.trained.passed else None,
+            enter=f"hf download {place} --local-dir arm && cd arm" if published else f"cd {shlex.quote(place)}",
+            lerobot=run.versions.get("lerobot"),
             base_model=base.removeprefix("hub:").partition("@")[0] if base.startswith("hub:") else None,
             hub_datasets=sorted(set(hub)),
         )
@@ -138,7 +142,7 @@ def publish_version(
     with opened(root) as client:
         found = find_version(client, model_name, version)
         checkpoint = version_checkpoint(client, root, found)
-        card = render_card(client, root, found, target["repository"] or target["folder"])
+        card = render_card(client, root, found, target["repository"] or target["folder"], bool(target["repository"]))
     if target["folder"]:
         folder = root / Path(target["folder"]).expanduser()
         if folder.exists():

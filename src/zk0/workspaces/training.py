@@ -13,6 +13,7 @@ from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.pipeline import prepare, validate
 from zk0.pipeline.stages import STAGE_LOCK, alone
+from zk0.records.driving import way_to_the_arm
 from zk0.records.files import read
 from zk0.records.paths import EVALUATION, RUN
 from zk0.records.results import Evaluation
@@ -137,6 +138,7 @@ def validate_model(training: Training) -> None:
         evaluate.run(training.folder, training.params)
     track.run(training.root, training.params, training.folder)
     console.print(f"trained model: {training.folder / best.path}", style="bold green", markup=False)
+    console.print(way_to_the_arm(read(training.folder, Run), read(training.folder, Evaluation)), markup=False)
 
 
 STEPS: tuple[Step[[Training], None], ...] = (
