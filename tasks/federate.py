@@ -32,12 +32,12 @@ _ADVICE = ("To track the changes with git", "git add ", "To enable auto staging"
 
 @task(name="find champion", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
 def find_champion(root: Path) -> str | None:
-    """The champion's checkpoint folder relative to the project, or None while there is none."""
-    from zk0.tracking.registry import champion  # MLflow, which most flow runs do without
+    """What a nightly run starts from, see :func:`zk0.models.nightly.nightly_start`; None is params' own base."""
+    from zk0.models.nightly import nightly_start  # MLflow, which most flow runs do without
 
-    folder = champion(root, load_params(root / PARAMS_FILE).tracking.model)
-    where = str(folder.relative_to(root)) if folder else None
-    get_run_logger().info("starting from the champion in %s" if where else "no champion yet%s", where or "")
+    params = load_params(root / PARAMS_FILE)
+    where = nightly_start(root, params)
+    get_run_logger().info("starting from %s", where or f"{params.policy.base}: no champion, or nothing new since it")
     return where
 
 

@@ -67,6 +67,20 @@ def _run(name: str, params_file: Path, quick: bool, only: str | None, seeds: int
 
 
 @app.command()
+def nights(params: ParamsFile = Path("params.yaml"), quick: Quick = False, seeds: Seeds = None) -> None:
+    """Seven nights of the nightly run on a world that changes, each from the champion; goes on where it stopped."""
+    from zk0.params import load_params
+    from zk0.study.week import week_of
+
+    found = load_params(params)
+    week_of(found, found.study.training_seeds[0])  # what cannot be is refused before anything heavy is imported
+    from zk0.study.nights import run
+    from zk0.study.nights_tables import overview
+
+    console.print(overview(run(Path.cwd(), found, quick, seeds)))
+
+
+@app.command()
 def page() -> None:
     """Render docs/RESULTS.md from the pieces in results/studies."""
     from zk0.study.page import write_page

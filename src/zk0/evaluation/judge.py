@@ -124,10 +124,13 @@ def judge_models(
     scenes = range(settings.seed, settings.seed + settings.rollouts)
     arm = Arm.of(limits, settings.step_factor)
     judged: dict[Model, list[JudgedTask]] = {model: [] for model in models}
+    met: dict[tuple[Model, str], Driven] = {}  # sites may share a task, and then its scenes
     for recordings in tasks:
+        source = recordings.manifest.source
         for model, loaded in models.items():
-            driven = drive(loaded, recordings.manifest.source, settings, limits, scenes, filmed=filmed)
-            judged[model].append(judge_task(loaded, recordings, params, driven, arm))
+            if (model, source) not in met:
+                met[model, source] = drive(loaded, source, settings, limits, scenes, filmed=filmed)
+            judged[model].append(judge_task(loaded, recordings, params, met[model, source], arm))
     return judged
 
 

@@ -192,9 +192,8 @@ def judge(
 def first_state(server: Server, tensors: Tensors) -> RoundState:
     """Round 0: common normalisation, and the starting model's held-out loss.
 
-    The sites have the starting policy, so it is not sent.
+    The sites have the starting policy, so it is not sent. Whoever was left out when they met is left out of it.
     """
-    server.begin_round()
     moments = server.merged_moments()
     model = Model.of(tensors)
     server.held = dict.fromkeys(server.sites, model.digest)

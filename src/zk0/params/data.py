@@ -46,6 +46,8 @@ class DataParams(Section):
     """SITE: LeRobot's calibration file of a normalised site's arm, or measured ({} = none)."""
     leave_out: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """SITE: [episodes] that neither train nor judge; see `zk0 data check` ({} = none)."""
+    unfit: Literal["refuse", "leave-out"] = "refuse"
+    """A site whose data is not fit: refuse, or leave-out (go on without it; see min_replies)."""
     partition: PartitionParams = PartitionParams()
     """Split one source over many sites instead; then data.sites has one entry."""
     held_out: float = Field(0.2, gt=0, lt=1)

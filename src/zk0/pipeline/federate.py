@@ -5,21 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 from zk0.console import console
-from zk0.data.manifest import read_manifests
+from zk0.data.manifest import Manifest, read_manifests
 from zk0.environment.code import CODE_LOCK
 from zk0.errors import StageError
+from zk0.federation.attacks import Attack, poisoned
 from zk0.federation.client_app import app as client_app
 from zk0.federation.client_app import noted
+from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.run import locked_base, run_federation
+from zk0.federation.server import Server
 from zk0.files import read_json, write_text
 from zk0.params import Params
 from zk0.pipeline import features
+from zk0.pipeline.prepare import unfit_sites
 from zk0.records.files import read
 from zk0.records.journal import Journal, print_event
 from zk0.records.paths import EVENTS, STATES
@@ -28,13 +33,14 @@ from zk0.records.run import Run
 _MADE_BY = "code.json"  # in the state of a run that was completed
 
 
-def run(root: Path, params: Params, again: str = "zk0 federate") -> None:
+def run(root: Path, params: Params, again: str = "zk0 federate", liar: tuple[int, Attack] | None = None) -> None:
     """Run or continue the federation; Ctrl-C or SIGTERM loses at most the round in progress.
 
     Args:
         root: Project folder.
         params: The run's.
         again: The command that goes on with it, for a person who stopped it.
+        liar: The partition of a site that lies, and how, for a study of what comes of it.
 
     Raises:
         FederationError: Too few good replies.
@@ -44,17 +50,26 @@ def run(root: Path, params: Params, again: str = "zk0 federate") -> None:
     if params.features.ahead:
         features.build(root, params)
     sites, _ = read_manifests(root)
-    grid = InProcessGrid(noted(client_app, Journal(root / EVENTS)), root, len(sites), params.data.decoded_limit_bytes)
+    app = poisoned(client_app, *liar) if liar else client_app
+    grid = InProcessGrid(noted(app, Journal(root / EVENTS)), root, len(sites), params.data.decoded_limit_bytes)
+    unfit = unfit_sites(root)
     code = _code(root)
     _set_aside_other(root / STATES, params, code)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_federation(grid, root, params, locked_base(root), print_event)
+        run_federation(grid, root, params, locked_base(root), print_event, lambda server: _meet(server, unfit))
     except KeyboardInterrupt:
         raise StageError(f"stopped; complete rounds are saved, and `{again}` goes on from the last one") from None
     if code:
         write_text(root / STATES / read(root, Run).run / _MADE_BY, code)
     console.print(f"global model in {root / 'checkpoints'}")
+
+
+def _meet(server: Server, unfit: Mapping[str, str]) -> list[Manifest]:
+    """The sites of this process, and a word in the run's journal of each that takes no part in it."""
+    for site, reason in unfit.items():
+        server.leave_out(site, 0, f"its data is not fit: {reason}")
+    return meet(server)
 
 
 def _code(root: Path) -> str | None:

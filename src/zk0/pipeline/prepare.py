@@ -17,7 +17,7 @@ from zk0.data.recorders import record_all
 from zk0.data.survey import Survey, check_robots, markdown_of, report_of, survey
 from zk0.digests import digest_value
 from zk0.errors import DataError
-from zk0.files import write_json, write_text
+from zk0.files import read_json, write_json, write_text
 from zk0.params import Params
 from zk0.seeding import numpy_rng
 from zk0.sources import Source, SourcesLock, read_lock
@@ -27,18 +27,25 @@ REPORT = Path("results/data.json")
 REPORT_FOR_PEOPLE = REPORT.with_suffix(".md")
 
 
-def run(root: Path, params: Params) -> None:
+def run(root: Path, params: Params, recorded: bool = False) -> None:
     """Write recordings, manifests and the data check report, ``results/data.json`` and ``results/data.md``.
 
+    Args:
+        root: Project folder.
+        params: The run's.
+        recorded: The simulated sources lie in ``data/recordings`` as these params would record them.
+
     Raises:
-        DataError: A source is not fit to train on; nothing of this call's manifests is left behind.
+        DataError: A source is not fit to train on, and params do not let it be left out, or too few are left; nothing
+            of this call's manifests is left behind.
         StageError: Sources have not been resolved.
     """
     lock = read_lock(root, "sources", "unseen")
     sources = {**params.data.sites, **params.data.unseen}
     kinds = {name: Source.parse(text) for name, text in sources.items()}
-    record_all(root / RECORDINGS, params, {n: s.name for n, s in kinds.items() if s.kind == "sim"})
-    surveys = survey_all(root, params, lock, sources)
+    if not recorded:
+        record_all(root / RECORDINGS, params, {n: s.name for n, s in kinds.items() if s.kind == "sim"})
+    surveys, unfit = survey_all(root, params, lock, sources)
     sites = _site_manifests(root, params, surveys)
     unseen = [
         _manifest(root, surveys[name], name, -1, "unseen", [], surveys[name].episodes) for name in params.data.unseen
@@ -49,7 +56,7 @@ def run(root: Path, params: Params) -> None:
     for manifest in sites + unseen:
         write_manifest(root, manifest)
     entries = [report_of(one) for one in surveys.values()]
-    write_json(root / REPORT, {"sources": entries, "partitions": [m.content() for m in sites + unseen]})
+    write_json(root / REPORT, {"sources": entries, "partitions": [m.content() for m in sites + unseen], "unfit": unfit})
     write_text(root / REPORT_FOR_PEOPLE, markdown_of(surveys.values()))
     frames = sum(m.train_frames for m in sites)
     real = any(source.kind != "sim" for source in kinds.values())
@@ -60,8 +67,19 @@ def run(root: Path, params: Params) -> None:
     )
 
 
-def survey_all(root: Path, params: Params, lock: SourcesLock, sources: Mapping[str, str]) -> dict[str, Survey]:
+def unfit_sites(root: Path) -> dict[str, str]:
+    """The sites that the last `zk0 prepare` left out, each with why its data is not fit; see ``data.unfit``."""
+    found: dict[str, str] = read_json(root / REPORT).get("unfit", {}) if (root / REPORT).is_file() else {}
+    return found
+
+
+def survey_all(
+    root: Path, params: Params, lock: SourcesLock, sources: Mapping[str, str]
+) -> tuple[dict[str, Survey], dict[str, str]]:
     """Check all sources, each by itself and beside the others.
+
+    Returns:
+        What the sources are, and which sites are left out as params allow, each with its reason.
 
     Raises:
         DataError: Names every source that is not fit, with its reason; and what the others are, where that matters.
@@ -75,14 +93,34 @@ def survey_all(root: Path, params: Params, lock: SourcesLock, sources: Mapping[s
             surveys[name] = survey(name, text, revision, dataset, params.data, root)
         except DataError as error:
             problems[name] = str(error)
-    if problems:
+    if problems and not _may_go_on(params, problems):
         lines = list(problems.values())
         if any("data.conventions" in line for line in lines):
             lines += [f"'{s.name}' is {s.joints.convention}, by {s.joints.by}" for s in surveys.values()]
         raise DataError("\n".join(lines))
     check_robots(list(surveys.values()))
     check_alike({one.name: one.cameras.sources for one in surveys.values()}, params.data.missing_cameras)
-    return surveys
+    return surveys, problems
+
+
+def _may_go_on(params: Params, problems: dict[str, str]) -> bool:
+    """Whether a run may go on without these; says who is left out, or adds to the problems why too few are left.
+
+    What no site has is judged on and trains nothing: an unseen task that is not fit is for params to mend.
+    """
+    sites = params.data.sites
+    if params.data.unfit == "refuse" or problems.keys() - sites.keys():
+        return False
+    left, needed = len(sites) - len(problems), params.federation.min_replies * len(sites)
+    if not left or left < needed:
+        problems[""] = (
+            f"without them {left} of {len(sites)} sites are left, and federation.min_replies asks for "
+            f"{params.federation.min_replies:g} of them: mend their data, or lower it"
+        )
+        return False
+    for name, reason in problems.items():
+        console.print(f"'{name}' is left out, its data is not fit: {reason}", style="yellow", markup=False)
+    return True
 
 
 def find_dataset(root: Path, name: str, source: Source, revision: str, any_format: bool = False) -> DatasetFolder:
@@ -113,7 +151,7 @@ def _site_manifests(root: Path, params: Params, surveys: Mapping[str, Survey]) -
     """One manifest per source, or many from one source."""
     manifests = []
     if params.data.partition.scheme == "none":
-        parts = [(name, name, list(surveys[name].dataset.rows.bounds)) for name in params.data.sites]
+        parts = [(name, name, list(surveys[name].dataset.rows.bounds)) for name in params.data.sites if name in surveys]
     else:
         (name,) = params.data.sites
         rows = surveys[name].dataset.rows

@@ -16,6 +16,7 @@ from zk0.records.results import Role
 from zk0.reporting.format import machine
 from zk0.study import tables
 from zk0.study.arms import FEDERATED
+from zk0.study.nights_page import nights_section
 from zk0.study.results import ArmResult, StudyResult
 from zk0.study.results_store import RECORD, STUDIES, StudyFolder
 from zk0.study.studies import RECIPES
@@ -61,13 +62,15 @@ def write_page(root: Path) -> list[Path]:
     results = [StudyResult.read(folder) for folder in folders]
     results = [result for result in results if result.arms and not result.record.quick]
     results.sort(key=lambda result: list(RECIPES).index(result.record.name))
-    if not results:
+    nights, plots = nights_section(root, IMAGES)
+    if not results and not nights:
         raise StageError(f"{root / STUDIES} holds no piece of any study; `zk0 study comparison` makes them")
     parts, written = [_HEAD, *_state(results)], list[Path]()
     for result in results:
         text, files = section(root, result)
         parts += text
         written += files
+    parts, written = parts + nights, written + plots
     if (root / NOTES).exists():
         parts += ["## What did not work", (root / NOTES).read_text().strip()]
     for stale in set((root / IMAGES).glob("*.svg")) - set(written):

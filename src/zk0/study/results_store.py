@@ -22,11 +22,13 @@ STUDIES = Path("results/studies")
 RECORD = "study.json"
 
 
-class _Stored(BaseModel):
+class Stored(BaseModel):
+    """What a study keeps: frozen, and nothing beside what is described."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class TaskResult(_Stored):
+class TaskResult(Stored):
     """A model on one task.
 
     Attributes:
@@ -60,7 +62,7 @@ class TaskResult(_Stored):
         )
 
 
-class Piece(_Stored):
+class Piece(Stored):
     """One arm with one training seed.
 
     Attributes:
@@ -95,7 +97,7 @@ class Piece(_Stored):
     versions: dict[str, str]
 
 
-class ArmRecord(_Stored):
+class ArmRecord(Stored):
     """An arm as a study's record tells it, with its pieces' files by training seed."""
 
     name: str
@@ -108,7 +110,7 @@ class ArmRecord(_Stored):
     files: dict[int, str]
 
 
-class StudyRecord(_Stored):
+class StudyRecord(Stored):
     """What belongs together.
 
     Attributes:
@@ -151,7 +153,7 @@ class StudyFolder:
             StageError: It is damaged; says what to do.
         """
         path = self.folder / "pieces" / file
-        return _checked(Piece, path) if path.exists() else None
+        return checked(Piece, path) if path.exists() else None
 
     def adopt(self, file: str) -> Piece | None:
         """A piece that another study of the project has made, copied into this one; None where none has.
@@ -162,7 +164,7 @@ class StudyFolder:
             StageError: It is damaged; says what to do.
         """
         for path in sorted(self.folder.parent.glob(f"*/pieces/{file}")):
-            found = _checked(Piece, path)
+            found = checked(Piece, path)
             self.write(file, found)
             return found
         return None
@@ -194,7 +196,7 @@ class StudyFolder:
         path = self.folder / RECORD
         if not path.exists():
             raise StageError(f"{path} not found; `zk0 study {self.folder.name}` writes it")
-        return _checked(StudyRecord, path)
+        return checked(StudyRecord, path)
 
     def pieces(self, record: StudyRecord) -> Iterator[tuple[ArmRecord, dict[int, Piece]]]:
         """The arms and their pieces by training seed, as far as they are made."""
@@ -203,7 +205,12 @@ class StudyFolder:
             yield arm, {seed: piece for seed, piece in found.items() if piece is not None}
 
 
-def _checked[M: _Stored](kind: type[M], path: Path) -> M:
+def checked[M: Stored](kind: type[M], path: Path) -> M:
+    """Read what a study keeps.
+
+    Raises:
+        StageError: It is damaged; says what to do.
+    """
     try:
         return kind.model_validate(read_json(path))
     except (ValidationError, ValueError) as error:

@@ -239,7 +239,7 @@ def study_named(name: str, params: Params, quick: bool = False, seeds: int | Non
     """
     if name not in RECIPES:
         raise ValueError(f"there is no study '{name}'{nearest_hint(name, RECIPES)}")
-    study = RECIPES[name].study(name, _small(params) if quick else params)
+    study = RECIPES[name].study(name, in_minutes(params) if quick else params)
     for arm in study.arms:  # refuse now what could not be run in an hour
         try:
             arm.params(study.params)
@@ -251,8 +251,8 @@ def study_named(name: str, params: Params, quick: bool = False, seeds: int | Non
     return replace(study, seeds=chosen, shortened=chosen != study.seeds)
 
 
-def _small(params: Params) -> Params:
-    """The same study, in minutes."""
+def in_minutes(params: Params) -> Params:
+    """The same params at sizes by which a study takes minutes: they show that it works, and nothing else."""
     settings, study = params.training, params.study
     changes = {
         "data.episodes": min(params.data.episodes, 6),
@@ -265,5 +265,6 @@ def _small(params: Params) -> Params:
         "study.personal_steps": 4,
         "study.training_seeds": study.training_seeds[:2],
         "evaluation.loss_draws": 1,
+        "evaluation.rollouts": min(params.evaluation.rollouts, 4),
     }
     return with_changes(params, changes)

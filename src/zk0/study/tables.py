@@ -210,16 +210,16 @@ def comparison_verdicts(result: StudyResult) -> list[str]:
         rate = result.rate(best, seen)
         assert rate is not None
         told.append(
-            f"{_mark(rate.value >= POOLED_TARGET)} All data in one place reaches {POOLED_TARGET:.0%} on the sites' "
+            f"{mark(rate.value >= POOLED_TARGET)} All data in one place reaches {POOLED_TARGET:.0%} on the sites' "
             f"tasks: {rate.value:.1%} ({best}, the better budget, chosen on these very scenes, which favours it)."
         )
         if gap := result.advantage(FEDERATED, best, seen):
             told.append(
-                f"{_mark(gap.lower_bound > -MARGIN)} Federated is at most {MARGIN * 100:.0f} points below that, by the "
+                f"{mark(gap.lower_bound > -MARGIN)} Federated is at most {MARGIN * 100:.0f} points below that, by the "
                 f"one-sided 95% bound: {_points(gap.value)}, at least {_points(gap.lower_bound)}."
             )
     if gap := result.advantage(FEDERATED, "base", seen):
-        told.append(f"{_mark(gap.p_better < _LEVEL)} The base is clearly below federated: {_told(gap)}.")
+        told.append(f"{mark(gap.p_better < _LEVEL)} The base is clearly below federated: {told_gap(gap)}.")
     for name, found in result.arms.items():
         site = found.arm.site
         if found.arm.kind != "alone" or site is None:
@@ -227,13 +227,13 @@ def comparison_verdicts(result: StudyResult) -> list[str]:
         others = tuple(task for task in seen if task != site)
         if gap := result.advantage(FEDERATED, name, (site,)):
             told.append(
-                f"{_mark(gap.p_worse >= _LEVEL)} Federated is not shown worse than {site} alone on its own task: "
-                f"{_told(gap, worse=True)}."
+                f"{mark(gap.p_worse >= _LEVEL)} Federated is not shown worse than {site} alone on its own task: "
+                f"{told_gap(gap, worse=True)}."
             )
         for what, tasks in (("the other sites' tasks", others), ("the unseen task", unseen)):
             if gap := result.advantage(FEDERATED, name, tasks):
                 told.append(
-                    f"{_mark(gap.p_better < _LEVEL)} Federated is better than {site} alone on {what}: {_told(gap)}."
+                    f"{mark(gap.p_better < _LEVEL)} Federated is better than {site} alone on {what}: {told_gap(gap)}."
                 )
     return told
 
@@ -254,15 +254,16 @@ def robustness_verdicts(result: StudyResult) -> list[str]:
             after = result.rate(name, tasks)
             if found.arm.attack and found.arm.changes["federation.strategy"] == strategy and before and after:
                 kept = after.value / before.value if before.value else 0.0
-                mark = f"{_mark(kept >= KEPT_TARGET)} " if strategy == chosen else ""
+                aim = f"{mark(kept >= KEPT_TARGET)} " if strategy == chosen else ""
                 told.append(
-                    f"{mark}{strategy} keeps {kept:.0%} of its success under {found.arm.attack} "
+                    f"{aim}{strategy} keeps {kept:.0%} of its success under {found.arm.attack} "
                     f"({before.value:.1%} to {after.value:.1%})."
                 )
     return told
 
 
-def _mark(reached: bool) -> str:
+def mark(reached: bool) -> str:
+    """The beginning of a verdict."""
     return "**Reached.**" if reached else "**Not reached.**"
 
 
@@ -270,7 +271,8 @@ def _points(value: float) -> str:
     return f"{_signed(value, True)} points"
 
 
-def _told(gap: Difference, worse: bool = False) -> str:
+def told_gap(gap: Difference, worse: bool = False) -> str:
+    """A difference of success with its interval, and the p value of it being better or worse."""
     p = gap.p_worse if worse else gap.p_better
     interval = f"{_signed(gap.low, True)} to {_signed(gap.high, True)}"
     return f"{_points(gap.value)} ({interval}), p {'worse' if worse else 'better'} {p_text(p)}"

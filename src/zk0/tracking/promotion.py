@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import xxhash
 from mlflow import MlflowClient
@@ -103,6 +104,21 @@ def promote(root: Path, model_name: str, version: int, params: PromotionParams, 
         evaluation = read_evaluation(client, root, found, needed=not force)
         with transaction(client, model_name) as changes:
             return _settle(changes, root, found, evaluation, params, force)
+
+
+def read_decision(root: Path, model_name: str, version: int) -> dict[str, Any]:
+    """What was decided on a version last, as :meth:`Promotion.content` has it, from its run's files.
+
+    Raises:
+        TrackingError: There is no such version, or nothing was decided on it.
+    """
+    root = root.resolve()
+    with opened(root) as client:
+        file = kept_file(client, root, find_version(client, model_name, version), RECORD)
+    if not file.is_file():
+        raise TrackingError(f"nothing was decided on '{model_name}', version {version}; `zk0 promote {version}` does")
+    found: dict[str, Any] = read_json(file)
+    return found
 
 
 def demote(root: Path, model_name: str) -> tuple[int, int | None]:

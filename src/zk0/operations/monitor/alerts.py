@@ -21,6 +21,7 @@ import httpx
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.network.config import GROUPS, Alerts, is_loopback
+from zk0.operations.monitor.progress import UNFIT
 from zk0.operations.monitor.snapshot import ServiceState, Snapshot
 from zk0.private_files import read_private
 
@@ -31,6 +32,7 @@ logger = logging.getLogger("zk0.monitor")
 RULES = (
     "no-round",
     "failed-round",
+    "site-unfit",
     "site-away",
     "certificate",
     "disk",
@@ -107,6 +109,10 @@ def _of_run(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
         about = f"run {progress.run} round {progress.failed}, failure {progress.failures}"
         told = f"round {progress.failed} could not be completed{left_out}. Complete rounds are saved"
         yield Alert("failed-round", about, told, "critical")
+    for one in progress.left_out:
+        if one.kind == UNFIT:
+            told = f"the data of {one.site} is not fit, and the run goes on without it: results/data.json says why"
+            yield Alert("site-unfit", f"site {one.site}", told)
 
 
 def _of_sites(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:

@@ -15,7 +15,9 @@ _BEGINS, _ENDS = ("strategy", "round-start", "resume"), ("done", "failed")
 
 # What a reason for leaving a site out holds, and the kind it is counted as. The reason itself may hold a site's own
 # words, which neither metrics nor alerts should carry about.
+UNFIT = "unfit"
 _KINDS = (
+    ("its data is not fit", UNFIT),
     ("no reply", "no-reply"),
     ("the site failed", "site-failed"),
     ("finite", "not-finite"),
@@ -36,7 +38,8 @@ class LeftOut:
     Attributes:
         round: Which.
         site: Whose reply was not used.
-        kind: Why, in one word: ``no-reply``, ``site-failed``, ``not-finite``, ``refused``, ``lacks-model``, ``other``.
+        kind: Why, in one word: ``unfit``, ``no-reply``, ``site-failed``, ``not-finite``, ``refused``, ``lacks-model``,
+            ``other``.
     """
 
     round: int

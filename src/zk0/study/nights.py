@@ -1,0 +1,292 @@
+"""Run the study of nights: weeks of nightly runs by the pipeline's own stages, each in a project of its own.
+
+Every night starts from the champion as ``federate/nightly`` does, and the gate decides in that project's MLflow. Beside
+each stand a federation from the base and pooled training, on the night's data and with as many steps.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from zk0.console import console
+from zk0.data.manifest import Manifest, read_manifests
+from zk0.data.sim.tasks import find_task
+from zk0.digests import RESULTS_VERSION, key_of
+from zk0.errors import StageError
+from zk0.evaluation.rollouts import roll_out
+from zk0.federation.attacks import Attack
+from zk0.federation.site import forget
+from zk0.files import read_json, write_json
+from zk0.machine import machine
+from zk0.models.nightly import nightly_start, nothing_new
+from zk0.params import Params, with_changes
+from zk0.pipeline import evaluate, prepare, track
+from zk0.pipeline import federate as federation
+from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
+from zk0.policy.start import resolve_device
+from zk0.records.base import Machine
+from zk0.records.files import read, read_rounds
+from zk0.records.results import Tracking
+from zk0.records.run import Run
+from zk0.sources import LOCK, Source
+from zk0.sources_lock import resolve_sources
+from zk0.study.arms import POISONED_PARTITION, pooled
+from zk0.study.nights_store import UNCHANGED, NightPiece, NightRecord, NightsFolder, Successes, WeekRecord
+from zk0.study.project import StudyProject, prepared, refuse_leakage, with_absolute_paths
+from zk0.study.results_store import STUDIES
+from zk0.study.spoiled import spoiled
+from zk0.study.studies import in_minutes
+from zk0.study.training import Trained, federate, plan_of, train_in_one_place
+from zk0.study.week import ATTACK, Night, Week, week_of
+from zk0.tracking.promotion import read_decision
+
+NAME = "nights"
+_AT = "night.json"  # which night a week's project is at, and what it starts from
+_SIDE_BY_SIDE = 25  # rollouts
+
+
+def run(root: Path, params: Params, quick: bool = False, seeds: int | None = None) -> NightsFolder:
+    """Run the weeks, or go on with them: nights that are made are not made again.
+
+    Args:
+        root: Project folder.
+        params: The project's.
+        quick: At small sizes, under a name of its own.
+        seeds: Only so many training seeds, the first ones (None = all).
+
+    Raises:
+        StageError: Params that no week can be made of, a night that fails, or Ctrl-C; complete nights are kept.
+    """
+    chosen = in_minutes(params) if quick else params
+    torch.set_num_threads(chosen.threads)
+    folder = NightsFolder(root / STUDIES / (f"{NAME}-quick" if quick else NAME))
+    here = with_absolute_paths(root, chosen)
+    own = chosen.study
+    weeks = [week_of(here, seed) for seed in own.training_seeds[:seeds]]
+    scenes = range(own.final_seed, own.final_seed + own.scenes)
+    runners = [Runner(folder, week, prepared(root, week.params), scenes) for week in weeks]
+    first = weeks[0]
+    folder.describe(
+        WeekRecord(
+            command=f"zk0 study {NAME}" + " --quick" * quick + (f" --seeds {seeds}" if seeds else ""),
+            quick=quick,
+            scenes=(scenes.start, len(scenes)),
+            nights=tuple(NightRecord(**asdict(night)) for night in first.nights),
+            tasks={source: first.last_with(source) for source in first.tasks},
+            files={runner.week.params.seed: runner.files for runner in runners},
+            params=week_of(chosen, own.training_seeds[0]).params.model_dump(mode="json"),
+            results_version=RESULTS_VERSION,
+        )
+    )
+    for runner in runners:
+        try:
+            runner.run()
+        except KeyboardInterrupt:
+            raise StageError(f"stopped; complete nights are kept in {folder.folder}; run it again to go on") from None
+    return folder
+
+
+@dataclass
+class Runner:
+    """Makes the nights of a week.
+
+    Attributes:
+        folder: Where the study's results go.
+        week: What happens when.
+        world: All owners' recordings of the week.
+        scenes: Final ones, which no decision looks at.
+    """
+
+    folder: NightsFolder
+    week: Week
+    world: StudyProject
+    scenes: range
+    _seconds: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def root(self) -> Path:
+        """The week's own project."""
+        return self.world.root / "weeks" / self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        undecided = {"policy": {"base"}, "study": True, "benchmark": True}
+        params = self.week.params.model_dump(mode="json", exclude=undecided, exclude_defaults=True)
+        nights = [asdict(night) for night in self.week.nights]
+        scenes = [self.scenes.start, len(self.scenes)]
+        return key_of({"params": params, "base": self.world.base[1], "nights": nights, "scenes": scenes})
+
+    @cached_property
+    def _owners(self) -> dict[str, Manifest]:
+        return {manifest.site: manifest for manifest in self.world.sites}
+
+    @cached_property
+    def _spoiled(self) -> Path:
+        name = self.week.spoiled
+        return spoiled(self.world.root / prepare.RECORDINGS / name, self.world.root / "spoiled" / name)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The pieces' files, from night 0 on."""
+        seed = self.week.params.seed
+        return tuple(f"seed{seed}-night{n}-{self._digest[:8]}.json" for n in range(len(self.week.nights) + 1))
+
+    def run(self) -> list[NightPiece]:
+        """Make what is missing; a week whose project is gone begins anew, since a night goes on from the one before."""
+        pieces = [piece for piece in map(self.folder.piece, self.files) if piece is not None]
+        if len(pieces) == len(self.files):
+            return pieces
+        at = read_json(self.root / _AT)["night"] if (self.root / _AT).is_file() else 0
+        if not pieces or at not in (len(pieces) - 1, len(pieces)):
+            shutil.rmtree(self.root, ignore_errors=True)
+            pieces = [self._keep(self._first())]
+        self._lay_out()
+        for night in self.week.nights[len(pieces) - 1 :]:
+            console.rule(f"seed {self.week.params.seed}, night {night.number}: {night.about}")
+            pieces.append(self._keep(self._night(night)))
+        return pieces
+
+    def _keep(self, piece: NightPiece) -> NightPiece:
+        self.folder.write(self.files[piece.night], piece)
+        return piece
+
+    def _lay_out(self) -> None:
+        """The project: its recordings are the world's, and so is what is kept of them."""
+        (self.root / "data").mkdir(parents=True, exist_ok=True)
+        for name in (prepare.RECORDINGS, Path(".cache")):
+            (self.world.root / name).mkdir(exist_ok=True)
+            if not (self.root / name).is_symlink():
+                (self.root / name).symlink_to(self.world.root / name, target_is_directory=True)
+
+    def _first(self) -> NightPiece:
+        """Night 0: the base."""
+        warm = self.world.policy(self.week.params)
+        warm.show("base", warm.first)
+        return self._piece(0, successes={"base": self._drive(warm.start)})
+
+    def _night(self, night: Night) -> NightPiece:
+        self._seconds = {}
+        with self._timed("night"):
+            params = self.week.params_of(night, self._owners, f"local:{self._spoiled}")
+            start = self._start(night, params)
+            tonight = params if start is None else with_changes(params, {"policy.base": start})
+            lock = resolve_sources(tonight, self.root)
+            new = not nothing_new(self.root, tonight, lock)
+            if new:
+                write_json(self.root / LOCK, lock)
+                self._stages(night, tonight)
+        if not new:
+            return self._piece(night.number, start=lock["policy"]["digest"], outcome=UNCHANGED)
+        found, tracked = read(self.root, Run), read(self.root, Tracking)
+        decision = read_decision(self.root, params.tracking.model, tracked.model_version)
+        gain = decision["comparison"] and decision["comparison"]["overall"].get("site")
+        return self._piece(
+            night.number,
+            run=found.run,
+            start=lock["policy"]["digest"],
+            episodes={name: len(site.train_episodes) for name, site in found.sites.items()},
+            unfit=prepare.unfit_sites(self.root),
+            outcome=decision["outcome"],
+            version=tracked.model_version,
+            against=decision["against"],
+            reasons=tuple(decision["reasons"]),
+            gain=(gain["value"], gain["lower_bound"]) if gain else None,
+            bytes=sum(one.bytes_up + one.bytes_down for one in read_rounds(self.root)),
+            successes=self._beside(night, params),
+        )
+
+    def _start(self, night: Night, params: Params) -> str | None:
+        """What the night starts from. A night that was stopped may have promoted its model already, so it is noted."""
+        note = self.root / _AT
+        if note.is_file() and (noted := read_json(note))["night"] == night.number:
+            return str(noted["start"]) if noted["start"] else None
+        start = nightly_start(self.root, params)
+        write_json(note, {"night": night.number, "start": start})
+        return start
+
+    def _stages(self, night: Night, params: Params) -> None:
+        """A nightly run, as the flow makes it, without benchmark and report."""
+        liar = (POISONED_PARTITION, Attack(ATTACK)) if night.event == "lie" else None
+        forget()  # what was opened of other nights
+        with self._timed("prepare"):
+            prepare.run(self.root, params, recorded=True)
+        sites, unseen = read_manifests(self.root)
+        refuse_leakage(self.week.trained_on(night, self._owners), [*sites, *unseen])
+        with self._timed("federate"):
+            federation.run(self.root, params, liar=liar)
+        with self._timed("evaluate"):
+            evaluate.run(self.root, params)
+        with self._timed("track"):
+            track.run(self.root, params, results=self.root)
+        forget()
+
+    def _beside(self, night: Night, params: Params) -> dict[str, Successes]:
+        """The night's model on final scenes, and what else could have been made of its data."""
+        best, device = self.root / "checkpoints" / "best", resolve_device(params.policy.device)
+        with self._timed("judge"):
+            found = {"tonight": self._drive(load_checkpoint(best, device))}
+        project = replace(StudyProject.open(self.root, params), base=self.world.base)
+        folder = self.root / "from-base"
+
+        def federated() -> Trained:
+            return federate(project, params, folder, ATTACK if night.event == "lie" else None)
+
+        def in_one_place() -> Trained:
+            return train_in_one_place(project, params, plan_of(pooled("steps"), params, project))
+
+        for name, train in (("from base", federated), ("pooled", in_one_place)):
+            found[name] = self._trained(name, train, project, params)
+        shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def _trained(self, name: str, train: Callable[[], Trained], project: StudyProject, params: Params) -> Successes:
+        with self._timed(name):
+            trained = train()
+        with self._timed("judge"):
+            warm = project.policy(params)
+            loaded = warm.fitted(trained.stats)
+            warm.show(name, trained.tensors)
+            found = self._drive(loaded)
+        project.forget()
+        return found
+
+    def _drive(self, loaded: LoadedPolicy) -> Successes:
+        """A model on the final scenes of every owner's task, as an arm is driven."""
+        settings = self.week.params.evaluation
+        longest = self.world.limits.longest_steps(settings.step_factor)
+        return {
+            source: {
+                rollout.seed: rollout.success
+                for rollout in roll_out(
+                    loaded,
+                    find_task(Source.parse(source).name),
+                    self.scenes,
+                    longest=longest,
+                    max_steps=settings.max_steps,
+                    actions_per_look=settings.actions_per_look,
+                    side_by_side=_SIDE_BY_SIDE,
+                )
+            }
+            for source in self.week.tasks
+        }
+
+    def _piece(self, night: int, **told: object) -> NightPiece:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        about = {"seed": self.week.params.seed, "night": night, "digest": self._digest, "seconds": self._seconds}
+        this = Machine.model_validate(machine())
+        return NightPiece.model_validate({**about, **told, "created": created, "machine": this})
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._seconds[what] = self._seconds.get(what, 0.0) + time.perf_counter() - began

@@ -1,0 +1,182 @@
+"""A week of nightly runs as data: who has recorded how much by which night, and what befalls the federation.
+
+Nothing heavy is imported here. Owners share tasks in pairs, but for the one that leaves and the one that joins, whose
+tasks nobody else has: what a model forgets, it forgets of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from zk0.data.manifest import Manifest
+from zk0.errors import StageError
+from zk0.federation.attacks import AttackKind
+from zk0.params import Params, with_changes
+from zk0.sources import Source
+from zk0.study.arms import POISONED_PARTITION
+
+Event = Literal["begin", "join", "nothing", "lie", "leave", "spoil", "mend"]
+ATTACK: AttackKind = "sign-flip"
+EPISODES = 24  # that an owner records in the week, at most
+_PARTS = 6  # the week's nights that train; all together take about as many steps as one run of the params
+_SCENES = 60  # of the gate, at most
+
+# What befalls the federation night after night, and the share of their episodes that owners have recorded by then.
+_NIGHTS: tuple[tuple[Event, float, str], ...] = (
+    ("begin", 1 / 4, "the first night, few episodes"),
+    ("join", 3 / 8, "{joiner} joins, with a task that nobody had"),
+    ("nothing", 3 / 8, "nothing is new"),
+    ("lie", 1 / 2, "{liar} lies ({attack})"),
+    ("leave", 2 / 3, "{leaver} has left"),
+    ("spoil", 5 / 6, "{spoiled}'s new recordings are spoiled"),
+    ("mend", 1, "{spoiled}'s recordings are mended"),
+)
+
+
+@dataclass(frozen=True)
+class Night:
+    """One night.
+
+    Attributes:
+        number: From 1.
+        event: What befalls the federation.
+        about: The same for people.
+        share: Of their episodes that owners have recorded by then.
+        sites: Who takes part, in partition order.
+    """
+
+    number: int
+    event: Event
+    about: str
+    share: float
+    sites: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Week:
+    """Seven nights.
+
+    Attributes:
+        params: With all owners as sites, as the world is recorded.
+        nights: In order.
+        owners: Site to source.
+        joiner, leaver, liar, spoiled: Who does what, or has it done to them.
+    """
+
+    params: Params
+    nights: tuple[Night, ...]
+    owners: Mapping[str, str]
+    joiner: str
+    leaver: str
+    liar: str
+    spoiled: str
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The owners' tasks, each once."""
+        return tuple(dict.fromkeys(self.owners.values()))
+
+    def last_with(self, source: str) -> int:
+        """The night by which what the model forgot of a task is measured: the last, or first, with its only owner.
+
+        Of a task whose owners stay it is the first night, of the leaver's the last that trained on it.
+        """
+        present = [n.number for n in self.nights if any(self.owners[site] == source for site in n.sites)]
+        return present[0] if present[-1] == len(self.nights) else present[-1]
+
+    def params_of(self, night: Night, world: Mapping[str, Manifest], spoiled: str) -> Params:
+        """The project's params of a night.
+
+        Args:
+            night: Which.
+            world: Owner to the manifest of all episodes of the week.
+            spoiled: Source of the spoiled recordings.
+        """
+        sites = {name: self.owners[name] for name in night.sites}
+        absent = {name: source for name, source in self.owners.items() if name not in sites}
+        leave_out = {name: self._left_out(night, name, world[name]) for name in self.owners}
+        if night.event == "spoil":
+            sites[self.spoiled] = spoiled
+            del leave_out[self.spoiled]
+        changes = {
+            "data.sites": sites,
+            "data.unseen": {**absent, **self.params.data.unseen},
+            "data.leave_out": {name: episodes for name, episodes in leave_out.items() if episodes},
+        }
+        return with_changes(self.params, changes)
+
+    def _left_out(self, night: Night, name: str, manifest: Manifest) -> tuple[int, ...]:
+        """Of a site what it has not recorded yet; of an owner who is away all that was ever trained on."""
+        if name in night.sites:
+            kept = {*_first(manifest.train_episodes, night.share), *_first(manifest.held_out_episodes, night.share)}
+            return tuple(sorted({*manifest.train_episodes, *manifest.held_out_episodes} - kept))
+        return self._used(night, name, manifest)
+
+    def _used(self, night: Night, name: str, manifest: Manifest) -> tuple[int, ...]:
+        """What a site has trained on, if it was there, that night or before."""
+        shares = [before.share for before in self.nights[: night.number] if name in before.sites]
+        return _first(manifest.train_episodes, max(shares)) if shares else ()
+
+    def trained_on(self, night: Night, world: Mapping[str, Manifest]) -> list[tuple[Manifest, tuple[int, ...]]]:
+        """All that the champion may have seen by the end of a night: owners' manifests, and which episodes."""
+        return [(manifest, self._used(night, name, manifest)) for name, manifest in world.items()]
+
+
+def _first(episodes: tuple[int, ...], share: float) -> tuple[int, ...]:
+    return episodes[: max(1, round(len(episodes) * share))]
+
+
+def week_of(params: Params, seed: int) -> Week:
+    """The week that a project's params make.
+
+    Args:
+        params: The project's.
+        seed: Decides everything random: recordings, splits, batches, noise.
+
+    Raises:
+        StageError: It takes simulated sites and an unseen task.
+    """
+    data = params.data
+    kinds = {Source.parse(text).kind for text in (*data.sites.values(), *data.unseen.values())}
+    if kinds != {"sim"} or data.partition.scheme != "none" or not data.unseen:
+        raise StageError(
+            "the study of nights records every task anew, so data.sites and data.unseen must be sim: sources, at least "
+            f"one each, and data.partition.scheme none; found {', '.join(sorted(kinds))}, {len(data.unseen)} unseen "
+            f"and {data.partition.scheme}"
+        )
+    *twice, leaver = data.sites
+    joiner = next(iter(data.unseen))
+    first = {f"{name}-{part}": data.sites[name] for name in twice for part in ("a", "b")}
+    owners = {**first, leaver: data.sites[leaver], joiner: data.unseen[joiner]}
+    names = tuple(owners)
+    who = {"joiner": joiner, "leaver": leaver, "liar": names[POISONED_PARTITION], "spoiled": names[0]}
+    nights, present = [], {name for name in owners if name != joiner}
+    for number, (event, share, about) in enumerate(_NIGHTS, 1):
+        present |= {joiner} if event == "join" else set()
+        present -= {leaver} if event == "leave" else set()
+        sites = tuple(name for name in names if name in present)
+        nights.append(Night(number, event, about.format(**who, attack=ATTACK), share, sites))
+    settings, federation, own = params.training, params.federation, params.study
+    changes = {
+        "seed": seed,
+        "data.sites": owners,
+        "data.unseen": {name: source for name, source in data.unseen.items() if name != joiner},
+        "data.episodes": min(data.episodes, EPISODES),
+        "data.unfit": "leave-out",
+        "training.warmup_steps": settings.warmup_steps // _PARTS,
+        "training.decay_steps": 0,
+        "federation.rounds": max(1, federation.rounds // _PARTS),
+        "federation.strategy": own.robust_strategy,  # one for all nights: nobody knows beforehand when a site lies
+        "federation.proximal_mu": 0.0,
+        "federation.proximal_schedule": "constant",
+        "federation.server_learning_rate": None,
+        "federation.min_replies": min(federation.min_replies, 0.7),
+        "privacy.mode": "off",
+        "evaluation.rollouts": min(params.evaluation.rollouts, _SCENES),
+        "evaluation.videos": 0,
+        "study.variants": {},
+        "promotion.automatic": True,
+    }
+    return Week(with_changes(params, changes), tuple(nights), owners, **who)
