@@ -59,7 +59,7 @@ def run(root: Path, params: Params) -> None:
         "global": {**report.checkpoints.best.content(), "digest": digest_folder(best)},
     }
     shutil.rmtree(root / VIDEOS, ignore_errors=True)
-    videos = [_film(root, model, task, one) for model in judged for task in judged[model] for one in task.filmed]
+    videos = tuple(_film(root, model, task, one) for model in judged for task in judged[model] for one in task.filmed)
     found = evaluation_of(files, judged, params, limits).model_copy(update={"videos": videos})
     write(root, found)
     write_json(root / METRICS, _headline(found) | {"cost": _cost(root, report)})
