@@ -24,7 +24,7 @@ from tests_support import REPO
 
 from zk0.files import write_json
 from zk0.params import PromotionParams
-from zk0.records.driving import rollout_command
+from zk0.records.arm_command import rollout_command
 from zk0.records.results import Evaluation
 from zk0.records.run import Run
 from zk0.so100 import JOINTS
