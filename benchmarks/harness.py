@@ -104,7 +104,7 @@ def command_of(name: str, **options: object) -> str:
 
 
 def merged(
-    report: Report | None, key: str, detail: Mapping[str, object], rows: list[Row], here: dict[str, object]
+    report: Report | None, key: str, detail: Mapping[str, object], rows: list[Row], here: Mapping[str, object]
 ) -> Report:
     """A report with one benchmark's rows in place of those it had before.
 

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Pieces:
     """
 
     folder: Path
-    machine: dict[str, object]
+    machine: Mapping[str, object]
     keep: bool = False
     quick: bool = False
     command: str = ""

@@ -265,8 +265,8 @@ def test_a_check_of_the_machine(house: House) -> None:
         from zk0.environment import check_environment
         from zk0.params import load_params
 
-        checks = check_environment(load_params(Path("params.yaml")), Path("."))["checks"]
-        print([check["found"] for check in checks if check["name"] == "folder"])
+        checks = check_environment(load_params(Path("params.yaml")), Path(".")).checks
+        print([check.found for check in checks if check.name == "folder"])
         """
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 
@@ -19,10 +19,6 @@ class Check:
     expected: str
     advice: str
     severity: Literal["error", "warning", "note"] = "error"
-
-    def as_dict(self) -> dict[str, str | bool]:
-        """As results/environment.json keeps it."""
-        return asdict(self)
 
 
 def passed(checks: list[Check]) -> bool:

@@ -165,7 +165,7 @@ def test_a_node_without_data_is_left_out_of_the_meeting(prepared: Path, quick: P
     grid, journal = InProcessGrid(client_app, prepared, 3, LIMIT), Journal(tmp_path / "events.jsonl")
     server = Server(grid, quick, "test", BASE, journal, tmp_path)
 
-    assert [manifest["site"] for manifest in meet(server)] == ["cubes-0", "cubes-1"]
+    assert [manifest.site for manifest in meet(server)] == ["cubes-0", "cubes-1"]
     (event,) = read_lines(tmp_path / "events.jsonl")
     assert event["message"] == (
         "node 3 is left out: it has no data to train on: the site failed: node 3 says: "

@@ -15,7 +15,7 @@ from zk0.errors import StageError
 from zk0.federation.state import RoundState, Saver, StateFolder
 from zk0.records.files import events_so_far, read_lines
 from zk0.records.journal import Journal
-from zk0.records.run import Event, Round, rows_with_best
+from zk0.records.run import Event, Round, rows_saved
 
 LOSSES = [0.9, 0.5, 0.7, 0.4, 0.6, 0.4]
 
@@ -139,7 +139,7 @@ def test_best_is_the_first_of_equals_and_never_round_0() -> None:
 
 
 def test_rows_say_which_round_was_best_so_far() -> None:
-    assert [row.is_best for row in rows_with_best(after(5).rounds)] == [False, True, False, True, False, False]
+    assert [row.is_best for row in rows_saved(after(5).rounds, {})] == [False, True, False, True, False, False]
 
 
 def test_all_of_a_state_comes_back(tmp_path: Path) -> None:

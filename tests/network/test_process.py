@@ -174,7 +174,7 @@ def test_a_killed_supervisord_comes_back_and_nothing_runs_twice(services: Servic
     record = read_record(services.folder / "supervisor" / "supervisord.json")
     assert record is not None
 
-    os.kill(record["pid"], signal.SIGKILL)
+    os.kill(record[0], signal.SIGKILL)
 
     assert all(gone(pid) for pid in before.values())
     wait_for(lambda: set(services.running()) == {"clock", "anchor"})
@@ -226,7 +226,7 @@ def test_only_its_owner_may_give_it_orders(services: Services) -> None:
     assert stat.S_IMODE((own / "control.sock").stat().st_mode) == 0o600
     holding = [path for path in own.rglob("*") if path.is_file() and "s3cret" in path.read_text()]
     assert [path.name for path in holding] == ["clock.json"] and stat.S_IMODE(holding[0].stat().st_mode) == 0o600
-    listening = psutil.Process(read_record(own / "supervisord.json")["pid"]).net_connections("inet")  # type: ignore[index]
+    listening = psutil.Process(read_record(own / "supervisord.json")[0]).net_connections("inet")  # type: ignore[index]
     assert listening == []
 
 

@@ -77,7 +77,7 @@ def test_each_risky_setting_is_named(
     (found,) = risks(tmp_path, params, config)
 
     assert (found.name, found.severity) == (setting, "warning" if level == "high" else level)
-    assert found.found and found.advice and "s3cret" not in str(found.as_dict())
+    assert found.found and found.advice and "s3cret" not in str(found)
 
 
 def test_files_that_others_may_write_are_a_risk_and_the_gravest_come_first(tmp_path: Path) -> None:

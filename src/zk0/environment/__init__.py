@@ -7,11 +7,12 @@ and OpenGL is tried in a process of its own, since a broken driver takes its pro
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypedDict
 
-from zk0.checks import passed
+from zk0.checks import Check, passed
 from zk0.environment.needs import check_device, check_disk, check_memory, check_threads
 from zk0.environment.surroundings import SERVICES, check_graphics, check_hub, check_port
 from zk0.machine import machine
@@ -26,13 +27,14 @@ from zk0.machine.repository import check_remote
 from zk0.params import Params
 
 
-class Environment(TypedDict):
+@dataclass
+class Environment:
     """The content of ``results/environment.json``."""
 
     created: str
     passed: bool
-    checks: list[dict[str, str | bool]]
-    machine: dict[str, object]
+    checks: list[Check]
+    machine: Mapping[str, object]
     packages: dict[str, str]
 
 
@@ -46,7 +48,7 @@ def check_environment(params: Params, root: Path) -> Environment:
     Returns:
         The content of ``results/environment.json``.
     """
-    this = {**machine(), "disk_free_bytes": shutil.disk_usage(root).free}
+    this, free = machine(), shutil.disk_usage(root).free
     checks = [
         check_python(),
         check_required_packages(root),
@@ -54,17 +56,12 @@ def check_environment(params: Params, root: Path) -> Environment:
         check_device(params, this["gpus"]),
         check_threads(params, this["cores"]),
         check_memory(params, root, this["memory_bytes"]),
-        check_disk(params, root, this["disk_free_bytes"]),
+        check_disk(params, root, free),
         *check_graphics(params),
         check_video(),
         *check_remote(root),
         *check_hub(params),
         *(check_port(service) for service in SERVICES),
     ]
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "passed": passed(checks),
-        "checks": [check.as_dict() for check in checks],
-        "machine": this,
-        "packages": versions(),
-    }
+    created, told = datetime.now(UTC).isoformat(timespec="seconds"), {**this, "disk_free_bytes": free}
+    return Environment(created, passed(checks), checks, told, versions())

@@ -70,20 +70,15 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     server.begin_round()
     federation, held = server.params.federation, Model(state.tensors, state.digest)
     plan = plan_round(server.params, state.rounds, list(server.sites))
-    server.journal.say(
-        "round-start",
-        plan.told(federation, len(server.sites)),
-        round=plan.round,
-        server_learning_rate=plan.server_rate,
-        proximal_mu=plan.proximal_mu,
-    )
+    told, rate, mu = plan.told(federation, len(server.sites)), plan.server_rate, plan.proximal_mu
+    server.journal.say("round-start", told, round=plan.round, server_learning_rate=rate, proximal_mu=mu)
 
     delta, updates, aggregate_s = train(server, state, stats, plan, saver)  # ask, check, fold
 
     stepped = time.perf_counter()
     if saver:
         saver.wait()  # once it is saved, nobody needs the old optimiser state's memory
-    optimizer = make_optimizer(federation, plan.server_rate)
+    optimizer = make_optimizer(federation, rate)
     exact, moments = optimizer.step(state.optimizer, state.tensors, delta, reuse_state=saver is not None)
     del delta
     for name, missing in state.residual.items():
@@ -97,21 +92,21 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     private, remembered = server.private_row(state, [u.record for u in updates])
     trained = {u.site: public_part(u.record) if remembered else u.record for u in updates}
     sites = {site: both_parts(trained.get(site, {}), judged.get(site, {})) for site in server.sites.values()}
-    row = round_row(plan.round, loss, model.digest, sites, server.left_out, server.bounded)
-    more = {
+    figures = {
         "train_loss": sum(u.record["train_loss"] * u.weight for u in updates) / sum(u.weight for u in updates),
         "learning_rate": median_low(u.record["learning_rate"] for u in updates),  # of honest sites all are the same
-        "server_learning_rate": plan.server_rate,
-        "proximal_mu": plan.proximal_mu,
+        "server_learning_rate": rate,
+        "proximal_mu": mu,
         "round_s": time.perf_counter() - began,
         "aggregate_s": aggregate_s,
         **private,
     }
+    row = round_row(plan.round, loss, model.digest, sites, server.left_out, server.bounded, **figures)
     return replace(
         state,
         round=plan.round,
         tensors=model.tensors,
-        rounds=(*state.rounds, row.model_copy(update=more)),
+        rounds=(*state.rounds, row),
         residual=residual,
         optimizer=moments,
         used=state.used | {u.partition: plan.round for u in updates},
@@ -205,9 +200,10 @@ def first_state(server: Server, tensors: Tensors) -> RoundState:
     server.held = dict.fromkeys(server.sites, model.digest)
     loss, judged = judge(server, model, moments.normalisation(), 0)
     sites = {site: SiteRound.model_validate(told) for site, told in judged.items()}
-    row, remembered = round_row(0, loss, model.digest, sites, server.left_out, server.bounded), Remembered()
+    spent, remembered = dict[str, float](), Remembered()
     if central := server.central():
-        row, remembered = row.model_copy(update=central.spent()), central.remembered(server.params.privacy.clip_norm)
+        spent, remembered = central.spent(), central.remembered(server.params.privacy.clip_norm)
+    row = round_row(0, loss, model.digest, sites, server.left_out, server.bounded, **spent)
     stats = {name: tensor.tolist() for name, tensor in moments.to_tensors().items()}
     return RoundState(0, tensors, (row,), stats, privacy=remembered)
 

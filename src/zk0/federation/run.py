@@ -33,7 +33,7 @@ from zk0.records.base import Checkpoint, Origin
 from zk0.records.files import events_so_far, write, write_lines
 from zk0.records.journal import Journal, Listener
 from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, ROUNDS, STATES
-from zk0.records.run import Checkpoints, Event, Git, Privacy, Run, curves, rows_with_best
+from zk0.records.run import Checkpoints, Event, Git, Privacy, Run, curves, rows_saved
 from zk0.sources import read_lock
 
 
@@ -120,8 +120,7 @@ def _publisher(root: Path) -> After:
     def publish(state: RoundState, seconds: float | None) -> None:
         if seconds is not None:
             save_s[state.round] = seconds
-        rows = rows_with_best(state.rounds)
-        write_lines(root / ROUNDS, (row.model_copy(update={"save_s": save_s.get(row.round)}) for row in rows))
+        write_lines(root / ROUNDS, rows_saved(state.rounds, save_s))
         write_text(root / RESULTS / "curves.csv", curves(state.rounds))
 
     return publish

@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import psutil
 
@@ -22,8 +22,19 @@ class Gpu(TypedDict):
     driver: str
 
 
-def machine() -> dict[str, Any]:
-    """The machine, as run.json and benchmark.json note it: memory in bytes, GPUs with name, memory and driver."""
+class Machine(TypedDict):
+    """The machine, as run.json and benchmark.json note it."""
+
+    platform: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    gpus: list[Gpu]
+    python: str
+
+
+def machine() -> Machine:
+    """What this machine is."""
     return {
         "platform": platform.platform(),
         "cpu": _cpu(),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -136,7 +137,7 @@ class Report(_Frozen):
         return machine_id(self.machine)
 
 
-def machine_id(machine: dict[str, Any]) -> str:
+def machine_id(machine: Mapping[str, Any]) -> str:
     """12 hex digits that name a kind of machine: processor, cores, memory to the GB and GPUs.
 
     Figures are compared only where it is the same.

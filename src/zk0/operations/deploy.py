@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -24,9 +24,8 @@ from zk0.operations.review import review
 from zk0.operations.start import lacking_groups, start_groups, stop_services
 from zk0.params import PARAMS_FILE, Params, load_params
 from zk0.pipeline import validate
+from zk0.records.paths import DEPLOYMENT, ENVIRONMENT
 from zk0.steps import Outcome, Step, run_steps, step
-
-RECORD = Path("results/deployment.json")  # what the steps came to: for the context, and for the steps after them
 
 
 class Ended(TypedDict):
@@ -95,13 +94,13 @@ def remember(root: Path, one: Step[[Deployment], Outcome], outcome: Outcome) -> 
         "warnings": list(outcome.warnings),
         "facts": dict(outcome.facts),
     }
-    write_json(root / RECORD, record)
+    write_json(root / DEPLOYMENT, record)
 
 
 def read_record(root: Path) -> dict[str, Ended]:
     """The steps of the last deployment so far; empty where there is none."""
     try:
-        return dict(read_json(root / RECORD))
+        return dict(read_json(root / DEPLOYMENT))
     except FileNotFoundError:
         return {}
 
@@ -110,13 +109,13 @@ def read_record(root: Path) -> dict[str, Ended]:
 def validate_environment(deployment: Deployment) -> Outcome:
     """Check this machine: Python, packages, device, threads, memory, disk, ports."""
     report = check_environment(deployment.params, deployment.root)
-    write_json(deployment.root / validate.REPORT, report)
-    validate.show_checks(report["checks"])
-    notes = [c for c in report["checks"] if not c["passed"]]
+    write_json(deployment.root / ENVIRONMENT, asdict(report))
+    validate.show_checks(report.checks)
+    notes = [c for c in report.checks if not c.passed]
     return Outcome(
         changed=False,
-        told=(f"{len(report['checks'])} checks, none failed",),
-        warnings=tuple(f"{c['name']}: {c['found']} (expected {c['expected']})" for c in notes),
+        told=(f"{len(report.checks)} checks, none failed",),
+        warnings=tuple(f"{c.name}: {c.found} (expected {c.expected})" for c in notes),
     )
 
 
@@ -203,12 +202,12 @@ def check_health(deployment: Deployment) -> Outcome:
     snapshot = take(deployment.root, deployment.config)
     trips, how = _messages(deployment, snapshot)
     checks = health_checks(deployment.root, deployment.config, snapshot, trips)
-    validate.show_checks([check.as_dict() for check in checks])
+    validate.show_checks(checks)
     return Outcome(
         changed=False,
         told=(f"{len(checks)} checks, none failed", *how),
         warnings=tuple(f"{c.name}: {c.found}; {c.advice}" for c in checks if not c.passed),
-        facts={"checks": [check.as_dict() for check in checks]},
+        facts={"checks": [asdict(check) for check in checks]},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,12 @@ def run(root: Path, params: Params) -> None:
         manifests = bar.track([*sites, *unseen], description="evaluating")
         opened = (Site(root, manifest, params.data.decoded_limit_bytes) for manifest in manifests)
         judged = judge_models(models, opened, params, limits, filmed=params.evaluation.videos)
-    files: dict[Model, dict[str, Any]] = {
+    files: dict[Model, Mapping[str, object]] = {
         "base": {"path": base_source, "digest": base_digest},
         "global": {**report.checkpoints.best.content(), "digest": digest_folder(best)},
     }
     shutil.rmtree(root / VIDEOS, ignore_errors=True)
-    videos = [_film(root, model, task, one) for model in judged for task in judged[model] for one in task.filmed]
+    videos = tuple(_film(root, model, task, one) for model in judged for task in judged[model] for one in task.filmed)
     found = evaluation_of(files, judged, params, limits).model_copy(update={"videos": videos})
     write(root, found)
     write_json(root / METRICS, _headline(found) | {"cost": _cost(root, report)})
@@ -103,9 +104,9 @@ def _headline(found: Evaluation) -> dict[str, Any]:
     return {**told["global"], "base": told["base"], "gain": gain}
 
 
-def _cost(root: Path, report: Run) -> dict[str, Any]:
+def _cost(root: Path, report: Run) -> dict[str, float]:
     """What the run spent, so that `dvc exp show` tells it beside what came of it."""
     rounds = read_rounds(root)
     spent = {"bytes_up": sum(one.bytes_up for one in rounds), "bytes_down": sum(one.bytes_down for one in rounds)}
-    epsilon = report.privacy and report.privacy.epsilon
+    epsilon = report.privacy.epsilon if report.privacy else None
     return {"rounds": report.rounds, **spent, **({} if epsilon is None else {"epsilon": epsilon})}

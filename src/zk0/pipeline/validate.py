@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -16,10 +17,10 @@ from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.hub import moving
 from zk0.params import Params
+from zk0.records.paths import ENVIRONMENT
 from zk0.sources import LOCK, SourcesLock
 from zk0.sources_lock import resolve_sources, starting_policy
 
-REPORT = Path("results/environment.json")
 PIPELINE = Path("dvc.yaml")
 
 
@@ -31,10 +32,10 @@ def run(root: Path, params: Params) -> None:
     """
     report = check_environment(params, root)
     lock, check = _sources(root, params)
-    report["checks"] += [one.as_dict() for one in (check, *_revisions(lock))]
-    report["passed"] = report["passed"] and check.passed
-    write_json(root / REPORT, report)
-    show_checks(report["checks"])
+    report.checks += [check, *_revisions(lock)]
+    report.passed = report.passed and check.passed
+    write_json(root / ENVIRONMENT, asdict(report))
+    show_checks(report.checks)
     if not _holds(root / LOCK, lock):
         write_json(root / LOCK, lock)
     if (root / PIPELINE).is_file() and not _holds(root / CODE_LOCK, code := Installed().lock()):
@@ -79,7 +80,7 @@ def _holds(path: Path, value: object) -> bool:
         return False
 
 
-def show_checks(checks: list[dict[str, Any]]) -> None:
+def show_checks(checks: Sequence[Check]) -> None:
     """Print checks as a table.
 
     Raises:
@@ -89,23 +90,21 @@ def show_checks(checks: list[dict[str, Any]]) -> None:
     failed_checks(checks)
 
 
-def failed_checks(checks: list[dict[str, Any]]) -> None:
+def failed_checks(checks: Sequence[Check]) -> None:
     """Nothing where all is well.
 
     Raises:
         StageError: A check of severity ``error`` failed; lists each with what to do.
     """
-    failed = [c for c in checks if not c["passed"] and c["severity"] == "error"]
+    failed = [c for c in checks if not c.passed and c.severity == "error"]
     if failed:
-        lines = [f"{c['name']}: {c['found']} (expected {c['expected']})\n  {c['advice']}" for c in failed]
+        lines = [f"{c.name}: {c.found} (expected {c.expected})\n  {c.advice}" for c in failed]
         raise StageError("\n".join([f"{len(failed)} of {len(checks)} checks failed", *lines]))
 
 
-def _table(checks: list[dict[str, Any]]) -> Table:
+def _table(checks: Sequence[Check]) -> Table:
     table = Table("check", "", "found", "expected")
     for check in checks:
-        verdict = "[green]ok" if check["passed"] else "[red]failed" if check["severity"] == "error" else "[yellow]note"
-        table.add_row(
-            check["name"], verdict, escape(check["found"]), "" if check["passed"] else escape(check["expected"])
-        )
+        verdict = "[green]ok" if check.passed else "[red]failed" if check.severity == "error" else "[yellow]note"
+        table.add_row(check.name, verdict, escape(check.found), "" if check.passed else escape(check.expected))
     return table

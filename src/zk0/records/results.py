@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from zk0.records.base import Degrees, Loss, Machine, Rate, Record, Time
+from zk0.records.base import Bytes, Degrees, Loss, Machine, Rate, Record, Time
 
 Role = Literal["site", "unseen"]
 Model = Literal["base", "global"]
@@ -196,9 +196,11 @@ class Tracking(Record):
 
 
 class SiteTurn(Record):
-    """A site's part in a round."""
+    """A round in which a site trained: run, round, loss, seconds, and bytes both ways."""
 
     judged: Annotated[bool, Field(description="Whether it judged what came of the round")] = False
+    bytes_up: Bytes = 0
+    bytes_down: Bytes = 0
 
 
 class SiteSummary(Record):

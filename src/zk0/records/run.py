@@ -175,30 +175,29 @@ class Event(Record):
     tensors: int | None = None
 
 
+_TRAINED = ("train_loss", "learning_rate", "server_learning_rate", "proximal_mu", "round_s", "aggregate_s")
+
+
 def round_row(
     number: int,
     held_out_loss: float,
     digest: str,
     sites: dict[str, SiteRound],
-    left_out: Mapping[str, str],
-    bounded: Mapping[str, str],
+    left_out: dict[str, str],
+    bounded: dict[str, str],
+    **figures: float,
 ) -> Round:
-    """A round's row, with what a round that only judges (round 0) has of it."""
+    """A round's row; what of its training is not among the further figures is null, as in round 0."""
     return Round(
         round=number,
-        train_loss=None,
         held_out_loss=held_out_loss,
-        learning_rate=None,
-        server_learning_rate=None,
-        proximal_mu=None,
         bytes_up=sum(site.bytes_up or 0 for site in sites.values()),
         bytes_down=sum(site.bytes_down or 0 for site in sites.values()),
-        round_s=None,
-        aggregate_s=None,
         digest=digest,
-        left_out=dict(left_out),
-        bounded=dict(bounded),
+        left_out=left_out,
+        bounded=bounded,
         sites=sites,
+        **{**dict.fromkeys(_TRAINED), **figures},
     )
 
 
@@ -211,13 +210,13 @@ def both_parts(trained: Mapping[str, float], judged: Mapping[str, float]) -> Sit
     return SiteRound.model_validate({"bytes_up": 0, **trained, **judged, "bytes_down": down})
 
 
-def rows_with_best(rows: Sequence[Round]) -> list[Round]:
-    """Mark the rounds that were the best so far."""
+def rows_saved(rows: Sequence[Round], save_s: Mapping[int, float]) -> list[Round]:
+    """Rounds as they are told: with whether they were the best so far, and the seconds that saving took."""
     marked, best = [], float("inf")
     for row in rows:
         is_best = row.round > 0 and row.held_out_loss < best
         best = row.held_out_loss if is_best else best
-        marked.append(row.model_copy(update={"is_best": is_best}))
+        marked.append(row.model_copy(update={"is_best": is_best, "save_s": save_s.get(row.round)}))
     return marked
 
 

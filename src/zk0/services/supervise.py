@@ -116,23 +116,22 @@ def write_record(path: Path, pid: int, **more: Any) -> None:
     temporary.replace(path)
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """What was written down; None where nothing was, another removed it just now, or it is no record."""
+def read_record(path: Path) -> tuple[int, float] | None:
+    """A process's number, and when it began; None where none of this run of the machine is noted, or not as it must."""
     try:
         found = read_json(path)
-    except (FileNotFoundError, BadFileError):
+        return (found["pid"], found["uptime"]) if found["boot"] == _boot() else None
+    except (FileNotFoundError, BadFileError, KeyError, TypeError):
         return None
-    return found if isinstance(found, dict) and {"pid", "boot", "uptime"} <= found.keys() else None
 
 
 def recorded(path: Path) -> psutil.Process | None:
     """The process of a record, if it is alive. A process id that was given to another is not it."""
-    record = read_record(path)
-    if record is None or record["boot"] != _boot():
+    if (record := read_record(path)) is None:
         return None
     try:
-        process = psutil.Process(record["pid"])
-        ours = abs(_uptime_at_start(process) - record["uptime"]) < 1.0
+        process = psutil.Process(record[0])
+        ours = abs(_uptime_at_start(process) - record[1]) < 1.0
         return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.NoSuchProcess:
         return None
@@ -141,10 +140,10 @@ def recorded(path: Path) -> psutil.Process | None:
 def end_remnants(path: Path) -> None:
     """Kill what a dead process of a record left behind of its group; it may hold a port."""
     record = read_record(path)
-    if record is None or record["boot"] != _boot() or psutil.pid_exists(record["pid"]):
+    if record is None or psutil.pid_exists(record[0]):
         return  # a group's number is given to no process while the group has members
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(record["pid"], 9)
+        os.killpg(record[0], 9)
 
 
 def family_of(processes: Iterable[psutil.Process]) -> list[psutil.Process]:

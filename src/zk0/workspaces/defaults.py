@@ -86,7 +86,7 @@ def data_content(root: Path, request: Request, source: Source, name: str) -> dic
 
 def default_threads() -> int:
     """As many as there are cores, up to eight."""
-    return min(int(machine()["cores"]), _MOST_THREADS)
+    return min(machine()["cores"], _MOST_THREADS)
 
 
 def default_device() -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from zk0.console import console
 from zk0.data.manifest import read_manifests, write_manifest
@@ -17,9 +15,10 @@ from zk0.network.client.node import NAMES, check_server, start_node
 from zk0.network.client.status import site_status
 from zk0.pipeline import prepare, validate
 from zk0.records.files import events_so_far
+from zk0.records.paths import SITE_SUMMARY
+from zk0.records.results import SiteSummary, SiteTurn
 from zk0.steps import Outcome, Step, names_of, run_steps, step
 
-SUMMARY = Path("results/site/summary.json")
 _POLL_S = 0.5
 
 
@@ -166,7 +165,7 @@ def synchronise(awaited: Awaited) -> Outcome:
         StageError: A service ended for good, or it took too long; says how far it came.
     """
     part = _wait_for_rounds(awaited, judged=True)
-    up, down = (sum(one[key] for one in part.rounds) for key in ("bytes_up", "bytes_down"))
+    up, down = (sum(getattr(one, key) or 0 for one in part.rounds) for key in ("bytes_up", "bytes_down"))
     return Outcome(True, (f"{up:,} bytes of updates sent, {down:,} bytes of models received",))
 
 
@@ -179,10 +178,10 @@ def monitor(awaited: Awaited) -> Outcome:
         "federation": invitation.federation,
         "connected": status.connected,
         "state": status.state,
-        **asdict(_part_since(awaited.membership, awaited.since)),
+        **_part_since(awaited.membership, awaited.since).content(),
         "logs": {name: str(path) for name, path in status.logs.items()},
     }
-    write_json(awaited.membership.folder / SUMMARY, content)
+    write_json(awaited.membership.folder / SITE_SUMMARY, content)
     return Outcome(True, (status.state,), facts={"rows": list(status.rows())})
 
 
@@ -197,28 +196,14 @@ JOINING: tuple[Step[[Membership], None], ...] = (
 STEPS: tuple[Step[..., Outcome | None], ...] = (*JOINING, train_in_rounds, synchronise, monitor)
 
 
-@dataclass(frozen=True)
-class Part:
-    """A site's part in the rounds since some moment.
-
-    Attributes:
-        rounds: In which it trained: run, round, loss, seconds, bytes both ways, and whether it has judged the model
-            that came of the round.
-        failures: What it could not do.
-    """
-
-    rounds: list[dict[str, Any]]
-    failures: list[str]
-
-
-def _wait_for_rounds(awaited: Awaited, judged: bool) -> Part:
+def _wait_for_rounds(awaited: Awaited, judged: bool) -> SiteSummary:
     """Wait until the site has trained in so many rounds, or has ``judged`` the models that came of so many."""
     membership = awaited.membership
     deadline = time.monotonic() + awaited.wait_s
     while True:
         given_up = membership.services.given_up()  # asked first: what they did before they ended is then all there
         part = _part_since(membership, awaited.since)
-        done = sum(one["judged"] for one in part.rounds) if judged else len(part.rounds)
+        done = sum(one.judged for one in part.rounds) if judged else len(part.rounds)
         if done >= awaited.rounds:
             return part
         what = "judged what came of" if judged else "trained in"
@@ -233,17 +218,18 @@ def _wait_for_rounds(awaited: Awaited, judged: bool) -> Part:
         time.sleep(_POLL_S)
 
 
-def _part_since(membership: Membership, since: str) -> Part:
-    """The site's part in the rounds since a time, see :class:`Part`."""
+def _part_since(membership: Membership, since: str) -> SiteSummary:
+    """In which rounds the site has trained since a time, and what it could not do."""
     events = [event for event in events_so_far(membership.folder / EVENTS) if (event.time or "") >= since]
-    found: dict[tuple[str | None, int | None], dict[str, Any]] = {}
+    found: dict[tuple[str | None, int | None], SiteTurn] = {}
     for event in events:
         key = (event.run, event.round)
         if event.event == "train" and event.train_loss is not None:
             kept = {"run", "round", "train_loss", "train_s", "seconds", "bytes_up", "bytes_down"}
-            found[key] = event.model_dump(include=kept) | {"judged": False}
+            found[key] = SiteTurn.model_validate(event.model_dump(include=kept) | {"judged": False})
         elif event.event == "evaluate" and event.held_out_loss is not None and key in found:
-            found[key] |= {"judged": True, "held_out_loss": event.held_out_loss}
-            found[key]["bytes_down"] += event.bytes_down or 0
-    failures = [str(event.message) for event in events if event.event in ("failed", "lost")]
-    return Part(list(found.values()), failures)
+            down = (found[key].bytes_down or 0) + (event.bytes_down or 0)
+            judged = {"judged": True, "held_out_loss": event.held_out_loss, "bytes_down": down}
+            found[key] = found[key].model_copy(update=judged)
+    failures = tuple(str(event.message) for event in events if event.event in ("failed", "lost"))
+    return SiteSummary(rounds=tuple(found.values()), failures=failures)

@@ -119,7 +119,7 @@ class Trainer:
         self.root, self.params = root, params
         self.manifest = _manifest(root, partition)
         self.journal = Journal(root / EVENTS)
-        self._node: dict[str, Any] = {
+        self._node: dict[str, bool | float | int | str] = {
             "project": str(root),
             "partition-id": self.manifest.partition,
             "decoded-limit-bytes": params.data.decoded_limit_bytes,
@@ -195,7 +195,7 @@ class Trainer:
         self._note(message, task, reply, received, time.perf_counter() - began)
         return reply
 
-    def _bound(self, message: Message) -> tuple[protocol.Header, dict[str, Any]]:
+    def _bound(self, message: Message) -> tuple[protocol.Header, dict[str, bool | float | int | str]]:
         """The task of a message that is for this site, and the node's config to serve it with.
 
         The config that came from Flower is not looked at: which data and which demands are the site's own.

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from zk0.network.server.runs import submit
 from zk0.network.server.security_checks import security_checks
 from zk0.network.server.services import NAMES, FederationServer, halt, present_nodes, runs_of
 from zk0.params import PARAMS_FILE, Params, load_params
-from zk0.pipeline.validate import REPORT, failed_checks, show_checks
+from zk0.pipeline.validate import failed_checks, show_checks
 from zk0.records.files import rounds_so_far
 from zk0.records.journal import print_event
+from zk0.records.paths import ENVIRONMENT
 from zk0.sources import LOCK, LockEntry
 from zk0.sources_lock import resolve_policy
 from zk0.steps import Outcome, RoundStep, Step, run_steps, step
@@ -85,8 +86,8 @@ def run(serving: Serving) -> None:
 def initialise(serving: Serving) -> Outcome:
     """Check this machine, start what does not run of the services, and find the starting policy."""
     report = check_environment(serving.params, serving.server.root)
-    write_json(serving.server.root / REPORT, report)
-    failed_checks(report["checks"])
+    write_json(serving.server.root / ENVIRONMENT, asdict(report))
+    failed_checks(report.checks)
     policy = lock_policy(serving.server, serving.params)
     started = serving.server.start()
     told = f"started: {', '.join(started)}" if started else "SuperLink, SuperExec and gateway run"
@@ -180,11 +181,12 @@ def validate_security(serving: Serving) -> Outcome:
     Raises:
         StageError: Somebody could get in; lists how, and what to do.
     """
-    checks = [check.as_dict() for check in security_checks(serving.server, serving.params)]
-    write_json(serving.server.root / SECURITY_REPORT, {"checks": checks})
+    checks = security_checks(serving.server, serving.params)
+    facts = {"checks": [asdict(check) for check in checks]}
+    write_json(serving.server.root / SECURITY_REPORT, facts)
     show_checks(checks)
-    notes = tuple(f"{c['name']}: {c['found']}; {c['advice']}" for c in checks if not c["passed"])
-    return Outcome(False, (f"{len(checks)} checks, none failed",), notes, {"checks": checks})
+    notes = tuple(f"{c.name}: {c.found}; {c.advice}" for c in checks if not c.passed)
+    return Outcome(False, (f"{len(checks)} checks, none failed",), notes, facts)
 
 
 STEPS: tuple[Step[[Serving], Outcome | None], ...] = (
