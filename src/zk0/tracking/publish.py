@@ -18,7 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from zk0.checkpoints import read_checkpoint
 from zk0.evaluation.scores import UNSEEN
 from zk0.files import read_json, replaced_folder, write_text
-from zk0.records.driving import rollout_command
+from zk0.records.arm_command import rollout_command
 from zk0.records.files import read
 from zk0.records.paths import RUN
 from zk0.records.results import TaskScore
