@@ -202,7 +202,7 @@ def test_value_out_of_range_is_refused_with_rule_and_value(path: str, value: Any
         (with_value("data.sites", {"a b": "sim:x"}), "site name 'a b' may hold letters, digits, '-' and '_' only"),
         (with_value("data.sites", {}), "data.sites: Dictionary should have at least 1 item"),
         (with_value("data.sites.a", "sym:x"), "source 'sym:x' has an unknown kind; did you mean 'sim'?"),
-        (with_value("data.unseen", {"b": "cube"}), "source 'cube' must be sim:TASK, local:PATH or hub:OWNER/NAME"),
+        (with_value("data.unseen", {"b": "cube"}), "source 'cube' must be sim:TASK, sim:TASK@ROOM, local:PATH or hub"),
         (
             with_value("data", {"sites": {"a": "sim:x", "b": "sim:y"}, "partition": {"scheme": "equal"}}),
             "partition.scheme 'equal' splits one source, but sites names 2",

@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub import constants
 from tests_support import REPO
 
+from zk0.data.sim.rooms import Room
 from zk0.digests import digest_folder
 from zk0.files import read_json
 from zk0.hub import hub_commit
@@ -83,15 +84,23 @@ def test_lock_has_the_documented_form_and_repeats(tmp_path: Path) -> None:
     "other",
     [
         make_params({"cube": "sim:push-green-ball-right"}),
+        make_params({"cube": "sim:push-red-cube-left@0"}),
         make_params(episodes=31),
         make_params(noise=0.1),
         make_params(fps=30),
         make_params(seed=2),
     ],
-    ids=["task", "episodes", "noise", "fps", "seed"],
+    ids=["task", "room", "episodes", "noise", "fps", "seed"],
 )
 def test_simulated_digest_follows_what_decides_the_recording(tmp_path: Path, other: Params) -> None:
     assert digest_of(other, tmp_path, "cube") != digest_of(make_params(), tmp_path, "cube")
+
+
+def test_a_room_is_told_where_one_is_named(tmp_path: Path) -> None:
+    entries = resolve_sources(make_params({"a": "sim:pull-blue-bar", "b": "sim:pull-blue-bar@3"}), tmp_path)["sources"]
+
+    assert "room" not in entries["a"]["detail"]
+    assert entries["b"]["detail"]["room"] == repr(Room.of(3))
 
 
 def test_simulated_digest_does_not_follow_the_rest(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from zk0.words import nearest_hint
     ("text", "expected"),
     [
         ("sim:pull-blue-bar", Source("sim", "pull-blue-bar")),
+        ("sim:pull-blue-bar@0", Source("sim", "pull-blue-bar", room=0)),
+        ("sim:pull-blue-bar@999999", Source("sim", "pull-blue-bar", room=999_999)),
         ("local:~/my data/cups", Source("local", "~/my data/cups")),
         ("local:C:/cups@home", Source("local", "C:/cups@home")),
         ("hub:lerobot/svla_so100@v3.0", Source("hub", "lerobot/svla_so100", "v3.0")),
@@ -29,10 +31,15 @@ def test_hub_source_without_a_revision_is_main() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("cube", "must be sim:TASK, local:PATH or hub:OWNER/NAME@REVISION"),
-        ("sim:", "must be sim:TASK, local:PATH or hub:OWNER/NAME@REVISION"),
+        ("cube", "must be sim:TASK, sim:TASK@ROOM, local:PATH or hub:OWNER/NAME@REVISION"),
+        ("sim:", "must be sim:TASK, sim:TASK@ROOM, local:PATH or hub:OWNER/NAME@REVISION"),
         ("hub:cube", "must name a repository as hub:OWNER/NAME@REVISION"),
         ("hub:a/b/c", "must name a repository as hub:OWNER/NAME@REVISION"),
+        ("sim:pull-blue-bar@", "names the room ''; a whole number from 0 to 999999 was expected"),
+        ("sim:pull-blue-bar@-1", "names the room '-1'; a whole number from 0 to 999999 was expected"),
+        ("sim:pull-blue-bar@07", "names the room '07'; a whole number from 0 to 999999 was expected"),
+        ("sim:pull-blue-bar@1000000", "as in sim:pull-blue-bar@7"),
+        ("sim:pull-blue-bar@kitchen", "as in sim:pull-blue-bar@7"),
         ("locl:data", "unknown kind; did you mean 'local'?"),
         ("ftp:data", "unknown kind; known are hub, local, sim"),
     ],

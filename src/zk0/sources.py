@@ -14,6 +14,7 @@ from zk0.words import nearest_hint
 LOCK = Path("sources.lock.json")
 Kind = Literal["sim", "local", "hub"]
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
+_ROOM = re.compile(r"0|[1-9][0-9]{0,5}")  # one spelling of each
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,17 @@ class Source:
         kind: ``sim`` (the embedded arm), ``local`` (a folder) or ``hub`` (a Hugging Face repository).
         name: Task name, path, or ``owner/repository``.
         revision: Branch, tag or commit of a hub source; None elsewhere.
+        room: Number of the room in which a simulated arm stands; None = the one that all share who name none.
 
     Example:
         >>> Source.parse("hub:lerobot/svla_so100_pickplace@v3.0")
-        Source(kind='hub', name='lerobot/svla_so100_pickplace', revision='v3.0')
+        Source(kind='hub', name='lerobot/svla_so100_pickplace', revision='v3.0', room=None)
     """
 
     kind: Kind
     name: str
     revision: str | None = None
+    room: int | None = None
 
     @classmethod
     def parse(cls, text: str) -> Source:
@@ -43,9 +46,15 @@ class Source:
         """
         kind, colon, rest = text.partition(":")
         if not colon or not rest:
-            raise ValueError(f"source '{text}' must be sim:TASK, local:PATH or hub:OWNER/NAME@REVISION")
+            raise ValueError(f"source '{text}' must be sim:TASK, sim:TASK@ROOM, local:PATH or hub:OWNER/NAME@REVISION")
         if kind == "sim":
-            return cls("sim", rest)
+            name, at, room = rest.partition("@")
+            if at and not _ROOM.fullmatch(room):
+                raise ValueError(
+                    f"source '{text}' names the room '{room}'; a whole number from 0 to 999999 was expected, as in "
+                    f"sim:{name}@7"
+                )
+            return cls("sim", name, room=int(room) if at else None)
         if kind == "local":
             return cls("local", rest)
         if kind == "hub":
@@ -61,7 +70,8 @@ class Source:
         return cls.parse(text if ":" in text else f"local:{text}")
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.name}" + (f"@{self.revision}" if self.revision else "")
+        behind = self.room if self.kind == "sim" else self.revision
+        return f"{self.kind}:{self.name}" + ("" if behind is None else f"@{behind}")
 
 
 class LockEntry(TypedDict):

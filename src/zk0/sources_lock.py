@@ -18,6 +18,7 @@ from zk0 import so100
 from zk0.checkpoints import CheckpointError, read_checkpoint
 from zk0.data.readings import MEASURED
 from zk0.data.sim import tasks
+from zk0.data.sim.rooms import room_of
 from zk0.digests import DigestCache, digest_file, digest_value, new_digest
 from zk0.files import read_json
 from zk0.hub import HubError, fetch_policy, hub_commit
@@ -152,7 +153,7 @@ def _registered(base: str) -> tuple[str, str]:
 def _source(name: str, text: str, params: Params, root: Path, cache: DigestCache) -> LockEntry:
     source = Source.parse(text)
     if source.kind == "sim":
-        digest, detail = _sim(name, source.name, params)
+        digest, detail = _sim(name, source, params)
     elif source.kind == "local":
         digest, detail = _local(source.name, root, cache)
     else:
@@ -167,12 +168,12 @@ def _source(name: str, text: str, params: Params, root: Path, cache: DigestCache
     return {"source": text, "digest": digest, "detail": detail}
 
 
-def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, object]]:
-    """A simulated recording is decided by its task, the simulator's code and versions, and the params.
+def _sim(name: str, source: Source, params: Params) -> tuple[str, dict[str, object]]:
+    """A simulated recording is decided by its task and room, the simulator's code and versions, and the params.
 
     The source's name counts as well: it decides the seeds of the scenes.
     """
-    task = tasks.find_task(task_name)
+    task = tasks.find_task(source.name)
     folder = Path(tasks.__file__).parent
     code = new_digest()
     for path in [*sorted(folder.glob("*.py")), Path(so100.__file__), folder.parent / "recordings.py"]:
@@ -186,6 +187,8 @@ def _sim(name: str, task_name: str, params: Params) -> tuple[str, dict[str, obje
         "fps": params.data.fps,
         "packages": {package: _version(package) for package in _SIM_PACKAGES},
     }
+    if source.room is not None:
+        detail["room"] = repr(room_of(source.room))
     return digest_value({"name": name, **detail}), detail
 
 

@@ -114,9 +114,26 @@ def test_policies_get_the_keys_of_recordings() -> None:
     }
 
 
+def test_a_room_is_another_place_of_the_same_scene() -> None:
+    config = So101EnvConfig(task="public-touch", image_size=32, room=3)
+    shared, room = (gym.make("zk0_so101/public-touch", image_size=32, room=number).unwrapped for number in (None, 3))
+    assert isinstance(shared, So101Env) and isinstance(room, So101Env)
+
+    first, other = shared.reset(seed=5)[0], room.reset(seed=5)[0]
+    shared.close(), room.close()
+
+    assert config.gym_kwargs["room"] == 3
+    assert (room.sim.scene.x, room.sim.sentence) == (shared.sim.scene.x, shared.sim.sentence)
+    assert not np.array_equal(first["pixels"]["top"], other["pixels"]["top"])
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"task": "public-tuch"}, "did you mean 'public-touch'"), ({"fps": 30}, "must be 10.*got 30")],
+    [
+        ({"task": "public-tuch"}, "did you mean 'public-touch'"),
+        ({"fps": 30}, "must be 10.*got 30"),
+        ({"room": -1}, "got -1"),
+    ],
 )
 def test_config_that_cannot_work_is_refused(given: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from zk0.data.sim.rooms import Room
 from zk0.data.sim.tasks import find_task
 from zk0.evaluation.driving import cut
 from zk0.evaluation.limits import Limits
@@ -63,6 +64,18 @@ def test_looking_more_often_is_another_behaviour(loaded: LoadedPolicy) -> None:
 
     assert np.array_equal(often[0].actions[0], seldom[0].actions[0])
     assert not np.allclose(often[0].actions[1:], seldom[0].actions[1:])
+
+
+def test_a_source_is_driven_in_its_room(loaded: LoadedPolicy) -> None:
+    limits = Limits(*(np.full(6, value) for value in (-180.0, 180.0, 30.0, 30.0)))
+    settings = EvaluationParams(max_steps=4)
+
+    plain, room = (
+        drive(loaded, f"sim:{TASK.name}{behind}", settings, limits, SEEDS[:1]).limited[0] for behind in ("", "@3")
+    )
+
+    assert room.states.tobytes() == roll_out(loaded, TASK, SEEDS[:1], room=Room.of(3), max_steps=4)[0].states.tobytes()
+    assert not np.array_equal(room.actions, plain.actions)
 
 
 # -- an arm's longest step ------------------------------------------------------------------------

@@ -107,6 +107,7 @@ HEADERS: dict[str, Spoil] = {
     "run-of-megabytes": text(lambda found: found.replace("test", "x" * (LONGEST_HEADER // 2))),
     "round-of-401-digits": text(lambda found: json.dumps(json.loads(found) | {"round": int("9" * 401)})),
     "round-true": text(lambda found: json.dumps(json.loads(found) | {"round": True})),
+    "protocol-of-megabytes": text(lambda found: json.dumps(json.loads(found) | {"protocol": ["x" * 100_000]})),
     "more-fields": text(lambda found: json.dumps(json.loads(found) | {"more": 1})),
     "nothing": lambda content: content.clear(),
     "more-records": more("more"),

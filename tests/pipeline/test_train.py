@@ -26,7 +26,7 @@ from tests_support import REPO
 from zk0.digests import digest_file
 from zk0.errors import StageError
 from zk0.files import read_json
-from zk0.records.driving import rollout_command, way_to_the_arm
+from zk0.records.arm_command import rollout_command, way_to_the_arm
 from zk0.records.files import read
 from zk0.records.results import Evaluation
 from zk0.records.run import Run

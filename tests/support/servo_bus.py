@@ -7,8 +7,8 @@ may: LeRobot waits for 50 ms.
 
 FOLDER holds calibration.json as LeRobot writes it and joints.npy, (3, 6) in LeRobot's units: where the joints are,
 where they are told to go, and whether they are switched on. The first line of output names the port, each other is a
-command to all motors, as JSON: `time` in seconds, and joint to LeRobot's units of `goal` as it was sent, of `seen`,
-where the host last saw the joint, and of `at`, where it was.
+command to all motors, as JSON: `time` in seconds, and joint to LeRobot's units of `goal` as it was sent, and of `seen`,
+where the host read the joints to be, the last three times.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pty
 import sys
 import time
 import tty
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,7 @@ class ServoBus:
     def __init__(self, calibration: dict[str, Calibration], joints: np.ndarray) -> None:
         self.calibration, self.joints = calibration, joints
         self.servos = {number: Servo(number, calibration[joint]) for number, joint in enumerate(JOINTS, 1)}
-        self._seen: dict[int, int] = {}
+        self._seen: deque[dict[int, int]] = deque(maxlen=3)
         self._ours, theirs = pty.openpty()
         tty.setraw(theirs)
         self.port = os.ttyname(theirs)
@@ -133,6 +134,8 @@ class ServoBus:
             self._write_all(data)
             return b""
         if instruction == _SYNC_READ:
+            if data[0] == PRESENT:
+                self._seen.append({one: self.servos[one].word(PRESENT) for one in data[2:] if one in self.servos})
             return b"".join(self._read(one, data[0], data[1]) for one in data[2:] if one in self.servos)
         asked = list(self.servos) if number == _EVERYONE else [number] if number in self.servos else []
         if instruction == _PING:
@@ -146,21 +149,15 @@ class ServoBus:
         return b""
 
     def _read(self, number: int, address: int, length: int) -> bytes:
-        servo = self.servos[number]
-        if address == PRESENT:
-            self._seen[number] = servo.word(PRESENT)
-        return _status(number, bytes(servo.memory[address : address + length]))
+        return _status(number, bytes(self.servos[number].memory[address : address + length]))
 
     def _write_all(self, data: bytes) -> None:
         address, length = data[0], data[1]
         sent = {data[start]: data[start + 1 : start + 1 + length] for start in range(2, len(data), 1 + length)}
         if address == GOAL:
             goals = {number: int.from_bytes(value, "little") for number, value in sent.items()}
-            at = {number: self.servos[number].word(PRESENT) for number in sent}
-            seen = {number: self._seen[number] for number in sent}
-            record = {"goal": goals, "seen": seen, "at": at}
-            told = {"time": time.monotonic()} | {what: self._units(values) for what, values in record.items()}
-            print(json.dumps(told), flush=True)
+            seen = [self._units(read) for read in self._seen]
+            print(json.dumps({"time": time.monotonic(), "goal": self._units(goals), "seen": seen}), flush=True)
         for number, value in sent.items():
             self.servos[number].write(address, value)
 

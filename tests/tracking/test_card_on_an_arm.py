@@ -24,7 +24,7 @@ from tests_support import REPO
 
 from zk0.files import write_json
 from zk0.params import PromotionParams
-from zk0.records.driving import rollout_command
+from zk0.records.arm_command import rollout_command
 from zk0.records.results import Evaluation
 from zk0.records.run import Run
 from zk0.so100 import JOINTS
@@ -66,13 +66,13 @@ def kept_within(driven: Driven, limits: dict[str, float], fps: int, seconds: flo
     policy = driven.goals[:-RETURN]
     assert 2 <= len(policy) <= fps * seconds + 1
     for sent in driven.goals:
+        # Where the machine is busy, LeRobot asks again before it has read the answer, and is one answer behind then.
         for joint in JOINTS:
-            assert abs(sent["goal"][joint] - sent["seen"][joint]) <= limits[joint] + TICK[joint]
-            # Between reading and writing the arm moves on, by what it does in some milliseconds.
-            assert abs(sent["goal"][joint] - sent["at"][joint]) <= 2 * limits[joint]
+            steps = [abs(sent["goal"][joint] - read[joint]) for read in sent["seen"]]
+            assert min(steps) <= limits[joint] + TICK[joint]
     times = np.array([sent["time"] for sent in policy])
     assert np.median(np.diff(times)) >= 0.9 / fps
-    moved = [abs(policy[-1]["seen"][joint] - policy[0]["seen"][joint]) for joint in JOINTS]
+    moved = [abs(policy[-1]["seen"][-1][joint] - policy[0]["seen"][-1][joint]) for joint in JOINTS]
     assert max(moved) > 2  # degrees: the arm followed
 
 
@@ -111,7 +111,7 @@ def test_the_cards_command_drives_the_arm_within_its_limits(
 
     kept_within(driven, LIMITS, fps=10, seconds=4)
     assert "had to be clamped to be safe" in driven.said
-    steps = [abs(one["goal"][j] - one["seen"][j]) / LIMITS[j] for one in driven.goals for j in JOINTS]
+    steps = [abs(one["goal"][j] - one["seen"][-1][j]) / LIMITS[j] for one in driven.goals for j in JOINTS]
     assert max(steps) > 0.95  # and the limits did hold something back
 
 

@@ -16,7 +16,7 @@ import yaml
 from zk0.digests import digest_folder
 from zk0.params import PromotionParams
 from zk0.policy.checkpoint import load_checkpoint
-from zk0.records.driving import rollout_command
+from zk0.records.arm_command import rollout_command
 from zk0.records.results import Evaluation
 from zk0.records.run import Run
 from zk0.tracking import TrackingError

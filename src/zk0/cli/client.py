@@ -34,7 +34,9 @@ def join(
     server: Annotated[Path, typer.Argument(metavar="INVITATION", help="The file that the operator sent.")],
     data: Annotated[
         str,
-        typer.Option(help="local:PATH, hub:OWNER/NAME@REVISION, sim:TASK, or a folder's path; never written to."),
+        typer.Option(
+            help="local:PATH, hub:OWNER/NAME@REVISION, sim:TASK or sim:TASK@ROOM, or a folder's path; never written to."
+        ),
     ],
     folder: Keys = Path("site-keys"),
     authority: Annotated[

@@ -16,7 +16,9 @@ app = typer.Typer()
 def train(
     data: Annotated[
         str | None,
-        typer.Option(help="local:PATH, hub:OWNER/NAME@REVISION, sim:TASK, or a folder's path; never written to."),
+        typer.Option(
+            help="local:PATH, hub:OWNER/NAME@REVISION, sim:TASK or sim:TASK@ROOM, or a folder's path; never written to."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="The training's; alone, go on with it. The data's own by default.")

@@ -13,20 +13,23 @@ from typing import Any
 from zk0.console import progress_bar
 from zk0.data.sim.tasks import find_task
 from zk0.params import Params
+from zk0.sources import Source
 
 
-def record_all(folder: Path, params: Params, tasks: Mapping[str, str]) -> None:
+def record_all(folder: Path, params: Params, sources: Mapping[str, Source]) -> None:
     """Record several tasks, each into ``folder/NAME``, as many at a time as params allow threads.
 
     Args:
         folder: Where the recordings go; those of other names are removed.
         params: Episodes, noise and seed.
-        tasks: Name of the recording to name of the simulated task.
+        sources: Name of the recording to the simulated source.
     """
+    for source in sources.values():
+        find_task(source.name)  # what is not there is refused before anything is removed or recorded
     for stale in folder.glob("*"):
-        if stale.name not in tasks:
+        if stale.name not in sources:
             shutil.rmtree(stale)
-    if not tasks:
+    if not sources:
         return
     context = multiprocessing.get_context("spawn")  # a forked child would share this one's GL and threads
     done: Any = context.Queue()
@@ -34,8 +37,8 @@ def record_all(folder: Path, params: Params, tasks: Mapping[str, str]) -> None:
         progress_bar() as bar,
         ProcessPoolExecutor(params.threads, context, initializer=_report_to, initargs=(done,)) as pool,
     ):
-        lines = {name: bar.add_task(f"recording {name}", total=params.data.episodes) for name in tasks}
-        jobs = {pool.submit(_record, folder, params, name, find_task(task).name) for name, task in tasks.items()}
+        lines = {name: bar.add_task(f"recording {name}", total=params.data.episodes) for name in sources}
+        jobs = {pool.submit(_record, folder, params, name, source) for name, source in sources.items()}
         while jobs:
             try:
                 bar.advance(lines[done.get(timeout=0.2)])
@@ -55,7 +58,7 @@ def _report_to(done: Any) -> None:
     _done = done
 
 
-def _record(folder: Path, params: Params, name: str, task: str) -> None:
+def _record(folder: Path, params: Params, name: str, source: Source) -> None:
     from zk0.data.recordings import record_source  # noqa: PLC0415 - LeRobot and the simulator
 
-    record_source(folder, params, name, task, lambda: _done.put(name))
+    record_source(folder, params, name, source, lambda: _done.put(name))

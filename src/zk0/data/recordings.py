@@ -17,12 +17,14 @@ from zk0.data.conventions import CONVENTION_KEY
 from zk0.data.frames import ACTION, IMAGES, STATE
 from zk0.data.sim.arm import ROBOT_TYPE
 from zk0.data.sim.expert import record_episodes
+from zk0.data.sim.rooms import PLAIN, Room, room_of
 from zk0.data.sim.simulation import CAMERAS, CONTROL_HZ
 from zk0.data.sim.tasks import SimTask, find_task
 from zk0.files import replaced_folder
 from zk0.params import Params
 from zk0.seeding import derive_seed
 from zk0.so100 import FEATURE_NAMES
+from zk0.sources import Source
 
 IMAGE_SIZE = 96
 # H.264 decodes fastest of the common codecs, and a key frame every two frames makes random
@@ -63,6 +65,7 @@ def record_dataset(
     seed: int,
     noise: float,
     image_size: int,
+    room: Room = PLAIN,
     progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Record a task into a new dataset folder.
@@ -75,6 +78,7 @@ def record_dataset(
         seed: First scene seed; the same seed records the same states, actions and pictures.
         noise: Disturbance while recording, as a share of the expert's largest step.
         image_size: Pixels of both cameras.
+        room: Where the arm stands.
         progress: Called after each episode.
     """
     datasets.disable_progress_bars()
@@ -95,7 +99,7 @@ def record_dataset(
             encoder_threads=1,
         )
         try:
-            for episode in record_episodes(task, itertools.count(seed), episodes, image_size, noise):
+            for episode in record_episodes(task, itertools.count(seed), episodes, image_size, noise, room):
                 for row, (state, action) in enumerate(zip(episode.states, episode.actions, strict=True)):
                     frame: dict[str, object] = {STATE: state, ACTION: action, "task": episode.sentence}
                     frame |= {f"{IMAGES}.{name}": np.ascontiguousarray(i[row]) for name, i in episode.images.items()}
@@ -109,23 +113,24 @@ def record_dataset(
         root.rmdir()
 
 
-def record_source(folder: Path, params: Params, name: str, task: str, progress: Callable[[], None]) -> None:
+def record_source(folder: Path, params: Params, name: str, source: Source, progress: Callable[[], None]) -> None:
     """Record a source of params into ``folder/name``.
 
     Args:
         folder: Where the recordings go.
         params: Episodes, noise and seed.
         name: The source's, which decides its scenes.
-        task: Name of the simulated task.
+        source: The simulated task, and the room.
         progress: Called after each episode.
     """
     record_dataset(
-        find_task(task),
+        find_task(source.name),
         folder / name,
         repo_id=f"zk0/{name}",
         episodes=params.data.episodes,
         seed=recording_seed(params.seed, name),
         noise=params.data.noise,
         image_size=IMAGE_SIZE,
+        room=room_of(source.room),
         progress=progress,
     )

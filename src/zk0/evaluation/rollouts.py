@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from zk0.data.frames import IMAGES, STATE
+from zk0.data.sim.rooms import PLAIN, Room, room_of
 from zk0.data.sim.simulation import Simulation
 from zk0.data.sim.tasks import SimTask, find_task
 from zk0.evaluation.driving import cut, quietly
@@ -94,6 +95,7 @@ def roll_out(
     task: SimTask,
     seeds: Sequence[int],
     *,
+    room: Room = PLAIN,
     longest: Mapping[str, float] | None = None,
     max_steps: int = 40,
     actions_per_look: int = 4,
@@ -110,6 +112,7 @@ def roll_out(
         loaded: Policy and processors.
         task: What to do.
         seeds: Seeds of the scenes.
+        room: Where the arm stands.
         longest: Joint to the longest step that the arm takes, degrees (gripper: percent); None = any.
         max_steps: Control steps after which an episode has failed.
         actions_per_look: Actions executed of each predicted chunk before looking again.
@@ -119,13 +122,14 @@ def roll_out(
     Returns:
         One result per seed, in their order.
     """
-    first = Simulation(task, loaded.policy.config.image_features[loaded.cameras[0]].shape[-1])
+    first = Simulation(task, loaded.policy.config.image_features[loaded.cameras[0]].shape[-1], room=room)
     results: list[Rollout] = []
     with closing(first), quietly():
         for start in range(0, len(seeds), side_by_side):
             runs = []
             for index, seed in enumerate(seeds[start : start + side_by_side], start):
-                runs.append(_Run(Simulation(task, first.image_size, share=first), seed, index < filmed, longest))
+                sim = Simulation(task, first.image_size, share=first, room=room)
+                runs.append(_Run(sim, seed, index < filmed, longest))
             looks = 0
             while active := [r for r in runs if not r.sim.success and len(r.actions) < max_steps]:
                 for run, chunk in zip(active, _act(loaded, active, looks), strict=True):
@@ -172,6 +176,7 @@ def drive(
         roll_out,
         loaded,
         find_task(parsed.name),
+        room=room_of(parsed.room),
         max_steps=settings.max_steps,
         actions_per_look=settings.actions_per_look,
         side_by_side=side_by_side,

@@ -200,8 +200,7 @@ def parse(message: Message, kind: str, expected: protocol.Header, site: str, ten
         raise ReplyError(f"the reply's {fault(error)}") from error
     except protocol.WireError as error:
         raise ReplyError(str(error)) from error
-    shown: dict[str, Any] = _shown(answer.model_dump(mode="json", exclude_none=True))
-    return shown
+    return dict(_shown(answer.model_dump(mode="json", exclude_none=True)))
 
 
 def manifest_in(values: dict[str, Any], **known: Any) -> Manifest:

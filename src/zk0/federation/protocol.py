@@ -16,6 +16,10 @@ from pydantic_core import from_json
 from zk0.params import Codec, EvaluationParams, FeatureParams, PrivacyParams, TrainingParams
 from zk0.words import printable, said
 
+# Of messages and what they hold; raised when a server and a site of two releases would misunderstand each other.
+# 1, which messages did not tell: until November 2026. 2: a task holds how models are judged as driven.
+PROTOCOL = 2
+
 # Kinds of message.
 SUMMARY = "query.summary"
 STATISTICS = "query.statistics"
@@ -101,7 +105,9 @@ class SiteTask(Header):
 
 def write(content: RecordDict, header: Header, **values: Any) -> None:
     """Put a header and further plain values into a message's content."""
-    content[HEADER] = ConfigRecord({"json": json.dumps({**header.model_dump(mode="json"), "values": values})})
+    content[HEADER] = ConfigRecord(
+        {"json": json.dumps({"protocol": PROTOCOL, **header.model_dump(mode="json"), "values": values})}
+    )
 
 
 def plain(content: RecordDict) -> dict[str, Any]:
@@ -124,6 +130,11 @@ def plain(content: RecordDict) -> dict[str, Any]:
         raise WireError(f"the message's header is malformed: {error}") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("values"), dict):
         raise WireError("the message's header is malformed: a table with a table 'values' was expected")
+    if (spoken := fields.pop("protocol", 1)) != PROTOCOL:
+        raise WireError(
+            f"the message is of protocol {printable(str(spoken), 20)}, and this side speaks {PROTOCOL}: server and "
+            "sites need releases of zk0 that speak the same; update the older one"
+        )
     return fields
 
 

@@ -31,7 +31,7 @@ class DataParams(Section):
     """Whose demonstrations, and how they are split."""
 
     sites: dict[str, str] = Field(min_length=1)
-    """Site name: source; sim:TASK, local:PATH, or hub:REPO@REVISION."""
+    """Site name: source; sim:TASK, sim:TASK@ROOM, local:PATH, or hub:REPO@REVISION."""
     unseen: dict[str, str] = Field(default_factory=dict)
     """Tasks that no site has, for evaluation; same form ({} = none)."""
     cameras: dict[str, Names | str | None] = Field(default_factory=dict)

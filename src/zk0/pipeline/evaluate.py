@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def run(root: Path, params: Params) -> None:
         manifests = bar.track([*sites, *unseen], description="evaluating")
         opened = (Site(root, manifest, params.data.decoded_limit_bytes) for manifest in manifests)
         judged = judge_models(models, opened, params, limits, filmed=params.evaluation.videos)
-    files: dict[Model, dict[str, Any]] = {
+    files: dict[Model, Mapping[str, object]] = {
         "base": {"path": base_source, "digest": base_digest},
         "global": {**report.checkpoints.best.content(), "digest": digest_folder(best)},
     }

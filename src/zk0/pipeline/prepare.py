@@ -44,7 +44,7 @@ def run(root: Path, params: Params, recorded: bool = False) -> None:
     sources = {**params.data.sites, **params.data.unseen}
     kinds = {name: Source.parse(text) for name, text in sources.items()}
     if not recorded:
-        record_all(root / RECORDINGS, params, {n: s.name for n, s in kinds.items() if s.kind == "sim"})
+        record_all(root / RECORDINGS, params, {n: s for n, s in kinds.items() if s.kind == "sim"})
     surveys, unfit = survey_all(root, params, lock, sources)
     sites = _site_manifests(root, params, surveys)
     unseen = [

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -35,7 +34,7 @@ from zk0.testing.records import (
 _MARK = ".simulation"
 _PROFILE = Path("profiles/demo.yaml")
 # Small enough for a minute or two on two cores, and long enough for every site's loss to fall.
-_SMALL: dict[str, Any] = {
+_SMALL: Mapping[str, object] = {
     "data.sites": {
         "red-cube": "sim:push-red-cube-left",
         "green-ball": "sim:push-green-ball-right",
@@ -129,7 +128,7 @@ def simulation_params(root: Path) -> Params:
     params = load_params(root / _PROFILE)
     # Only a folder's place depends on where the run is.
     base = root.resolve() / params.policy.base
-    return with_changes(params, _SMALL | ({"policy.base": str(base)} if base.is_dir() else {}))
+    return with_changes(params, {**_SMALL, **({"policy.base": str(base)} if base.is_dir() else {})})
 
 
 def rounds_of(rows: Sequence[Round]) -> tuple[SimulatedRound, ...]:

@@ -9,7 +9,6 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -64,7 +63,7 @@ def write_recording_page(
         }
         for episode, states in numbers.states.items()
     ]
-    content: dict[str, Any] = {
+    content = {
         "name": name,
         "source": source,
         "rows": rows,

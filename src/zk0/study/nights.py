@@ -20,7 +20,7 @@ import torch
 from zk0.console import console
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.data.sim.tasks import find_task
-from zk0.digests import RESULTS_VERSION, key_of
+from zk0.digests import RESULTS_VERSION, counted, key_of
 from zk0.errors import StageError
 from zk0.evaluation.rollouts import roll_out
 from zk0.federation.attacks import Attack
@@ -40,13 +40,13 @@ from zk0.records.run import Run
 from zk0.sources import LOCK, Source
 from zk0.sources_lock import resolve_sources
 from zk0.study.arms import POISONED_PARTITION, pooled
-from zk0.study.nights_store import UNCHANGED, NightPiece, NightRecord, NightsFolder, Successes, WeekRecord
+from zk0.study.nights_store import NightPiece, NightRecord, NightsFolder, Successes, WeekRecord
 from zk0.study.project import StudyProject, prepared, refuse_leakage, with_absolute_paths
 from zk0.study.results_store import STUDIES
 from zk0.study.spoiled import spoiled
 from zk0.study.studies import in_minutes
 from zk0.study.training import Trained, federate, plan_of, train_in_one_place
-from zk0.study.week import ATTACK, Night, Week, week_of
+from zk0.study.week import ATTACK, SCENES, Night, Week, week_of
 from zk0.tracking.promotion import read_decision
 
 NAME = "nights"
@@ -72,7 +72,7 @@ def run(root: Path, params: Params, quick: bool = False, seeds: int | None = Non
     here = with_absolute_paths(root, chosen)
     own = chosen.study
     weeks = [week_of(here, seed) for seed in own.training_seeds[:seeds]]
-    scenes = range(own.final_seed, own.final_seed + own.scenes)
+    scenes = range(own.final_seed, own.final_seed + min(own.scenes, SCENES))
     runners = [Runner(folder, week, prepared(root, week.params), scenes) for week in weeks]
     first = weeks[0]
     folder.describe(
@@ -119,8 +119,8 @@ class Runner:
 
     @cached_property
     def _digest(self) -> str:
-        undecided = {"policy": {"base"}, "study": True, "benchmark": True}
-        params = self.week.params.model_dump(mode="json", exclude=undecided, exclude_defaults=True)
+        params = counted(self.week.params, {"policy", "study", "benchmark", "tracking"})
+        params["policy"] = counted(self.week.params.policy, {"base"})
         nights = [asdict(night) for night in self.week.nights]
         scenes = [self.scenes.start, len(self.scenes)]
         return key_of({"params": params, "base": self.world.base[1], "nights": nights, "scenes": scenes})
@@ -185,7 +185,7 @@ class Runner:
                 write_json(self.root / LOCK, lock)
                 self._stages(night, tonight)
         if not new:
-            return self._piece(night.number, start=lock["policy"]["digest"], outcome=UNCHANGED)
+            return self._piece(night.number, start=lock["policy"]["digest"])
         found, tracked = read(self.root, Run), read(self.root, Tracking)
         decision = read_decision(self.root, params.tracking.model, tracked.model_version)
         gain = decision["comparison"] and decision["comparison"]["overall"].get("site")
@@ -243,8 +243,11 @@ class Runner:
         def in_one_place() -> Trained:
             return train_in_one_place(project, params, plan_of(pooled("steps"), params, project))
 
-        for name, train in (("from base", federated), ("pooled", in_one_place)):
-            found[name] = self._trained(name, train, project, params)
+        if read(self.root, Run).base.digest == self.world.base[1]:  # there is no champion yet: it is the same model
+            found["from base"] = found["tonight"]
+        else:
+            found["from base"] = self._trained("from base", federated, project, params)
+        found["pooled"] = self._trained("pooled", in_one_place, project, params)
         shutil.rmtree(folder, ignore_errors=True)
         return found
 

@@ -96,7 +96,13 @@ def write_nights(path: Path, result: NightsResult) -> None:
         ]
         if made:
             axes.scatter(
-                *zip(*made, strict=True), marker=shape, color=colour, s=44, zorder=3, label=f"{outcome}, one seed"
+                [n for n, _ in made],
+                [v for _, v in made],
+                marker=shape,
+                color=colour,
+                s=44,
+                zorder=3,
+                label=f"{outcome}, one seed",
             )
     names = ["before", *(f"{night.number}\n{_wrapped(night.about)}" for night in result.record.nights)]
     axes.set_xticks(list(nights), names, fontsize=7)

@@ -18,7 +18,6 @@ from zk0.records.base import Machine
 from zk0.study.results_store import Stored, checked
 
 WEEK = "week.json"
-UNCHANGED = "unchanged"
 Successes = dict[str, dict[int, bool]]  # task to scene to success
 
 
@@ -51,7 +50,7 @@ class NightPiece(Stored):
     start: str = ""
     episodes: dict[str, int] = Field(default_factory=dict)
     unfit: dict[str, str] = Field(default_factory=dict)
-    outcome: Literal["promoted", "refused", "unchanged"] = UNCHANGED
+    outcome: Literal["promoted", "refused", "unchanged"] = "unchanged"
     version: int | None = None
     against: str = ""
     reasons: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """A week of nightly runs as data: who has recorded how much by which night, and what befalls the federation.
 
-Nothing heavy is imported here. Owners share tasks in pairs, but for the one that leaves and the one that joins, whose
-tasks nobody else has: what a model forgets, it forgets of those.
+Nothing heavy is imported here. Every other task has two owners, and nobody else has those of the one that leaves and of the
+one that joins: what a model forgets, it forgets of those.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from zk0.study.arms import POISONED_PARTITION
 Event = Literal["begin", "join", "nothing", "lie", "leave", "spoil", "mend"]
 ATTACK: AttackKind = "sign-flip"
 EPISODES = 24  # that an owner records in the week, at most
-_PARTS = 6  # the week's nights that train; all together take about as many steps as one run of the params
-_SCENES = 60  # of the gate, at most
+SCENES = 60  # of each task, at most: of the gate, and of those that judge it
+_NIGHT = 2 / 9  # of the rounds of one run of the params: six such nights take a third more than it
 
 # What befalls the federation night after night, and the share of their episodes that owners have recorded by then.
 _NIGHTS: tuple[tuple[Event, float, str], ...] = (
@@ -146,10 +146,12 @@ def week_of(params: Params, seed: int) -> Week:
             f"one each, and data.partition.scheme none; found {', '.join(sorted(kinds))}, {len(data.unseen)} unseen "
             f"and {data.partition.scheme}"
         )
-    *twice, leaver = data.sites
+    *staying, leaver = data.sites
     joiner = next(iter(data.unseen))
-    first = {f"{name}-{part}": data.sites[name] for name in twice for part in ("a", "b")}
-    owners = {**first, leaver: data.sites[leaver], joiner: data.unseen[joiner]}
+    owners: dict[str, str] = {}
+    for number, name in enumerate(staying):
+        owners |= {f"{name}{part}": data.sites[name] for part in (("-a", "-b") if number % 2 == 0 else ("",))}
+    owners |= {leaver: data.sites[leaver], joiner: data.unseen[joiner]}
     names = tuple(owners)
     who = {"joiner": joiner, "leaver": leaver, "liar": names[POISONED_PARTITION], "spoiled": names[0]}
     nights, present = [], {name for name in owners if name != joiner}
@@ -165,16 +167,16 @@ def week_of(params: Params, seed: int) -> Week:
         "data.unseen": {name: source for name, source in data.unseen.items() if name != joiner},
         "data.episodes": min(data.episodes, EPISODES),
         "data.unfit": "leave-out",
-        "training.warmup_steps": settings.warmup_steps // _PARTS,
+        "training.warmup_steps": round(settings.warmup_steps * _NIGHT),
         "training.decay_steps": 0,
-        "federation.rounds": max(1, federation.rounds // _PARTS),
+        "federation.rounds": max(1, round(federation.rounds * _NIGHT)),
         "federation.strategy": own.robust_strategy,  # one for all nights: nobody knows beforehand when a site lies
         "federation.proximal_mu": 0.0,
         "federation.proximal_schedule": "constant",
         "federation.server_learning_rate": None,
         "federation.min_replies": min(federation.min_replies, 0.7),
         "privacy.mode": "off",
-        "evaluation.rollouts": min(params.evaluation.rollouts, _SCENES),
+        "evaluation.rollouts": min(params.evaluation.rollouts, SCENES),
         "evaluation.videos": 0,
         "study.variants": {},
         "promotion.automatic": True,

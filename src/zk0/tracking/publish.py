@@ -18,11 +18,12 @@ from mlflow.entities.model_registry import ModelVersion
 from zk0.checkpoints import read_checkpoint
 from zk0.evaluation.scores import UNSEEN
 from zk0.files import read_json, replaced_folder, write_text
-from zk0.records.driving import rollout_command
+from zk0.records.arm_command import rollout_command
 from zk0.records.files import read
 from zk0.records.paths import RUN
 from zk0.records.results import TaskScore
 from zk0.records.run import Run
+from zk0.reporting.pages import templates
 from zk0.tracking import TrackingError, metric_names
 from zk0.tracking.promotion import RECORD
 from zk0.tracking.registry import find_version, kept_file, read_evaluation, version_checkpoint
@@ -94,14 +95,7 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=False,  # Markdown: see in_markdown
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(TEMPLATES, escaped=False)
     environment.filters["rate"] = lambda value: "-" if value is None else f"{value:.0%}"
     environment.filters["degrees"] = lambda value: "-" if value is None else f"{value:.2f}"
     environment.filters["interval"] = _interval

@@ -67,7 +67,8 @@ def open_training(root: Path, request: Request) -> Training:
     if request.data is None:
         return _existing(root, request)
     source = Source.of_owner(request.data)
-    name = request.name or re.sub(r"[^A-Za-z0-9_-]+", "-", Path(source.name).name).strip("-")
+    own = Path(source.name).name if source.room is None else f"{source.name}-{source.room}"
+    name = request.name or re.sub(r"[^A-Za-z0-9_-]+", "-", own).strip("-")
     if not _NAME.fullmatch(name):
         raise StageError(f"a training's name may hold letters, digits, '-' and '_' only, not '{name}' (--name)")
     content = params_content(root, request, source, name)

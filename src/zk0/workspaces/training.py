@@ -13,7 +13,7 @@ from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.pipeline import prepare, validate
 from zk0.pipeline.stages import STAGE_LOCK, alone
-from zk0.records.driving import way_to_the_arm
+from zk0.records.arm_command import way_to_the_arm
 from zk0.records.files import read
 from zk0.records.paths import EVALUATION, RUN
 from zk0.records.results import Evaluation

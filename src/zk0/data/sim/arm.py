@@ -12,6 +12,7 @@ for the gripper.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -91,9 +92,15 @@ def arm_spec() -> mujoco.MjSpec:
 
 
 class Units:
-    """Between MuJoCo's radians and LeRobot's degrees and gripper percentage."""
+    """Between MuJoCo's radians and LeRobot's degrees and gripper percentage.
 
-    def __init__(self, model: mujoco.MjModel) -> None:
+    Args:
+        model: With the arm's joints.
+        off: What calibration leaves a joint's reading off by, degrees (gripper: percent).
+    """
+
+    def __init__(self, model: mujoco.MjModel, off: Sequence[float] = (0.0,) * len(JOINTS)) -> None:
+        self._off = np.array(off)
         low, high = np.array([model.joint(joint).range for joint in JOINTS]).T
         self._gripper_low, self._gripper_span = low[5], high[5] - low[5]
         self.low = self.to_lerobot(low)
@@ -103,11 +110,11 @@ class Units:
         """(6,) radians to (6,) float32 degrees, gripper in percent."""
         values = np.rad2deg(radians)
         values[5] = (radians[5] - self._gripper_low) / self._gripper_span * 100.0
-        return np.asarray(values, dtype=np.float32)
+        return np.asarray(values + self._off, dtype=np.float32)
 
     def to_mujoco(self, values: np.ndarray) -> np.ndarray:
         """(6,) degrees, gripper in percent, to (6,) radians, clipped to the joints' ranges."""
-        clipped = np.clip(np.asarray(values, dtype=np.float64), self.low, self.high)
-        radians = np.deg2rad(clipped)
+        clipped = np.clip(np.asarray(values, dtype=np.float64), self.low, self.high) - self._off
+        radians: np.ndarray = np.deg2rad(clipped)
         radians[5] = clipped[5] / 100.0 * self._gripper_span + self._gripper_low
         return radians

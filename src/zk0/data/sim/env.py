@@ -1,6 +1,6 @@
 """The embedded SO-101 as a gymnasium environment, and as one of LeRobot's environment types.
 
-Importing this module registers ``zk0_so101/TASK`` in gymnasium for every task, and the type
+Importing this module registers ``zk0_so101/TASK`` in gymnasium for every task (its room is an argument), and the type
 ``zk0_so101`` in LeRobot. LeRobot's own commands import it through the plugin ``lerobot_env_zk0``.
 """
 
@@ -17,6 +17,7 @@ from lerobot.envs.configs import EnvConfig
 from lerobot.utils.constants import ACTION, OBS_IMAGES, OBS_STATE
 
 from zk0.data.sim.expert import MAX_STEPS
+from zk0.data.sim.rooms import room_of
 from zk0.data.sim.simulation import CAMERAS, CONTROL_HZ, Simulation
 from zk0.data.sim.tasks import SITES, TASKS, find_task
 from zk0.so100 import JOINTS
@@ -41,9 +42,10 @@ class So101Env(gym.Env[dict[str, Any], np.ndarray]):
         image_size: Height and width of both camera images in pixels.
         max_steps: Control steps after which an episode is truncated.
         render_mode: ``rgb_array``, or None for an environment that is not looked at.
+        room: Number of the room, as in ``sim:TASK@ROOM``; None is that of ``sim:TASK``.
 
     Raises:
-        ValueError: No such task, or another render mode.
+        ValueError: No such task or room, or another render mode.
 
     Example:
         >>> env = gym.make("zk0_so101/push-red-cube-left", render_mode="rgb_array")
@@ -55,13 +57,18 @@ class So101Env(gym.Env[dict[str, Any], np.ndarray]):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # type: ignore[misc]
 
     def __init__(
-        self, task: str, image_size: int = 96, max_steps: int = MAX_STEPS, render_mode: str | None = None
+        self,
+        task: str,
+        image_size: int = 96,
+        max_steps: int = MAX_STEPS,
+        render_mode: str | None = None,
+        room: int | None = None,
     ) -> None:
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be rgb_array or None (got '{render_mode}')")
         self.task = task
         self.render_mode = render_mode
-        self.sim = Simulation(find_task(task), image_size)
+        self.sim = Simulation(find_task(task), image_size, room=room_of(room))
         self.sim.reset(seed=0)  # the joints' ranges are known once the model is built
         # The names by which LeRobot asks for the instruction and for the length of an episode.
         self.task_description = self.sim.sentence
@@ -124,12 +131,14 @@ class So101EnvConfig(EnvConfig):  # type: ignore[misc]
         fps: Control steps per second; the simulation has only one rate.
         episode_length: Control steps after which an episode has failed.
         image_size: Height and width of both camera images in pixels.
+        room: Number of the room, as in ``sim:TASK@ROOM``; None is that of ``sim:TASK``.
     """
 
     task: str | None = SITES[0].name
     fps: int = CONTROL_HZ
     episode_length: int = MAX_STEPS
     image_size: int = 96
+    room: int | None = None
     features: dict[str, PolicyFeature] = field(default_factory=dict)
     features_map: dict[str, str] = field(default_factory=dict)
 
@@ -137,6 +146,7 @@ class So101EnvConfig(EnvConfig):  # type: ignore[misc]
         if self.fps != CONTROL_HZ:
             raise ValueError(f"env.fps must be {CONTROL_HZ}, the simulation's rate (got {self.fps})")
         find_task(self.task or "")
+        room_of(self.room)
         cameras = [f"{OBS_IMAGES}.{camera}" for camera in CAMERAS]
         image = PolicyFeature(FeatureType.VISUAL, (self.image_size, self.image_size, 3))
         self.features = {
@@ -157,9 +167,10 @@ class So101EnvConfig(EnvConfig):  # type: ignore[misc]
         return f"{ENV_TYPE}/{self.task}"
 
     @property
-    def gym_kwargs(self) -> dict[str, int | str]:
+    def gym_kwargs(self) -> dict[str, int | str | None]:
         """Arguments of :class:`So101Env` beyond its task."""
-        return {"image_size": self.image_size, "max_steps": self.episode_length, "render_mode": "rgb_array"}
+        kwargs = {"image_size": self.image_size, "max_steps": self.episode_length, "room": self.room}
+        return kwargs | {"render_mode": "rgb_array"}
 
 
 for _name in TASKS:

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from zk0.data.sim.arm import TOOL_SITE
+from zk0.data.sim.rooms import PLAIN, Room
 from zk0.data.sim.simulation import HOME, Simulation
 from zk0.data.sim.tasks import PAN_AXIS_X_M, SimTask
 
@@ -181,14 +182,14 @@ def record_episode(sim: Simulation, seed: int, noise: float, with_images: bool =
 
 
 def record_episodes(
-    task: SimTask, seeds: Iterator[int], count: int, image_size: int, noise: float
+    task: SimTask, seeds: Iterator[int], count: int, image_size: int, noise: float, room: Room = PLAIN
 ) -> Iterator[Episode]:
     """Yield ``count`` successful episodes of a task, trying seeds in order.
 
     Raises:
         RuntimeError: The expert failed more often than it succeeded, so the task is broken.
     """
-    sim = Simulation(task, image_size)
+    sim = Simulation(task, image_size, room=room)
     done = failed = 0
     try:
         while done < count:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import mujoco
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from zk0.data.sim.arm import TOOL_SITE, WRIST_CAMERA, Units, arm_spec
+from zk0.data.sim.rooms import PLAIN, Room
 from zk0.data.sim.tasks import COLOURS, PAN_AXIS_X_M, SimTask
 from zk0.so100 import JOINTS
 
@@ -59,7 +61,8 @@ class Simulation:
         task: What to do; decides which objects appear where.
         image_size: Height and width of both camera images in pixels.
         share: Another simulation whose compiled models and GL contexts this one uses too, so that
-            many episodes can run side by side.
+            many episodes can run side by side. Each room has its own.
+        room: Where the arm stands.
 
     Example:
         >>> sim = Simulation(find_task("push-red-cube-left"))
@@ -69,11 +72,14 @@ class Simulation:
         False
     """
 
-    def __init__(self, task: SimTask, image_size: int = 96, share: Simulation | None = None) -> None:
+    def __init__(
+        self, task: SimTask, image_size: int = 96, share: Simulation | None = None, room: Room = PLAIN
+    ) -> None:
         self.task = task
         self.image_size = image_size
-        self._models: dict[str, mujoco.MjModel] = share._models if share else {}
-        self._renderers: dict[tuple[str, int], mujoco.Renderer] = share._renderers if share else {}
+        self.room = room
+        self._models: dict[tuple[Room, str], mujoco.MjModel] = share._models if share else {}
+        self._renderers: dict[tuple[Room, str, int], mujoco.Renderer] = share._renderers if share else {}
 
     # -- episodes ------------------------------------------------------------------------------
 
@@ -88,22 +94,26 @@ class Simulation:
         self._direction = self.task.direction(x, y)
         if self._direction is not None:  # a long face towards the arm, or moving it turns the block
             self.scene.yaw = math.atan2(y, x - PAN_AXIS_X_M) + rng.uniform(-0.2, 0.2)
-        if shape not in self._models:
-            self._models[shape] = _build(shape)
-        self.model = self._models[shape]
+        if (self.room, shape) not in self._models:
+            self._models[self.room, shape] = _build(shape, self.room)
+        self.model = self._models[self.room, shape]
         self.data = mujoco.MjData(self.model)
-        self.units = Units(self.model)
+        self.units = Units(self.model, self.room.joints)
         self._place_object()
         self.data.qpos[:6] = self.data.ctrl[:6] = self.units.to_mujoco(self.scene.start)
         mujoco.mj_forward(self.model, self.data)
+        self._start_cameras(seed)
         self._steps_held = 0
         self.success = False
 
     def step(self, action: np.ndarray) -> None:
         """Hold the joint targets ``action`` (6 values, LeRobot's units) for one control step."""
-        self.data.ctrl[:6] = self.units.to_mujoco(action)
-        for _ in range(round(1 / CONTROL_HZ / self.model.opt.timestep)):
+        target, late = self.units.to_mujoco(action), round(self.room.delay_s / self.model.opt.timestep)
+        for count in range(round(1 / CONTROL_HZ / self.model.opt.timestep)):
+            if count == late:  # until then it follows the target before
+                self.data.ctrl[:6] = target
             mujoco.mj_step(self.model, self.data)
+            self._take_picture()
             if self.task.verb == "touch" and self._gripper_touches():
                 self.success = True
         if self._direction is not None:
@@ -126,13 +136,13 @@ class Simulation:
     def render(self, camera: str = "top", size: int | None = None) -> np.ndarray:
         """One camera's image, (size, size, 3) uint8."""
         size = size or self.image_size
-        key = (self.scene.shape, size)
+        key = (self.room, self.scene.shape, size)
         if key not in self._renderers:
             self._renderers[key] = renderer = mujoco.Renderer(self.model, size, size)
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
-        self.model.geom("object").rgba[:3] = COLOURS[self.scene.colour]
-        self._renderers[key].update_scene(self.data, camera=camera)
+        self.model.geom("object").rgba[:3] = np.clip(np.add(COLOURS[self.scene.colour], self.room.shade), 0.0, 1.0)
+        self._renderers[key].update_scene(self._pictured, camera=camera)
         return np.asarray(self._renderers[key].render())
 
     @property
@@ -167,6 +177,22 @@ class Simulation:
             self.data.mocap_pos[0] = [scene.x, scene.y, height]
             self.data.mocap_quat[0] = quat
 
+    def _start_cameras(self, seed: int) -> None:
+        """Let the cameras run: how long ago they took their last picture is of the episode."""
+        self._frame = round(self.room.frame_s / self.model.opt.timestep)  # physics steps from one picture to the next
+        self._since = int(np.random.default_rng([seed, 2]).integers(self._frame)) if self._frame else 0
+        self._pictured = self.data if not self._frame else mujoco.MjData(self.model)
+        if self._frame:
+            mujoco.mj_copyData(self._pictured, self.model, self.data)
+
+    def _take_picture(self) -> None:
+        """Keep what the cameras saw, if it is time; a picture is rendered only when somebody looks."""
+        if not self._frame:
+            return
+        self._since = (self._since + 1) % self._frame
+        if not self._since:
+            mujoco.mj_copyData(self._pictured, self.model, self.data)
+
     def _gripper_touches(self) -> bool:
         target = self.model.body("object").id
         hands = (self.model.body("gripper").id, self.model.body("moving_jaw_so101_v1").id)
@@ -185,25 +211,11 @@ class Simulation:
         return bool(away <= POINT_RADIUS_M and POINT_HEIGHT_M[0] <= height <= POINT_HEIGHT_M[1])
 
 
-def _build(shape: str) -> mujoco.MjModel:
-    """Compile the arm on its table with one object."""
+def _build(shape: str, room: Room) -> mujoco.MjModel:
+    """Compile the arm on its table in a room, with one object."""
     spec = arm_spec()
     world = spec.worldbody
-    world.add_light(
-        pos=[0.2, 0, 1.2],
-        dir=[0.1, 0.1, -1],
-        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-        castshadow=False,
-        diffuse=[0.6, 0.6, 0.6],
-    )
-    world.add_geom(
-        name="table",
-        type=_GEOM.mjGEOM_PLANE,
-        size=[2, 2, 0.01],
-        rgba=[0.86, 0.84, 0.80, 1],
-        friction=[0.6, 0.005, 1e-4],
-    )
-    world.add_camera(name="top", pos=[0.60, 0, 0.52], xyaxes=[0, 1, 0, -0.74, 0, 0.67], fovy=46)
+    _furnish(spec, room)
     geom_type, size, height, mass = _SHAPES[shape]
     body = world.add_body(name="object", pos=[0.25, 0.0, height])
     solid = mass > 0
@@ -222,3 +234,43 @@ def _build(shape: str) -> mujoco.MjModel:
     model = spec.compile()
     assert [model.joint(i).name for i in range(6)] == list(JOINTS)
     return model
+
+
+def _furnish(spec: mujoco.MjSpec, room: Room) -> None:
+    """Add lamp, table, background and top camera."""
+    world, light = spec.worldbody, np.array(room.light)
+    world.add_light(
+        pos=[0.2, 0, 1.2],
+        dir=room.lamp,
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        castshadow=False,
+        diffuse=0.6 * light,
+    )
+    for part in (headlight := spec.visual.headlight).ambient, headlight.diffuse, headlight.specular:
+        part *= light
+    if room.background != PLAIN.background:
+        spec.add_texture(
+            name="background",
+            type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+            builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT,
+            rgb1=np.clip(room.background, 0.0, 1.0),
+            width=8,
+            height=48,
+        )
+    behind, ahead, aside = room.edges_m
+    world.add_geom(
+        name="table",  # to physics it has no end
+        type=_GEOM.mjGEOM_PLANE,
+        pos=[(ahead - behind) / 2, 0, 0],
+        size=[(ahead + behind) / 2, aside, 0.01],
+        rgba=[*np.clip(room.table, 0.0, 1.0), 1],
+        friction=[0.6, 0.005, 1e-4],
+    )
+    axes = np.array([[0, 1, 0], [-0.74, 0, 0.67], [0.67, 0, 0.74]])
+    turned = Rotation.from_euler("xyz", room.camera_deg, degrees=True).as_matrix().T @ axes
+    world.add_camera(
+        name="top",
+        pos=np.array([0.60, 0, 0.52]) + room.camera_m,
+        xyaxes=turned[:2].ravel(),
+        fovy=46,
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from zk0.records.driving import rollout_command, way_to_the_arm
+from zk0.records.arm_command import rollout_command, way_to_the_arm
 from zk0.records.results import Evaluation
 from zk0.records.run import Run
 
