@@ -27,6 +27,9 @@ test: $(STAMP) ## what needs no service, with coverage of src, flows and tasks
 test-services: $(STAMP) ## real servers and clients on loopback, and whole runs; adds to the coverage of `make test`
 	@$(PYTEST) -m services -n 4 --cov-append --cov-report= --cov-fail-under=0
 
+test-release: $(STAMP) ## what takes hours: a whole week of nightly runs through the real deployment
+	@$(BIN)/python -m pytest --durations=10 -q -m release
+
 test-all: test test-services ## both, and the coverage of both together
 	@$(BIN)/coverage report --format=total --fail-under=95
 
@@ -54,4 +57,4 @@ down: ## stop them
 lock: ## resolve anew and write requirements/lock.txt
 	@scripts/lock
 
-.PHONY: help install demo test test-services test-all lint bench bench-quick ui up down lock
+.PHONY: help install demo test test-services test-release test-all lint bench bench-quick ui up down lock

@@ -64,8 +64,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.services)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest is begun first."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes hours is left out unless it is asked for, and of the others what takes longest is begun first."""
+    if "release" not in config.option.markexpr:
+        dear = [item for item in items if item.get_closest_marker("release")]
+        items[:] = [item for item in items if item not in dear]
+        config.hook.pytest_deselected(items=dear)
     rank = {start: number for number, start in enumerate(FIRST)}
     items.sort(key=lambda item: rank.get(_unit(item.nodeid.partition("::")[0]), len(rank)))
 

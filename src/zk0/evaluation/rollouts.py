@@ -164,10 +164,11 @@ def drive(
     *,
     side_by_side: int = 10,
     filmed: int = 0,
+    raw: bool = True,
 ) -> Driven:
-    """Closed-loop episodes of a source's task, with the arm's limit and without; none where there is no simulator.
+    """Closed-loop episodes of a source's task, with the arm's limit and, if asked for, without.
 
-    Where nothing was cut, both are one and the same episode. See :func:`roll_out`.
+    None where there is no simulator. Where nothing was cut, both are one and the same episode. See :func:`roll_out`.
     """
     parsed = Source.parse(source)
     if parsed.kind != "sim" or not scenes:
@@ -182,6 +183,8 @@ def drive(
         side_by_side=side_by_side,
     )
     limited = go(scenes, longest=limits.longest_steps(settings.step_factor), filmed=filmed)
+    if not raw:
+        return Driven(limited)
     uncut = {rollout.seed: rollout for rollout in limited if not rollout.cut}
     uncut |= {rollout.seed: rollout for rollout in go([seed for seed in scenes if seed not in uncut])}
     return Driven(limited, [uncut[seed] for seed in scenes])

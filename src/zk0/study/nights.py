@@ -19,10 +19,9 @@ import torch
 
 from zk0.console import console
 from zk0.data.manifest import Manifest, read_manifests
-from zk0.data.sim.tasks import find_task
 from zk0.digests import RESULTS_VERSION, counted, key_of
 from zk0.errors import StageError
-from zk0.evaluation.rollouts import roll_out
+from zk0.evaluation.rollouts import drive
 from zk0.federation.attacks import Attack
 from zk0.federation.site import forget
 from zk0.files import read_json, write_json
@@ -37,7 +36,7 @@ from zk0.records.base import Machine
 from zk0.records.files import read, read_rounds
 from zk0.records.results import Tracking
 from zk0.records.run import Run
-from zk0.sources import LOCK, Source
+from zk0.sources import LOCK
 from zk0.sources_lock import resolve_sources
 from zk0.study.arms import POISONED_PARTITION, pooled
 from zk0.study.nights_store import NightPiece, NightRecord, NightsFolder, Successes, WeekRecord
@@ -264,23 +263,12 @@ class Runner:
 
     def _drive(self, loaded: LoadedPolicy) -> Successes:
         """A model on the final scenes of every owner's task, as an arm is driven."""
-        settings = self.week.params.evaluation
-        longest = self.world.limits.longest_steps(settings.step_factor)
-        return {
-            source: {
-                rollout.seed: rollout.success
-                for rollout in roll_out(
-                    loaded,
-                    find_task(Source.parse(source).name),
-                    self.scenes,
-                    longest=longest,
-                    max_steps=settings.max_steps,
-                    actions_per_look=settings.actions_per_look,
-                    side_by_side=_SIDE_BY_SIDE,
-                )
-            }
-            for source in self.week.tasks
-        }
+        settings, limits = self.week.params.evaluation, self.world.limits
+        found = {}
+        for source in self.week.tasks:
+            driven = drive(loaded, source, settings, limits, self.scenes, side_by_side=_SIDE_BY_SIDE, raw=False)
+            found[source] = {rollout.seed: rollout.success for rollout in driven.limited}
+        return found
 
     def _piece(self, night: int, **told: object) -> NightPiece:
         created = datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,6 +1,6 @@
 """A week of nightly runs as data: who has recorded how much by which night, and what befalls the federation.
 
-Nothing heavy is imported here. Every other task has two owners, and nobody else has those of the one that leaves and of the
+Nothing heavy is imported here. Every other task has two owners. Nobody else has those of the one that leaves and of the
 one that joins: what a model forgets, it forgets of those.
 """
 
