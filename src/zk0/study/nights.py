@@ -141,7 +141,7 @@ class Runner:
 
     def run(self) -> list[NightPiece]:
         """Make what is missing; a week whose project is gone begins anew, since a night goes on from the one before."""
-        pieces = [piece for piece in map(self.folder.piece, self.files) if piece is not None]
+        pieces = self.folder.made(self.files)
         if len(pieces) == len(self.files):
             return pieces
         at = read_json(self.root / _AT)["night"] if (self.root / _AT).is_file() else 0

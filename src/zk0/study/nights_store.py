@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -106,15 +107,6 @@ class NightsFolder:
 
     folder: Path
 
-    def piece(self, file: str) -> NightPiece | None:
-        """A piece by its file's name; None where it is not there yet.
-
-        Raises:
-            StageError: It is damaged.
-        """
-        path = self.folder / "pieces" / file
-        return checked(NightPiece, path) if path.exists() else None
-
     def write(self, file: str, piece: NightPiece) -> None:
         """Keep a piece under its file's name."""
         write_json(self.folder / "pieces" / file, piece.model_dump(mode="json"))
@@ -133,14 +125,17 @@ class NightsFolder:
             raise StageError(f"{self.folder / WEEK} not found; `zk0 study nights` writes it")
         return checked(WeekRecord, self.folder / WEEK)
 
-    def weeks(self) -> dict[int, list[NightPiece]]:
-        """Training seed to the nights that are made, from night 0 on; only seeds with at least the first."""
-        found: dict[int, list[NightPiece]] = {}
-        for seed, files in self.record().files.items():
-            pieces = [self.piece(file) for file in files]
-            made = pieces[: pieces.index(None)] if None in pieces else pieces
-            if len(made) > 1:
-                found[seed] = [piece for piece in made if piece is not None]
+    def made(self, files: Sequence[str]) -> list[NightPiece]:
+        """The pieces of a week, from night 0 to the first that is not there yet.
+
+        Raises:
+            StageError: One is damaged.
+        """
+        found: list[NightPiece] = []
+        for path in (self.folder / "pieces" / file for file in files):
+            if not path.exists():
+                break
+            found.append(checked(NightPiece, path))
         return found
 
 

@@ -39,7 +39,8 @@ class NightsResult:
             StageError: It was not run, or a file is damaged.
         """
         record = folder.record()
-        return cls(record, {s: week for s, week in folder.weeks().items() if len(week) == len(record.files[s])})
+        weeks = {seed: folder.made(files) for seed, files in record.files.items()}
+        return cls(record, {seed: week for seed, week in weeks.items() if len(week) == len(record.files[seed])})
 
     @property
     def tasks(self) -> list[str]:
