@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+import jinja2
+
 from zk0 import __version__
 from zk0.context import fields
 from zk0.context.criteria import Item, after_task, before_task, success_criteria, validation_points
 from zk0.context.facts import CONSTRAINTS, LOCK, RUN, Facts, StageOutcome
 from zk0.files import write_json
-from zk0.reporting.pages import templates
 from zk0.words import in_markdown
 
 __all__ = ["Context", "StageOutcome", "build_context", "render_markdown", "write_context"]
@@ -145,7 +146,13 @@ def write_context(root: Path, context: Context) -> None:
 
 def render_markdown(context: Context) -> str:
     """The context as markdown, with the template's headings; checklists as ``- [x]`` and ``- [ ]``."""
-    environment = templates(_TEMPLATES, escaped=False)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=False,  # Markdown: see in_markdown
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     # One line of text each: messages of several lines would break a list.
     environment.filters["line"] = lambda value: in_markdown(str(value))
     environment.filters["label"] = lambda key: _LABELS.get(key) or key.replace("_", " ").title()

@@ -1,4 +1,4 @@
-"""What the project's pages share: strict templates, and for HTML one style sheet."""
+"""What the project's HTML pages share: templates that escape what they are given, and one style sheet."""
 
 from __future__ import annotations
 
@@ -27,26 +27,15 @@ _FILTERS = (
 )
 
 
-def templates(folder: Path, escaped: bool) -> jinja2.Environment:
-    """Templates that refuse names they do not know.
-
-    Args:
-        folder: Where they are.
-        escaped: As HTML needs it; in Markdown each value is :func:`zk0.words.in_markdown`'s work.
-    """
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=escaped,
+def environment() -> jinja2.Environment:
+    """Templates that escape whatever comes from files, and refuse names they do not know."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
     )
-
-
-def environment() -> jinja2.Environment:
-    """The templates of HTML pages, with the ways to write figures."""
-    made = templates(TEMPLATES, escaped=True)
     made.filters.update({function.__name__: function for function in _FILTERS})
     return made
 

@@ -23,7 +23,6 @@ from zk0.records.files import read
 from zk0.records.paths import RUN
 from zk0.records.results import TaskScore
 from zk0.records.run import Run
-from zk0.reporting.pages import templates
 from zk0.tracking import TrackingError, metric_names
 from zk0.tracking.promotion import RECORD
 from zk0.tracking.registry import find_version, kept_file, read_evaluation, version_checkpoint
@@ -95,7 +94,14 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
 
 
 def _environment() -> jinja2.Environment:
-    environment = templates(TEMPLATES, escaped=False)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=False,  # Markdown: see in_markdown
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters["rate"] = lambda value: "-" if value is None else f"{value:.0%}"
     environment.filters["degrees"] = lambda value: "-" if value is None else f"{value:.2f}"
     environment.filters["interval"] = _interval
