@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from spoiling import both
 
-from zk0.data.manifest import read_manifests
+from zk0.data.manifest import read_manifests, unfit_sites
 from zk0.errors import DataError
 from zk0.federation.site import forget
 from zk0.files import write_json
@@ -51,7 +51,7 @@ def test_a_run_goes_on_without_it_and_everybody_is_told(
 
     assert [(m.site, m.partition) for m in read_manifests(project)[0]] == [("ada", 0), ("cem", 1)]
     assert "'ben' is left out, its data is not fit" in capsys.readouterr().out
-    assert list(prepare.unfit_sites(project)) == ["ben"]
+    assert list(unfit_sites(project)) == ["ben"]
 
     federate.run(project, found)
 

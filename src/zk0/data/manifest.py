@@ -17,6 +17,7 @@ from zk0.params import Convention, PartitionParams
 from zk0.words import check_site_name
 
 MANIFESTS = Path("data/manifests")
+REPORT = Path("results/data.json")
 MOST_FRAMES = 10**9  # a year of recordings at 30 frames a second
 
 # A manifest also comes from a site, over the network: nothing in it is without bounds.
@@ -121,6 +122,12 @@ def read_manifests(root: Path) -> tuple[list[Manifest], list[Manifest]]:
         raise DataError(f"{root / MANIFESTS} holds no site's manifest; run `zk0 prepare`")
     check_disjoint(sites)
     return sites, [m for m in manifests if m.role == "unseen"]
+
+
+def unfit_sites(root: Path) -> dict[str, str]:
+    """The sites that the last `zk0 prepare` left out, each with why its data is not fit; see ``data.unfit``."""
+    found: dict[str, str] = read_json(root / REPORT).get("unfit", {}) if (root / REPORT).is_file() else {}
+    return found
 
 
 def check_disjoint(sites: list[Manifest]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from zk0.console import console
-from zk0.data.manifest import Manifest, read_manifests
+from zk0.data.manifest import Manifest, read_manifests, unfit_sites
 from zk0.environment.code import CODE_LOCK
 from zk0.errors import StageError
 from zk0.federation.attacks import Attack, poisoned
@@ -24,7 +24,6 @@ from zk0.federation.server import Server
 from zk0.files import read_json, write_text
 from zk0.params import Params
 from zk0.pipeline import features
-from zk0.pipeline.prepare import unfit_sites
 from zk0.records.files import read
 from zk0.records.journal import Journal, print_event
 from zk0.records.paths import EVENTS, STATES

@@ -12,18 +12,17 @@ from zk0.data.cameras import check_alike
 from zk0.data.clips import CLIPS, identity
 from zk0.data.dataset import DatasetFolder
 from zk0.data.formats import fetch_dataset
-from zk0.data.manifest import MANIFESTS, Manifest, check_disjoint, hold_out, partition, write_manifest
+from zk0.data.manifest import MANIFESTS, REPORT, Manifest, check_disjoint, hold_out, partition, write_manifest
 from zk0.data.recorders import record_all
 from zk0.data.survey import Survey, check_robots, markdown_of, report_of, survey
 from zk0.digests import digest_value
 from zk0.errors import DataError
-from zk0.files import read_json, write_json, write_text
+from zk0.files import write_json, write_text
 from zk0.params import Params
 from zk0.seeding import numpy_rng
 from zk0.sources import Source, SourcesLock, read_lock
 
 RECORDINGS = Path("data/recordings")
-REPORT = Path("results/data.json")
 REPORT_FOR_PEOPLE = REPORT.with_suffix(".md")
 
 
@@ -65,12 +64,6 @@ def run(root: Path, params: Params, recorded: bool = False) -> None:
         + ("; are they good recordings? `zk0 data check` says" if real else ""),
         markup=False,
     )
-
-
-def unfit_sites(root: Path) -> dict[str, str]:
-    """The sites that the last `zk0 prepare` left out, each with why its data is not fit; see ``data.unfit``."""
-    found: dict[str, str] = read_json(root / REPORT).get("unfit", {}) if (root / REPORT).is_file() else {}
-    return found
 
 
 def survey_all(

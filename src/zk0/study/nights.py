@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from zk0.console import console
-from zk0.data.manifest import Manifest, read_manifests
+from zk0.data.manifest import Manifest, read_manifests, unfit_sites
 from zk0.digests import RESULTS_VERSION, counted, key_of
 from zk0.errors import StageError
 from zk0.evaluation.rollouts import drive
@@ -193,7 +193,7 @@ class Runner:
             run=found.run,
             start=lock["policy"]["digest"],
             episodes={name: len(site.train_episodes) for name, site in found.sites.items()},
-            unfit=prepare.unfit_sites(self.root),
+            unfit=unfit_sites(self.root),
             outcome=decision["outcome"],
             version=tracked.model_version,
             against=decision["against"],
