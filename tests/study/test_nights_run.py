@@ -39,7 +39,7 @@ def test_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [piece.night for piece in week] == list(range(8))
     assert week[3].outcome == "unchanged" and not week[3].run and week[3].seconds["night"] < 60
     assert all(piece.outcome in ("promoted", "refused") and piece.run for piece in week[1:] if piece.night != 3)
-    assert week[6].unfit.keys() == {"red-a"} and "raw counts" in week[6].unfit["red-a"]
+    assert week[6].unfit.keys() == {"red-a"} and "states reach" in week[6].unfit["red-a"]
     assert all(not piece.unfit for piece in week if piece.night != 6)
     assert "red-a" not in week[6].episodes and week[7].episodes["red-a"] > week[5].episodes["red-a"]
     trained = [piece for piece in week if piece.run]
