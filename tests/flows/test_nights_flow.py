@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from zk0.records.run import Run
 from zk0.study.project import prepared, with_absolute_paths
 from zk0.study.spoiled import spoiled
 from zk0.study.week import week_of
-from zk0.tracking.promotion import read_decision
+from zk0.tracking.promotion import Promotion, read_promotion
 
 pytestmark = pytest.mark.services
 
@@ -56,9 +55,9 @@ class Nights:
         """What the last night that trained left."""
         return read(self.project.root, Run)
 
-    def decision(self, version: int) -> dict[str, Any]:
+    def decided(self, version: int) -> Promotion:
         """The gate's, with its reasons, from MLflow's files."""
-        return read_decision(self.project.root, "zk0-smolvla", version)
+        return read_promotion(self.project.root, "zk0-smolvla", version)
 
 
 @pytest.fixture
@@ -90,9 +89,9 @@ def test_three_nights(nights: Nights) -> None:
     assert nights.pass_one() == "Completed"
     second = nights.run
     assert list(second.sites) == ["red", "disc", "lab"] and second.base.digest == first.checkpoints.best.digest
-    decided = nights.decision(2)
+    decided = nights.decided(2)
     assert (decided["champion_before"], decided["against"]) == (1, "version 1")
-    assert decided["outcome"] == ("refused" if decided["reasons"] else "promoted")
+    assert decided.outcome == ("refused" if decided.decision.reasons else "promoted")
 
     both(project.root / "lab", np.deg2rad)
     assert nights.pass_one() == "Completed"
@@ -132,6 +131,6 @@ def test_a_whole_week(nights: Nights) -> None:
     assert sites == [set(night.sites) - out for night, out in zip(week.nights, left_out, strict=True)]
     assert [set(names) for names in unfit] == left_out
     versions = list(range(1, ended.count("Completed") + 1))
-    assert all(nights.decision(version)["against"] for version in versions)
+    assert all(nights.decided(version).decision.against for version in versions)
     rows = json.loads(project.run("zk0", "model", "show", str(versions[-1]), "--json").stdout)
     assert rows["version"] == versions[-1]

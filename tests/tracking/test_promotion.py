@@ -18,7 +18,7 @@ from zk0.errors import StageError
 from zk0.params import PromotionParams
 from zk0.tracking import TrackingError
 from zk0.tracking.project import track
-from zk0.tracking.promotion import demote, promote
+from zk0.tracking.promotion import demote, promote, read_promotion
 from zk0.tracking.registry import champion
 
 Spread = Callable[..., list[bool]]
@@ -72,6 +72,7 @@ def test_the_first_champion_has_to_beat_the_base(
     record = json.loads((tracked / run.info.artifact_uri / "results/promotion.json").read_text())
     assert record["comparison"]["overall"]["site"]["value"] == pytest.approx(0.7)
     assert (record["outcome"], record["champion_before"]) == ("promoted", None)
+    assert read_promotion(tracked, NAME, 1) == result.promotion
     before = content(tracked)
     assert track(tracked, "zk0", NAME, promotion=PARAMS).promotion is None
     assert content(tracked) == before

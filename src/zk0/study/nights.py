@@ -46,7 +46,7 @@ from zk0.study.spoiled import spoiled
 from zk0.study.studies import in_minutes
 from zk0.study.training import Trained, federate, plan_of, train_in_one_place
 from zk0.study.week import ATTACK, SCENES, Night, Week, week_of
-from zk0.tracking.promotion import read_decision
+from zk0.tracking.promotion import read_promotion
 
 NAME = "nights"
 _AT = "night.json"  # which night a week's project is at, and what it starts from
@@ -186,19 +186,20 @@ class Runner:
         if not new:
             return self._piece(night.number, start=lock["policy"]["digest"])
         found, tracked = read(self.root, Run), read(self.root, Tracking)
-        decision = read_decision(self.root, params.tracking.model, tracked.model_version)
-        gain = decision["comparison"] and decision["comparison"]["overall"].get("site")
+        promotion = read_promotion(self.root, params.tracking.model, tracked.model_version)
+        decision = promotion.decision
+        gain = decision.comparison and decision.comparison.overall.get("site")
         return self._piece(
             night.number,
             run=found.run,
             start=lock["policy"]["digest"],
             episodes={name: len(site.train_episodes) for name, site in found.sites.items()},
             unfit=unfit_sites(self.root),
-            outcome=decision["outcome"],
+            outcome=promotion.outcome,
             version=tracked.model_version,
-            against=decision["against"],
-            reasons=tuple(decision["reasons"]),
-            gain=(gain["value"], gain["lower_bound"]) if gain else None,
+            against=decision.against,
+            reasons=decision.reasons,
+            gain=(gain.value, gain.lower_bound) if gain else None,
             bytes=sum(one.bytes_up + one.bytes_down for one in read_rounds(self.root)),
             successes=self._beside(night, params),
         )

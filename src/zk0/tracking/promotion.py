@@ -6,11 +6,11 @@ import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import xxhash
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
+from pydantic import TypeAdapter
 
 from zk0.evaluation.scores import SITE, Comparison, IncomparableError, Metric, Scores, compare
 from zk0.files import read_json, write_json
@@ -106,8 +106,8 @@ def promote(root: Path, model_name: str, version: int, params: PromotionParams, 
             return _settle(changes, root, found, evaluation, params, force)
 
 
-def read_decision(root: Path, model_name: str, version: int) -> dict[str, Any]:
-    """What was decided on a version last, as :meth:`Promotion.content` has it, from its run's files.
+def read_promotion(root: Path, model_name: str, version: int) -> Promotion:
+    """What was decided on a version last, from its run's files.
 
     Raises:
         TrackingError: There is no such version, or nothing was decided on it.
@@ -117,8 +117,9 @@ def read_decision(root: Path, model_name: str, version: int) -> dict[str, Any]:
         file = kept_file(client, root, find_version(client, model_name, version), RECORD)
     if not file.is_file():
         raise TrackingError(f"nothing was decided on '{model_name}', version {version}; `zk0 promote {version}` does")
-    found: dict[str, Any] = read_json(file)
-    return found
+    found = read_json(file)
+    number, outcome, before = (found.pop(name) for name in ("version", "outcome", "champion_before"))
+    return Promotion(number, outcome, before, TypeAdapter(Decision).validate_python(found))
 
 
 def demote(root: Path, model_name: str) -> tuple[int, int | None]:
