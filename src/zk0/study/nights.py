@@ -224,7 +224,7 @@ class Runner:
             start = nightly_start(self.root, whole if long else params)
             at = {"night": night.number, "whole": long, "start": start}
             write_json(note, at)
-        return whole if at["whole"] else params, at["start"]
+        return whole if at["whole"] else params, str(at["start"]) if at["start"] else None
 
     def _stages(self, night: Night, params: Params) -> None:
         """A nightly run, as the flow makes it, without benchmark and report."""
