@@ -126,10 +126,10 @@ def test_what_no_week_can_be_made_of_is_said(change: dict[str, Any]) -> None:
         week_of(parse_params(content), 1)
 
 
-def test_a_week_of_the_quality_profile_takes_a_third_more_steps_than_a_run_of_it() -> None:
+def test_a_night_from_the_champion_is_short_and_one_from_the_base_a_whole_run() -> None:
     params = load_params(Path(__file__).parents[2] / "profiles/quality.yaml")
 
     week = week_of(params, 1)
 
     assert (week.params.federation.rounds, week.params.training.warmup_steps) == (16, 9)
-    assert 6 * week.params.federation.rounds / params.federation.rounds == pytest.approx(4 / 3, rel=0.01)
+    assert week.from_base == {"federation.rounds": 72, "training.warmup_steps": 40}

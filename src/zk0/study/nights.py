@@ -47,6 +47,7 @@ from zk0.study.studies import in_minutes
 from zk0.study.training import Trained, federate, plan_of, train_in_one_place
 from zk0.study.week import ATTACK, SCENES, Night, Week, week_of
 from zk0.tracking.promotion import read_promotion
+from zk0.tracking.registry import champion
 
 NAME = "nights"
 _AT = "night.json"  # which night a week's project is at, and what it starts from
@@ -122,7 +123,15 @@ class Runner:
         params["policy"] = counted(self.week.params.policy, {"base"})
         nights = [asdict(night) for night in self.week.nights]
         scenes = [self.scenes.start, len(self.scenes)]
-        return key_of({"params": params, "base": self.world.base[1], "nights": nights, "scenes": scenes})
+        return key_of(
+            {
+                "params": params,
+                "base": self.world.base[1],
+                "nights": nights,
+                "scenes": scenes,
+                "whole": self.week.from_base,
+            }
+        )
 
     @cached_property
     def _owners(self) -> dict[str, Manifest]:
@@ -175,8 +184,7 @@ class Runner:
     def _night(self, night: Night) -> NightPiece:
         self._seconds = {}
         with self._timed("night"):
-            params = self.week.params_of(night, self._owners, f"local:{self._spoiled}")
-            start = self._start(night, params)
+            params, start = self._begun(night)
             tonight = params if start is None else with_changes(params, {"policy.base": start})
             lock = resolve_sources(tonight, self.root)
             new = not nothing_new(self.root, tonight, lock)
@@ -204,14 +212,20 @@ class Runner:
             successes=self._beside(night, params),
         )
 
-    def _start(self, night: Night, params: Params) -> str | None:
-        """What the night starts from. A night that was stopped may have promoted its model already, so it is noted."""
-        note = self.root / _AT
-        if note.is_file() and (noted := read_json(note))["night"] == night.number:
-            return str(noted["start"]) if noted["start"] else None
-        start = nightly_start(self.root, params)
-        write_json(note, {"night": night.number, "start": start})
-        return start
+    def _begun(self, night: Night) -> tuple[Params, str | None]:
+        """Params and start of a night; noted, since one that was stopped may have promoted its model already.
+
+        While there is no champion a night is a whole run. Where nothing is new, nobody touches the params.
+        """
+        params, note = self.week.params_of(night, self._owners, f"local:{self._spoiled}"), self.root / _AT
+        whole = with_changes(params, self.week.from_base)
+        at = read_json(note) if note.is_file() else {"night": 0, "whole": True}
+        if at["night"] != night.number:
+            long = at["whole"] if night.event == "nothing" else champion(self.root, params.tracking.model) is None
+            start = nightly_start(self.root, whole if long else params)
+            at = {"night": night.number, "whole": long, "start": start}
+            write_json(note, at)
+        return whole if at["whole"] else params, str(at["start"]) if at["start"] else None
 
     def _stages(self, night: Night, params: Params) -> None:
         """A nightly run, as the flow makes it, without benchmark and report."""

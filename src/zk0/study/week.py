@@ -21,7 +21,7 @@ Event = Literal["begin", "join", "nothing", "lie", "leave", "spoil", "mend"]
 ATTACK: AttackKind = "sign-flip"
 EPISODES = 24  # that an owner records in the week, at most
 SCENES = 60  # of each task, at most: of the gate, and of those that judge it
-_NIGHT = 2 / 9  # of the rounds of one run of the params: six such nights take a third more than it
+_NIGHT = 2 / 9  # of the params' rounds, from the champion
 
 # What befalls the federation night after night, and the share of their episodes that owners have recorded by then.
 _NIGHTS: tuple[tuple[Event, float, str], ...] = (
@@ -60,12 +60,14 @@ class Week:
 
     Attributes:
         params: With all owners as sites, as the world is recorded.
+        from_base: What params say else while there is no champion: as long a run as the project's own.
         nights: In order.
         owners: Site to source.
         joiner, leaver, liar, spoiled: Who does what, or has it done to them.
     """
 
     params: Params
+    from_base: Mapping[str, object]
     nights: tuple[Night, ...]
     owners: Mapping[str, str]
     joiner: str
@@ -181,4 +183,5 @@ def week_of(params: Params, seed: int) -> Week:
         "study.variants": {},
         "promotion.automatic": True,
     }
-    return Week(with_changes(params, changes), tuple(nights), owners, **who)
+    whole = {"federation.rounds": federation.rounds, "training.warmup_steps": settings.warmup_steps}
+    return Week(with_changes(params, changes), whole, tuple(nights), owners, **who)
