@@ -262,7 +262,7 @@ def _answer(message: Message, update: Callable[[], dict[str, torch.Tensor]]) -> 
     content = RecordDict()
     numbers: dict[str, object] = {}
     if kind == protocol.SUMMARY:
-        numbers = {"manifest": _manifest(message.metadata.dst_node_id - 1).summary()}
+        numbers = {"manifest": _manifest(message.metadata.dst_node_id - 1).content()}
     elif kind == protocol.STATISTICS:
         one, none = np.ones(6), np.zeros(6)  # of one frame, which varies from nothing
         moments = Moments(np.array(1.0), one, none, one, none, one, one, none, none)

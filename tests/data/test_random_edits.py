@@ -77,15 +77,20 @@ def assert_same(trained: Read, left: Read) -> None:
 @contextmanager
 def edited(recording: Path, draw: Any) -> Iterator[Path]:
     """An edited copy, beside which there is room; an end to whatever hangs or takes too much memory."""
+    # What other tests of this process took before is not these edits'.
+    most = edited.__dict__.setdefault("most", max(MOST_KB, _peak_kb() + MOST_KB // 2))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(shutil.copytree(recording, Path(place) / "cups"))
         note(edit_randomly(folder, draw))
         signal.alarm(HANG_S)  # its default action ends the process, and says so
         yield folder
         signal.alarm(0)
-    before = edited.__dict__.setdefault("peak", MOST_KB)
-    edited.__dict__["peak"] = max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    assert edited.__dict__["peak"] == before, "more than 2 GB of memory"
+    edited.__dict__["most"] = max(most, _peak_kb())
+    assert _peak_kb() <= most, f"more than {most >> 20} GB of memory"
+
+
+def _peak_kb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def check_v3(recordings: Path, data: st.DataObject) -> None:

@@ -45,4 +45,4 @@ def test_what_is_judged_is_as_evaluation_json_has_it(
     red = found.tasks["red"]
     assert red.role == "site" and red.trained.rollouts == 2
     assert sorted(red.trained.outcomes) == ["100000", "100001"]
-    assert {check.name for check in found.safety.trained.checks} >= {"fast steps, rollouts"}
+    assert {check.name for check in found.safety.trained.checks} >= {"steps cut, rollouts"}

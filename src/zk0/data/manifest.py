@@ -84,12 +84,8 @@ class Manifest(BaseModel):
             raise ValueError(f"partition '{self.site}' is empty: it has no training episode")
         return self
 
-    def summary(self) -> Manifest:
-        """The manifest without the per-episode digests."""
-        return self.model_copy(update={"episode_digests": {}})
-
     def content(self) -> dict[str, Any]:
-        """The summary as JSON takes it: what a site tells of its data, and run.json."""
+        """As JSON takes it, without the episodes' digests: what a site tells of its data, and run.json."""
         return self.model_dump(mode="json", exclude={"episode_digests"})
 
 

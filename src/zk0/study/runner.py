@@ -250,14 +250,13 @@ class Runner:
         params = self._params(job)
         if job.arm.kind == "base":
             return {"threads": params.threads, "base": self.project.base[1]}
-        manifests = [manifest.summary() for manifest in self.project.sites]
         more: dict[str, object] = {}
         if params.privacy.mode != "off":  # its budget decides when a federation ends
             more["privacy"] = counted(params.privacy)
         if job.arm.starts_from:
             more |= {"start": self._model_key(self._before(job)), "personal_steps": params.study.personal_steps}
         return {
-            "config": config_digest(params, self.project.base[1], manifests),
+            "config": config_digest(params, self.project.base[1], self.project.sites),
             "arm": job.arm.key(),
             **more,
         }

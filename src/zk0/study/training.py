@@ -231,7 +231,7 @@ def federate(project: StudyProject, params: Params, folder: Path, attack: str | 
     shutil.copy(project.root / LOCK, folder / LOCK)
     app = poisoned(honest, POISONED_PARTITION, Attack(cast(AttackKind, attack))) if attack else honest
     grid = InProcessGrid(app, folder, len(project.sites), params.data.decoded_limit_bytes)
-    run = config_digest(params, project.base[1], [manifest.summary() for manifest in project.sites])
+    run = config_digest(params, project.base[1], project.sites)
     states = StateFolder(folder / STATES / run)
     project.forget()  # only one starting policy at a time: the run loads its own
     try:
