@@ -98,7 +98,7 @@ def judge_task(
     if arm is not None:
         noise = SensorNoise(settings.perturbation, settings.perturbation_deg)
         motion["held-out"] = frames_motion(frames, predicted, arm)
-        motion["perturbed"] = frames_motion(frames, list(predictions(loaded, frames, seed, noise)), arm)
+        motion["perturbed"] = frames_motion(frames, predictions(loaded, frames, seed, noise), arm)
         if driven.limited:
             motion["rollouts"] = rollouts_motion(driven.limited, frames, arm, settings.actions_per_look)
     return JudgedTask(recordings.manifest, score, motion, driven)

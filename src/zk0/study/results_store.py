@@ -34,6 +34,7 @@ class TaskResult(Stored):
     Attributes:
         role: ``site`` if some site has this task, else ``unseen``.
         outcomes: Scene seed to success; empty without a simulator.
+        raw_success_rate: On the same scenes with no step cut; None of pieces made before, which were all driven so.
         held_out_loss: Flow-matching loss in the model's own normalisation: comparable only between arms that share it.
         action_error_deg: Mean absolute error over the arm's joints.
         action_error_by_joint: By joint, in LeRobot's units.
@@ -42,6 +43,7 @@ class TaskResult(Stored):
 
     role: Role
     outcomes: dict[int, bool]
+    raw_success_rate: float | None = None
     held_out_loss: float
     action_error_deg: float
     action_error_by_joint: dict[str, float]
@@ -54,6 +56,7 @@ class TaskResult(Stored):
             {
                 "role": role,
                 "outcomes": score.outcomes,
+                "raw_success_rate": score.raw_success_rate,
                 "held_out_loss": score.held_out_loss,
                 "action_error_deg": score.action_error_deg,
                 "action_error_by_joint": score.action_error_deg_by_joint,
