@@ -90,7 +90,7 @@ def test_three_nights(nights: Nights) -> None:
     second = nights.run
     assert list(second.sites) == ["red", "disc", "lab"] and second.base.digest == first.checkpoints.best.digest
     decided = nights.decided(2)
-    assert (decided["champion_before"], decided["against"]) == (1, "version 1")
+    assert (decided.before, decided.decision.against) == (1, "version 1")
     assert decided.outcome == ("refused" if decided.decision.reasons else "promoted")
 
     both(project.root / "lab", np.deg2rad)
