@@ -39,7 +39,7 @@ from zk0.records.run import Run
 from zk0.sources import LOCK
 from zk0.sources_lock import resolve_sources
 from zk0.study.arms import POISONED_PARTITION, pooled
-from zk0.study.nights_store import NightPiece, NightRecord, NightsFolder, Successes, WeekRecord
+from zk0.study.nights_store import AT, Begun, NightPiece, NightRecord, NightsFolder, Successes, WeekRecord
 from zk0.study.project import StudyProject, prepared, refuse_leakage, with_absolute_paths
 from zk0.study.results_store import STUDIES
 from zk0.study.spoiled import spoiled
@@ -50,7 +50,6 @@ from zk0.tracking.promotion import read_promotion
 from zk0.tracking.registry import champion
 
 NAME = "nights"
-_AT = "night.json"  # which night a week's project is at, and what it starts from
 _SIDE_BY_SIDE = 25  # rollouts
 
 
@@ -153,7 +152,7 @@ class Runner:
         pieces = self.folder.made(self.files)
         if len(pieces) == len(self.files):
             return pieces
-        at = read_json(self.root / _AT)["night"] if (self.root / _AT).is_file() else 0
+        at = read_json(self.root / AT)["night"] if (self.root / AT).is_file() else 0
         if not pieces or at not in (len(pieces) - 1, len(pieces)):
             shutil.rmtree(self.root, ignore_errors=True)
             pieces = [self._keep(self._first())]
@@ -184,14 +183,16 @@ class Runner:
     def _night(self, night: Night) -> NightPiece:
         self._seconds = {}
         with self._timed("night"):
-            params, start = self._begun(night)
-            tonight = params if start is None else with_changes(params, {"policy.base": start})
+            params, begun = self._begun(night)
+            tonight = params if begun["start"] is None else with_changes(params, {"policy.base": begun["start"]})
             lock = resolve_sources(tonight, self.root)
-            new = not nothing_new(self.root, tonight, lock)
-            if new:
+            if begun["new"] is None:
+                begun["new"] = not nothing_new(self.root, tonight, lock)
+                write_json(self.root / AT, begun)
+            if begun["new"]:
                 write_json(self.root / LOCK, lock)
                 self._stages(night, tonight)
-        if not new:
+        if not begun["new"]:
             return self._piece(night.number, start=lock["policy"]["digest"])
         found, tracked = read(self.root, Run), read(self.root, Tracking)
         promotion = read_promotion(self.root, params.tracking.model, tracked.model_version)
@@ -212,20 +213,19 @@ class Runner:
             successes=self._beside(night, params),
         )
 
-    def _begun(self, night: Night) -> tuple[Params, str | None]:
-        """Params and start of a night; noted, since one that was stopped may have promoted its model already.
+    def _begun(self, night: Night) -> tuple[Params, Begun]:
+        """Params and what was noted as the night began: one that was stopped may have trained, and promoted, already.
 
         While there is no champion a night is a whole run. Where nothing is new, nobody touches the params.
         """
-        params, note = self.week.params_of(night, self._owners, f"local:{self._spoiled}"), self.root / _AT
+        params, note = self.week.params_of(night, self._owners, f"local:{self._spoiled}"), self.root / AT
         whole = with_changes(params, self.week.from_base)
-        at = read_json(note) if note.is_file() else {"night": 0, "whole": True}
+        at: Begun = read_json(note) if note.is_file() else {"night": 0, "whole": True, "start": None, "new": None}
         if at["night"] != night.number:
             long = at["whole"] if night.event == "nothing" else champion(self.root, params.tracking.model) is None
             start = nightly_start(self.root, whole if long else params)
-            at = {"night": night.number, "whole": long, "start": start}
-            write_json(note, at)
-        return whole if at["whole"] else params, str(at["start"]) if at["start"] else None
+            at = {"night": night.number, "whole": long, "start": start, "new": None}
+        return whole if at["whole"] else params, at
 
     def _stages(self, night: Night, params: Params) -> None:
         """A nightly run, as the flow makes it, without benchmark and report."""

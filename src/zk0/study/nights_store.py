@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pydantic import Field
 
@@ -19,7 +19,17 @@ from zk0.records.base import Machine
 from zk0.study.results_store import Stored, checked
 
 WEEK = "week.json"
+AT = "night.json"  # in a week's own project: `Begun`
 Successes = dict[str, dict[int, bool]]  # task to scene to success
+
+
+class Begun(TypedDict):
+    """The night that a week's project is at."""
+
+    night: int
+    whole: bool  # as long as a run from the base
+    start: str | None  # its policy; None is the params'
+    new: bool | None  # whether there is something to train on; None before that was asked
 
 
 class NightPiece(Stored):
