@@ -12,7 +12,7 @@ from zk0.params import parse_params
 from zk0.study import nights
 from zk0.tracking.registry import champion
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.timeout(1200)]
 
 
 def test_a_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
