@@ -21,7 +21,7 @@ from zk0.data.load import load_frames
 from zk0.data.manifest import read_manifests
 from zk0.evaluation.held_out import SensorNoise, episode_errors, held_out_loss, mean_error, predictions
 from zk0.evaluation.limits import Limits
-from zk0.evaluation.safety import Arm, frames_motion
+from zk0.evaluation.safety import Arm, frames_motion, recorded_jerk
 from zk0.federation.statistics import moments_of
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.features import FrameFeatures
@@ -145,7 +145,7 @@ def test_motion_is_that_of_the_predictions(still: LoadedPolicy, frames: Frames, 
     expected = answer(frames, few)
     arm = Arm.of(Limits(*(np.full(6, value) for value in (-10.0, 10.0, 10.0, 10.0))), 1.0)
 
-    motion = frames_motion(few, predictions(still, few, SEED), arm)
+    motion = frames_motion(few, predictions(still, few, SEED), arm, recorded_jerk(few))
 
     outside = np.maximum(arm.low - expected, expected - arm.high).clip(0).max(axis=(0, 1))
     np.testing.assert_allclose(motion.outside, outside, rtol=1e-3, atol=1e-2)
@@ -184,7 +184,10 @@ def test_features_stand_in_for_the_images(
     np.testing.assert_allclose(
         action_errors(loaded, frames, SEED, features), action_errors(loaded, frames, SEED), rtol=1e-3
     )
-    plain, quick = (frames_motion(frames, predictions(loaded, frames, SEED, features=f), arm) for f in (None, features))
+    plain, quick = (
+        frames_motion(frames, predictions(loaded, frames, SEED, features=f), arm, recorded_jerk(frames))
+        for f in (None, features)
+    )
     np.testing.assert_allclose(quick.outside, plain.outside, rtol=1e-3, atol=1e-2)
     assert quick.jerk == pytest.approx(plain.jerk, rel=1e-3)
 

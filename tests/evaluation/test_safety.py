@@ -12,7 +12,7 @@ from lerobot.robots.utils import ensure_safe_goal_position
 from zk0.data.frames import Frames, MemoryImages
 from zk0.evaluation.limits import Limits
 from zk0.evaluation.rollouts import Rollout
-from zk0.evaluation.safety import Arm, Motion, frames_motion, rollouts_motion, safety_report
+from zk0.evaluation.safety import Arm, Motion, frames_motion, recorded_jerk, rollouts_motion, safety_report
 from zk0.params import EvaluationParams
 from zk0.records.results import STEP_MULTIPLES
 from zk0.so100 import JOINTS
@@ -109,10 +109,10 @@ def test_a_step_counts_once_however_many_joints_it_takes_too_far() -> None:
 
 
 def test_only_what_leaves_build_and_recordings_is_outside() -> None:
-    """Recorded up to 120 degrees of pan, beyond the build's 110; the gripper opens to 100 percent."""
+    """Recorded up to 120 degrees of pan, beyond the build's 110; LeRobot bounds the gripper's percent by itself."""
     arm = Arm.of(replace(RECORDED, low=np.zeros(6), high=np.full(6, 120.0)), 1.5)
     targets = np.zeros((1, 2, 6))
-    targets[0, 1] = [120.0, -101.0, 0.0, 0.0, 0.0, -3.0]
+    targets[0, 1] = [120.0, -101.0, 0.0, 0.0, 0.0, -13.0]
 
     assert arm.motion(targets, np.zeros((1, 6)), 0.0).outside.tolist() == [0.0, 1.0, 0.0, 0.0, 0.0, 3.0]
 
@@ -130,24 +130,32 @@ def test_jerk_is_that_of_the_chunks_beside_the_recordings() -> None:
     chunks[:, 3] = 3.0
     predicted = [(np.arange(0, 5), chunks[:5]), (np.arange(5, 8), chunks[5:])]
 
-    assert frames_motion(frames, predicted, ARM).jerk == pytest.approx(3.0)
+    assert frames_motion(frames, predicted, ARM, recorded_jerk(frames)).jerk == pytest.approx(3.0)
+
+
+def test_jerk_is_beside_all_recordings_of_a_task() -> None:
+    """Of the held-out episode it is 1, of the training episode 7: in all 5, the root of the mean of their squares."""
+    jerk = recorded_jerk(recording([0.0, 0.0, 0.0, 1.0]), recording([0.0, 0.0, 0.0, 7.0]))
+
+    assert rollouts_motion([rollout([0.0] * 5, [0.0, 0.0, 0.0, 10.0])], ARM, jerk, 1).jerk == pytest.approx(2.0)
+    assert rollouts_motion([rollout([0.0] * 5, [0.0, 0.0, 0.0, 10.0])], ARM, recorded_jerk(), 1).jerk == 0.0
 
 
 def test_jerk_of_rollouts_is_that_where_chunks_meet() -> None:
     """Chunks of two: every window of four targets spans a seam; of six in a chunk, only the last does."""
-    frames = recording([0.0, 0.0, 0.0, 1.0])
+    jerk = recorded_jerk(recording([0.0, 0.0, 0.0, 1.0]))
     leap = [rollout([0.0] * 8, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 4.0])]
 
-    assert rollouts_motion(leap, frames, ARM, actions_per_look=6).jerk == pytest.approx(4.0)
-    assert rollouts_motion(leap, frames, ARM, actions_per_look=7).jerk == 0.0
-    assert rollouts_motion([rollout([0.0, 0.0], [1.0])], frames, ARM, actions_per_look=4).jerk == 0.0
+    assert rollouts_motion(leap, ARM, jerk, actions_per_look=6).jerk == pytest.approx(4.0)
+    assert rollouts_motion(leap, ARM, jerk, actions_per_look=7).jerk == 0.0
+    assert rollouts_motion([rollout([0.0, 0.0], [1.0])], ARM, jerk, actions_per_look=4).jerk == 0.0
 
 
 def test_rollouts_count_from_the_state_each_action_was_taken_in() -> None:
     """Steps of 1, 3 and 4 from where the arm really was; the targets themselves leap by 10."""
     runs = [rollout([0, 8, 0], [1, 11]), rollout([0, 0], [-4])]
 
-    found = rollouts_motion(runs, recording([0.0] * 4), ARM, actions_per_look=4)
+    found = rollouts_motion(runs, ARM, recorded_jerk(recording([0.0] * 4)), actions_per_look=4)
 
     assert (found.steps, found.cut.tolist(), found.halved.tolist()) == (3, [1] * 6, [0] * 6)
 

@@ -18,7 +18,7 @@ from zk0.evaluation.held_out import SensorNoise, episode_errors, held_out_loss, 
 from zk0.evaluation.limits import Limits
 from zk0.evaluation.paired import wilson
 from zk0.evaluation.rollouts import Driven, Rollout, drive, why_no_rollouts
-from zk0.evaluation.safety import Arm, Motion, frames_motion, rollouts_motion, safety_report
+from zk0.evaluation.safety import Arm, Motion, frames_motion, recorded_jerk, rollouts_motion, safety_report
 from zk0.params import FeatureParams, Params
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.inputs import StoredFeatures
@@ -34,6 +34,10 @@ class Recordings(Protocol):
     @property
     def manifest(self) -> Manifest:
         """Which task, and which of its episodes are held out."""
+
+    @property
+    def train_frames(self) -> Frames:
+        """Frames of the training episodes; not asked for where there are none."""
 
     @property
     def held_out_frames(self) -> Frames:
@@ -97,10 +101,11 @@ def judge_task(
     motion: dict[str, Motion] = {}
     if arm is not None:
         noise = SensorNoise(settings.perturbation, settings.perturbation_deg)
-        motion["held-out"] = frames_motion(frames, predicted, arm)
-        motion["perturbed"] = frames_motion(frames, predictions(loaded, frames, seed, noise), arm)
+        jerk = recorded_jerk(frames, *([recordings.train_frames] if recordings.manifest.train_episodes else []))
+        motion["held-out"] = frames_motion(frames, predicted, arm, jerk)
+        motion["perturbed"] = frames_motion(frames, predictions(loaded, frames, seed, noise), arm, jerk)
         if driven.limited:
-            motion["rollouts"] = rollouts_motion(driven.limited, frames, arm, settings.actions_per_look)
+            motion["rollouts"] = rollouts_motion(driven.limited, arm, jerk, settings.actions_per_look)
     return JudgedTask(recordings.manifest, score, motion, driven)
 
 

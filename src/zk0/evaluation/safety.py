@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from zk0.data.frames import Frames
-from zk0.data.units import JOINT_HIGH, JOINT_LOW
+from zk0.data.units import JOINT_HIGH, JOINT_LOW, READ_HIGH, READ_LOW
 from zk0.evaluation.limits import Limits
 from zk0.evaluation.rollouts import Rollout
 from zk0.params import EvaluationParams
@@ -31,6 +31,9 @@ from zk0.records.results import STEP_MULTIPLES, Safety, SafetyCheck
 from zk0.so100 import JOINTS
 
 _CUT, _HALVED = STEP_MULTIPLES.index(1.0), STEP_MULTIPLES.index(2.0)
+# The arm's build; of the gripper what one may read. LeRobot itself bounds a gripper's percent before they reach the motor
+# (lerobot.motors.motors_bus, _unnormalize), so what lies a little beyond is the same to it.
+_LOW, _HIGH = np.array([*JOINT_LOW[:-1], READ_LOW[-1]]), np.array([*JOINT_HIGH[:-1], READ_HIGH[-1]])
 _ORDER = 3  # differences of targets that make jerk
 _STILL = 1e-6  # degrees: recordings in which nothing moves have no jerk to compare with
 
@@ -95,7 +98,7 @@ class Arm:
             factor: Multiple of the longest recorded step that is not cut.
         """
         longest = np.array(list(limits.longest_steps(factor).values()))
-        return cls(longest, np.minimum(limits.low, JOINT_LOW), np.maximum(limits.high, JOINT_HIGH))
+        return cls(longest, np.minimum(limits.low, _LOW), np.maximum(limits.high, _HIGH))
 
     def motion(self, targets: np.ndarray, positions: np.ndarray, jerk: float) -> Motion:
         """What targets ask of the arm.
@@ -120,20 +123,29 @@ class Arm:
         )
 
 
-def frames_motion(frames: Frames, predicted: Iterable[tuple[np.ndarray, np.ndarray]], arm: Arm) -> Motion:
-    """What the chunks that :func:`zk0.evaluation.held_out.predictions` gave of some frames ask of an arm."""
+def frames_motion(
+    frames: Frames, predicted: Iterable[tuple[np.ndarray, np.ndarray]], arm: Arm, recorded: np.ndarray
+) -> Motion:
+    """What the chunks that :func:`zk0.evaluation.held_out.predictions` gave of some frames ask of an arm.
+
+    Args:
+        frames: Held out.
+        predicted: Rows and chunks.
+        arm: What it lets a model do.
+        recorded: (N, 6) :func:`recorded_jerk` of the task.
+    """
     rows, chunks = zip(*predicted, strict=True)
     targets = np.concatenate(chunks)
-    return arm.motion(targets, frames.states[np.concatenate(rows)], _ratio(_jerk(targets), recorded_jerk(frames)))
+    return arm.motion(targets, frames.states[np.concatenate(rows)], _ratio(_jerk(targets), recorded))
 
 
-def rollouts_motion(rollouts: Sequence[Rollout], frames: Frames, arm: Arm, actions_per_look: int) -> Motion:
+def rollouts_motion(rollouts: Sequence[Rollout], arm: Arm, recorded: np.ndarray, actions_per_look: int) -> Motion:
     """What rollouts asked of an arm, step by step, and how restless they were where one chunk took over from another.
 
     Args:
         rollouts: Of one task.
-        frames: Recordings of that task.
         arm: Which drove them.
+        recorded: (N, 6) :func:`recorded_jerk` of the task.
         actions_per_look: Of each chunk that were executed.
     """
     targets, positions = (
@@ -145,12 +157,21 @@ def rollouts_motion(rollouts: Sequence[Rollout], frames: Frames, arm: Arm, actio
         last = np.arange(_ORDER, len(rollout.actions))
         across = (last - _ORDER) // actions_per_look != last // actions_per_look
         seams.append(_jerk(rollout.actions)[across])
-    return arm.motion(targets[:, None], positions, _ratio(np.concatenate(seams), recorded_jerk(frames)))
+    return arm.motion(targets[:, None], positions, _ratio(np.concatenate(seams), recorded))
 
 
-def recorded_jerk(frames: Frames) -> np.ndarray:
-    """(N, 6) third differences of the recorded targets, episode by episode."""
-    return np.concatenate([_jerk(frames.actions[frames.episodes == episode]) for episode in np.unique(frames.episodes)])
+def recorded_jerk(*recordings: Frames) -> np.ndarray:
+    """(N, 6) third differences of the recorded targets, episode by episode, of all that there is of a task.
+
+    A motion is what its owner makes of it, so training episodes tell of it as well as held-out ones, of which there may
+    be one: against that alone the same model's jerk was 2.8 where against all it was 2.3.
+    """
+    parts = [
+        _jerk(frames.actions[frames.episodes == episode])
+        for frames in recordings
+        for episode in np.unique(frames.episodes)
+    ]
+    return np.concatenate([np.zeros((0, len(JOINTS))), *parts])
 
 
 def _jerk(targets: np.ndarray) -> np.ndarray:
