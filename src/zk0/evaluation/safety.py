@@ -31,8 +31,8 @@ from zk0.records.results import STEP_MULTIPLES, Safety, SafetyCheck
 from zk0.so100 import JOINTS
 
 _CUT, _HALVED = STEP_MULTIPLES.index(1.0), STEP_MULTIPLES.index(2.0)
-# The arm's build; of the gripper what one may read. LeRobot itself bounds a gripper's percent before they reach the motor
-# (lerobot.motors.motors_bus, _unnormalize), so what lies a little beyond is the same to it.
+# The arm's build; of the gripper what one may read. LeRobot itself bounds a gripper's percent before they reach the
+# motor (lerobot.motors.motors_bus, _unnormalize), so what lies a little beyond is the same to it.
 _LOW, _HIGH = np.array([*JOINT_LOW[:-1], READ_LOW[-1]]), np.array([*JOINT_HIGH[:-1], READ_HIGH[-1]])
 _ORDER = 3  # differences of targets that make jerk
 _STILL = 1e-6  # degrees: recordings in which nothing moves have no jerk to compare with
