@@ -12,8 +12,8 @@ from zk0.evaluation.rollouts import Driven, drive
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.study import runner
+from zk0.study.judging import judge
 from zk0.study.project import StudyProject, refuse_leakage
-from zk0.study.runner import judge
 
 
 def test_a_copied_episode_is_leakage(local_project: StudyProject) -> None:
