@@ -10,6 +10,8 @@ from comparison_params import SMALL
 
 from zk0.errors import StageError
 from zk0.params import Params, parse_params, with_changes
+from zk0.study.arms import arm_named
+from zk0.study.judging import judge
 from zk0.study.page import write_page
 from zk0.study.project import StudyProject, prepared
 from zk0.study.results import StudyResult
@@ -26,6 +28,7 @@ from zk0.study.rooms_tables import (
 )
 from zk0.study.runner import Runner
 from zk0.study.studies import study_named
+from zk0.study.training import Trained, federate
 
 OWNERS = {"red": "sim:push-red-cube-left@1", "disc": "sim:press-magenta-disc@2"}
 JOINING = {"purple": "sim:push-purple-cylinder-left@3", "red-too": "sim:push-red-cube-left@4"}
@@ -35,7 +38,8 @@ JOINING = {"purple": "sim:push-purple-cylinder-left@3", "red-too": "sim:push-red
 def params() -> Params:
     """Six episodes each, so that those who join late train on one, two and four."""
     data = {"data.sites": OWNERS, "data.unseen": JOINING, "data.episodes": 6, "data.held_out": 0.34}
-    return with_changes(parse_params(SMALL), {**data, "study.training_seeds": [1]})
+    study = {"study.training_seeds": [1], "study.variants": {"own-norms": {"federation.local": ["*layernorm*"]}}}
+    return with_changes(parse_params(SMALL), {**data, **study, "training.learning_rate": 0.01})
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +128,29 @@ def test_a_newcomer_is_made_once_and_not_of_more_of_its_data(
     assert runner.run(params) == list(pieces(run).values())
 
 
+def test_each_owner_is_judged_with_the_norms_that_it_kept_and_others_with_the_global_model(
+    run: StudyFolder, recorded: StudyProject, params: Params, tmp_path: Path
+) -> None:
+    arm = arm_named(study_named("rooms", params).arms, "federated:own-norms")
+    changed = arm.params(params).model_copy(update={"seed": 1})
+    federate(recorded, changed, tmp_path / "run").save(tmp_path / "model")
+    trained = Trained.load(tmp_path / "model")
+    assert trained is not None and set(trained.own) == set(OWNERS)
+
+    warm, project = recorded.policy(changed), recorded.with_newcomers()
+    loaded, scenes, found = warm.fitted(trained.stats), range(0), {}
+    for site in (*OWNERS, "purple"):
+        warm.show(site, trained.at(site))
+        found |= judge(project, loaded, params, scenes, [project.manifest(site)])
+    warm.show("global", trained.tensors)
+    shared = judge(project, loaded, params, scenes, [project.manifest(site) for site in OWNERS])
+
+    piece = pieces(run)["federated:own-norms"]
+    for site in OWNERS:
+        assert piece.tasks[site].held_out_loss == found[site].held_out_loss != shared[site].held_out_loss
+    assert piece.tasks["purple"].held_out_loss == found["purple"].held_out_loss
+
+
 def with_successes(folder: StudyFolder, rates: dict[str, float]) -> StudyResult:
     """The result as it would be if arms had succeeded on so many of 40 scenes, the same ones first."""
     result, arms = StudyResult.read(folder), {}
@@ -145,7 +172,7 @@ def test_alone_counts_each_owner_at_home(run: StudyFolder) -> None:
 
     every = ways(result)
     rate = result.rate(every["alone"], ("red", "disc"))
-    assert list(every) == ["base", "alone", "pooled:steps", "pooled:samples", "federated", "federated:int8"]
+    assert list(every) == ["base", "alone", "pooled:steps", "pooled:samples", "federated", "federated:own-norms"]
     assert rate is not None and rate.value == pytest.approx(0.3)
     assert [row[0] for row in owners_table(result)[1]] == ["red", "disc", "all"]
     gaps = {(row[0], row[1]): row[2] for row in gaps_table(result)[1]}
