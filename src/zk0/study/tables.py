@@ -67,13 +67,14 @@ def arms_table(result: StudyResult) -> tuple[list[str], Rows]:
     rows = []
     for name, found in result.arms.items():
         seen, unseen = found.tasks("site"), found.tasks("unseen")
+        judged = seen or unseen  # who joins late has an unseen task only
         rows.append(
             [
                 name,
                 estimate_text(result.rate(name, seen), result.closed_loop),
                 estimate_text(result.rate(name, unseen), result.closed_loop),
-                f"{found.task_average(lambda task: task.action_error_deg, seen):.2f}°",
-                f"{found.task_average(lambda task: task.held_out_loss, seen):.4f}",
+                f"{found.task_average(lambda task: task.action_error_deg, judged):.2f}°",
+                f"{found.task_average(lambda task: task.held_out_loss, judged):.4f}",
                 fmt.count(found.average(lambda piece: piece.steps)),
                 fmt.count(found.average(lambda piece: piece.samples)),
                 fmt.data_size(found.average(lambda piece: piece.bytes)),
