@@ -6,21 +6,20 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from network_services import free_port
 from prefect_api import states_of
 from spoiling import both
-from tests_support import Project, make_project
+from tests_support import Project
 from webhook_receiver import receiving
 
 from zk0.network.config import Alerts, DeploymentConfig
 from zk0.operations.monitor.service import Monitor
 from zk0.params import parse_params
 from zk0.records.files import read, read_rounds
+from zk0.records.results import Tracking
 from zk0.records.run import Run
 from zk0.study.project import prepared, with_absolute_paths
 from zk0.study.spoiled import spoiled
@@ -32,11 +31,11 @@ pytestmark = pytest.mark.services
 
 @dataclass(frozen=True)
 class Nights:
-    """A project with a server and a worker of its own.
+    """Nightly runs of a served project.
 
     Attributes:
         project: Whose params change from night to night.
-        api: The server's.
+        api: The Prefect server's.
     """
 
     project: Project
@@ -55,42 +54,43 @@ class Nights:
         """What the last night that trained left."""
         return read(self.project.root, Run)
 
+    @property
+    def version(self) -> int:
+        """Of the model that the last night registered."""
+        return read(self.project.root, Tracking).model_version
+
     def decided(self, version: int) -> Promotion:
         """The gate's, with its reasons, from MLflow's files."""
         return read_promotion(self.project.root, "zk0-smolvla", version)
 
 
 @pytest.fixture
-def nights(tmp_path: Path) -> Iterator[Nights]:
-    """Served by `zk0 up`, as documented."""
-    project = make_project(tmp_path / "project", tmp_path / "prefect")
-    port = free_port()
-    project.run("zk0", "up", "--port", str(port), timeout=240)
-    try:
-        yield Nights(project, f"http://127.0.0.1:{port}/api")
-    finally:
-        project.run("zk0", "down")
+def nights(served: tuple[Project, str]) -> Iterator[Nights]:
+    """The project in which other tests may have made a nightly run already; its params come back afterwards."""
+    project, api = served
+    before = (project.root / "params.yaml").read_text()
+    yield Nights(project, api)
+    (project.root / "params.yaml").write_text(before)
 
 
 def test_three_nights(nights: Nights) -> None:
     project = nights.project
-    project.change_params(lambda p: p["data"].update(episodes=4, unfit="leave-out"))
-    project.change_params(lambda p: p["federation"].update(min_replies=0.6))
-    assert nights.pass_one() == "Completed"
-    shutil.copytree(project.root / "data/recordings/red", project.root / "lab")
-    both(project.root / "lab", lambda values: values + 0.5)
-    project.run("zk0", "promote", "1", "--force")
-    first = nights.run
-
+    assert nights.pass_one() in ("Completed", "Unchanged")
+    first, before = nights.run, nights.version
+    project.run("zk0", "promote", str(before), "--force")
     assert nights.pass_one() == "Unchanged"
     assert nights.run == first
 
+    shutil.copytree(project.root / "data/recordings/red", project.root / "lab")
+    both(project.root / "lab", lambda values: values + 0.5)
+    project.change_params(lambda p: p["data"].update(unfit="leave-out"))
     project.change_params(lambda p: p["data"]["sites"].update(lab="local:lab"))
+    project.change_params(lambda p: p["federation"].update(min_replies=0.6))
     assert nights.pass_one() == "Completed"
     second = nights.run
     assert list(second.sites) == ["red", "disc", "lab"] and second.base.digest == first.checkpoints.best.digest
-    decided = nights.decided(2)
-    assert (decided.before, decided.decision.against) == (1, "version 1")
+    decided = nights.decided(nights.version)
+    assert (decided.before, decided.decision.against) == (before, f"version {before}")
     assert decided.outcome == ("refused" if decided.decision.reasons else "promoted")
 
     both(project.root / "lab", np.deg2rad)
@@ -130,7 +130,7 @@ def test_a_whole_week(nights: Nights) -> None:
     left_out = [{week.spoiled} if night.event == "spoil" else set() for night in week.nights]
     assert sites == [set(night.sites) - out for night, out in zip(week.nights, left_out, strict=True)]
     assert [set(names) for names in unfit] == left_out
-    versions = list(range(1, ended.count("Completed") + 1))
+    versions = list(range(nights.version + 1 - ended.count("Completed"), nights.version + 1))
     assert all(nights.decided(version).decision.against for version in versions)
     rows = json.loads(project.run("zk0", "model", "show", str(versions[-1]), "--json").stdout)
     assert rows["version"] == versions[-1]
