@@ -13,9 +13,13 @@ from click.exceptions import UsageError
 from tests_support import REPO
 from typer.core import TyperGroup
 
+from zk0 import __version__
 from zk0.cli.app import app
 
-PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+PAGES = [
+    *(REPO / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((REPO / "docs").glob("*.md")),
+]
 _STARTS = ("zk0 ", "prefect deployment run ")
 
 
@@ -69,6 +73,24 @@ def test_every_page_is_reached_from_the_readme() -> None:
     linked = set(re.findall(r"\(([^):#]+\.md)", (REPO / "README.md").read_text()))
 
     assert {str(page.relative_to(REPO)) for page in PAGES[1:]} <= linked
+
+
+def test_the_version_has_one_place() -> None:
+    cited = yaml.safe_load((REPO / "CITATION.cff").read_text())["version"]
+    newest = re.findall(r"^## (\d[\d.]*)", (REPO / "CHANGELOG.md").read_text(), re.MULTILINE)[0]
+
+    assert cited == newest == __version__
+
+
+def test_what_a_forge_runs_is_what_a_person_runs() -> None:
+    (job,) = yaml.safe_load((REPO / ".github/workflows/tests.yml").read_text())["jobs"].values()
+    hooks = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    makefile = (REPO / "Makefile").read_text()
+
+    assert job["steps"][-1] == {"run": ".ci/run"} and (REPO / ".ci/run").stat().st_mode & 0o100
+    for hook in hooks:
+        words = hook["entry"].removeprefix(".venv/bin/").removesuffix(" --fix")
+        assert f"$(BIN)/{words}" in makefile, hook["id"]
 
 
 def test_every_remark_on_a_recording_is_explained() -> None:

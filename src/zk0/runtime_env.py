@@ -35,6 +35,8 @@ def switch_off() -> None:
     """Put the settings into this process's environment, and so into its children's, and keep freed memory."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    if not os.environ.get("MUJOCO_GL"):  # set but empty, to MuJoCo it would be a backend that it does not know
+        os.environ.pop("MUJOCO_GL", None)
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
     _keep_freed_memory()

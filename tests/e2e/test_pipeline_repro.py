@@ -118,5 +118,5 @@ def test_report_names_what_is_missing(finished: Project, missing: str) -> None:
         path.write_bytes(content)
 
     assert done.returncode == 1
-    assert "run.json" in done.stdout and "federate" in done.stdout
+    assert "run.json" in done.stderr and "federate" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -253,5 +253,5 @@ def test_everything_is_started_again_and_nobody_is_alerted(deployed: Deployed) -
 def test_a_misspelt_service_is_hinted_at(deployed: Deployed) -> None:
     done = typed_in(deployed.project, "zk0 restart gatway")
 
-    assert done.returncode == 1 and "there is no service 'gatway'; did you mean 'gateway'?" in done.stdout
+    assert done.returncode == 1 and "there is no service 'gatway'; did you mean 'gateway'?" in done.stderr
     assert Path(deployed.root / ".run").is_dir()

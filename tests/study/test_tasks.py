@@ -41,4 +41,4 @@ def test_the_page_command_says_what_it_needs(tmp_path: Path) -> None:
 
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1 and "holds no piece of any study" in done.stdout
+    assert done.returncode == 1 and "holds no piece of any study" in done.stderr

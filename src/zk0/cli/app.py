@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
-from zk0 import runtime_env
+from zk0 import __version__, runtime_env
 from zk0.cli.client import app as client_app
 from zk0.cli.data import app as data_app
 from zk0.cli.data import features_app
@@ -29,7 +30,7 @@ from zk0.cli.security import site_app
 from zk0.cli.server import app as server_app
 from zk0.cli.study import app as study_app
 from zk0.cli.train import app as train_app
-from zk0.console import console
+from zk0.console import console, errors
 from zk0.pipeline.stages import STAGE_LOCK, STAGES, alone
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ runtime_env.switch_off()
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Federated training of SmolVLA on SO-100 arms. Run from the project's root.",
 )
@@ -60,6 +61,22 @@ app.add_typer(security_app, name="security")
 app.add_typer(site_app, name="site")
 app.add_typer(client_app, name="client")
 app.add_typer(server_app, name="server")
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"zk0 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _zk0(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show zk0's version, and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 # Stages that take long and write where the others read: two of them at once would spoil each other's files.
 _ALONE = ("prepare", "federate", "evaluate", "benchmark")
@@ -166,22 +183,22 @@ def _profiles() -> list[Path]:
 
 
 def main() -> None:
-    """Entry point: mendable errors are shown as their message."""
+    """Entry point: mendable errors are shown as their message, on standard error."""
     from zk0.errors import StageError, refused_by_disk
     from zk0.params import ParamsError
 
     try:
         app()
     except (StageError, ParamsError, FileNotFoundError) as error:
-        console.print(f"[bold red]error:[/] {_escape(str(error))}")
+        _refuse(str(error))
         raise SystemExit(1) from None
     except Exception as error:
         told = refused_by_disk(error) or (str(error) if isinstance(error, ValueError | OSError) else None)
         if told is None:
             raise
-        console.print(f"[bold red]error:[/] {_escape(told)}")
+        _refuse(told)
         raise SystemExit(1) from error
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def _refuse(text: str) -> None:
+    errors.print(Text("error:", "bold red"), Text(text))
