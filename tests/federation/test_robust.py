@@ -162,6 +162,59 @@ def test_near_copies_are_told_apart(tmp_path: Path) -> None:
     assert krum.chosen == [int(distances[:, 1:4].sum(1).argmin())]
 
 
+# -- owners who differ --------------------------------------------------------------------------
+
+
+def owners(number: int, lone: float = 1.5) -> list[Tensors]:
+    """A round's updates of six owners who share tasks by twos and of one whose task nobody has, the last one.
+
+    All have something in common; a task's part is of the same size, but for the lone one's, which is larger.
+    """
+    rng = torch.Generator().manual_seed(number)
+    common, *tasks = torch.randn(5, 2000, generator=rng)
+    parts = [tasks[0], tasks[0], tasks[1], tasks[1], tasks[2], tasks[2], lone * tasks[3]]
+    return [{"w": common + part + torch.randn(2000, generator=rng)} for part in parts]
+
+
+def left_out(updates: list[Tensors], folder: Path, margin: float) -> list[int]:
+    """Who has no part in a round by Multi-Krum that bears one liar."""
+    krum = Krum({"w": torch.zeros(2000)}, folder, byzantine=1, several=True, margin=margin)
+    result = combined(krum, updates)
+    expected = torch.stack([updates[place]["w"] for place in krum.chosen]).mean(0)
+    torch.testing.assert_close(result["w"], expected)
+    return [place for place in range(len(updates)) if place not in krum.chosen]
+
+
+def test_a_lone_owner_is_left_out_round_after_round_unless_there_is_a_margin(tmp_path: Path) -> None:
+    rounds = [owners(number) for number in range(10)]
+
+    assert [left_out(updates, tmp_path, margin=0.0) for updates in rounds] == [[6]] * 10
+    assert [left_out(updates, tmp_path, margin=2.0) for updates in rounds] == [[]] * 10
+
+
+@pytest.mark.parametrize("factor", [-10.0, -1.0, 10.0])
+def test_with_a_margin_one_liar_is_still_left_out_and_the_lone_owner_is_not(tmp_path: Path, factor: float) -> None:
+    for number in range(10):
+        updates = owners(number)
+        updates[2] = {"w": factor * updates[2]["w"]}
+
+        assert left_out(updates, tmp_path, margin=2.0) == [2]
+
+
+def test_a_margin_never_leaves_out_more_than_the_liars_that_are_borne(tmp_path: Path) -> None:
+    updates = owners(1)
+    updates[0], updates[3] = {"w": 10 * updates[0]["w"]}, {"w": -20 * updates[3]["w"]}
+
+    assert left_out(updates, tmp_path, margin=2.0) == [3]
+
+
+def test_krum_alone_knows_no_margin(tmp_path: Path) -> None:
+    krum = Krum({"w": torch.zeros(2000)}, tmp_path, byzantine=1, margin=2.0)
+    combined(krum, owners(1))
+
+    assert len(krum.chosen) == 1
+
+
 # -- on disk ------------------------------------------------------------------------------------
 
 

@@ -37,14 +37,19 @@ from zk0.policy.trainable import digest_tensors, trainable_tensors
 from zk0.records.files import read_lines
 
 PLAIN: dict[str, Any] = {}
+AT_HOME: dict[str, Any] = {"local": ("*layernorm*",)}
 LOSSY: dict[str, Any] = {"uplink": "int4", "downlink": "int8", "strategy": "fedadam", "server_learning_rate": 0.01}
 
 
-@pytest.mark.parametrize(("settings", "moments"), [(PLAIN, False), (LOSSY, True)], ids=["plain", "lossy"])
+@pytest.mark.parametrize(
+    ("settings", "moments", "kept"),
+    [(PLAIN, False, []), (LOSSY, True, ["round-0002", "round-0003"]), (AT_HOME, False, ["home"])],
+    ids=["plain", "lossy", "at-home"],
+)
 def test_interrupted_run_ends_as_if_it_had_not_been(
-    project: Path, quick: Params, tmp_path: Path, settings: dict[str, Any], moments: bool
+    project: Path, quick: Params, tmp_path: Path, settings: dict[str, Any], moments: bool, kept: list[str]
 ) -> None:
-    """Codecs' errors, kept moments and the server's optimiser are taken up again as well."""
+    """Codecs' errors, kept moments, a site's own tensors and the server's optimiser are taken up again as well."""
     federation = quick.federation.model_copy(update=settings | {"min_replies": 1.0, "rounds": 3})
     training = quick.training.model_copy(update={"keep_moments": moments})
     params = quick.model_copy(update={"federation": federation, "training": training})
@@ -74,7 +79,7 @@ def test_interrupted_run_ends_as_if_it_had_not_been(
     assert events[-1] == "done"
     assert RoundState(0, {}, (), _stats_of(other, resumed.run)).moments().count == 2 * 3 * _mean_frames(project)
     versions = sorted(path.name for path in (other / "state" / whole.run).glob("sites/0001/*"))
-    assert versions == (["round-0002", "round-0003"] if moments else [])
+    assert versions == kept
 
 
 def test_a_model_travels_once_a_round(make_server: MakeServer, state: RoundState, stats: Stats) -> None:

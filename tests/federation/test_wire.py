@@ -163,17 +163,17 @@ def test_task_comes_back_as_what_it_was() -> None:
             "a table with a table .values. was expected",
         ),
         (
-            ConfigRecord({"json": '{"protocol": 2, "run": "a", "round": "x", "partition": 0, "values": {}}'}),
+            ConfigRecord({"json": '{"protocol": 3, "run": "a", "round": "x", "partition": 0, "values": {}}'}),
             "header is malformed",
         ),
-        (ConfigRecord({"json": '{"protocol": 2, "run": "a", "round": 1, "values": {}}'}), "header is malformed"),
+        (ConfigRecord({"json": '{"protocol": 3, "run": "a", "round": 1, "values": {}}'}), "header is malformed"),
         (
             ConfigRecord({"json": '{"run": "a", "round": 1, "partition": 0, "values": {}}'}),
-            "the message is of protocol 1, and this side speaks 2: server and sites need releases of zk0",
+            "the message is of protocol 1, and this side speaks 3: server and sites need releases of zk0",
         ),
         (
-            ConfigRecord({"json": '{"protocol": 3, "from": "a later release", "values": {}}'}),
-            "protocol 3, and this side",
+            ConfigRecord({"json": '{"protocol": 4, "from": "a later release", "values": {}}'}),
+            "protocol 4, and this side",
         ),
     ],
 )

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+from tests_support import REPO
 
 from zk0.errors import StageError
 from zk0.params import Params, ParamsError, load_params, parse_params, with_changes
@@ -16,9 +17,12 @@ from zk0.study.studies import RECIPES, study_named
 
 @pytest.fixture
 def demo() -> Params:
-    from pathlib import Path
+    return load_params(REPO / "profiles" / "demo.yaml")
 
-    return load_params(Path(__file__).parents[2] / "profiles" / "demo.yaml")
+
+@pytest.fixture
+def rooms() -> Params:
+    return load_params(REPO / "profiles" / "rooms.yaml")
 
 
 def test_comparison_has_every_baseline(demo: Params) -> None:
@@ -102,7 +106,7 @@ def test_robustness_has_two_sites_a_task_and_strategies_without_leftovers(demo: 
     assert all(arm.params(study.params).federation.proximal_mu == 0 for arm in study.arms)
 
 
-def test_the_choice_is_confirmed_on_seeds_and_scenes_that_nothing_else_uses(demo: Params) -> None:
+def test_the_choice_is_confirmed_on_seeds_and_scenes_that_nothing_else_uses(demo: Params, rooms: Params) -> None:
     chosen = with_changes(demo, {"study.robust_strategy": "krum"})
 
     study = study_named("robustness-confirmation", chosen)
@@ -112,13 +116,24 @@ def test_the_choice_is_confirmed_on_seeds_and_scenes_that_nothing_else_uses(demo
     assert study.seeds == demo.study.training_seeds[1:] and study.command == "zk0 study robustness-confirmation"
     first = study_named("robustness", chosen)
     assert study.params == first.params and len(study.scenes) == demo.study.scenes > 0
-    taken = [study_named(name, chosen).scenes for name in RECIPES if name != study.name]
+    asked = {name: rooms if name == "rooms" else chosen for name in RECIPES if name != study.name}
+    taken = [study_named(name, params).scenes for name, params in asked.items()]
     assert not any(set(study.scenes) & set(other) for other in taken)
 
 
 def test_robustness_refuses_what_cannot_be_recorded_twice(demo: Params) -> None:
     with pytest.raises(StageError, match="must be sim: sources"):
         study_named("robustness", with_changes(demo, {"data.sites": {"a": "local:there"}}))
+
+
+def test_rooms_are_eight_owners_of_fifteen_episodes_and_two_newcomers(rooms: Params) -> None:
+    study = study_named("rooms", rooms)
+
+    data = study.params.data
+    assert len(data.sites) == 8 and len(data.unseen) == 2
+    assert {len(range(data.episodes)) - len(data.leave_out[site]) for site in data.sites} == {15}
+    assert len(study.arms) == 1 + 8 + 2 + 1 + len(rooms.study.variants) + 2 * 3 * 2
+    assert study_named("rooms", rooms, quick=True).params.data.leave_out == {}
 
 
 def test_feasibility_uses_development_scenes_one_seed_and_the_comparison_s_recordings(demo: Params) -> None:

@@ -11,9 +11,9 @@ from zk0.errors import StageError
 from zk0.evaluation.rollouts import Driven, drive
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.study import runner
+from zk0.study import judging
+from zk0.study.judging import judge
 from zk0.study.project import StudyProject, refuse_leakage
-from zk0.study.runner import judge
 
 
 def test_a_copied_episode_is_leakage(local_project: StudyProject) -> None:
@@ -67,7 +67,7 @@ def test_sites_that_share_a_task_share_its_scenes(
         driven.append(source)
         return drive(loaded, source, *given, **more)
 
-    monkeypatch.setattr(runner, "drive", counted)
+    monkeypatch.setattr(judging, "drive", counted)
     found = judge(project, loaded, study_params, range(200_000, 200_002), twice)
 
     assert list(found) == ["red", "red-again"] and driven == [red.source]

@@ -23,6 +23,7 @@ Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Only the firs
 _STUDIES = {
     "comparison": "Base, each site alone, all data in one place, federated and its variants; goes on where it stopped.",
     "personalisation": "What a few steps of its own from the global model give a site.",
+    "rooms": "Owners whose rooms and tasks differ, with few episodes each, and one who joins late.",
     "robustness": "Eight sites, one of them malicious, under each robust strategy and plain FedAvg.",
     "robustness-confirmation": "The chosen robust strategy and FedAvg once more, on training seeds and scenes that the "
     "choice has not seen.",

@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 from zk0.evaluation.held_out import held_out_loss
 from zk0.federation import codecs, protocol, wire
 from zk0.federation.broadcast import MissingModel
+from zk0.federation.home import Home
 from zk0.federation.privacy.site import SitePrivacy, demanded
 from zk0.federation.site import Site, Warm, site_at, warm_policy
 from zk0.federation.state import SiteMemory, Version
@@ -79,12 +80,15 @@ def train(message: Message, context: Context) -> Message:
     memory = SiteMemory.of(site.root, task.run, task.partition)
     memory.prune(task.keep)
     before = memory.load(task.used)
+    home = Home.of(memory, task.local)
+    begin = home.into(start, task.used)
     local = LocalTask(task.seed, task.partition, task.round, task.training, task.decay_steps, task.proximal_mu)
     loaded = _fitted(warm, message.content)
     warm.shown = None
     features = site.features("train", loaded, task.features)
-    result = train_locally(loaded, site.train_frames, start, local, features, before.moments or None)
-    update, left, loss = result.update(start), before.residual, result.loss
+    result = train_locally(loaded, site.train_frames, begin, local, features, before.moments or None)
+    update, left, loss = result.update(begin), before.residual, result.loss
+    home.keep(task.round, begin, update)
     more: dict[str, float] = {"frames": len(site.train_frames)}
     if privacy := SitePrivacy.of(task.privacy, context.node_config):
         update, left = privacy.update(task.round, update, left), {}
@@ -112,9 +116,11 @@ def evaluate(message: Message, context: Context) -> Message:
     warm = _warm(site, task, context.node_config)
     told = values[protocol.MODEL]
     try:
-        warm.show(told["digest"], warm.held.receive(message.content, told))
+        model = warm.held.receive(message.content, told)
     except MissingModel as missing:
         return _reply(message, task, None, **{protocol.LACKS: str(missing)})
+    home = Home.of(SiteMemory.of(site.root, task.run, task.partition), task.local)
+    warm.show(f"{told['digest']}/{task.partition}" if task.local else told["digest"], home.into(model, task.round))
     loaded = _fitted(warm, message.content)
     frames, features = site.held_out_frames, site.features("held-out", loaded, task.features)
     loss = held_out_loss(loaded, frames, task.evaluation.loss_draws, task.seed, features)

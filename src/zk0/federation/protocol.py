@@ -17,8 +17,9 @@ from zk0.params import Codec, EvaluationParams, FeatureParams, PrivacyParams, Tr
 from zk0.words import printable, said
 
 # Of messages and what they hold; raised when a server and a site of two releases would misunderstand each other.
-# 1, which messages did not tell: until November 2026. 2: a task holds how models are judged as driven.
-PROTOCOL = 2
+# 1, which messages did not tell: until November 2026. 2: a task holds how models are judged as driven. 3: and which
+# tensors a site keeps to itself.
+PROTOCOL = 3
 
 # Kinds of message.
 SUMMARY = "query.summary"
@@ -84,6 +85,7 @@ class SiteTask(Header):
         used: Round of the site's last update that was averaged (0 = none): its residual and moments
             go on from there.
         keep: No earlier version of them will be asked for again.
+        local: Patterns of the tensors that the site keeps to itself.
         privacy: What the site is to do to what it sends, where its mode is ``site``.
     """
 
@@ -98,6 +100,7 @@ class SiteTask(Header):
     proximal_mu: float
     evaluation: EvaluationParams
     uplink: Codec = "fp32"
+    local: tuple[str, ...] = ()
     privacy: PrivacyParams = PrivacyParams()
     used: int = 0
     keep: int = 0

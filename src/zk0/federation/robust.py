@@ -104,11 +104,26 @@ class Krum(_Waiting):
     An update's score is the sum of its squared distances to the sites - byzantine - 2 others nearest
     to it; the lowest scores are chosen, the first of equals.
 
+    Somebody is always the farthest, and where owners differ it is the same one round after round. With a margin
+    Multi-Krum leaves out only those whose score is beyond so many times the median's, which no minority decides (Huber,
+    Robust Statistics, 1981, section 1.4). Who stays within it counts as one site of all, and its distances are at most
+    the root of the margin times the usual. Mixing updates before they are judged is no help to a lone site: it is among
+    nobody's nearest (Allouah et al., "Fixing by Mixing: A Recipe for Optimal Byzantine ML under Heterogeneity", AISTATS
+    2023), and of random pairs its own is still the farthest (Karimireddy et al., "Byzantine-Robust Learning on
+    Heterogeneous Datasets via Bucketing", ICLR 2022) and takes the partner along.
+
     Attributes:
         chosen: After :meth:`finish`, which updates they were, in the order they were folded.
     """
 
-    def __init__(self, start: Mapping[str, torch.Tensor], folder: Path, byzantine: int, several: bool = False) -> None:
+    def __init__(
+        self,
+        start: Mapping[str, torch.Tensor],
+        folder: Path,
+        byzantine: int,
+        several: bool = False,
+        margin: float = 0.0,
+    ) -> None:
         """Bear up to ``byzantine`` malicious sites.
 
         Args:
@@ -116,9 +131,10 @@ class Krum(_Waiting):
             folder: Where updates wait.
             byzantine: How many.
             several: Take the mean of all but so many, instead of one alone: Multi-Krum.
+            margin: Leave out only whose score is more than this many times the median's (0 = so many in any case).
         """
         super().__init__(start, folder, krum_needs(byzantine))
-        self._byzantine, self._several = byzantine, several
+        self._byzantine, self._several, self._margin = byzantine, several, margin
         self.chosen: list[int] = []
 
     def _combine(self, spill: Spill) -> Tensors:
@@ -132,12 +148,15 @@ class Krum(_Waiting):
         distances = (squares[:, None] + squares[None, :] - 2 * products).clamp_(min=0).fill_diagonal_(math.inf)
         nearest = distances.sort(dim=1).values[:, : spill.count - self._byzantine - 2]
         keep = spill.count - self._byzantine if self._several else 1
-        self.chosen = sorted(nearest.sum(dim=1).argsort(stable=True)[:keep].tolist())
-        if keep == 1:
+        scores = nearest.sum(dim=1)
+        order = scores.argsort(stable=True).tolist()
+        within = scores <= self._margin * scores.median()
+        self.chosen = sorted(order[:keep] + [index for index in order[keep:] if self._several and within[index]])
+        if len(self.chosen) == 1:
             return spill.one(self.chosen[0])
         result = spill.empty()
         for rows, to in spill.rows(result):
-            torch.sum(rows[self.chosen].div_(keep), dim=0, out=to)
+            torch.sum(rows[self.chosen].div_(len(self.chosen)), dim=0, out=to)
         return result
 
 

@@ -149,7 +149,10 @@ def train(
             central.charge_training(number)
         mean = aggregator.finish()
     spent += time.perf_counter() - began
-    server.journal.say("aggregate", f"averaged {len(updates)} updates", round=number, seconds=spent)
+    chosen = getattr(aggregator, "chosen", range(len(updates)))  # those who were not are told by name
+    without = [update.site for place, update in enumerate(updates) if place not in chosen]
+    told = f"averaged {len(updates) - len(without)} updates" + (f", without {', '.join(without)}" if without else "")
+    server.journal.say("aggregate", told, round=number, seconds=spent)
     return mean, updates, spent
 
 

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from zk0.data.manifest import Manifest
 from zk0.digests import counted, digest_folder, key_of
 from zk0.federation.discovery import Meet, check_alike, check_cameras, meet
+from zk0.federation.home import local_names
 from zk0.federation.plan import sites_drawn, why_stopped
 from zk0.federation.privacy.accountant import affordable_rounds, planned_epsilon
 from zk0.federation.privacy.central import CentralPrivacy
@@ -90,6 +91,7 @@ def run_federation(
     check_cameras(manifests, warm.start, params.data.missing_cameras)
     drawn = sites_drawn(len(manifests), params.federation.fraction)
     check_enough(params.federation, drawn)
+    local_names(warm.first, params.federation.local)
     begin_privacy(server, states.folder, warm.start, drawn)
     sizes = _sizes(warm.start.policy)
     server.journal.say("strategy", cost(params.federation, drawn, sizes["trainable_bytes"]), round=0)

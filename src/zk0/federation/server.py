@@ -137,6 +137,7 @@ class Server:
             "proximal_mu": params.federation.proximal_mu,
             "evaluation": params.evaluation,
             "uplink": params.federation.uplink,
+            "local": params.federation.local,
             "privacy": params.privacy if params.privacy.mode == "site" else PrivacyParams(),
         }
         return protocol.SiteTask.model_validate(settings | changes)

@@ -223,10 +223,12 @@ class Version:
     Attributes:
         residual: What the codec could not carry, by tensor name; empty where it is lossless.
         moments: The optimiser's, flat; empty where they are not kept.
+        own: The tensors that the site shares with nobody, see :mod:`.home`.
     """
 
     residual: Tensors = field(default_factory=dict)
     moments: Tensors = field(default_factory=dict)
+    own: Tensors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,10 @@ class SiteMemory:
         except DamagedError as error:
             raise StageError(f"{error}. Delete {path} to begin without it") from error
         return Version(**parts)
+
+    def newest(self, most: int) -> Version:
+        """The last version up to a round; an empty one where there is none."""
+        return self.load(max((number for number in _rounds(self.folder) if number <= most), default=0))
 
     def save(self, number: int, version: Version) -> None:
         """Keep a round's version, in place of one from an earlier attempt at the same round."""

@@ -50,7 +50,7 @@ def _adaptive(kind: type[FedAdam]) -> _Row:
 
 def _krum(several: bool) -> _Row:
     return _Row(
-        lambda p, start, folder: Krum(start, folder, p.byzantine, several),
+        lambda p, start, folder: Krum(start, folder, p.byzantine, several, p.krum_margin),
         _sgd,
         lambda p: krum_needs(p.byzantine),
         waits=True,

@@ -70,6 +70,11 @@ class Params(Section):
                 f"privacy.mode {mode} needs federation.weighting equal: weights by {federation.weighting} tell of a "
                 "site's data, and let it count for more than its clipped update"
             )
+        if mode != "off" and federation.local:
+            raise ValueError(
+                f"federation.local keeps tensors at home, and privacy.mode {mode} would put noise in their place: use "
+                "one of the two"
+            )
         if mode == "central" and federation.strategy in ROBUST:
             raise ValueError(
                 f"privacy.mode central needs a strategy that averages, not {federation.strategy}: how far one site can "

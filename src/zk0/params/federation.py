@@ -47,6 +47,10 @@ class FederationParams(Section):
     """Trimmed-mean leaves out this share at each end."""
     byzantine: int = Field(1, ge=0)
     """Krum's and multi-krum's number of sites that may be malicious."""
+    krum_margin: float = Field(0.0, ge=0)
+    """Multi-krum leaves out only who is this many times as far off as the median (0 = byzantine sites, always)."""
+    local: tuple[str, ...] = ()
+    """Patterns of the tensors that each site keeps to itself, as "*layernorm*" ([] = all are shared)."""
     uplink: Codec = "fp32"
     """How updates travel: fp32, bf16, int8, int4; lossy ones carry their error over."""
     downlink: Codec = "fp32"

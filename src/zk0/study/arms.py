@@ -11,12 +11,13 @@ from zk0.federation.privacy.accountant import calibrated_noise
 from zk0.params import DataParams, Params, with_changes
 from zk0.words import nearest_hint
 
-Kind = Literal["base", "alone", "pooled", "federated", "personalised"]
+Kind = Literal["base", "alone", "pooled", "federated", "personalised", "newcomer"]
 Budget = Literal["steps", "samples"]
 
 FEDERATED = "federated"
 POISONED_PARTITION = 1
 EPSILONS = (4.0, 8.0, 32.0)
+NEWCOMER_EPISODES = (5, 10, 20)
 # Shares of the params' own training episodes and optimiser steps, and ranks of the adapters (0 = the whole expert).
 FEASIBILITY_POINTS = (
     *((share, 1.0, 0) for share in (1 / 8, 1 / 4, 1 / 2, 1)),
@@ -32,13 +33,16 @@ class Arm:
     Attributes:
         name: Unique in a study.
         kind: ``base`` trains nothing; ``alone`` trains on one site's data; ``pooled`` on all sites' data in one
-            place; ``federated`` by rounds; ``personalised`` on one site's data from the global model.
+            place; ``federated`` by rounds; ``personalised`` on one site's data from the global model;
+            ``newcomer`` on the data of an owner who had no part in the federation.
         about: What it is, in a few words, for people.
-        site: Whose data, of ``alone`` and ``personalised``.
+        site: Whose data, of ``alone``, ``personalised`` and ``newcomer``.
         budget: Of ``pooled``: ``steps`` takes as many optimiser steps as one site, at the whole federation's
             batch; ``samples`` sees as many samples as all sites together, at one site's batch.
         changes: Dotted params to values, beside the study's own params.
         share: Of each site's training episodes, the first ones.
+        episodes: Of the own site's, at most so many (None = all).
+        from_global: Of ``newcomer``: whether it starts from the global model; else from the base.
         attack: What the site of partition ``POISONED_PARTITION`` does to the federation (None = all are honest).
         own_task_only: Judged on its site's task alone.
 
@@ -54,6 +58,8 @@ class Arm:
     budget: Budget | None = None
     changes: Mapping[str, object] = field(default_factory=dict)
     share: float = 1.0
+    episodes: int | None = None
+    from_global: bool = False
     attack: str | None = None
     own_task_only: bool = False
 
@@ -70,7 +76,7 @@ class Arm:
     @property
     def starts_from(self) -> str | None:
         """The arm whose model it starts from; None is the base."""
-        return FEDERATED if self.kind == "personalised" else None
+        return FEDERATED if self.kind == "personalised" or self.from_global else None
 
     def params(self, params: Params) -> Params:
         """A study's params as they hold for this arm.
@@ -127,6 +133,35 @@ def personalised(site: str) -> Arm:
     """A few steps on a site's data from the global model, with the federation's normalisation."""
     about = f"the global model, trained further on the data of {site}"
     return Arm(f"personalised:{site}", "personalised", about, site=site, own_task_only=True)
+
+
+def newcomer(site: str, episodes: int, from_global: bool) -> Arm:
+    """An owner who joins late: so many own episodes, as many steps as a site takes in the federation.
+
+    From the global model it keeps the federation's normalisation, from the base it has its own.
+    """
+    start = "global" if from_global else "base"
+    about = f"{episodes} episodes of {site}, from the {'global model' if from_global else 'base'}"
+    return Arm(
+        f"newcomer:{site}:{episodes}:{start}",
+        "newcomer",
+        about,
+        site=site,
+        episodes=episodes,
+        from_global=from_global,
+        own_task_only=True,
+    )
+
+
+def newcomer_arms(data: DataParams) -> tuple[Arm, ...]:
+    """Every task that no site has, as an owner who joins late with ever more own episodes; fewer where few are there.
+
+    They train on the first two thirds of what is recorded, and are judged on the others.
+    """
+    wanted = NEWCOMER_EPISODES[-1]
+    most = min(wanted, data.episodes * 2 // 3)
+    points = sorted({max(1, own * most // wanted) for own in NEWCOMER_EPISODES})
+    return tuple(newcomer(site, own, start) for site in data.unseen for own in points for start in (True, False))
 
 
 def attacked(strategy: str, attack: str | None) -> Arm:

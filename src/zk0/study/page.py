@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from zk0.digests import RESULTS_VERSION
 from zk0.errors import StageError
-from zk0.evaluation.paired import Difference, Estimate
+from zk0.evaluation.paired import Difference
 from zk0.files import write_text
 from zk0.records.results import Role
 from zk0.reporting.format import machine
-from zk0.study import tables
+from zk0.study import rooms_tables, tables
 from zk0.study.arms import FEDERATED
 from zk0.study.nights_page import nights_section
+from zk0.study.plots import write_curves, write_differences, write_rates
 from zk0.study.results import ArmResult, StudyResult
 from zk0.study.results_store import RECORD, STUDIES, StudyFolder
 from zk0.study.studies import RECIPES
 from zk0.study.tables import MARGIN, comparison_verdicts, robustness_verdicts
-from zk0.svg import save_svg
 
 PAGE = Path("docs/RESULTS.md")
 IMAGES = Path("docs/images/results")
@@ -42,7 +39,6 @@ _AXES: dict[str, tuple[str, Callable[[ArmResult], float]]] = {
     "optimiser steps": ("steps", lambda found: found.average(lambda piece: piece.steps)),
     "trainable parameters": ("trainable", lambda found: found.average(lambda piece: piece.trainable)),
 }
-COLOURS = ("#2f7fd6", "#d1853c", "#3a9d78", "#8c6bb8", "#c4577a", "#8a94a6")
 Section = tuple[list[str], list[Path]]
 
 
@@ -103,6 +99,7 @@ def section(root: Path, result: StudyResult) -> Section:
         "privacy": _privacy,
         "privacy-many": _privacy,
         "feasibility": _feasibility,
+        "rooms": _rooms,
     }
     body, files = kinds[result.record.name](root, result)
     return [f"## {result.record.title}", result.record.about, *body, _how(result)], files
@@ -176,8 +173,26 @@ def _feasibility(root: Path, result: StudyResult) -> Section:
         if len(known) > 1:
             parts.append(_plot(root, result, stem, label, files))
             held = ", ".join(f"{points[curve[0]][other]:,.0f} {other}" for other in points[curve[0]] if other != label)
-            write_curve(files[-1], known, label, _axis(result), held)
+            write_curves(files[-1], {"": known}, label, _axis(result), held)
     return parts, files
+
+
+def _rooms(root: Path, result: StudyResult) -> Section:
+    files: list[Path] = []
+    names, every = rooms_tables.owners(result), rooms_tables.ways(result)
+    rates = {"owners' tasks": {way: result.rate(whose, names) for way, whose in every.items()}}
+    parts = [_listed(rooms_tables.rooms_verdicts(result)), tables.markdown(*rooms_tables.owners_table(result))]
+    parts.append(_plot(root, result, "rates", "What every way gives the owners", files))
+    write_rates(files[-1], rates, _axis(result))
+    parts += ["### Federated less every other way", tables.markdown(*rooms_tables.gaps_table(result))]
+    parts += ["### Who joins late", tables.markdown(*rooms_tables.newcomers_table(result))]
+    for site in rooms_tables.newcomers(result):
+        labels = {"from the global model": True, "from the base": False}
+        curves = {label: rooms_tables.curve(result, site, start) for label, start in labels.items()}
+        parts.append(_plot(root, result, site, f"{site}, by own episodes", files))
+        write_curves(files[-1], curves, "own episodes", _axis(result), site, doubling=False)
+    parts.append(_arms(result))
+    return [part for part in parts if part], files
 
 
 def _longest(points: dict[str, dict[str, float]], label: str) -> list[str]:
@@ -216,85 +231,3 @@ def _how(result: StudyResult) -> str:
         f"{min(piece.created for piece in pieces)[:10]} to {max(piece.created for piece in pieces)[:10]}, on "
         f"{'; '.join(machines)}.{lacking}"
     )
-
-
-# -- plots, as SVG that is the same bytes for the same figures -----------------------------------------------------
-
-
-def write_rates(path: Path, rates: Mapping[str, Mapping[str, Estimate | None]], axis: str) -> None:
-    """Points with intervals, a row for each arm and a colour for each group of tasks.
-
-    Args:
-        path: The SVG file.
-        rates: Group (seen, unseen) to arm to rate.
-        axis: Name and unit of what is shown.
-    """
-    arms = list(dict.fromkeys(arm for group in rates.values() for arm in group))
-    figure, axes = _rows(len(arms))
-    for number, (group, by_arm) in enumerate(rates.items()):
-        places = [len(arms) - arms.index(arm) + 0.12 * (0.5 - number) for arm, found in by_arm.items() if found]
-        found = [estimate for estimate in by_arm.values() if estimate]
-        values = [estimate.value for estimate in found]
-        axes.errorbar(values, places, xerr=_reach(found), fmt="o", capsize=3, color=COLOURS[number], label=group)
-    axes.set_yticks(range(len(arms), 0, -1), arms)
-    axes.set_xlabel(axis)
-    axes.set_xlim(left=0)
-    axes.legend(frameon=False, loc="best")
-    save_svg(figure, path)
-
-
-def write_differences(path: Path, differences: Mapping[str, Difference], axis: str, margin: float | None) -> None:
-    """Paired differences with intervals; right of 0 the first arm is better.
-
-    Args:
-        path: The SVG file.
-        differences: What is compared, to the difference.
-        axis: Name and unit.
-        margin: A line at minus this, below which the first arm is clearly worse (None = no line).
-    """
-    figure, axes = _rows(len(differences))
-    found = list(differences.values())
-    places = range(len(found), 0, -1)
-    axes.errorbar([d.value for d in found], list(places), xerr=_reach(found), fmt="o", capsize=3, color=COLOURS[0])
-    axes.axvline(0, color="black", linewidth=0.8)
-    if margin is not None:
-        axes.axvline(-margin, color=COLOURS[4], linewidth=0.8, linestyle="dashed")
-    axes.set_yticks(list(places), list(differences))
-    axes.set_xlabel(axis)
-    save_svg(figure, path)
-
-
-def write_curve(path: Path, points: Sequence[tuple[float, Estimate]], x: str, y: str, marked: str = "") -> None:
-    """One curve with intervals on a logarithmic axis.
-
-    Args:
-        path: The SVG file.
-        points: x, and rate.
-        x, y: Names and units.
-        marked: What is held still, as a title.
-    """
-    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
-    axes = figure.subplots()
-    ordered = sorted(points, key=lambda point: point[0])
-    xs, found = [p[0] for p in ordered], [p[1] for p in ordered]
-    axes.errorbar(xs, [e.value for e in found], yerr=_reach(found), fmt="o-", capsize=3, color=COLOURS[0])
-    axes.set_xscale("log")
-    axes.set_xticks(xs, [f"{value:,.0f}" for value in xs])
-    axes.minorticks_off()
-    axes.set(xlabel=x, ylabel=y, title=marked)
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.25)
-    save_svg(figure, path)
-
-
-def _rows(count: int) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7.2, 1.0 + 0.34 * max(count, 1)), layout="constrained")  # inches
-    axes = figure.subplots()
-    axes.set_ylim(0.4, count + 0.6)
-    axes.grid(axis="x", alpha=0.25)
-    return figure, axes
-
-
-def _reach(found: Sequence[Estimate | Difference]) -> list[list[float]]:
-    """How far intervals reach below and above their values."""
-    return [[one.value - one.low for one in found], [one.high - one.value for one in found]]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from zk0.data.frames import Frames, ImageStore
 from zk0.data.load import load_frames
 from zk0.data.manifest import MANIFESTS, Manifest, read_manifests
 from zk0.data.readings import MEASURED
+from zk0.digests import digest_value
 from zk0.errors import DataError, StageError
 from zk0.evaluation.limits import Limits
 from zk0.federation.protocol import Adapters
@@ -71,12 +72,12 @@ class StudyProject:
         return [*self.sites, *self.unseen]
 
     def manifest(self, site: str) -> Manifest:
-        """A site's manifest.
+        """The manifest of a site, or of a task that no site has.
 
         Raises:
             StageError: There is no such site; names the nearest.
         """
-        found = {manifest.site: manifest for manifest in self.sites}
+        found = {manifest.site: manifest for manifest in self.manifests}
         if site not in found:
             raise StageError(f"the study has no site '{site}'{nearest_hint(site, found)}")
         return found[site]
@@ -94,11 +95,30 @@ class StudyProject:
         """What the sites' recordings show the arm doing: the same for every arm of a study."""
         return recorded_limits([self.site(manifest) for manifest in self.sites])
 
-    def train_frames(self, manifest: Manifest, share: float = 1.0) -> Frames:
-        """A site's training frames, of a share of its training episodes, see :func:`first_episodes`."""
-        if share == 1:
+    def with_newcomers(self) -> StudyProject:
+        """The same project in which those who have the unseen tasks may train, on the first two thirds of theirs."""
+        newcomers = []
+        for manifest in self.unseen:
+            episodes = self.site(manifest).held_out_frames.episodes  # of all: nothing of it was to be trained on
+            recorded = manifest.held_out_episodes
+            most = max(1, len(recorded) * 2 // 3)
+            train = int(np.isin(episodes, recorded[:most]).sum())
+            changes = {
+                "train_episodes": recorded[:most],
+                "held_out_episodes": recorded[most:],
+                "train_frames": train,
+                "held_out_frames": len(episodes) - train,
+                "digest": digest_value([manifest.digest, recorded[:most]]),
+            }
+            newcomers.append(manifest.model_copy(update=changes))
+        return replace(self, unseen=newcomers, _unseen={})
+
+    def train_frames(self, manifest: Manifest, share: float = 1.0, most: int | None = None) -> Frames:
+        """A site's training frames, of some of its training episodes, see :func:`first_episodes`."""
+        chosen = first_episodes(manifest, share, most)
+        if chosen == manifest.train_episodes:
             return self.site(manifest).train_frames
-        return load_frames(manifest, self.root, first_episodes(manifest, share), self.decoded_limit_bytes)
+        return load_frames(manifest, self.root, chosen, self.decoded_limit_bytes)
 
     def policy(self, params: Params) -> Warm:
         """The starting policy of these params, loaded once in a process and shared with the federation's sites."""
@@ -112,9 +132,9 @@ class StudyProject:
         self._unseen.clear()
 
 
-def first_episodes(manifest: Manifest, share: float) -> tuple[int, ...]:
-    """The first training episodes, a share of them and at least one."""
-    return manifest.train_episodes[: max(1, round(len(manifest.train_episodes) * share))]
+def first_episodes(manifest: Manifest, share: float, most: int | None = None) -> tuple[int, ...]:
+    """The first training episodes, a share of them and at least one; at most so many (None = any number)."""
+    return manifest.train_episodes[: max(1, round(len(manifest.train_episodes) * share))][:most]
 
 
 def prepared(root: Path, params: Params) -> StudyProject:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
@@ -10,6 +10,8 @@ from zk0.evaluation.outcomes import Outcomes
 from zk0.evaluation.paired import Difference, Estimate, difference, rate
 from zk0.records.results import Role
 from zk0.study.results_store import ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
+
+Whose = str | Mapping[str, str]  # an arm, or of each task the arm that it is taken of
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,14 @@ class StudyResult:
         """The pieces of all arms, as far as they are made."""
         return (piece for arm in self.arms.values() for piece in arm.pieces.values())
 
-    def outcomes(self, name: str, tasks: Sequence[str]) -> Outcomes | None:
+    def outcomes(self, name: Whose, tasks: Sequence[str]) -> Outcomes | None:
         """An arm's outcomes on some tasks, (training seeds, tasks, scenes); None where there are none.
 
         Without a simulator they are minus the error in degrees, so that more is better, of the held-out episodes.
         Tasks may have different numbers of those: the n-th of each are taken together, as many as all tasks have.
         """
-        if name not in self.arms or not tasks:
-            return None
-        judged = {seed: piece.tasks for seed, piece in self.arms[name].pieces.items()}
-        if any(task not in found for found in judged.values() for task in tasks):
+        judged = self._judged(name, tasks)
+        if not judged:
             return None
         if self.closed_loop:
             if any(not found[task].outcomes for found in judged.values() for task in tasks):
@@ -89,7 +89,18 @@ class StudyResult:
             {seed: {t: {n: -v[n] for n in range(count)} for t, v in found.items()} for seed, found in errors.items()}
         )
 
-    def rate(self, name: str, tasks: Sequence[str]) -> Estimate | None:
+    def _judged(self, name: Whose, tasks: Sequence[str]) -> dict[int, dict[str, TaskResult]]:
+        """By training seed and task; empty where an arm lacks one of the tasks, or arms have no seed in common."""
+        whose = dict.fromkeys(tasks, name) if isinstance(name, str) else name
+        if any(whose.get(task) not in self.arms for task in tasks):
+            return {}
+        pieces = {task: self.arms[whose[task]].pieces for task in tasks}
+        if any(task not in piece.tasks for task, found in pieces.items() for piece in found.values()):
+            return {}
+        seeds = [seed for seed in next(iter(pieces.values()), {}) if all(seed in found for found in pieces.values())]
+        return {seed: {task: found[seed].tasks[task] for task, found in pieces.items()} for seed in seeds}
+
+    def rate(self, name: Whose, tasks: Sequence[str]) -> Estimate | None:
         """Success rate, or mean error in degrees, with its interval; None where it cannot be known."""
         found = self.outcomes(name, tasks)
         if found is None or (len(found.scenes) < 2 and not self.closed_loop):
@@ -97,7 +108,7 @@ class StudyResult:
         estimate = rate(found)
         return estimate if self.closed_loop else Estimate(-estimate.value, -estimate.high, -estimate.low)
 
-    def advantage(self, a: str, b: str, tasks: Sequence[str]) -> Difference | None:
+    def advantage(self, a: Whose, b: Whose, tasks: Sequence[str]) -> Difference | None:
         """By how much ``a`` is better than ``b`` on some tasks, paired; None where it cannot be known.
 
         Points of success, or degrees by which the error is smaller: above 0, ``a`` is better.

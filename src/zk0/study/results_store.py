@@ -110,6 +110,8 @@ class ArmRecord(Stored):
     attack: str | None
     changes: dict[str, object]
     share: float
+    episodes: int | None = None
+    from_global: bool = False
     files: dict[int, str]
 
 

@@ -16,15 +16,13 @@ from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest
 from zk0.digests import RESULTS_VERSION, counted, key_of
 from zk0.errors import StageError
-from zk0.evaluation.judge import judge_task
-from zk0.evaluation.rollouts import Driven, drive
 from zk0.federation.run import config_digest
 from zk0.machine import machine
 from zk0.machine.packages import versions
 from zk0.params import Params
-from zk0.policy.checkpoint import LoadedPolicy
 from zk0.records.base import Machine
 from zk0.study.arms import FEDERATED, Arm, arm_named, federated
+from zk0.study.judging import judge
 from zk0.study.project import StudyProject, first_episodes, prepared, refuse_leakage, with_absolute_paths
 from zk0.study.results_store import RECORD, STUDIES, ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
 from zk0.study.studies import Study
@@ -33,7 +31,6 @@ from zk0.study.training import Cost, Trained, federate, plan_of, train_in_one_pl
 
 _MODELS = "models"
 _RUNS = "runs"
-_SIDE_BY_SIDE = 25  # rollouts
 
 
 @dataclass(frozen=True)
@@ -66,29 +63,6 @@ def jobs_of(study: Study, only: str | None = None) -> list[Job]:
         for arm in arms
         if arm.seeded or seed == study.seeds[0]
     ]
-
-
-def judge(
-    project: StudyProject, loaded: LoadedPolicy, params: Params, scenes: Sequence[int], judged: Sequence[Manifest]
-) -> dict[str, TaskResult]:
-    """What a model comes to, task by task.
-
-    Args:
-        project: Where the data is.
-        loaded: The model with its normalisation.
-        params: The study's; its ``seed``, not the training seed, fixes noise and times.
-        scenes: Seeds of the closed-loop episodes; none are run where a task has no simulator.
-        judged: The tasks.
-    """
-    met: dict[str, Driven] = {}  # sites may share a task, and then its scenes
-    found = {}
-    for manifest in judged:
-        source = manifest.source
-        if source not in met:
-            met[source] = drive(loaded, source, params.evaluation, project.limits, scenes, side_by_side=_SIDE_BY_SIDE)
-        score = judge_task(loaded, project.site(manifest), params, met[source]).score
-        found[manifest.site] = TaskResult.of(manifest.role, score)
-    return found
 
 
 def run(root: Path, study: Study, only: str | None = None) -> list[Piece]:
@@ -125,6 +99,10 @@ class Runner:
     root: Path
     project: StudyProject
     study: Study
+
+    def __post_init__(self) -> None:
+        if any(arm.kind == "newcomer" for arm in self.study.arms):
+            self.project = self.project.with_newcomers()
 
     @property
     def folder(self) -> StudyFolder:
@@ -207,8 +185,13 @@ class Runner:
         began = time.perf_counter()
         warm = self.project.policy(self._params(job))
         loaded = warm.fitted(trained.stats)
-        warm.show(self._stem(job, self._model_key(job)), trained.tensors)
-        tasks = judge(self.project, loaded, self.study.params, self.study.scenes, self._judged(job.arm))
+        stem, judged = self._stem(job, self._model_key(job)), self._judged(job.arm)
+        shared = [manifest for manifest in judged if manifest.site not in trained.own]
+        tasks: dict[str, TaskResult] = {}
+        for group in (*([one] for one in judged if one not in shared), shared):
+            site = group[0].site if group else ""
+            warm.show(f"{stem}/{site}", trained.at(site))
+            tasks |= judge(self.project, loaded, self.study.params, self.study.scenes, group)
         cost = asdict(trained.cost)
         return Piece(
             arm=job.arm.name,
@@ -241,9 +224,12 @@ class Runner:
         """Whose episodes, and which; of all sites where the model began with a federation."""
         if arm.kind == "base":
             return []
-        alone = arm.kind == "alone" and arm.site is not None
-        sites = [self.project.manifest(str(arm.site))] if alone else self.project.sites
-        return [(manifest, first_episodes(manifest, arm.share)) for manifest in sites]
+        own = [self.project.manifest(str(arm.site))] if arm.kind in ("alone", "newcomer") else []
+        others = self.project.sites if not own or arm.starts_from else []
+        return [
+            *((manifest, first_episodes(manifest, arm.share, arm.episodes)) for manifest in own),
+            *((manifest, first_episodes(manifest, arm.share)) for manifest in others),
+        ]
 
     def _model_key(self, job: Job) -> dict[str, object]:
         """All that decides an arm's model."""
@@ -254,7 +240,11 @@ class Runner:
         if params.privacy.mode != "off":  # its budget decides when a federation ends
             more["privacy"] = counted(params.privacy)
         if job.arm.starts_from:
-            more |= {"start": self._model_key(self._before(job)), "personal_steps": params.study.personal_steps}
+            more["start"] = self._model_key(self._before(job))
+        if job.arm.kind == "personalised":
+            more["personal_steps"] = params.study.personal_steps
+        if job.arm.kind == "newcomer":
+            more["own"] = self.project.manifest(str(job.arm.site)).digest
         return {
             "config": config_digest(params, self.project.base[1], self.project.sites),
             "arm": job.arm.key(),

@@ -14,6 +14,7 @@ from zk0.study.arms import Arm
 from zk0.words import nearest_hint
 
 ATTACKS = ("sign-flip", "shuffled-labels")
+OWNERS_EPISODES = 15
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,30 @@ def _personalisation(params: Params) -> tuple[Arm, ...]:
     return (arms.federated(), *map(arms.alone, sites), *map(arms.personalised, sites))
 
 
+def _owners(params: Params) -> tuple[Arm, ...]:
+    """The comparison, each site alone judged at home only, and those who join late."""
+    every = [replace(arm, own_task_only=arm.kind == "alone") for arm in _comparison(params)]
+    return (*every, *arms.newcomer_arms(params.data))
+
+
+def _few_episodes(params: Params) -> dict[str, object]:
+    """Owners in rooms of their own have few of the episodes that are recorded; those who join late may have all."""
+    data = params.data
+    sources = [*data.sites.values(), *data.unseen.values()]
+    rooms = {Source.parse(text).room for text in sources} - {None}  # only simulated ones have any
+    if len(rooms) < len(sources) or not data.unseen:
+        raise StageError(
+            "the study of rooms needs a room of its own for every one of data.sites and data.unseen (sim:TASK@ROOM), "
+            f"at least one of each; found {len(rooms)} rooms for {len(data.sites)} sites and {len(data.unseen)} "
+            "unseen. `zk0 profile use rooms` has them"
+        )
+    more = range(OWNERS_EPISODES, data.episodes)
+    return {
+        "data.leave_out": {site: (*data.leave_out.get(site, ()), *more) for site in data.sites} if more else {},
+        "privacy.mode": "off",
+    }
+
+
 def _under_attack(strategies: Iterable[Strategy]) -> tuple[Arm, ...]:
     """Each strategy among honest sites, and under each attack."""
     chosen = tuple(dict.fromkeys(strategies))
@@ -177,6 +202,13 @@ RECIPES: dict[str, Recipe] = {
         "global model as it is and training alone from the base.",
         _personalisation,
     ),
+    "rooms": Recipe(
+        "Owners who differ",
+        "{sites} owners, each with a room of its own and few episodes of its task. Every model is judged on each "
+        "owner's task in that owner's room. Then owners join who had no part in it, each in a room that nobody had.",
+        _owners,
+        _few_episodes,
+    ),
     "robustness": Recipe(
         "Robustness",
         "{sites} sites, two with each task, one of them malicious, in half as many rounds as the "
@@ -185,7 +217,6 @@ RECIPES: dict[str, Recipe] = {
         lambda params: _under_attack(("fedavg", *ROBUST, params.study.robust_strategy)),
         _one_of_eight,
     ),
-    # Where the choice of a strategy has seen nothing: other seeds, other scenes.
     "robustness-confirmation": Recipe(
         "Robustness, confirmed",
         "The robustness study's sites and attacks once more, for {study.robust_strategy}, which the params choose, "
@@ -210,8 +241,7 @@ RECIPES: dict[str, Recipe] = {
         arms.privacy_arms,
         _many_sites,
     ),
-    # From the params' own sizes one axis at a time is varied. It sets the profile ``quality``, which the comparison
-    # then judges on scenes of its own, from the same recordings.
+    # It sets the profile ``quality``, which the comparison judges on scenes of its own, from the same recordings.
     "feasibility": Recipe(
         "Feasibility",
         "How closed-loop success of training in one place grows with demonstrations, optimiser steps and trainable "

@@ -67,13 +67,14 @@ def arms_table(result: StudyResult) -> tuple[list[str], Rows]:
     rows = []
     for name, found in result.arms.items():
         seen, unseen = found.tasks("site"), found.tasks("unseen")
+        judged = seen or unseen  # who joins late has an unseen task only
         rows.append(
             [
                 name,
                 estimate_text(result.rate(name, seen), result.closed_loop),
                 estimate_text(result.rate(name, unseen), result.closed_loop),
-                f"{found.task_average(lambda task: task.action_error_deg, seen):.2f}°",
-                f"{found.task_average(lambda task: task.held_out_loss, seen):.4f}",
+                f"{found.task_average(lambda task: task.action_error_deg, judged):.2f}°",
+                f"{found.task_average(lambda task: task.held_out_loss, judged):.4f}",
                 fmt.count(found.average(lambda piece: piece.steps)),
                 fmt.count(found.average(lambda piece: piece.samples)),
                 fmt.data_size(found.average(lambda piece: piece.bytes)),
@@ -197,7 +198,7 @@ def overview(folder: StudyFolder) -> Table:
 POOLED_TARGET = 0.80
 MARGIN = 0.10
 KEPT_TARGET = 0.90
-_LEVEL = 0.05
+LEVEL = 0.05
 
 
 def comparison_verdicts(result: StudyResult) -> list[str]:
@@ -216,10 +217,10 @@ def comparison_verdicts(result: StudyResult) -> list[str]:
         if gap := result.advantage(FEDERATED, best, seen):
             told.append(
                 f"{mark(gap.lower_bound > -MARGIN)} Federated is at most {MARGIN * 100:.0f} points below that, by the "
-                f"one-sided 95% bound: {_points(gap.value)}, at least {_points(gap.lower_bound)}."
+                f"one-sided 95% bound: {points_text(gap.value)}, at least {points_text(gap.lower_bound)}."
             )
     if gap := result.advantage(FEDERATED, "base", seen):
-        told.append(f"{mark(gap.p_better < _LEVEL)} The base is clearly below federated: {told_gap(gap)}.")
+        told.append(f"{mark(gap.p_better < LEVEL)} The base is clearly below federated: {told_gap(gap)}.")
     for name, found in result.arms.items():
         site = found.arm.site
         if found.arm.kind != "alone" or site is None:
@@ -227,13 +228,13 @@ def comparison_verdicts(result: StudyResult) -> list[str]:
         others = tuple(task for task in seen if task != site)
         if gap := result.advantage(FEDERATED, name, (site,)):
             told.append(
-                f"{mark(gap.p_worse >= _LEVEL)} Federated is not shown worse than {site} alone on its own task: "
+                f"{mark(gap.p_worse >= LEVEL)} Federated is not shown worse than {site} alone on its own task: "
                 f"{told_gap(gap, worse=True)}."
             )
         for what, tasks in (("the other sites' tasks", others), ("the unseen task", unseen)):
             if gap := result.advantage(FEDERATED, name, tasks):
                 told.append(
-                    f"{mark(gap.p_better < _LEVEL)} Federated is better than {site} alone on {what}: {told_gap(gap)}."
+                    f"{mark(gap.p_better < LEVEL)} Federated is better than {site} alone on {what}: {told_gap(gap)}."
                 )
     return told
 
@@ -267,7 +268,8 @@ def mark(reached: bool) -> str:
     return "**Reached.**" if reached else "**Not reached.**"
 
 
-def _points(value: float) -> str:
+def points_text(value: float) -> str:
+    """Points of success with their sign."""
     return f"{_signed(value, True)} points"
 
 
@@ -275,4 +277,4 @@ def told_gap(gap: Difference, worse: bool = False) -> str:
     """A difference of success with its interval, and the p value of it being better or worse."""
     p = gap.p_worse if worse else gap.p_better
     interval = f"{_signed(gap.low, True)} to {_signed(gap.high, True)}"
-    return f"{_points(gap.value)} ({interval}), p {'worse' if worse else 'better'} {p_text(p)}"
+    return f"{points_text(gap.value)} ({interval}), p {'worse' if worse else 'better'} {p_text(p)}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import cast
 
@@ -21,10 +22,11 @@ from zk0.errors import StageError
 from zk0.evaluation.held_out import held_out_loss
 from zk0.federation.attacks import Attack, AttackKind, poisoned
 from zk0.federation.client_app import app as honest
+from zk0.federation.home import Home
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError
-from zk0.federation.state import StateFolder
+from zk0.federation.state import SiteMemory, StateFolder
 from zk0.federation.statistics import merge_all, moments_of
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, Stats
@@ -39,6 +41,7 @@ from zk0.training.local import LocalTask, train_locally
 _PERSONAL_STOPS = 4
 _EVERYONE = -1  # whose batches and noise: those of no site
 _TENSORS = "trainable"
+_OWN = "own-"
 _SHARED = ("data", ".cache")  # recordings, manifests and features are the study's own
 _log = logging.getLogger(__name__)
 
@@ -74,16 +77,26 @@ class Trained:
         tensors: The policy's trainable tensors.
         stats: Its normalisation; None = the base's own.
         cost: Of getting it.
+        own: Site to the tensors that it keeps to itself, where sites do.
     """
 
     tensors: Tensors
     stats: Stats | None
     cost: Cost
+    own: Mapping[str, Tensors] = field(default_factory=dict)
+
+    def at(self, site: str | None) -> Tensors:
+        """The model as a site has it: the shared tensors and its own."""
+        return self.tensors | self.own.get(site or "", {})
 
     def save(self, folder: Path) -> None:
         """Write the model into a folder, which is there as a whole or not at all."""
         stats = self.stats and {f: {k: v.tolist() for k, v in values.items()} for f, values in self.stats.items()}
-        write_kept(folder, {"stats": stats, "cost": asdict(self.cost)}, {_TENSORS: self.tensors})
+        write_kept(
+            folder,
+            {"stats": stats, "cost": asdict(self.cost)},
+            {_TENSORS: self.tensors, **{f"{_OWN}{site}": own for site, own in self.own.items()}},
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Trained | None:
@@ -102,8 +115,9 @@ class Trained:
             feature: {name: np.array(value, dtype=np.float32) for name, value in values.items()}
             for feature, values in about["stats"].items()
         }
-        cost = {field.name: about["cost"][field.name] for field in fields(Cost)}
-        return cls(parts.get(_TENSORS, {}), stats, Cost(**cost | {"losses": tuple(cost["losses"])}))
+        cost = {part.name: about["cost"][part.name] for part in fields(Cost)}
+        own = {name.removeprefix(_OWN): tensors for name, tensors in parts.items() if name.startswith(_OWN)}
+        return cls(parts.get(_TENSORS, {}), stats, Cost(**cost | {"losses": tuple(cost["losses"])}), own)
 
 
 @dataclass(frozen=True)
@@ -118,6 +132,7 @@ class Plan:
         batch: Frames a step.
         decay_steps: Step at which the learning rate has come down.
         share: Of each site's training episodes.
+        most: Of each site's, so many (None = any number).
     """
 
     sites: tuple[Manifest, ...]
@@ -127,6 +142,7 @@ class Plan:
     batch: int
     decay_steps: int
     share: float = 1.0
+    most: int | None = None
 
 
 def plan_of(arm: Arm, params: Params, project: StudyProject) -> Plan:
@@ -143,13 +159,13 @@ def plan_of(arm: Arm, params: Params, project: StudyProject) -> Plan:
         steps *= len(sites)
     elif arm.kind == "personalised":
         stops, steps = _PERSONAL_STOPS, params.study.personal_steps // _PERSONAL_STOPS
-    elif arm.kind != "alone":
+    elif arm.kind not in ("alone", "newcomer"):
         raise StageError(f"arm '{arm.name}' is {arm.kind}; it does not train in one place")
     decay = stops * steps
     if params.training.decay_steps and arm.kind != "personalised":  # the same share of its steps as of a site's own
         decay = params.training.decay_steps * steps // params.training.local_steps
     partition = _EVERYONE if arm.site is None else sites[0].partition
-    return Plan(tuple(sites), partition, stops, steps, batch, decay, arm.share)
+    return Plan(tuple(sites), partition, stops, steps, batch, decay, arm.share, arm.episodes)
 
 
 def train_in_one_place(project: StudyProject, params: Params, plan: Plan, start: Trained | None = None) -> Trained:
@@ -166,7 +182,7 @@ def train_in_one_place(project: StudyProject, params: Params, plan: Plan, start:
         FloatingPointError: The training loss is not finite.
     """
     began = time.perf_counter()
-    parts = [project.train_frames(manifest, plan.share) for manifest in plan.sites]
+    parts = [project.train_frames(manifest, plan.share, plan.most) for manifest in plan.sites]
     stats = start.stats if start else merge_all([moments_of(part) for part in parts]).normalisation()
     frames = join_frames(parts)
     warm = project.policy(params)
@@ -174,7 +190,7 @@ def train_in_one_place(project: StudyProject, params: Params, plan: Plan, start:
     loaded = warm.fitted(stats)
     features = features_for(loaded, frames, params.features, project.root)
     training = params.training.model_copy(update={"local_steps": plan.steps, "batch": plan.batch, "keep_moments": True})
-    tensors: Tensors = start.tensors if start else warm.first
+    tensors: Tensors = start.at(plan.sites[0].site) if start else warm.first
     best, moments, losses = tensors, None, []
     for number in range(1, plan.stops + 1):
         task = LocalTask(params.seed, plan.partition, number, training, plan.decay_steps)
@@ -258,4 +274,6 @@ def federate(project: StudyProject, params: Params, folder: Path, attack: str | 
         losses=tuple(row["held_out_loss"] for row in rows),
         epsilon=last.rows[-1].get("epsilon"),
     )
-    return Trained(best.tensors, best.moments().normalisation(), cost)
+    homes = {m.site: SiteMemory.of(folder, run, m.partition) for m in project.sites if params.federation.local}
+    own = {site: Home.of(memory, params.federation.local).into({}, best.round) for site, memory in homes.items()}
+    return Trained(best.tensors, best.moments().normalisation(), cost, own)
