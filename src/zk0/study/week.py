@@ -21,6 +21,7 @@ Event = Literal["begin", "join", "nothing", "lie", "leave", "spoil", "mend"]
 ATTACK: AttackKind = "sign-flip"
 EPISODES = 24  # that an owner records in the week, at most
 SCENES = 60  # of each task, at most: of the gate, and of those that judge it
+KRUM_MARGIN = 2.0  # a lone owner differs by less, and stays; the liar is some hundred times as far off
 _NIGHT = 2 / 9  # of the params' rounds, from the champion
 
 # What befalls the federation night after night, and the share of their episodes that owners have recorded by then.
@@ -173,6 +174,7 @@ def week_of(params: Params, seed: int) -> Week:
         "training.decay_steps": 0,
         "federation.rounds": max(1, round(federation.rounds * _NIGHT)),
         "federation.strategy": own.robust_strategy,  # one for all nights: nobody knows beforehand when a site lies
+        "federation.krum_margin": KRUM_MARGIN,
         "federation.proximal_mu": 0.0,
         "federation.proximal_schedule": "constant",
         "federation.server_learning_rate": None,
