@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -89,26 +90,37 @@ def base_build(
     work: Annotated[Path, typer.Option(help="Episodes and resumable state.")] = Path(".cache/base"),
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 4500,
     episodes: Annotated[int, typer.Option(help="Demonstrations of each public task.")] = 800,
+    rooms: Annotated[float, typer.Option(help="Share of them that are recorded each in a room of its own.")] = 0.0,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Go on from this checkpoint's weights instead of random ones.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Record the public mixture and pretrain the embedded base on it; goes on where it stopped."""
     import torch
 
-    from zk0.training.pretrain import PretrainConfig, pretrain
+    from zk0.training.pretrain import GOING_ON_RATE, PretrainConfig, pretrain
 
     torch.set_num_threads(threads)
-    pretrain(PretrainConfig(steps=steps, episodes=episodes), work, out, console.print)
+    config = PretrainConfig(steps=steps, episodes=episodes, rooms=rooms)
+    if start:
+        config = replace(config, learning_rate=GOING_ON_RATE)
+    pretrain(config, work, out, start, console.print)
 
 
 @base_app.command("score")
 def base_score(
     policy: Annotated[Path, typer.Option(help="A checkpoint of the embedded size.")] = Path("models/nano-base"),
     rollouts: Annotated[int, typer.Option(help="Closed-loop episodes per public task.")] = 50,
+    rooms: Annotated[
+        int, typer.Option(help="Run as many again, dealt to so many rooms that nothing was recorded in (0 = none).")
+    ] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 2,
 ) -> None:
     """Closed-loop success on the public tasks that the base was pretrained on."""
     import torch
 
+    from zk0.data.sim.rooms import PLAIN, UNMET, Room
     from zk0.data.sim.tasks import PUBLIC
     from zk0.evaluation.paired import wilson
     from zk0.evaluation.rollouts import roll_out
@@ -116,10 +128,16 @@ def base_score(
 
     torch.set_num_threads(threads)
     loaded = load_checkpoint(policy)
-    total = 0
-    for task in PUBLIC:
-        done = sum(r.success for r in roll_out(loaded, task, range(100_000, 100_000 + rollouts)))
-        low, high = wilson(done, rollouts)
-        console.print(f"{task.name:<16} {done}/{rollouts}  {done / rollouts:.0%} ({low:.0%}-{high:.0%})")
-        total += done
-    console.print(f"{'all':<16} {total}/{rollouts * len(PUBLIC)}  {total / rollouts / len(PUBLIC):.0%}")
+    unmet = [Room.of(number) for number in range(UNMET, UNMET + min(rooms, rollouts))]
+    seeds = range(100_000, 100_000 + rollouts)
+    for where, places in (("", [PLAIN]), (f" in {len(unmet)} rooms", unmet)):
+        total = 0
+        for task in PUBLIC if places else ():
+            met = [roll_out(loaded, task, seeds[n :: len(places)], room=room) for n, room in enumerate(places)]
+            done = sum(rollout.success for some in met for rollout in some)
+            low, high = wilson(done, rollouts)
+            console.print(f"{task.name + where:<28} {done}/{rollouts}  {done / rollouts:.0%} ({low:.0%}-{high:.0%})")
+            total += done
+        if places:
+            tried = rollouts * len(PUBLIC)
+            console.print(f"{'all' + where:<28} {total}/{tried}  {total / tried:.0%}")

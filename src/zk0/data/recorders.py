@@ -1,12 +1,13 @@
-"""Several simulated tasks recorded side by side, each by a process that alone loads LeRobot and the simulator."""
+"""Recordings made side by side, each by a process that alone loads LeRobot and the simulator."""
 
 from __future__ import annotations
 
 import multiprocessing
 import queue
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,36 @@ def record_all(folder: Path, params: Params, sources: Mapping[str, Source]) -> N
             shutil.rmtree(stale)
     if not sources:
         return
+    jobs = {name: partial(_record, folder, params, name, source) for name, source in sources.items()}
+    side_by_side(jobs, dict.fromkeys(jobs, params.data.episodes), params.threads)
+
+
+def side_by_side(
+    jobs: Mapping[str, Callable[[Callable[[], None]], None]], episodes: Mapping[str, int], processes: int
+) -> None:
+    """Run jobs in processes of their own, and show how far each is.
+
+    Args:
+        jobs: Name to what is to be done; it is sent to a process, and calls its argument after every episode.
+        episodes: Name to how many it has.
+        processes: How many run at a time.
+    """
     context = multiprocessing.get_context("spawn")  # a forked child would share this one's GL and threads
     done: Any = context.Queue()
     with (
         progress_bar() as bar,
-        ProcessPoolExecutor(params.threads, context, initializer=_report_to, initargs=(done,)) as pool,
+        ProcessPoolExecutor(processes, context, initializer=_report_to, initargs=(done,)) as pool,
     ):
-        lines = {name: bar.add_task(f"recording {name}", total=params.data.episodes) for name in sources}
-        jobs = {pool.submit(_record, folder, params, name, source) for name, source in sources.items()}
-        while jobs:
+        lines = {name: bar.add_task(f"recording {name}", total=episodes[name]) for name in jobs}
+        running = {pool.submit(_run, name, job) for name, job in jobs.items()}
+        while running:
             try:
                 bar.advance(lines[done.get(timeout=0.2)])
             except queue.Empty:
-                finished = {job for job in jobs if job.done()}
+                finished = {job for job in running if job.done()}
                 for job in finished:
                     job.result()
-                jobs -= finished
+                running -= finished
 
 
 _done: Any = None
@@ -58,7 +73,11 @@ def _report_to(done: Any) -> None:
     _done = done
 
 
-def _record(folder: Path, params: Params, name: str, source: Source) -> None:
+def _run(name: str, job: Callable[[Callable[[], None]], None]) -> None:
+    job(lambda: _done.put(name))
+
+
+def _record(folder: Path, params: Params, name: str, source: Source, finished: Callable[[], None]) -> None:
     from zk0.data.recordings import record_source  # noqa: PLC0415 - LeRobot and the simulator
 
-    record_source(folder, params, name, source, lambda: _done.put(name))
+    record_source(folder, params, name, source, finished)

@@ -10,28 +10,33 @@ It plays the part that vision-language pretraining has for the full-size model.
 from __future__ import annotations
 
 import io
-import itertools
 import math
+import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import nn
 
 from zk0.data.frames import ACTION, STATE, Frames, from_episodes
-from zk0.data.sim.expert import Episode, record_episodes
-from zk0.data.sim.tasks import PAN_AXIS_X_M, PUBLIC, find_task
-from zk0.files import write_bytes
+from zk0.data.sim.tasks import PAN_AXIS_X_M
+from zk0.digests import digest_folder
+from zk0.errors import StageError
+from zk0.files import read_mapping, write_bytes, write_json
 from zk0.policy import embedded
-from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint, with_stats
-from zk0.policy.start import CAMERAS, build_nano
+from zk0.policy.checkpoint import LoadedPolicy, Stats, load_checkpoint, own_stats, save_checkpoint, with_stats
+from zk0.policy.start import CAMERAS, build_nano, load_start
 from zk0.seeding import numpy_rng, torch_rng
 from zk0.training.local import flow_draws
+from zk0.training.mixture import public_mixture
+
+GOING_ON_RATE = 3e-4  # peak of the learning rate where the weights have been trained before
+_BY_WORD = ("embed_tokens.weight", "lm_head.weight")
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class PretrainConfig:
         place_weight: Weight of the object-place loss.
         seed: Decides episodes, weights and batches.
         save_every: Steps between resumable states.
+        rooms: Share of the episodes that are recorded each in a room of its own (0 = all in the shared one).
     """
 
     episodes: int = 800
@@ -59,6 +65,11 @@ class PretrainConfig:
     place_weight: float = 0.5
     seed: int = 1
     save_every: int = 250
+    rooms: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rooms <= 1:
+            raise StageError(f"the share of episodes in rooms of their own must be from 0 to 1 (got {self.rooms})")
 
 
 class PlaceHead(nn.Module):
@@ -80,83 +91,38 @@ class PlaceHead(nn.Module):
         return nn.functional.mse_loss(self.read(tokens.float()), (place - offset) / 0.1)
 
 
-def _record_part(task: str, first_seed: int, count: int, noise: float, path: Path) -> None:
-    episodes = list(record_episodes(find_task(task), itertools.count(first_seed), count, embedded.IMAGE_SIZE, noise))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez(
-        partial,
-        lengths=[len(e.states) for e in episodes],
-        seeds=[e.seed for e in episodes],
-        sentences=[e.sentence for e in episodes],
-        places=np.stack([e.place for e in episodes]),
-        states=np.concatenate([e.states for e in episodes]),
-        actions=np.concatenate([e.actions for e in episodes]),
-        **{f"image_{name}": np.concatenate([e.images[name] for e in episodes]) for name in episodes[0].images},
-    )
-    partial.rename(path)
-
-
-def _load_part(path: Path) -> list[Episode]:
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    cuts = np.cumsum(arrays["lengths"])[:-1]
-    split = {k: np.split(v, cuts) for k, v in arrays.items() if k in ("states", "actions") or k.startswith("image_")}
-    return [
-        Episode(
-            seed=int(arrays["seeds"][i]),
-            sentence=str(arrays["sentences"][i]),
-            states=split["states"][i],
-            actions=split["actions"][i],
-            images={k.removeprefix("image_"): v[i] for k, v in split.items() if k.startswith("image_")},
-            place=arrays["places"][i],
-        )
-        for i in range(len(arrays["lengths"]))
-    ]
-
-
-def public_mixture(config: PretrainConfig, folder: Path, say: Callable[[str], None]) -> tuple[Frames, np.ndarray]:
-    """Record the public episodes (two processes, resumable by part) and load them.
-
-    Returns:
-        The frames, and (N, 2) the object's place for each.
-    """
-    jobs = []
-    for number, task in enumerate(PUBLIC):
-        for part in range(2):
-            path = folder / f"{task.name}-{part}.npz"
-            if not path.exists():
-                first = 1_000_000 * (number + 1) + 500_000 * part
-                share = 4 if task.verb == "point" else 2  # pointing is the easiest to learn
-                jobs.append((task.name, first, config.episodes // share, config.noise, path))
-    if jobs:
-        say(f"recording {len(jobs)} parts of the public mixture")
-        with ProcessPoolExecutor(2) as pool:
-            for done in [pool.submit(_record_part, *job) for job in jobs]:
-                done.result()
-    episodes = [e for path in sorted(folder.glob("public-*-?.npz")) for e in _load_part(path)]
-    places = np.concatenate([np.repeat(e.place[None], len(e.states), axis=0) for e in episodes])
-    return from_episodes(episodes), places.astype(np.float32)
-
-
-def pretrain(config: PretrainConfig, work: Path, out: Path, say: Callable[[str], None] = print) -> None:
+def pretrain(
+    config: PretrainConfig,
+    work: Path,
+    out: Path,
+    start: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
     """Record, train and write the base policy; continues where an interrupted call stopped.
 
     Args:
         config: Sizes and seeds.
         work: Folder for episodes and resumable state.
         out: The checkpoint, in LeRobot's format, weights in half precision.
+        start: Checkpoint from whose weights to go on; its tokenizer and its normalisation are kept, since the weights
+            were trained with them (None = random weights).
         say: Where progress goes.
+
+    Raises:
+        StageError: ``work`` was begun otherwise, or ``start`` is of another architecture.
+        CheckpointError: See :func:`zk0.policy.checkpoint.load_checkpoint`.
     """
-    frames, places = public_mixture(config, work / "episodes", say)
+    _check_work(config, work, start)
+    before = load_checkpoint(start) if start else None
+    if start and before:
+        _check_architecture(start, before)
+    say("the public mixture")
+    episodes = public_mixture(work / "episodes", config.episodes, config.noise, config.rooms, embedded.IMAGE_SIZE)
+    places = np.repeat([e.place for e in episodes], [len(e.states) for e in episodes], axis=0).astype(np.float32)
+    frames = from_episodes(episodes)
+    del episodes  # their pictures would be held twice
     say(f"{len(frames)} frames")
-    if not (work / "vlm").exists():  # a continued run keeps the tokenizer its weights were trained with
-        embedded.write_vlm(work / "vlm")
-    policy = build_nano(work / "vlm", CAMERAS, config.seed, frozen_backbone=False)
-    stats = {
-        STATE: {"mean": frames.states.mean(0), "std": frames.states.std(0).clip(1e-2)},
-        ACTION: {"mean": frames.actions.mean(0), "std": frames.actions.std(0).clip(1e-2)},
-    }
+    policy, stats = _begin(config, work / "vlm", before, frames)
     loaded = with_stats(policy, stats)
     head = PlaceHead(policy)
     trained = [p for p in [*policy.parameters(), *head.parameters()] if p.requires_grad]
@@ -201,6 +167,54 @@ def pretrain(config: PretrainConfig, work: Path, out: Path, say: Callable[[str],
             _export(loaded, stats, work / "vlm", out)
 
 
+def _check_work(config: PretrainConfig, work: Path, start: Path | None) -> None:
+    """Refuse to go on in a folder with what belongs to other settings; where there is none, note these."""
+    path, asked = work / "settings.json", asdict(config) | {"from": digest_folder(start) if start else None}
+    if not path.exists():
+        write_json(path, asked)
+    begun = read_mapping(path)
+    if other := [name for name in asked if begun.get(name) != asked[name]]:
+        raise StageError(
+            f"{work} was begun with {other[0]} {begun.get(other[0])}, and {asked[other[0]]} is asked for; take another "
+            "--work, or remove it"
+        )
+
+
+def _check_architecture(start: Path, before: LoadedPolicy) -> None:
+    found, expected = (_architecture(one) for one in (before, load_start(Path(), "random:nano", "cpu")))
+    if other := sorted(name for name in found | expected if found.get(name) != expected.get(name)):
+        raise StageError(
+            f"{start} is of another architecture than the embedded base: {other[0]} is {found.get(other[0])}, and "
+            f"{expected.get(other[0])} was expected; go on from a checkpoint of models/nano-base's size"
+        )
+
+
+def _architecture(loaded: LoadedPolicy) -> dict[str, object]:
+    """Shapes of all weights; how many words a tokenizer has is its own affair."""
+    shapes = {name: list(tensor.shape) for name, tensor in loaded.policy.state_dict().items()}
+    words = {name: shape[1:] for name, shape in shapes.items() if name.endswith(_BY_WORD)}
+    return shapes | words | {"cameras": loaded.cameras, "chunk": loaded.chunk}
+
+
+def _begin(
+    config: PretrainConfig, vlm: Path, before: LoadedPolicy | None, frames: Frames
+) -> tuple[SmolVLAPolicy, Stats]:
+    """The policy at step 0, all of it trainable, and by what it normalises."""
+    if not vlm.exists():  # a continued run keeps the tokenizer its weights were trained with
+        if before:
+            shutil.copytree(before.policy.config.vlm_model_name, vlm)
+        else:
+            embedded.write_vlm(vlm)
+    policy = build_nano(vlm, CAMERAS, config.seed, frozen_backbone=False)
+    if before:
+        policy.load_state_dict(before.policy.state_dict())
+        return policy, own_stats(before)
+    return policy, {
+        STATE: {"mean": frames.states.mean(0), "std": frames.states.std(0).clip(1e-2)},
+        ACTION: {"mean": frames.actions.mean(0), "std": frames.actions.std(0).clip(1e-2)},
+    }
+
+
 def _rate(config: PretrainConfig, step: int) -> float:
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
@@ -222,7 +236,7 @@ def _save_state(path: Path, policy: nn.Module, head: nn.Module, optimizer: torch
     write_bytes(path, buffer.getvalue())
 
 
-def _export(loaded: LoadedPolicy, stats: dict[str, dict[str, np.ndarray]], vlm: Path, out: Path) -> None:
+def _export(loaded: LoadedPolicy, stats: Stats, vlm: Path, out: Path) -> None:
     """Save as a policy that fine-tunes in SmolVLA's default regime: frozen backbone."""
     fine_tuned = build_nano(vlm, CAMERAS, seed=0)
     fine_tuned.load_state_dict(loaded.policy.state_dict())

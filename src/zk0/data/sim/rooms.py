@@ -56,6 +56,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "delay": ("delay_s",),
 }
 NAMED = 1_000_000  # sources name rooms below it; those above are free for whoever must not have met an owner's
+UNMET = 10_000_000  # pretraining has rooms from NAMED on and below it; those above are free to be judged in
 
 _Triple = tuple[float, float, float]
 
