@@ -31,7 +31,7 @@ from zk0.files import read_mapping, write_bytes, write_json
 from zk0.policy import embedded
 from zk0.policy.checkpoint import LoadedPolicy, Stats, load_checkpoint, own_stats, save_checkpoint, with_stats
 from zk0.policy.start import CAMERAS, build_nano, load_start
-from zk0.seeding import numpy_rng, torch_rng
+from zk0.seeding import numpy_rng, seeded, torch_rng
 from zk0.training.local import flow_draws
 from zk0.training.mixture import public_mixture
 
@@ -124,7 +124,8 @@ def pretrain(
     say(f"{len(frames)} frames")
     policy, stats = _begin(config, work / "vlm", before, frames)
     loaded = with_stats(policy, stats)
-    head = PlaceHead(policy)
+    with seeded(config.seed):
+        head = PlaceHead(policy)
     trained = [p for p in [*policy.parameters(), *head.parameters()] if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=1e-4)
     state_file = work / "state.pt"
