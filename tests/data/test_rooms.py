@@ -116,6 +116,14 @@ def test_light_and_table_are_as_the_room_says(make_sim: MakeSim) -> None:
     assert brown[0] > 1.3 * brown[1] > 1.3 * brown[2]
 
 
+def test_a_room_beyond_full_size_can_be_seen(make_sim: MakeSim) -> None:
+    rooms = [Room.of(number, dict.fromkeys(FACTORS, 1.5)) for number in range(30)]
+
+    assert all((np.array(room.edges_m) >= (0.05, 0.45, 0.45)).all() for room in rooms)
+    nearest = min(rooms, key=lambda room: room.edges_m[0])
+    assert nearest.edges_m[0] == 0.05 and make_sim(nearest).render().std() > 10
+
+
 # -- how it is driven ------------------------------------------------------------------------------
 
 

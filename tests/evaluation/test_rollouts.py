@@ -59,6 +59,17 @@ def test_filming_changes_nothing_and_only_the_first_are_filmed(loaded: LoadedPol
     assert filmed[0].states.tobytes() == plain[0].states.tobytes()
 
 
+def test_rooms_are_dealt_to_the_scenes_and_do_not_meet(loaded: LoadedPolicy) -> None:
+    rooms = [Room.of(1), Room.of(2, {"joints": 1.0})]
+
+    together = run(loaded, rooms=rooms)
+
+    for number, rollout in enumerate(together):
+        (alone,) = roll_out(loaded, TASK, [rollout.seed], rooms=[rooms[number % 2]], max_steps=6, actions_per_look=4)
+        np.testing.assert_allclose(rollout.states, alone.states, atol=1e-3)
+    assert not np.allclose(together[0].actions[0], run(loaded)[0].actions[0])
+
+
 def test_looking_more_often_is_another_behaviour(loaded: LoadedPolicy) -> None:
     often, seldom = run(loaded, actions_per_look=1), run(loaded, actions_per_look=6)
 
@@ -74,7 +85,9 @@ def test_a_source_is_driven_in_its_room(loaded: LoadedPolicy) -> None:
         drive(loaded, f"sim:{TASK.name}{behind}", settings, limits, SEEDS[:1]).limited[0] for behind in ("", "@3")
     )
 
-    assert room.states.tobytes() == roll_out(loaded, TASK, SEEDS[:1], room=Room.of(3), max_steps=4)[0].states.tobytes()
+    assert (
+        room.states.tobytes() == roll_out(loaded, TASK, SEEDS[:1], rooms=[Room.of(3)], max_steps=4)[0].states.tobytes()
+    )
     assert not np.array_equal(room.actions, plain.actions)
 
 

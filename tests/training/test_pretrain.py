@@ -151,7 +151,9 @@ def test_another_architecture_is_refused_before_anything_is_recorded(tmp_path: P
     narrow = with_stats(build_nano(tmp_path / "vlm", CAMERAS, 0), own_stats(load_start(tmp_path, "random:nano", "cpu")))
     save_checkpoint(narrow, tmp_path / "narrow")
 
-    with pytest.raises(StageError, match=r"/narrow is of another architecture than the embedded base: .* is \[128, 384\]"):
+    with pytest.raises(
+        StageError, match=r"/narrow is of another architecture than the embedded base: .* is \[128, 384\]"
+    ):
         pretrain(TINY, tmp_path / "work", tmp_path / "out", tmp_path / "narrow", quiet)
     assert not (tmp_path / "work" / "episodes").exists()
 

@@ -128,13 +128,12 @@ def base_score(
 
     torch.set_num_threads(threads)
     loaded = load_checkpoint(policy)
-    unmet = [Room.of(number) for number in range(UNMET, UNMET + min(rooms, rollouts))]
+    unmet = [Room.of(number) for number in range(UNMET, UNMET + rooms)]
     seeds = range(100_000, 100_000 + rollouts)
     for where, places in (("", [PLAIN]), (f" in {len(unmet)} rooms", unmet)):
         total = 0
         for task in PUBLIC if places else ():
-            met = [roll_out(loaded, task, seeds[n :: len(places)], room=room) for n, room in enumerate(places)]
-            done = sum(rollout.success for some in met for rollout in some)
+            done = sum(rollout.success for rollout in roll_out(loaded, task, seeds, rooms=places))
             low, high = wilson(done, rollouts)
             console.print(f"{task.name + where:<28} {done}/{rollouts}  {done / rollouts:.0%} ({low:.0%}-{high:.0%})")
             total += done

@@ -81,6 +81,21 @@ def nights(params: ParamsFile = Path("params.yaml"), quick: Quick = False, seeds
     console.print(overview(run(Path.cwd(), found, quick, seeds)))
 
 
+@app.command("rooms-probe")
+def rooms_probe(params: ParamsFile = Path("params.yaml"), quick: Quick = False) -> None:
+    """What a federated model loses in rooms that it has not seen, by what differs and how much."""
+    from zk0.params import load_params
+    from zk0.study.studies import study_named
+
+    found = load_params(params)
+    study_named("comparison", found, quick)  # what cannot be is refused before anything heavy is imported
+    from zk0.study.probe import run
+    from zk0.study.probe_page import overview
+
+    for table in overview(run(Path.cwd(), found, quick)):
+        console.print(table)
+
+
 @app.command()
 def page() -> None:
     """Render docs/RESULTS.md from the pieces in results/studies."""

@@ -95,7 +95,7 @@ def roll_out(
     task: SimTask,
     seeds: Sequence[int],
     *,
-    room: Room = PLAIN,
+    rooms: Sequence[Room] = (PLAIN,),
     longest: Mapping[str, float] | None = None,
     max_steps: int = 40,
     actions_per_look: int = 4,
@@ -112,7 +112,7 @@ def roll_out(
         loaded: Policy and processors.
         task: What to do.
         seeds: Seeds of the scenes.
-        room: Where the arm stands.
+        rooms: Where the arm stands, dealt to the seeds in turn.
         longest: Joint to the longest step that the arm takes, degrees (gripper: percent); None = any.
         max_steps: Control steps after which an episode has failed.
         actions_per_look: Actions executed of each predicted chunk before looking again.
@@ -122,13 +122,14 @@ def roll_out(
     Returns:
         One result per seed, in their order.
     """
-    first = Simulation(task, loaded.policy.config.image_features[loaded.cameras[0]].shape[-1], room=room)
+    image_size = loaded.policy.config.image_features[loaded.cameras[0]].shape[-1]
     results: list[Rollout] = []
-    with closing(first), quietly():
+    with closing(Simulation(task, image_size)) as first, quietly():
         for start in range(0, len(seeds), side_by_side):
-            runs = []
+            # A room's renderer takes memory: of many rooms, those of one batch are open at a time.
+            share, runs = first if len(rooms) == 1 else Simulation(task, image_size), list[_Run]()
             for index, seed in enumerate(seeds[start : start + side_by_side], start):
-                sim = Simulation(task, first.image_size, share=first, room=room)
+                sim = Simulation(task, image_size, share=share, room=rooms[index % len(rooms)])
                 runs.append(_Run(sim, seed, index < filmed, longest))
             looks = 0
             while active := [r for r in runs if not r.sim.success and len(r.actions) < max_steps]:
@@ -139,6 +140,8 @@ def roll_out(
                         run.step(action)
                 looks += 1
             results.extend(run.result() for run in runs)
+            if share is not first:
+                share.close()
     return results
 
 
@@ -162,13 +165,15 @@ def drive(
     limits: Limits,
     scenes: Sequence[int],
     *,
+    rooms: Sequence[Room] = (),
     side_by_side: int = 10,
     filmed: int = 0,
     raw: bool = True,
 ) -> Driven:
     """Closed-loop episodes of a source's task, with the arm's limit and, if asked for, without.
 
-    None where there is no simulator. Where nothing was cut, both are one and the same episode. See :func:`roll_out`.
+    None where there is no simulator. Where nothing was cut, both are one and the same episode. See :func:`roll_out`;
+    the source's own room counts where no ``rooms`` are given.
     """
     parsed = Source.parse(source)
     if parsed.kind != "sim" or not scenes:
@@ -177,16 +182,17 @@ def drive(
         roll_out,
         loaded,
         find_task(parsed.name),
-        room=room_of(parsed.room),
         max_steps=settings.max_steps,
         actions_per_look=settings.actions_per_look,
         side_by_side=side_by_side,
     )
-    limited = go(scenes, longest=limits.longest_steps(settings.step_factor), filmed=filmed)
+    rooms = rooms or (room_of(parsed.room),)
+    limited = go(scenes, rooms=rooms, longest=limits.longest_steps(settings.step_factor), filmed=filmed)
     if not raw:
         return Driven(limited)
     uncut = {rollout.seed: rollout for rollout in limited if not rollout.cut}
-    uncut |= {rollout.seed: rollout for rollout in go([seed for seed in scenes if seed not in uncut])}
+    again = {seed: rooms[n % len(rooms)] for n, seed in enumerate(scenes) if seed not in uncut}
+    uncut |= {rollout.seed: rollout for rollout in go(list(again), rooms=list(again.values()))}
     return Driven(limited, [uncut[seed] for seed in scenes])
 
 

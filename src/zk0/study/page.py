@@ -15,6 +15,7 @@ from zk0.study import rooms_tables, tables
 from zk0.study.arms import FEDERATED
 from zk0.study.nights_page import nights_section
 from zk0.study.plots import write_curves, write_differences, write_rates
+from zk0.study.probe_page import probe_section
 from zk0.study.results import ArmResult, StudyResult
 from zk0.study.results_store import RECORD, STUDIES, StudyFolder
 from zk0.study.studies import RECIPES
@@ -58,15 +59,13 @@ def write_page(root: Path) -> list[Path]:
     results = [StudyResult.read(folder) for folder in folders]
     results = [result for result in results if result.arms and not result.record.quick]
     results.sort(key=lambda result: list(RECIPES).index(result.record.name))
-    nights, plots = nights_section(root, IMAGES)
-    if not results and not nights:
+    others = [make(root, IMAGES) for make in (nights_section, probe_section)]
+    if not results and not any(text for text, _ in others):
         raise StageError(f"{root / STUDIES} holds no piece of any study; `zk0 study comparison` makes them")
     parts, written = [_HEAD, *_state(results)], list[Path]()
-    for result in results:
-        text, files = section(root, result)
+    for text, files in [*(section(root, result) for result in results), *others]:
         parts += text
         written += files
-    parts, written = parts + nights, written + plots
     if (root / NOTES).exists():
         parts += ["## What did not work", (root / NOTES).read_text().strip()]
     for stale in set((root / IMAGES).glob("*.svg")) - set(written):

@@ -174,7 +174,7 @@ class Runner:
         if job.arm.kind == "base":
             return Trained(self.project.policy(params).first, None, Cost())
         if job.arm.kind == "federated":
-            folder = self.project.root / _RUNS / self._stem(job, self._model_key(job))
+            folder = self.project.root / _RUNS / self._stem(job, self.model_key(job))
             trained = federate(self.project, params, folder, job.arm.attack)
             shutil.rmtree(folder)
             return trained
@@ -185,7 +185,7 @@ class Runner:
         began = time.perf_counter()
         warm = self.project.policy(self._params(job))
         loaded = warm.fitted(trained.stats)
-        stem, judged = self._stem(job, self._model_key(job)), self._judged(job.arm)
+        stem, judged = self._stem(job, self.model_key(job)), self._judged(job.arm)
         shared = [manifest for manifest in judged if manifest.site not in trained.own]
         tasks: dict[str, TaskResult] = {}
         for group in (*([one] for one in judged if one not in shared), shared):
@@ -231,7 +231,7 @@ class Runner:
             *((manifest, first_episodes(manifest, arm.share)) for manifest in others),
         ]
 
-    def _model_key(self, job: Job) -> dict[str, object]:
+    def model_key(self, job: Job) -> dict[str, object]:
         """All that decides an arm's model."""
         params = self._params(job)
         if job.arm.kind == "base":
@@ -240,7 +240,7 @@ class Runner:
         if params.privacy.mode != "off":  # its budget decides when a federation ends
             more["privacy"] = counted(params.privacy)
         if job.arm.starts_from:
-            more["start"] = self._model_key(self._before(job))
+            more["start"] = self.model_key(self._before(job))
         if job.arm.kind == "personalised":
             more["personal_steps"] = params.study.personal_steps
         if job.arm.kind == "newcomer":
@@ -255,7 +255,7 @@ class Runner:
         """All that decides a piece's figures."""
         evaluation = self.study.params.evaluation
         return {
-            "model": self._model_key(job),
+            "model": self.model_key(job),
             "seed": self.study.params.seed,
             "scenes": [self.study.scenes.start, len(self.study.scenes)],
             "loss_draws": evaluation.loss_draws,
@@ -272,7 +272,7 @@ class Runner:
         return f"{self._stem(job, self._piece_key(job))}.json"
 
     def _model_folder(self, job: Job) -> Path:
-        return self.project.root / _MODELS / self._stem(job, self._model_key(job))
+        return self.project.root / _MODELS / self._stem(job, self.model_key(job))
 
     def _record(self, params: Params) -> StudyRecord:
         study, arms = self.study, []

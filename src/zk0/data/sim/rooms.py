@@ -103,7 +103,7 @@ class Room:
         Args:
             number: Decides everything, 0 or above.
             sizes: Factor to its size, as a multiple of how far rooms go; what is not named stays as in ``Room()``.
-                None = all factors at 1.
+                None = all factors at 1. Beyond 1 the table still ends no nearer than in any room.
 
         Raises:
             ValueError: No such factor; names the nearest.
@@ -121,6 +121,8 @@ class Room:
             for factor, size in wanted.items()
             for field in FACTORS[factor]
         }
+        if "edges_m" in changes:
+            changes["edges_m"] = tuple(max(pair) for pair in zip(changes["edges_m"], EDGES_M[0], strict=True))
         return cls(**changes)
 
 
