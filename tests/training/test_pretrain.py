@@ -18,6 +18,7 @@ from zk0.data.sim.simulation import Simulation
 from zk0.data.sim.tasks import PUBLIC, find_task
 from zk0.digests import digest_folder
 from zk0.errors import StageError
+from zk0.files import read_mapping
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint, own_stats, save_checkpoint
 from zk0.policy.start import load_start
 from zk0.policy.trainable import digest_tensors
@@ -165,6 +166,22 @@ def test_work_begun_with_other_settings_is_refused(work: Path, tmp_path: Path) -
         pretrain(replace(TINY, steps=1, rooms=1.0), work, tmp_path / "out", None, quiet)
     with pytest.raises(StageError, match=r"must be from 0 to 1 \(got 1.5\)"):
         replace(TINY, rooms=1.5)
+
+
+def test_the_command_goes_on_from_a_checkpoint_at_a_lower_rate(
+    work: Path, tmp_path: Path, loaded: LoadedPolicy
+) -> None:
+    save_checkpoint(loaded, tmp_path / "start")
+    line = ["base", "build", "--rooms", "0.5", "--episodes", "4", "--steps", "1", "--threads", "1"]
+    folders = ["--from", str(tmp_path / "start"), "--work", str(work), "--out", str(tmp_path / "out")]
+
+    done = CliRunner().invoke(app, [*line, *folders])
+
+    assert done.exit_code == 0, done.output
+    begun = read_mapping(work / "settings.json")
+    assert (begun["rooms"], begun["from"]) == (0.5, digest_folder(tmp_path / "start"))
+    assert 0 < begun["learning_rate"] < PretrainConfig().learning_rate
+    assert load_checkpoint(tmp_path / "out").chunk == loaded.chunk
 
 
 def test_scores_are_of_the_shared_room_and_of_rooms_that_nothing_was_recorded_in(

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import nn
 
 from zk0.data.frames import ACTION, STATE, Frames, from_episodes
@@ -112,18 +111,18 @@ def pretrain(
         StageError: ``work`` was begun otherwise, or ``start`` is of another architecture.
         CheckpointError: See :func:`zk0.policy.checkpoint.load_checkpoint`.
     """
-    _check_work(config, work, start)
     before = load_checkpoint(start) if start else None
     if start and before:
         _check_architecture(start, before)
+    _check_work(config, work, start)
     say("the public mixture")
     episodes = public_mixture(work / "episodes", config.episodes, config.noise, config.rooms, embedded.IMAGE_SIZE)
     places = np.repeat([e.place for e in episodes], [len(e.states) for e in episodes], axis=0).astype(np.float32)
     frames = from_episodes(episodes)
     del episodes  # their pictures would be held twice
     say(f"{len(frames)} frames")
-    policy, stats = _begin(config, work / "vlm", before, frames)
-    loaded = with_stats(policy, stats)
+    loaded, stats = _begin(config, work / "vlm", before, frames)
+    policy = loaded.policy
     with seeded(config.seed):
         head = PlaceHead(policy)
     trained = [p for p in [*policy.parameters(), *head.parameters()] if p.requires_grad]
@@ -138,34 +137,46 @@ def pretrain(
         first = int(state["step"])
         say(f"continuing at step {first}")
     policy.train()
-    flow_sum = place_sum = 0.0
+    losses = np.zeros(2)
     started = time.monotonic()
     for step in range(first, config.steps):
-        rate = _rate(config, step)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = _rate(config, step)
         rows = numpy_rng(config.seed, "batch", step).integers(len(frames), size=config.batch)
         batch = loaded.preprocess(frames.batch(rows, embedded.CHUNK))
-        noise, times = flow_draws(policy.config, config.batch, torch_rng(config.seed, "flow", step))
-        with torch.autocast("cpu", torch.bfloat16):
-            flow, _ = policy(batch, noise=noise, time=times)
-        place = head.loss(torch.from_numpy(places[rows]))
-        optimizer.zero_grad()
-        (flow + config.place_weight * place).backward()
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        flow_sum += float(flow.detach())
-        place_sum += float(place.detach())
+        losses += _step(config, step, loaded, head, batch, torch.from_numpy(places[rows]), optimizer)
         if (step + 1) % 100 == 0:
             pace = (time.monotonic() - started) / (step + 1 - first)
+            flow, place = losses / 100
             say(
-                f"step {step + 1}/{config.steps}  flow loss {flow_sum / 100:.4f}  "
-                f"place error {math.sqrt(place_sum / 100) * 10:.2f} cm  {pace:.2f} s/step"
+                f"step {step + 1}/{config.steps}  flow loss {flow:.4f}  "
+                f"place error {math.sqrt(place) * 10:.2f} cm  {pace:.2f} s/step"
             )
-            flow_sum = place_sum = 0.0
+            losses[:] = 0.0
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             _save_state(state_file, policy, head, optimizer, step + 1)
             _export(loaded, stats, work / "vlm", out)
+
+
+def _step(
+    config: PretrainConfig,
+    step: int,
+    loaded: LoadedPolicy,
+    head: PlaceHead,
+    batch: dict[str, Any],
+    place: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+) -> tuple[float, float]:
+    """One optimiser step; the flow and the place loss before it."""
+    noise, times = flow_draws(loaded.policy.config, config.batch, torch_rng(config.seed, "flow", step))
+    with torch.autocast("cpu", torch.bfloat16):
+        flow, _ = loaded.policy(batch, noise=noise, time=times)
+    missed = head.loss(place)
+    optimizer.zero_grad()
+    (flow + config.place_weight * missed).backward()
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+    return float(flow.detach()), float(missed.detach())
 
 
 def _check_work(config: PretrainConfig, work: Path, start: Path | None) -> None:
@@ -199,7 +210,7 @@ def _architecture(loaded: LoadedPolicy) -> dict[str, object]:
 
 def _begin(
     config: PretrainConfig, vlm: Path, before: LoadedPolicy | None, frames: Frames
-) -> tuple[SmolVLAPolicy, Stats]:
+) -> tuple[LoadedPolicy, Stats]:
     """The policy at step 0, all of it trainable, and by what it normalises."""
     if not vlm.exists():  # a continued run keeps the tokenizer its weights were trained with
         if before:
@@ -209,8 +220,12 @@ def _begin(
     policy = build_nano(vlm, CAMERAS, config.seed, frozen_backbone=False)
     if before:
         policy.load_state_dict(before.policy.state_dict())
-        return policy, own_stats(before)
-    return policy, {
+    stats = own_stats(before) if before else _stats_of(frames)
+    return with_stats(policy, stats), stats
+
+
+def _stats_of(frames: Frames) -> Stats:
+    return {
         STATE: {"mean": frames.states.mean(0), "std": frames.states.std(0).clip(1e-2)},
         ACTION: {"mean": frames.actions.mean(0), "std": frames.actions.std(0).clip(1e-2)},
     }
