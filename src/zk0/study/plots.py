@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from zk0.evaluation.paired import Difference, Estimate
 from zk0.svg import save_svg
 
+_MANY = 4  # curves beyond which intervals hide each other, and a legend the curves
 COLOURS = ("#2f7fd6", "#d1853c", "#3a9d78", "#8c6bb8", "#c4577a", "#8a94a6")
 
 
@@ -65,7 +66,7 @@ def write_curves(
     title: str = "",
     doubling: bool = True,
 ) -> None:
-    """Curves with intervals.
+    """Curves with intervals; without, where they are many.
 
     Args:
         path: The SVG file.
@@ -74,24 +75,30 @@ def write_curves(
         title: Above them.
         doubling: Whether x grows by doubling, on a logarithmic axis, which has no 0.
     """
-    figure = Figure(figsize=(5.4, 3.4), layout="constrained")
+    many = len(curves) > _MANY
+    figure = Figure(figsize=(7.6, 4.4) if many else (5.4, 3.4), layout="constrained")
     axes = figure.subplots()
-    for colour, (label, points) in zip(COLOURS, curves.items(), strict=False):
+    for number, (label, points) in enumerate(curves.items()):
+        again, colour = divmod(number, len(COLOURS))
         ordered = sorted(points, key=lambda point: point[0])
         found = [rate for _, rate in ordered]
         places = [place for place, _ in ordered]
         values = [estimate.value for estimate in found]
-        axes.errorbar(places, values, yerr=_reach(found), fmt="o-", capsize=3, color=colour, label=label)
+        reach, form = None if many else _reach(found), "o--" if again else "o-"
+        axes.errorbar(places, values, yerr=reach, fmt=form, capsize=3, color=COLOURS[colour], label=label)
     if doubling:
         axes.set_xscale("log")
     ticks = sorted({place for points in curves.values() for place, _ in points})
-    axes.set_xticks(ticks, [f"{value:,.0f}" for value in ticks])
+    axes.set_xticks(ticks, [f"{value:,.6g}" for value in ticks])
     axes.minorticks_off()
     axes.set(xlabel=x, ylabel=y, title=title)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     if any(curves):
-        axes.legend(frameon=False, loc="best")
+        if many:
+            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        else:
+            axes.legend(frameon=False, loc="best")
     save_svg(figure, path)
 
 

@@ -32,6 +32,7 @@ from zk0.study.project import prepared, with_absolute_paths
 from zk0.study.results_store import STUDIES
 from zk0.study.runner import Job, Runner
 from zk0.study.studies import study_named
+from zk0.study.training import Trained
 
 SIZES = (0.5, 1.0, 1.5)
 SCENES = 40
@@ -67,7 +68,7 @@ def run(root: Path, params: Params, quick: bool = False) -> ProbeFolder:
             seed=probe.job.seed,
             scenes=(probe.scenes.start, len(probe.scenes)),
             rooms=FIRST_ROOM,
-            tasks=probe.tasks,
+            tasks=tuple(probe.owners),
             files={factor: {s: probe.file(f, s) for f, s in points() if f == factor} for factor, _ in points()},
             params=study.params.model_dump(mode="json"),
             results_version=RESULTS_VERSION,
@@ -119,9 +120,9 @@ class Probe:
         return self.runner.study.scenes[:SCENES]
 
     @cached_property
-    def tasks(self) -> tuple[str, ...]:
-        """The owners'."""
-        return tuple(dict.fromkeys(manifest.source for manifest in self.runner.project.sites))
+    def owners(self) -> dict[str, str]:
+        """The owners' tasks, each with a site that has it."""
+        return {manifest.source: manifest.site for manifest in self.runner.project.sites}
 
     @cached_property
     def _key(self) -> dict[str, object]:
@@ -133,7 +134,7 @@ class Probe:
             "max_steps": evaluation.max_steps,
             "actions_per_look": evaluation.actions_per_look,
             "step_factor": evaluation.step_factor,
-            "tasks": list(self.tasks),
+            "tasks": list(self.owners),
         }
 
     def _digest(self, factor: str, size: float) -> str:
@@ -144,12 +145,15 @@ class Probe:
         return f"seed{self.job.seed}-{slug(factor)}-{size:g}-{self._digest(factor, size)[:8]}.json"
 
     @cached_property
-    def _loaded(self) -> LoadedPolicy:
+    def _trained(self) -> Trained:
         """Trained here, or by the comparison, whose project keeps it."""
-        trained = self.runner.model(self.job)
+        return self.runner.model(self.job)
+
+    def _model_of(self, site: str) -> LoadedPolicy:
+        """The model as a site has it: some tensors may stay with their owners."""
         warm = self.runner.project.policy(self.runner.study.params.model_copy(update={"seed": self.job.seed}))
-        loaded = warm.fitted(trained.stats)
-        warm.show(NAME, trained.tensors)
+        loaded = warm.fitted(self._trained.stats)
+        warm.show(f"{key_of(self._key)}/{site}", self._trained.at(site))
         return loaded
 
     def run(self) -> None:
@@ -157,17 +161,17 @@ class Probe:
         todo = [point for point in points() if self.folder.piece(self.file(*point)) is None]
         if not todo:
             return
-        loaded = self._loaded  # with a progress display of its own
+        _ = self._trained  # shows its own progress
         with progress_bar() as bar:
             line = bar.add_task(NAME, total=len(todo))
             for factor, size in todo:
                 bar.update(line, description=f"{NAME}: {factor}, size {size:g}")
-                self.folder.write(self.file(factor, size), self._piece(loaded, factor, size))
+                self.folder.write(self.file(factor, size), self._piece(factor, size))
                 bar.advance(line)
 
-    def _piece(self, loaded: LoadedPolicy, factor: str, size: float) -> ProbePiece:
+    def _piece(self, factor: str, size: float) -> ProbePiece:
         began = time.perf_counter()
-        successes = self._drive(loaded, rooms_of(factor, size, len(self.scenes)))
+        successes = self._drive(rooms_of(factor, size, len(self.scenes)))
         return ProbePiece(
             seed=self.job.seed,
             factor=factor,
@@ -179,13 +183,14 @@ class Probe:
             machine=Machine.model_validate(machine()),
         )
 
-    def _drive(self, loaded: LoadedPolicy, rooms: list[Room]) -> Successes:
+    def _drive(self, rooms: list[Room]) -> Successes:
         """As an arm is driven, on the scenes of every owner's task."""
         settings, limits = self.runner.study.params.evaluation, self.runner.project.limits
         found = {}
-        for source in self.tasks:
+        for source, site in self.owners.items():
+            model = self._model_of(site)
             driven = drive(
-                loaded, source, settings, limits, self.scenes, rooms=rooms, side_by_side=_SIDE_BY_SIDE, raw=False
+                model, source, settings, limits, self.scenes, rooms=rooms, side_by_side=_SIDE_BY_SIDE, raw=False
             )
             found[source] = {rollout.seed: rollout.success for rollout in driven.limited}
         return found

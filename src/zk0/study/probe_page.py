@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from rich.table import Table
 
+from zk0.evaluation.paired import Estimate
 from zk0.reporting.format import NOTHING, machine
-from zk0.study.probe_store import FULL, NAME, OWN, TOGETHER, ProbeFolder, ProbeResult, slug
+from zk0.study.plots import write_curves
+from zk0.study.probe_store import FULL, NAME, OWN, ProbeFolder, ProbeResult, slug
 from zk0.study.results_store import STUDIES
 from zk0.study.tables import Rows, difference_text, estimate_text, markdown
-from zk0.svg import save_svg
 
 _ABOUT = """How a federated model does in rooms that it has not seen, zero shot, on the owners' tasks: one of what
 differs between rooms at a time and all together, at several sizes. Size 1 is as far as [rooms](data.md#rooms) go.
@@ -32,7 +32,8 @@ def probe_section(root: Path, images: Path) -> tuple[list[str], list[Path]]:
             continue
         plot = images / f"{NAME}-{slug(result.record.base)}.svg"
         plots.append(root / plot)
-        write_probe(plots[-1], result)
+        size, success = "size, as a multiple of how far rooms go (0: own room)", "success on the owners' tasks"
+        write_curves(plots[-1], _curves(result), size, success, doubling=False)
         parts += [
             f"### From {result.record.base}",
             f"![Success by factor and size]({plot.relative_to('docs')})",
@@ -81,35 +82,10 @@ def _how(result: ProbeResult) -> str:
     )
 
 
-def write_probe(path: Path, result: ProbeResult) -> None:
-    """Success against size, a line a factor; all begin in the own room.
-
-    Args:
-        path: The SVG file.
-        result: At least one factor at one size.
-    """
-    figure = Figure(figsize=(7.6, 4.4), layout="constrained")  # inches
-    axes = figure.subplots()
-    own = result.rate(OWN, 0.0)
-    start = [(0.0, own)] if own else []
-    for number, factor in enumerate(reversed(result.factors)):
-        known = [(size, rate) for size in result.sizes if (rate := result.rate(factor, size))]
-        together = factor == TOGETHER
-        points = start + known
-        axes.plot(
-            [size for size, _ in points],
-            [rate.value for _, rate in points],
-            marker="o",
-            linestyle="-" if together or number % 2 else "--",
-            linewidth=2.4 if together else 1.4,
-            color="black" if together else f"C{number}",
-            label=factor,
-        )
-        if together:
-            low, high = ([getattr(rate, end) for _, rate in points] for end in ("low", "high"))
-            axes.fill_between([size for size, _ in points], low, high, color="black", alpha=0.1, linewidth=0)
-    axes.set_xticks([0.0, *result.sizes], ["own room", *(f"{size:g}" for size in result.sizes)])
-    axes.set(xlabel="size, as a multiple of how far rooms go", ylabel="success on the owners' tasks", ylim=(0, 1.02))
-    axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
-    save_svg(figure, path)
+def _curves(result: ProbeResult) -> dict[str, list[tuple[float, Estimate]]]:
+    """Success by size, of all together and of each factor; all begin in the own room."""
+    found = {}
+    for factor in dict.fromkeys([*result.factors[-1:], *result.factors]):
+        points = [(OWN, 0.0), *((factor, size) for size in result.sizes)]
+        found[factor] = [(size, rate) for of, size in points if (rate := result.rate(of, size))]
+    return found
