@@ -246,13 +246,17 @@ class SiteMemory:
         """The memory of a partition in a run."""
         return cls(root / "state" / run / "sites" / f"{partition:04d}")
 
+    def version(self, number: int) -> Path:
+        """Where the version of a round is, if there is one."""
+        return _path(self.folder, number)
+
     def load(self, number: int) -> Version:
         """The version of a round; an empty one for round 0, or where it is missing.
 
         Raises:
             StageError: It is damaged; says what is, and what to delete.
         """
-        path = _path(self.folder, number)
+        path = self.version(number)
         if not path.exists():
             return Version()
         try:
@@ -268,9 +272,9 @@ class SiteMemory:
     def save(self, number: int, version: Version) -> None:
         """Keep a round's version, in place of one from an earlier attempt at the same round."""
         if version == Version():
-            shutil.rmtree(_path(self.folder, number), ignore_errors=True)
+            shutil.rmtree(self.version(number), ignore_errors=True)
             return
-        write_kept(_path(self.folder, number), {"round": number}, vars(version))
+        write_kept(self.version(number), {"round": number}, vars(version))
 
     def prune(self, keep: int) -> None:
         """Delete versions before round ``keep``: the server cannot go back beyond it."""

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ from zk0.console import console
 from zk0.data.manifest import Manifest, read_manifests, unfit_sites
 from zk0.environment.code import CODE_LOCK
 from zk0.errors import StageError
+from zk0.federation.attacks import Liar, app_with
 from zk0.federation.discovery import meet
-from zk0.federation.engine import Liar, engine_for
+from zk0.federation.engine import engine_for
 from zk0.federation.run import locked_base, run_federation
 from zk0.federation.server import Server
 from zk0.files import read_json, write_text
@@ -51,7 +53,7 @@ def run(root: Path, params: Params, again: str = "zk0 federate", liar: Liar | No
     _set_aside_other(root / STATES, params, code)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with engine_for(root, params, len(sites), liar) as grid:
+        with engine_for(root, params, len(sites), partial(app_with, liar)) as grid:
             run_federation(grid, root, params, locked_base(root), print_event, lambda server: _meet(server, unfit))
     except KeyboardInterrupt:
         raise StageError(f"stopped; complete rounds are saved, and `{again}` goes on from the last one") from None

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,9 @@ from zk0.policy.start import GPU_SHARE
 
 try:
     import ray
+    from ray.exceptions import RayError, RayTaskError
     from ray.util.placement_group import placement_group, remove_placement_group
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 except ImportError as missing:
     raise StageError(
         "engine.name ray needs Ray, which is not installed: install zk0 with its extra, `zk0[scale]`, or set "
@@ -38,7 +40,9 @@ except ImportError as missing:
 _HOMES = Path("/tmp")  # TMPDIR may be long, and the path of a Unix socket has 107 characters at most
 _HOME = "zk0-ray-"
 _ROOM_S = 60.0  # for others on a shared cluster to make room
+_ANSWER_S = 5.0  # of a cluster's port
 _END_S = 10.0
+_LONGEST = 300  # characters of a reason
 
 
 class EngineError(StageError):
@@ -73,6 +77,40 @@ class Cluster:
         place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=slot)
         options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "scheduling_strategy": place}
         return ray.remote(kind).options(**options, runtime_env={"env_vars": dict(self.environment)}).remote(*arguments)
+
+    def beside(self, kind: type, *arguments: Any) -> Any:
+        """Start an actor on this very machine, outside of the workers' places; it is to wait more than to work."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return ray.remote(kind).options(num_cpus=0, scheduling_strategy=here).remote(*arguments)
+
+    def each(self, kind: type, arguments: tuple[Any, ...], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Have actors ``make`` something of every item, each one at a time; yield results with the items' numbers.
+
+        Args:
+            kind, arguments: Of the actors.
+            items: What to make something of.
+
+        Raises:
+            EngineError: An actor is lost. What goes wrong in one is raised as it is there.
+        """
+        idle = [self.start(kind, slot, *arguments) for slot in range(min(self.workers, len(items)))]
+        waiting, asked = list(enumerate(items)), dict[Any, tuple[int, Any]]()
+        while waiting or asked:
+            while waiting and idle:
+                (number, item), actor = waiting.pop(0), idle.pop()
+                asked[actor.make.remote(item)] = (number, actor)
+            (ready,), _ = ray.wait(list(asked), num_returns=1)
+            number, actor = asked.pop(ready)
+            try:
+                made = ray.get(ready)
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayError as error:
+                raise EngineError(f"a worker was lost: {cause_of(error)}; start it again to go on") from error
+            idle.append(actor)
+            yield number, made
+        for actor in idle:
+            ray.kill(actor)
 
 
 @contextmanager
@@ -118,19 +156,9 @@ def _ray(address: str | None) -> Iterator[None]:
         home = tempfile.mkdtemp(prefix=f"{_HOME}{os.getpid()}-", dir=_HOMES if _HOMES.is_dir() else None)
         # Without a dashboard: it needs packages that nothing else here does.
         options = {"address": "local", "include_dashboard": False, "_temp_dir": home}
-    handler = signal.getsignal(signal.SIGTERM)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of GPUs that later releases will not hide
-            ray.init(**options, log_to_driver=False, logging_level="ERROR")
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray has put its own in this one's place
+        _connect(address, options)
         yield
-    except ConnectionError as error:
-        raise EngineError(
-            f"there is no Ray cluster at engine.address {address}, as seen from this machine; start one with "
-            "`ray start`, here too, or set it to null for one on this machine alone"
-        ) from error
     finally:
         started = set(psutil.Process().children(recursive=True)) - before
         ray.shutdown()
@@ -140,6 +168,24 @@ def _ray(address: str | None) -> Iterator[None]:
                 process.kill()
             psutil.wait_procs(alive, timeout=_END_S)
             shutil.rmtree(home, ignore_errors=True)
+
+
+def _connect(address: str | None, options: Mapping[str, Any]) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address not in (None, "auto"):  # Ray would try for minutes
+            host, _, port = str(address).rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of GPUs that later releases will not hide
+            ray.init(**options, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        raise EngineError(
+            f"there is no Ray cluster at engine.address {address}, as seen from this machine; start one with "
+            "`ray start`, here too, or set it to null for one on this machine alone"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has put its own in this one's place
 
 
 def _remove_leftovers() -> None:
@@ -158,6 +204,12 @@ def _environment(params: Params) -> dict[str, str]:
     if 0 < params.engine.gpus < 1:
         found[GPU_SHARE] = str(params.engine.gpus)
     return found
+
+
+def cause_of(error: Exception) -> str:
+    """The last line of what Ray tells of an error, in which it comes to the point."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:_LONGEST] if lines else type(error).__name__
 
 
 def _bundle(cpus: int, gpus: float) -> dict[str, float]:

@@ -19,7 +19,7 @@ from ray.exceptions import RayError
 from zk0.console import console
 from zk0.federation.inprocess import NodesGrid
 from zk0.federation.protocol import GRID_CODE
-from zk0.federation.scale.cluster import Cluster, EngineError
+from zk0.federation.scale.cluster import Cluster, EngineError, cause_of
 from zk0.federation.scale.worker import Project, Worker, pack, unpack
 from zk0.machine.packages import versions
 from zk0.records.journal import Journal
@@ -149,7 +149,7 @@ class RayGrid(NodesGrid):
         try:
             told, records = ray.get(task.told), ray.get(task.content)
         except RayError as error:
-            self._again(task, f"its reply was lost with its machine: {_first_line(error)}")
+            self._again(task, f"its reply was lost with its machine: {cause_of(error)}")
             return None
         for event in told.events:
             self._journal.note(event)
@@ -222,7 +222,7 @@ class RayGrid(NodesGrid):
         try:
             ray.get(ready[0])
         except RayError as error:
-            self._lose(hand, f"its worker was lost: {_first_line(error)}")
+            self._lose(hand, f"its worker was lost: {cause_of(error)}")
         else:
             hand.asked.popleft().done = True
 
@@ -264,7 +264,7 @@ class RayGrid(NodesGrid):
         try:
             hand.machine, hand.process, theirs = ray.get(hand.coming, timeout=_UP_S)
         except RayError as error:
-            raise EngineError(f"a worker did not come up: {_first_line(error)}") from error
+            raise EngineError(f"a worker did not come up: {cause_of(error)}") from error
         mine = versions()
         names = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
         if names:
@@ -274,7 +274,3 @@ class RayGrid(NodesGrid):
                 "their part of the model would be another"
             )
         hand.up = True
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

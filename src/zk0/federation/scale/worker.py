@@ -23,6 +23,8 @@ from flwr.clientapp import ClientApp
 from zk0 import runtime_env
 from zk0.federation.client_app import noted
 from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.protocol import EVALUATE, TRAIN, SiteTask, error_reply, read
+from zk0.federation.scale.mirror import NODE, Mirror, home
 from zk0.federation.site import site_at
 from zk0.machine.packages import versions
 from zk0.records.journal import Journal
@@ -62,6 +64,8 @@ class Project:
         decoded_limit_bytes: As in params; of one worker's sites together.
         threads: As in params.
         app: Makes the ClientApp.
+        token: A file on the project's disk, by which a worker sees whether it has that disk, too.
+        library: Gives out what is on that disk; None where all workers are on this machine.
     """
 
     root: Path
@@ -69,6 +73,8 @@ class Project:
     decoded_limit_bytes: int
     threads: int
     app: Callable[[], ClientApp]
+    token: Path | None = None
+    library: Any = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,10 @@ class Worker:
         torch.set_num_threads(project.threads)
         self._events: list[Event] = []
         app = noted(project.app(), Journal(Path(os.devnull), self._events.append))
-        self._grid = InProcessGrid(app, project.root, project.partitions, project.decoded_limit_bytes)
+        shares = project.token is None or (project.token.is_file() and NODE not in os.environ)
+        self._mirror = None if shares else Mirror(project.library, home())
+        root = self._mirror.root if self._mirror else project.root
+        self._grid = InProcessGrid(app, root, project.partitions, project.decoded_limit_bytes)
 
     def present(self) -> tuple[str, int, dict[str, str]]:
         """Machine, process, and versions of what decides numbers; once it answers, the worker is up."""
@@ -122,12 +131,27 @@ class Worker:
         content = RecordDict({name: unpack(record) for name, record in zip(names, records, strict=True)})
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            (reply,) = self._grid.send_and_receive([Message(content, node, kind, group_id=group)])
+            reply = self._reply(Message(content, node, kind, group_id=group))
         events, lines = tuple(self._events), tuple(f"{self._name(node)}: {line}" for line in _lines(printed))
         self._events.clear()
         if reply.has_error():
             return Told((reply.error.code, str(reply.error.reason)), (), events, lines), []
         return Told(None, tuple(reply.content), events, lines), [pack(record) for record in reply.content.values()]
+
+    def _reply(self, message: Message) -> Message:
+        node = message.metadata.dst_node_id
+        around: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        try:
+            if self._mirror is not None:
+                kind = message.metadata.message_type
+                task = read(message.content, SiteTask)[0] if kind in (TRAIN, EVALUATE) else None
+                self._grid.config(node).update(self._mirror.config(node - 1, task))
+                around = self._mirror.memory(task, trains=kind == TRAIN) if task else around
+            with around:
+                (reply,) = self._grid.send_and_receive([message])
+                return reply
+        except Exception as error:  # of the mirror: what goes wrong at the site is a reply already
+            return error_reply(message, error)
 
     def _name(self, node: int) -> str:
         try:
