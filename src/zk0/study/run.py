@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from zk0 import runtime_env
 from zk0.console import console
@@ -62,6 +63,9 @@ class Maker:
             raise StageError(
                 f"{self._runner.project.root} is not on every machine; a study needs a disk that all share"
             )
+        if job.arm.starts_from:  # several pieces may start from one model
+            with FileLock(self._runner.project.root / f".start-{job.seed}.lock"):
+                self._runner.model(self._runner.before(job))
         return self._runner.piece(job)
 
 

@@ -166,7 +166,7 @@ class Runner:
             trained = federate(self.project, params, folder, job.arm.attack)
             shutil.rmtree(folder)
             return trained
-        start = self.model(self._before(job)) if job.arm.starts_from else None
+        start = self.model(self.before(job)) if job.arm.starts_from else None
         return train_in_one_place(self.project, params, plan_of(job.arm, params, self.project), start)
 
     def _judge(self, job: Job, trained: Trained) -> Piece:
@@ -199,7 +199,7 @@ class Runner:
     def _params(self, job: Job) -> Params:
         return job.arm.params(self.study.params).model_copy(update={"seed": job.seed})
 
-    def _before(self, job: Job) -> Job:
+    def before(self, job: Job) -> Job:
         """What an arm's model is trained further from."""
         return Job(federated(), job.seed)
 
@@ -228,7 +228,7 @@ class Runner:
         if params.privacy.mode != "off":  # its budget decides when a federation ends
             more["privacy"] = counted(params.privacy)
         if job.arm.starts_from:
-            more["start"] = self.model_key(self._before(job))
+            more["start"] = self.model_key(self.before(job))
         if job.arm.kind == "personalised":
             more["personal_steps"] = params.study.personal_steps
         if job.arm.kind == "newcomer":
