@@ -49,7 +49,7 @@ def params(params_content: dict[str, Any]) -> Params:
     content = copy.deepcopy(params_content)
     content["data"]["partition"]["sites"] = 4
     content["training"] |= {"local_steps": 1, "batch": 2, "keep_moments": True}
-    content["federation"] |= {"rounds": 3, "uplink": "int4", "downlink": "int8"}
+    content["federation"] |= {"rounds": 3, "uplink": "int4", "downlink": "int8", "local": ["*layernorm*"]}
     return parse_params(content)
 
 
@@ -112,6 +112,7 @@ def test_any_number_of_workers_makes_the_same_model(
     assert run.run == alone.run and run.checkpoints == alone.checkpoints
     kept = [site / "round-0003" for site in sorted((root / "state" / run.run / "sites").iterdir())]
     assert len(kept) == 4 and all((version / "moments.safetensors").is_file() for version in kept)
+    assert all((version.parent / "home" / version.name / "own.safetensors").is_file() for version in kept)
     events = read_lines(root / "results/federation/events.jsonl")
     assert [event["site"] for event in events if event["event"] == "local-training"] == [
         f"cubes-{n}" for n in range(4)
@@ -188,6 +189,7 @@ def test_machines_without_the_disk_get_what_they_need_once_and_keep_nothing_of_a
     assert not (root / ".cache/features").exists()
     kept = [site / "round-0003" for site in sorted((root / "state" / run.run / "sites").iterdir())]
     assert len(kept) == 4 and all((version / "moments.safetensors").is_file() for version in kept)
+    assert all((version.parent / "home" / version.name / "own.safetensors").is_file() for version in kept)
 
 
 def test_too_little_room_and_no_cluster_are_told_at_once(params: Params, machines: str) -> None:

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-
 from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest
 from zk0.digests import RESULTS_VERSION, counted, key_of

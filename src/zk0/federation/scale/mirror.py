@@ -22,6 +22,7 @@ from filelock import FileLock
 from zk0.data.manifest import MANIFESTS, read_manifests
 from zk0.digests import digest_folder, key_of
 from zk0.errors import StageError
+from zk0.federation.home import Home
 from zk0.federation.privacy.site import ledger_of
 from zk0.federation.protocol import SiteTask
 from zk0.federation.state import SiteMemory
@@ -64,16 +65,19 @@ class Library:
         """A piece of a file."""
         return np.fromfile(self._folder(place) / name, np.uint8, _PIECE, offset=start)
 
-    def recall(self, task: SiteTask) -> tuple[Files, Files]:
-        """The version and the ledger that a site goes on from; older versions are dropped."""
+    def recall(self, task: SiteTask) -> tuple[dict[str, Files], Files]:
+        """The versions, by folder, and the ledger that a site goes on from; those that nobody asks for are dropped."""
         memory = SiteMemory.of(self._root, task.run, task.partition)
         memory.prune(task.keep)
-        return _read(memory.version(task.used)), _ledger(self._root, task.partition)
+        own = Home.of(memory, ()).memory
+        folders = {memory.version(task.used), *(own.version(own.last(most)) for most in (task.used, task.round))}
+        found = {str(folder.relative_to(memory.folder)): _read(folder) for folder in folders}
+        return found, _ledger(self._root, task.partition)
 
-    def remember(self, task: SiteTask, version: Files | None, ledger: Files) -> None:
-        """Keep what a task left: a site's version of the round, None where it made none, and its ledger."""
-        if version is not None:
-            _write(SiteMemory.of(self._root, task.run, task.partition).version(task.round), version)
+    def remember(self, task: SiteTask, versions: Mapping[str, Files], ledger: Files) -> None:
+        """Keep what a task left: a site's versions of the round, and its ledger."""
+        for name, version in versions.items():
+            _write(SiteMemory.of(self._root, task.run, task.partition).folder / name, version)
         for content in ledger.values():
             write_bytes(ledger_of(self._root, task.partition), content.tobytes())
 
@@ -115,13 +119,15 @@ class Mirror:
         """What a site keeps is here within the block, and back on the project's disk after it."""
         memory, ledger = SiteMemory.of(self.root, task.run, task.partition), ledger_of(self.root, task.partition)
         shutil.rmtree(memory.folder, ignore_errors=True)
-        version, spent = ray.get(self._library.recall.remote(task))
-        _write(memory.version(task.used), version)
+        versions, spent = ray.get(self._library.recall.remote(task))
+        for name, version in versions.items():
+            _write(memory.folder / name, version)
         ledger.unlink(missing_ok=True)
         for content in spent.values():
             write_bytes(ledger, content.tobytes())
         yield
-        made = _read(memory.version(task.round)) if trains else None
+        of_round = [memory.version(task.round), Home.of(memory, ()).memory.version(task.round)] if trains else []
+        made = {str(folder.relative_to(memory.folder)): _read(folder) for folder in of_round}
         ray.get(self._library.remember.remote(task, made, _ledger(self.root, task.partition)))
         shutil.rmtree(memory.folder, ignore_errors=True)
         ledger.unlink(missing_ok=True)
