@@ -36,7 +36,7 @@ test-all: test test-services ## both, and the coverage of both together
 lint: $(STAMP) ## style, types, and who may know whom
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 
-# Flower's own simulation, a peer, runs on Ray, which nothing else needs and the ordinary lock leaves out.
+# Flower's own simulation, a peer, is an extra of Flower's that the ordinary lock leaves out.
 bench: $(STAMP) ## every figure beside its peers, about an hour; goes on where it was stopped
 	@scripts/install-bench
 	@$(BIN)/python -m benchmarks

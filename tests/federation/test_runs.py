@@ -188,6 +188,7 @@ def test_cameras_the_policy_does_not_know_are_refused(project: Path, quick: Para
         ({"evaluation": {"rollouts": 5}}, True),
         ({"evaluation": {"loss_draws": 3}}, False),
         ({"tracking": {"experiment": "x"}}, True),
+        ({"engine": {"name": "ray", "workers": 3, "cpus": 1}}, True),
     ],
 )
 def test_run_is_another_when_its_model_would_be(small_params: Params, change: dict[str, Any], same: bool) -> None:

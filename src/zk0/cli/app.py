@@ -24,14 +24,14 @@ from zk0.cli.models import app as models_app
 from zk0.cli.models import base_app, model_app
 from zk0.cli.operate import app as operate_app
 from zk0.cli.operate import deploy_app
-from zk0.cli.options import ParamsFile
+from zk0.cli.options import Engine, ParamsFile, params_on
 from zk0.cli.security import app as security_app
 from zk0.cli.security import site_app
 from zk0.cli.server import app as server_app
 from zk0.cli.study import app as study_app
 from zk0.cli.train import app as train_app
 from zk0.console import console, errors
-from zk0.pipeline.stages import STAGE_LOCK, STAGES, alone
+from zk0.pipeline.stages import FEDERATE, STAGE_LOCK, STAGES, alone
 
 if TYPE_CHECKING:
     from zk0.params import Params
@@ -82,17 +82,23 @@ def _zk0(
 _ALONE = ("prepare", "federate", "evaluate", "benchmark")
 
 
-def _stage_command(stage: Step[[Path, Params], None]) -> Callable[[Path], None]:
-    """What `zk0 STAGE` does: it loads params, then the stage's module, and runs it."""
+def _run_stage(stage: Step[[Path, Params], None], params: Path, engine: str | None = None) -> None:
+    """Load params, then the stage's module, and run it."""
+    found, root = params_on(params, engine), Path.cwd()
+    with alone(root / STAGE_LOCK, f"zk0 {stage.stage}") if stage.stage in _ALONE else nullcontext():
+        stage(root, found)
+
+
+def _stage_command(stage: Step[[Path, Params], None]) -> Callable[..., None]:
+    """What `zk0 STAGE` does."""
 
     def run(params: ParamsFile = Path("params.yaml")) -> None:
-        from zk0.params import load_params
+        _run_stage(stage, params)
 
-        found, root = load_params(params), Path.cwd()
-        with alone(root / STAGE_LOCK, f"zk0 {stage.stage}") if stage.stage in _ALONE else nullcontext():
-            stage(root, found)
+    def federate(params: ParamsFile = Path("params.yaml"), engine: Engine = None) -> None:
+        _run_stage(stage, params, engine)
 
-    return run
+    return federate if stage is FEDERATE else run
 
 
 for _stage in STAGES:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from zk0.params import Params
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="inprocess or ray, in place of params' engine.name; see docs/scale.md."),
+]
 KeyFolder = Annotated[Path, typer.Option("--folder", help="Where the federation's keys are.")]
 
 # Of an owner's data, and of the machine that trains on it.
@@ -38,3 +42,11 @@ def project(params: Path) -> tuple[Path, Params]:
     from zk0.params import load_params
 
     return Path.cwd(), load_params(params)
+
+
+def params_on(file: Path, engine: str | None) -> Params:
+    """Params of a file, on another engine where one is named."""
+    from zk0.params import load_params, with_changes
+
+    params = load_params(file)
+    return params if engine is None else with_changes(params, {"engine.name": engine})

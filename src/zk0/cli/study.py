@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zk0.cli.options import ParamsFile
+from zk0.cli.options import Engine, ParamsFile, params_on
 from zk0.console import console
 
 app = typer.Typer(
@@ -33,18 +33,24 @@ _STUDIES = {
 
 
 @app.command()
-def feasibility(params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None) -> None:
+def feasibility(
+    params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, engine: Engine = None
+) -> None:
     """Success of pooled training by demonstrations, steps and trainable size, on development scenes."""
-    _run("feasibility", params, quick, only)
+    _run("feasibility", params, quick, only, engine=engine)
 
 
-def _study_command(name: str) -> Callable[[Path, bool, str | None, int | None], None]:
+def _study_command(name: str) -> Callable[..., None]:
     """What `zk0 study NAME` does, for those that can be run with fewer training seeds."""
 
     def run(
-        params: ParamsFile = Path("params.yaml"), quick: Quick = False, only: Only = None, seeds: Seeds = None
+        params: ParamsFile = Path("params.yaml"),
+        quick: Quick = False,
+        only: Only = None,
+        seeds: Seeds = None,
+        engine: Engine = None,
     ) -> None:
-        _run(name, params, quick, only, seeds)
+        _run(name, params, quick, only, seeds, engine)
 
     return run
 
@@ -53,16 +59,17 @@ for _name, _about in _STUDIES.items():
     app.command(_name, help=_about)(_study_command(_name))
 
 
-def _run(name: str, params_file: Path, quick: bool, only: str | None, seeds: int | None = None) -> None:
-    from zk0.params import load_params
+def _run(
+    name: str, params_file: Path, quick: bool, only: str | None, seeds: int | None = None, engine: str | None = None
+) -> None:
     from zk0.study.arms import arm_named
     from zk0.study.studies import study_named
 
-    params = load_params(params_file)
+    params = params_on(params_file, engine)
     study = study_named(name, params, quick, seeds)  # what cannot be is refused before anything heavy is imported
     if only is not None:
         arm_named(study.arms, only)
-    from zk0.study.runner import run
+    from zk0.study.run import run
 
     run(Path.cwd(), study, only)
 

@@ -29,6 +29,7 @@ LEFT_OUT = {
     "zk0.console": "prints",
     "zk0.environment": "finds out whether a run would get through",
     "zk0.errors": "names what went wrong",
+    "zk0.federation.scale": "decides where sites train, not what comes of it",
     "zk0.files": "reads and writes whole files, whatever is in them",
     "zk0.machine": "notes machine and versions beside the results",
     "zk0.hub": "fetches what sources.lock.json names by commit",

@@ -19,6 +19,7 @@ from flwr.clientapp import ClientApp
 
 from zk0.data.frames import Frames
 from zk0.federation import protocol, wire
+from zk0.federation.client_app import app as honest
 from zk0.federation.client_app import training_by
 from zk0.federation.site import site_at
 from zk0.params import Codec
@@ -54,6 +55,9 @@ class Attack:
             raise ValueError(f"an attack's factor must be above 0 and finite, got {self.factor}")
 
 
+Liar = tuple[int, Attack]  # the partition of a malicious site, and what it does
+
+
 def poisoned(app: ClientApp, partition: int, attack: Attack) -> ClientApp:
     """A ClientApp whose site of one partition is malicious; all others, and all it does besides training, are honest.
 
@@ -73,6 +77,11 @@ def poisoned(app: ClientApp, partition: int, attack: Attack) -> ClientApp:
         return attacks[attack.kind](message, context) if malicious else app(message, context)
 
     return training_by(train, app)
+
+
+def app_with(liar: Liar | None) -> ClientApp:
+    """The sites' ClientApp, with a liar among them where there is one."""
+    return poisoned(honest, *liar) if liar else honest
 
 
 def shuffled_labels(frames: Frames, seed: int, partition: int) -> Frames:

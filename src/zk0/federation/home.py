@@ -62,7 +62,7 @@ class Home:
 
     def into(self, model: Tensors, number: int) -> Tensors:
         """A global model with the site's own tensors as they were after that round, or the last one before it."""
-        return model | self.memory.newest(number).own if self.patterns else model
+        return model | self.memory.load(self.memory.last(number)).own if self.patterns else model
 
     def keep(self, number: int, start: Tensors, update: Tensors) -> None:
         """Take the own tensors out of a round's update, which then says 0 of them."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
@@ -20,19 +20,15 @@ from zk0.federation.protocol import error_reply
 RUN_ID = 1
 
 
-class LocalGrid(Grid):
-    """Nodes 1 to N in this process, whose replies are made one at a time, in the messages' order.
-
-    Replies are yielded one by one, so a caller can fold each before the next is made, and only one
-    update is in memory.
+class NodesGrid(Grid):
+    """Nodes 1 to N that this process reaches by itself; how is for :meth:`send_and_receive` to say.
 
     Args:
         nodes: N.
-        answer: Makes the reply to a message.
     """
 
-    def __init__(self, nodes: int, answer: Callable[[Message], Message]) -> None:
-        self._nodes, self._answer = nodes, answer
+    def __init__(self, nodes: int) -> None:
+        self._nodes = nodes
         # In a SuperLink's processes Flower sets who speaks; here this process is run, server and sites.
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = RUN_ID, 0, 0
         self._pending: dict[str, Message] = {}
@@ -66,7 +62,23 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Make the replies to what was pushed."""
-        return [self._answer(self._pending.pop(key)) for key in message_ids]
+        return list(self.send_and_receive([self._pending.pop(key) for key in message_ids]))
+
+
+class LocalGrid(NodesGrid):
+    """Nodes in this process, whose replies are made one at a time, in the messages' order.
+
+    Replies are yielded one by one, so a caller can fold each before the next is made, and only one
+    update is in memory.
+
+    Args:
+        nodes: How many.
+        answer: Makes the reply to a message.
+    """
+
+    def __init__(self, nodes: int, answer: Callable[[Message], Message]) -> None:
+        super().__init__(nodes)
+        self._answer = answer
 
     def send_and_receive(
         self,
@@ -103,6 +115,10 @@ class InProcessGrid(LocalGrid):
             )
             for node in self.get_node_ids()
         }
+
+    def config(self, node: int) -> UserConfig:
+        """A node's config."""
+        return self._contexts[node].node_config
 
     def _serve(self, message: Message) -> Message:
         try:

@@ -183,9 +183,10 @@ def _journal(shown: Path, kept: Path, listener: Listener, started: datetime) -> 
 
 
 def warm_start(root: Path, params: Params, base: str) -> Warm:
-    """The starting policy as the rounds will want it; loaded once in a process."""
+    """The starting policy as the rounds will want it; loaded once in a process, where sites may share it."""
     adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
-    return warm_policy(root, base, params.policy.device, adapters, params.seed if adapters.rank else 0)
+    device = params.policy.device if params.engine.name == "inprocess" else "cpu"
+    return warm_policy(root, base, device, adapters, params.seed if adapters.rank else 0)
 
 
 def _sizes(policy: Any) -> dict[str, int]:

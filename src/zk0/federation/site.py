@@ -37,11 +37,13 @@ class Site:
         root: Project folder.
         manifest: Which episodes.
         decoded_limit_bytes: Images are decoded into memory up to this size.
+        recordings: Where the dataset is, if it is not where the manifest says.
     """
 
     root: Path
     manifest: Manifest
     decoded_limit_bytes: int
+    recordings: str | None = None
     _frames: dict[str, Frames] = field(default_factory=dict)
     _features: dict[tuple[str, int, FeatureParams], FrameFeatures | None] = field(default_factory=dict)
 
@@ -80,7 +82,9 @@ class Site:
 
     def _load(self, name: str, episodes: tuple[int, ...]) -> Frames:
         if name not in self._frames:
-            self._frames[name] = load_frames(self.manifest, self.root, episodes, self.decoded_limit_bytes)
+            place = {} if self.recordings is None else {"root": self.recordings}
+            manifest = self.manifest.model_copy(update=place)
+            self._frames[name] = load_frames(manifest, self.root, episodes, self.decoded_limit_bytes)
         return self._frames[name]
 
 
@@ -96,7 +100,7 @@ class _Sites:
     def __init__(self) -> None:
         self._open: OrderedDict[tuple[Path, int, int], Site] = OrderedDict()
 
-    def get(self, root: Path, partition: int, limit: int) -> Site:
+    def get(self, root: Path, partition: int, limit: int, recordings: str | None = None) -> Site:
         """The site of a partition, opened if it is not; see :func:`open_site`."""
         key = (root, partition, limit)
         if key not in self._open:
@@ -104,7 +108,7 @@ class _Sites:
             if partition not in sites:
                 there = ", ".join(map(str, sites))
                 raise DataError(f"there is no partition {partition}: the manifests are of {there}")
-            self._open[key] = Site(root, sites[partition], limit)
+            self._open[key] = Site(root, sites[partition], limit, recordings)
         self._open.move_to_end(key)
         while len(self._open) > 1 and (
             len(self._open) > _MOST_OPEN or sum(site.nbytes for site in self._open.values()) > limit
@@ -125,18 +129,22 @@ def _manifests(root: Path) -> list[Manifest]:
     return read_manifests(root)[0]
 
 
-def open_site(root: Path, partition: int, decoded_limit_bytes: int) -> Site:
+def open_site(root: Path, partition: int, decoded_limit_bytes: int, recordings: str | None = None) -> Site:
     """The site of a partition, kept warm while the process's sites together hold no more than the limit.
+
+    Args:
+        root, partition, decoded_limit_bytes, recordings: See :class:`Site`.
 
     Raises:
         DataError: No manifest has that partition.
     """
-    return _sites.get(root, partition, decoded_limit_bytes)
+    return _sites.get(root, partition, decoded_limit_bytes, recordings)
 
 
 def site_at(config: Mapping[str, Any]) -> Site:
     """The site that a node serves, by the node's config; see :func:`open_site`."""
-    return open_site(Path(str(config["project"])), int(config["partition-id"]), int(config["decoded-limit-bytes"]))
+    known = (Path(str(config["project"])), int(config["partition-id"]), int(config["decoded-limit-bytes"]))
+    return open_site(*known, recordings=config.get("recordings"))
 
 
 @dataclass

@@ -246,31 +246,33 @@ class SiteMemory:
         """The memory of a partition in a run."""
         return cls(root / "state" / run / "sites" / f"{partition:04d}")
 
+    def version(self, number: int) -> Path:
+        """Where the version of a round is, if there is one."""
+        return _path(self.folder, number)
+
     def load(self, number: int) -> Version:
         """The version of a round; an empty one for round 0, or where it is missing.
 
         Raises:
             StageError: It is damaged; says what is, and what to delete.
         """
-        path = _path(self.folder, number)
-        if not path.exists():
+        if not (path := self.version(number)).exists():
             return Version()
         try:
-            _, parts = read_kept(path)
+            return Version(**read_kept(path)[1])
         except DamagedError as error:
             raise StageError(f"{error}. Delete {path} to begin without it") from error
-        return Version(**parts)
 
-    def newest(self, most: int) -> Version:
-        """The last version up to a round; an empty one where there is none."""
-        return self.load(max((number for number in _rounds(self.folder) if number <= most), default=0))
+    def last(self, most: int) -> int:
+        """The last round up to one of which there is a version; 0 where there is none."""
+        return max((number for number in _rounds(self.folder) if number <= most), default=0)
 
     def save(self, number: int, version: Version) -> None:
         """Keep a round's version, in place of one from an earlier attempt at the same round."""
         if version == Version():
-            shutil.rmtree(_path(self.folder, number), ignore_errors=True)
-            return
-        write_kept(_path(self.folder, number), {"round": number}, vars(version))
+            shutil.rmtree(self.version(number), ignore_errors=True)
+        else:
+            write_kept(self.version(number), {"round": number}, vars(version))
 
     def prune(self, keep: int) -> None:
         """Delete versions before round ``keep``: the server cannot go back beyond it."""

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from zk0.files import BadFileError
 from zk0.params.data import Convention, DataParams, PartitionParams
 from zk0.params.evaluation import BenchmarkParams, EvaluationParams, PromotionParams, StudyParams, TrackingParams
-from zk0.params.federation import ROBUST, Codec, FederationParams, PrivacyParams, Strategy
+from zk0.params.federation import ROBUST, Codec, EngineParams, FederationParams, PrivacyParams, Strategy
 from zk0.params.training import FeatureParams, PolicyParams, TrainingParams
 from zk0.settings import ParamsError, Section, explained, read_settings
 
@@ -23,6 +23,7 @@ __all__ = [
     "Codec",
     "Convention",
     "DataParams",
+    "EngineParams",
     "EvaluationParams",
     "FeatureParams",
     "FederationParams",
@@ -54,6 +55,7 @@ class Params(Section):
     features: FeatureParams = FeatureParams()
     training: TrainingParams = TrainingParams()
     federation: FederationParams = FederationParams()
+    engine: EngineParams = EngineParams()
     privacy: PrivacyParams = PrivacyParams()
     evaluation: EvaluationParams = EvaluationParams()
     benchmark: BenchmarkParams = BenchmarkParams()
@@ -80,6 +82,15 @@ class Params(Section):
                 f"privacy.mode central needs a strategy that averages, not {federation.strategy}: how far one site can "
                 "move a median, a trimmed mean or a choice has no bound that the noise could hide. Use fedavg, "
                 "fedprox, fedavgm, fedadam or fedyogi, or privacy.mode site, whose updates any strategy may combine"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_have_the_device(self) -> Params:
+        if self.engine.name == "ray" and self.policy.device == "cuda" and not self.engine.gpus:
+            raise ValueError(
+                "engine.gpus is 0, and Ray hides every GPU from a worker with none, but policy.device is cuda; give "
+                "engine.gpus, such as 1.0, or 0.25 for four workers a GPU"
             )
         return self
 

@@ -137,3 +137,18 @@ class PrivacyParams(Section):
                 "use clip fixed"
             )
         return self
+
+
+class EngineParams(Section):
+    """Where sites train: it decides how long a run takes, not what comes of it; docs/scale.md."""
+
+    name: Literal["inprocess", "ray"] = "inprocess"
+    """Inprocess (one site after the other, in one process), or ray (workers side by side)."""
+    workers: int = Field(0, ge=0)
+    """Processes that train, each with a policy (0 = as there is room for, at most one a site)."""
+    cpus: int = Field(0, ge=0)
+    """CPU cores of a worker (0 = as many as threads)."""
+    gpus: float = Field(0.0, ge=0, le=1)
+    """Share of a GPU of a worker: with 0.25 four share one (0 = none)."""
+    address: str | None = Field(None, pattern=r"^(auto|[\w.-]+:\d{1,5})$")
+    """HOST:PORT of a Ray cluster, or auto (null = one on this machine, for the run alone)."""

@@ -1,4 +1,4 @@
-"""federate: run the federation on the in-process engine."""
+"""federate: run the federation on the engine that params name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,25 +15,23 @@ from zk0.console import console
 from zk0.data.manifest import Manifest, read_manifests, unfit_sites
 from zk0.environment.code import CODE_LOCK
 from zk0.errors import StageError
-from zk0.federation.attacks import Attack, poisoned
-from zk0.federation.client_app import app as client_app
-from zk0.federation.client_app import noted
+from zk0.federation.attacks import Liar, app_with
 from zk0.federation.discovery import meet
-from zk0.federation.inprocess import InProcessGrid
+from zk0.federation.engine import engine_for
 from zk0.federation.run import locked_base, run_federation
 from zk0.federation.server import Server
 from zk0.files import read_json, write_text
 from zk0.params import Params
 from zk0.pipeline import features
 from zk0.records.files import read
-from zk0.records.journal import Journal, print_event
-from zk0.records.paths import EVENTS, STATES
+from zk0.records.journal import print_event
+from zk0.records.paths import STATES
 from zk0.records.run import Run
 
 _MADE_BY = "code.json"  # in the state of a run that was completed
 
 
-def run(root: Path, params: Params, again: str = "zk0 federate", liar: tuple[int, Attack] | None = None) -> None:
+def run(root: Path, params: Params, again: str = "zk0 federate", liar: Liar | None = None) -> None:
     """Run or continue the federation; Ctrl-C or SIGTERM loses at most the round in progress.
 
     Args:
@@ -46,17 +45,16 @@ def run(root: Path, params: Params, again: str = "zk0 federate", liar: tuple[int
         StageError: Stopped by the user; says how to go on.
     """
     torch.set_num_threads(params.threads)
-    if params.features.ahead:
+    if params.features.ahead and params.engine.name == "inprocess":  # workers do it side by side
         features.build(root, params)
     sites, _ = read_manifests(root)
-    app = poisoned(client_app, *liar) if liar else client_app
-    grid = InProcessGrid(noted(app, Journal(root / EVENTS)), root, len(sites), params.data.decoded_limit_bytes)
     unfit = unfit_sites(root)
     code = _code(root)
     _set_aside_other(root / STATES, params, code)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        run_federation(grid, root, params, locked_base(root), print_event, lambda server: _meet(server, unfit))
+        with engine_for(root, params, len(sites), partial(app_with, liar)) as grid:
+            run_federation(grid, root, params, locked_base(root), print_event, lambda server: _meet(server, unfit))
     except KeyboardInterrupt:
         raise StageError(f"stopped; complete rounds are saved, and `{again}` goes on from the last one") from None
     if code:

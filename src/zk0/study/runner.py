@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-
-import torch
 
 from zk0.console import console, progress_bar
 from zk0.data.manifest import Manifest
@@ -23,10 +20,9 @@ from zk0.params import Params
 from zk0.records.base import Machine
 from zk0.study.arms import FEDERATED, Arm, arm_named, federated
 from zk0.study.judging import judge
-from zk0.study.project import StudyProject, first_episodes, prepared, refuse_leakage, with_absolute_paths
+from zk0.study.project import StudyProject, first_episodes, refuse_leakage
 from zk0.study.results_store import RECORD, STUDIES, ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
 from zk0.study.studies import Study
-from zk0.study.tables import overview
 from zk0.study.training import Cost, Trained, federate, plan_of, train_in_one_place
 
 _MODELS = "models"
@@ -65,25 +61,15 @@ def jobs_of(study: Study, only: str | None = None) -> list[Job]:
     ]
 
 
-def run(root: Path, study: Study, only: str | None = None) -> list[Piece]:
-    """Run a study, or go on with it: pieces that are there are not made again.
+Tell = Callable[[str], None]
+Made = Callable[["Runner", Sequence[Job], Tell], Iterator[tuple[int, Piece]]]
 
-    Args:
-        root: Project folder.
-        study: See :func:`zk0.study.studies.study_named`.
-        only: Name of one arm (None = all).
 
-    Raises:
-        ValueError: No such arm; names the nearest.
-        StageError: Data that is not fit, leakage, an arm that fails, or Ctrl-C; complete pieces are kept.
-    """
-    torch.set_num_threads(study.params.threads)
-    here = with_absolute_paths(root, study.params)
-    runner = Runner(root, prepared(root, here), replace(study, params=here))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    pieces = runner.run(study.params, only)
-    console.print(overview(runner.folder))
-    return pieces
+def one_by_one(runner: Runner, jobs: Sequence[Job], tell: Tell) -> Iterator[tuple[int, Piece]]:
+    """Pieces with their numbers, each as it is there."""
+    for number, job in enumerate(jobs):
+        tell(f"{runner.study.name}: {job.arm.name}, seed {job.seed}")
+        yield number, runner.piece(job)
 
 
 @dataclass
@@ -109,12 +95,13 @@ class Runner:
         """Where the study's results go."""
         return StudyFolder(self.root / STUDIES / self.study.name)
 
-    def run(self, params_as_written: Params, only: str | None = None) -> list[Piece]:
+    def run(self, params_as_written: Params, only: str | None = None, made: Made = one_by_one) -> list[Piece]:
         """Make what is missing, and say in ``study.json`` what belongs together.
 
         Args:
             params_as_written: The study's params before paths were made absolute.
             only: Name of one arm (None = all).
+            made: Makes pieces.
 
         Returns:
             All pieces asked for, made now or before.
@@ -130,22 +117,19 @@ class Runner:
                 "longer count",
                 markup=False,
             )
-        pieces: list[Piece] = []
+        pieces: dict[int, Piece] = {}
         with progress_bar() as bar:
             line = bar.add_task(self.study.name, total=len(jobs))
-            for job in jobs:
-                bar.update(line, description=f"{self.study.name}: {job.arm.name}, seed {job.seed}")
-                try:
-                    pieces.append(self.piece(job))
-                except KeyboardInterrupt:
-                    raise StageError(
-                        f"stopped; {len(pieces)} of {len(jobs)} pieces are kept in {self.folder.folder}, and "
-                        f"`{self.study.command}` goes on from there"
-                    ) from None
-                except FloatingPointError as error:
-                    raise StageError(f"arm '{job.arm.name}', training seed {job.seed}: {error}") from error
-                bar.advance(line)
-        return pieces
+            try:
+                for number, piece in made(self, jobs, lambda told: bar.update(line, description=told)):
+                    pieces[number] = piece
+                    bar.advance(line)
+            except KeyboardInterrupt:
+                raise StageError(
+                    f"stopped; {len(pieces)} of {len(jobs)} pieces are kept in {self.folder.folder}, and "
+                    f"`{self.study.command}` goes on from there"
+                ) from None
+        return [pieces[number] for number in range(len(jobs))]
 
     def piece(self, job: Job) -> Piece:
         """A piece that is there, or is made now."""
@@ -165,7 +149,10 @@ class Runner:
         folder = self._model_folder(job)
         trained = Trained.load(folder)
         if trained is None:
-            trained = self._train(job)
+            try:
+                trained = self._train(job)
+            except FloatingPointError as error:
+                raise StageError(f"arm '{job.arm.name}', training seed {job.seed}: {error}") from error
             trained.save(folder)
         return trained
 
@@ -178,7 +165,7 @@ class Runner:
             trained = federate(self.project, params, folder, job.arm.attack)
             shutil.rmtree(folder)
             return trained
-        start = self.model(self._before(job)) if job.arm.starts_from else None
+        start = self.model(self.before(job)) if job.arm.starts_from else None
         return train_in_one_place(self.project, params, plan_of(job.arm, params, self.project), start)
 
     def _judge(self, job: Job, trained: Trained) -> Piece:
@@ -211,7 +198,7 @@ class Runner:
     def _params(self, job: Job) -> Params:
         return job.arm.params(self.study.params).model_copy(update={"seed": job.seed})
 
-    def _before(self, job: Job) -> Job:
+    def before(self, job: Job) -> Job:
         """What an arm's model is trained further from."""
         return Job(federated(), job.seed)
 
@@ -240,7 +227,7 @@ class Runner:
         if params.privacy.mode != "off":  # its budget decides when a federation ends
             more["privacy"] = counted(params.privacy)
         if job.arm.starts_from:
-            more["start"] = self.model_key(self._before(job))
+            more["start"] = self.model_key(self.before(job))
         if job.arm.kind == "personalised":
             more["personal_steps"] = params.study.personal_steps
         if job.arm.kind == "newcomer":
@@ -284,6 +271,6 @@ class Runner:
             **{name: getattr(study, name) for name in ("name", "title", "about", "command", "quick", "seeds")},
             scenes=(study.scenes.start, len(study.scenes)),
             arms=tuple(arms),
-            params=params.model_dump(mode="json"),
+            params=params.model_dump(mode="json", exclude={"engine"}),  # which decides no figure
             results_version=RESULTS_VERSION,
         )

@@ -70,6 +70,11 @@ def settings_of(asked: PrivacyParams, config: Mapping[str, Any]) -> PrivacyParam
     return PrivacyParams.model_validate(base.model_dump() | stricter | {"mode": "site", "clip": "fixed"})
 
 
+def ledger_of(root: Path, partition: int) -> Path:
+    """Where a site counts what it spent, over all runs."""
+    return root / "state" / "privacy" / f"site-{partition:04d}.json"
+
+
 @dataclass
 class SitePrivacy:
     """Of one site.
@@ -92,8 +97,7 @@ class SitePrivacy:
         """
         if (params := settings_of(asked, config)) is None:
             return None
-        path = Path(str(config["project"])) / "state" / "privacy" / f"site-{int(config['partition-id']):04d}.json"
-        return cls(params, Ledger(path, params))
+        return cls(params, Ledger(ledger_of(Path(str(config["project"])), int(config["partition-id"])), params))
 
     def update(self, number: int, update: Tensors, residual: Mapping[str, Any]) -> Tensors:
         """Charge for an update, and clip and noise it, in place, with what its codec left over last time.

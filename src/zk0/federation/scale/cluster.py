@@ -1,0 +1,233 @@
+"""A Ray cluster for a run: one that is there, or one of this machine alone that ends with the run.
+
+Where the workers lie is settled before any starts, by one of Ray's placement groups: all of them fit, or the run is
+refused. So nothing waits for a core or a GPU that never comes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from zk0 import runtime_env
+from zk0.errors import StageError
+from zk0.params import Params
+from zk0.policy.start import GPU_SHARE
+
+try:
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+except ImportError as missing:
+    raise StageError(
+        "engine.name ray needs Ray, which is not installed: install zk0 with its extra, `zk0[scale]`, or set "
+        "engine.name to inprocess"
+    ) from missing
+
+_HOMES = Path("/tmp")  # TMPDIR may be long, and the path of a Unix socket has 107 characters at most
+_HOME = "zk0-ray-"
+_ROOM_S = 60.0  # for others on a shared cluster to make room
+_ANSWER_S = 5.0  # of a cluster's port
+_END_S = 10.0
+_LONGEST = 300  # characters of a reason
+
+
+class EngineError(StageError):
+    """The cluster is not there, has too little room, or lost what it needs to go on."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Room for workers on a cluster.
+
+    Attributes:
+        workers: How many.
+        cpus, gpus: Of each.
+        environment: Variables of each.
+        group: Ray's placement group, a bundle for each.
+    """
+
+    workers: int
+    cpus: int
+    gpus: float
+    environment: Mapping[str, str]
+    group: Any
+
+    def start(self, kind: type, slot: int, *arguments: Any) -> Any:
+        """Start an actor in the place of one worker; it comes up while the caller goes on.
+
+        Args:
+            kind: The actor's class.
+            slot: Which place, from 0.
+            arguments: Of the class.
+        """
+        place = PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=slot)
+        options = {"num_cpus": self.cpus, "num_gpus": self.gpus, "scheduling_strategy": place}
+        return ray.remote(kind).options(**options, runtime_env={"env_vars": dict(self.environment)}).remote(*arguments)
+
+    def beside(self, kind: type, *arguments: Any) -> Any:
+        """Start an actor on this very machine, outside of the workers' places; it is to wait more than to work."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        return ray.remote(kind).options(num_cpus=0, scheduling_strategy=here).remote(*arguments)
+
+    def each(self, kind: type, arguments: tuple[Any, ...], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """Have actors ``make`` something of every item, each one at a time; yield results with the items' numbers.
+
+        Args:
+            kind, arguments: Of the actors.
+            items: What to make something of.
+
+        Raises:
+            EngineError: An actor is lost. What goes wrong in one is raised as it is there.
+        """
+        idle = [self.start(kind, slot, *arguments) for slot in range(min(self.workers, len(items)))]
+        waiting, asked = list(enumerate(items)), dict[Any, tuple[int, Any]]()
+        while waiting or asked:
+            while waiting and idle:
+                (number, item), actor = waiting.pop(0), idle.pop()
+                asked[actor.make.remote(item)] = (number, actor)
+            (ready,), _ = ray.wait(list(asked), num_returns=1)
+            number, actor = asked.pop(ready)
+            try:
+                made = ray.get(ready)
+            except RayTaskError as error:
+                raise error.cause from None
+            except RayError as error:
+                raise EngineError(f"a worker was lost: {cause_of(error)}; start it again to go on") from error
+            idle.append(actor)
+            yield number, made
+        for actor in idle:
+            ray.kill(actor)
+
+
+@contextmanager
+def cluster_for(params: Params, most: int) -> Iterator[Cluster]:
+    """A cluster with room for a run's workers.
+
+    Args:
+        params: The run's; ``engine`` says where, how many and how large.
+        most: How many workers there is work for.
+
+    Raises:
+        EngineError: No cluster there, or too few cores or GPUs; says how many there are.
+    """
+    engine = params.engine
+    cpus = engine.cpus or params.threads
+    with _ray(engine.address):
+        fits = sum(_fits(node, cpus, engine.gpus) for node in ray.nodes() if node["Alive"])
+        workers = min(most, engine.workers or fits)
+        if not 0 < workers <= fits:
+            raise EngineError(
+                f"engine.workers {engine.workers or 1} with {_each(cpus, engine.gpus)} do not fit: {_described()}, "
+                f"which holds {fits}. Lower engine.workers, engine.cpus (0 = threads, {params.threads}) or engine.gpus"
+            )
+        group = placement_group([_bundle(cpus, engine.gpus)] * workers, strategy="PACK")
+        try:
+            if not group.wait(_ROOM_S):
+                raise EngineError(
+                    f"{workers} workers with {_each(cpus, engine.gpus)} would fit on the cluster, but others held what "
+                    f"they need for {_ROOM_S:g} s; wait for them, or lower engine.workers"
+                )
+            yield Cluster(workers, cpus, engine.gpus, _environment(params), group)
+        finally:
+            remove_placement_group(group)
+
+
+@contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """Ray, connected within the block; without an address a cluster of its own, of which nothing is left afterwards."""
+    before, home = set(psutil.Process().children(recursive=True)), None
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        _remove_leftovers()
+        home = tempfile.mkdtemp(prefix=f"{_HOME}{os.getpid()}-", dir=_HOMES if _HOMES.is_dir() else None)
+        # Without a dashboard: it needs packages that nothing else here does.
+        options = {"address": "local", "include_dashboard": False, "_temp_dir": home}
+    try:
+        _connect(address, options)
+        yield
+    finally:
+        started = set(psutil.Process().children(recursive=True)) - before
+        ray.shutdown()
+        if home is not None:
+            _, alive = psutil.wait_procs(started, timeout=_END_S)
+            for process in alive:
+                process.kill()
+            psutil.wait_procs(alive, timeout=_END_S)
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _connect(address: str | None, options: Mapping[str, Any]) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        if address not in (None, "auto"):  # Ray would try for minutes
+            host, _, port = str(address).rpartition(":")
+            socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of GPUs that later releases will not hide
+            ray.init(**options, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        raise EngineError(
+            f"there is no Ray cluster at engine.address {address}, as seen from this machine; start one with "
+            "`ray start`, here too, or set it to null for one on this machine alone"
+        ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray has put its own in this one's place
+
+
+def _remove_leftovers() -> None:
+    """Of runs that were killed: their processes went with them, and their folders stayed."""
+    for folder in _HOMES.glob(f"{_HOME}*-*"):
+        process = folder.name.removeprefix(_HOME).partition("-")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)) and folder.owner() == Path.home().owner():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _environment(params: Params) -> dict[str, str]:
+    """What this process has set for its libraries, on other machines too, and a worker's part of a GPU's memory."""
+    names = [*runtime_env.SETTINGS, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"]
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    found["OMP_NUM_THREADS"] = str(params.threads)  # Ray would set it to the worker's cores
+    if 0 < params.engine.gpus < 1:
+        found[GPU_SHARE] = str(params.engine.gpus)
+    return found
+
+
+def cause_of(error: Exception) -> str:
+    """The last line of what Ray tells of an error, in which it comes to the point."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:_LONGEST] if lines else type(error).__name__
+
+
+def _bundle(cpus: int, gpus: float) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+def _fits(node: Mapping[str, Any], cpus: int, gpus: float) -> int:
+    """How many workers a machine holds; a worker's GPU is one GPU or a part of one."""
+    resources = node["Resources"]
+    by_cpus = int(resources.get("CPU", 0) / cpus)
+    return min(by_cpus, int(resources.get("GPU", 0)) * int(1 / gpus + 1e-9)) if gpus else by_cpus
+
+
+def _each(cpus: int, gpus: float) -> str:
+    return f"{cpus} CPU cores" + (f" and {gpus:g} GPU" if gpus else "") + " each"
+
+
+def _described() -> str:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = (sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+    return f"the cluster has {cpus:g} CPU cores and {gpus:g} GPUs on {len(nodes)} machine{'s' * (len(nodes) > 1)}"

@@ -1,0 +1,276 @@
+"""The Ray engine: a Flower Grid whose sites are served side by side, by workers on one machine or many.
+
+Replies are given out in the messages' order, whoever is fastest, so the federation's sums have one value for any
+number of workers. A worker gets no further ahead than a few replies, which wait where they were made: the server's
+memory holds one. A worker that is lost is replaced, and its sites are asked again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from flwr.app import ArrayRecord, Error, Message, RecordDict
+from ray.exceptions import RayError
+
+from zk0.console import console
+from zk0.federation.inprocess import NodesGrid
+from zk0.federation.protocol import GRID_CODE
+from zk0.federation.scale.cluster import Cluster, EngineError, cause_of
+from zk0.federation.scale.worker import Project, Worker, pack, unpack
+from zk0.machine.packages import versions
+from zk0.records.journal import Journal
+
+_AT_ONCE = 2  # messages that a worker has: one that it answers, and the next, so that it never waits for the server
+# Workers that a message may cost: one that takes all memory, say, would cost every worker.
+_MOST_LOST = 3
+_UP_S = 600.0  # for a worker to come up: it loads torch and LeRobot
+
+
+@dataclass
+class _Call:
+    """Messages that were sent together.
+
+    Attributes:
+        turn: Whose reply is to be given out next.
+        made: Records to Ray's references, by id: what all sites are sent alike is laid down once.
+    """
+
+    turn: int = 0
+    made: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+
+    def packed(self, record: Any) -> Any:
+        """A record as it is handed to a worker."""
+        if not isinstance(record, ArrayRecord):
+            return pack(record)
+        if id(record) not in self.made:
+            self.made[id(record)] = (record, ray.put(pack(record)))
+        return self.made[id(record)][1]
+
+
+@dataclass
+class _Task:
+    """A message on its way.
+
+    Attributes:
+        failed: Why there will be no reply.
+        told, content: Ray's references to the two halves of the reply.
+        done: The first half is there.
+    """
+
+    message: Message
+    call: _Call
+    index: int
+    lost: int = 0
+    failed: str | None = None
+    told: Any = None
+    content: Any = None
+    done: bool = False
+
+    @property
+    def node(self) -> int:
+        return self.message.metadata.dst_node_id
+
+
+@dataclass
+class _Hand:
+    """A worker, as the grid sees it: the actor in one of the cluster's places, and what it was asked, in order."""
+
+    slot: int
+    actor: Any
+    coming: Any
+    asked: deque[_Task] = field(default_factory=deque)
+    up: bool = False
+    machine: str = ""
+    process: int = 0
+
+
+class RayGrid(NodesGrid):
+    """One node per partition, served by workers on a cluster.
+
+    A site is served by the worker that served it before, which has its data at hand, unless that one has its hands full
+    and another on the same machine has nothing to do.
+
+    Args:
+        cluster: Where.
+        project: What the workers are told of the run.
+        journal: Gets the sites' events.
+
+    Raises:
+        EngineError: A worker does not come up, or runs on other versions than this process.
+    """
+
+    def __init__(self, cluster: Cluster, project: Project, journal: Journal) -> None:
+        super().__init__(project.partitions)
+        self._cluster, self._project, self._journal = cluster, project, journal
+        self._hands = [self._start(slot) for slot in range(cluster.workers)]
+        self._homes: dict[int, int] = {}
+        self._queue: list[_Task] = []
+        for hand in self._hands:
+            self._came_up(hand)
+
+    @property
+    def processes(self) -> list[int]:
+        """The workers', by place; 0 for one that is coming up."""
+        return [hand.process for hand in self._hands]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Yield the replies in the messages' order.
+
+        Args:
+            messages: To one site each.
+            timeout: Seconds without any worker's answer, after which the sites at work get an error for a reply.
+        """
+        call = _Call()
+        tasks = [_Task(message, call, index) for index, message in enumerate(messages)]
+        self._queue[:0] = tasks  # whoever asks while a call is under way, wants the answer first
+        try:
+            while tasks:
+                while (reply := self._reply(tasks[0])) is None:
+                    self._deal()
+                    self._wait(timeout)
+                del tasks[0]
+                call.turn += 1
+                self._deal()
+                yield reply
+                del reply  # or its update would stay in memory while the next one is waited for
+        finally:
+            self._queue = [task for task in self._queue if task.call is not call]
+
+    def _reply(self, task: _Task) -> Message | None:
+        """A task's reply; None as long as there is none."""
+        if task.failed is not None:
+            return Message(Error(GRID_CODE, task.failed), reply_to=task.message)
+        if not task.done:
+            return None
+        try:
+            told, records = ray.get(task.told), ray.get(task.content)
+        except RayError as error:
+            self._again(task, f"its reply was lost with its machine: {cause_of(error)}")
+            return None
+        for event in told.events:
+            self._journal.note(event)
+        for line in told.lines:
+            console.print(f"  {line}", markup=False)
+        task.told = task.content = None
+        if told.error is not None:
+            return Message(Error(*told.error), reply_to=task.message)
+        content = RecordDict({name: unpack(record) for name, record in zip(told.names, records, strict=True)})
+        return Message(content, reply_to=task.message)
+
+    def _deal(self) -> None:
+        """Give every worker what it may have of the queue, the one with the least first."""
+        while True:
+            for hand in sorted((h for h in self._hands if h.up), key=lambda h: len(h.asked)):
+                if len(hand.asked) < _AT_ONCE and (task := self._next_for(hand)) is not None:
+                    self._ask(hand, task)
+                    break
+            else:
+                return
+
+    def _next_for(self, hand: _Hand) -> _Task | None:
+        window = _AT_ONCE * len(self._hands)
+        near = [task for task in self._queue if task.index < task.call.turn + window]
+        for task in near:
+            if self._home(task.node) is hand:
+                return task
+        if hand.asked:
+            return None
+        for task in near:
+            home = self._home(task.node)
+            if len(home.asked) == _AT_ONCE and home.machine == hand.machine:
+                self._homes[task.node] = hand.slot
+                return task
+        return None
+
+    def _home(self, node: int) -> _Hand:
+        """The worker that serves a site; for one that is new the worker with the fewest sites."""
+        by_slot = {hand.slot: hand for hand in self._hands}
+        if self._homes.get(node) not in by_slot:
+            homes = list(self._homes.values())
+            self._homes[node] = min((h for h in self._hands if h.up), key=lambda h: homes.count(h.slot)).slot
+        return by_slot[self._homes[node]]
+
+    def _ask(self, hand: _Hand, task: _Task) -> None:
+        self._queue.remove(task)
+        about, records = task.message.metadata, task.message.content
+        packed = [task.call.packed(record) for record in records.values()]
+        task.told, task.content = hand.actor.answer.options(num_returns=2).remote(
+            about.message_type, task.node, about.group_id, list(records), *packed
+        )
+        hand.asked.append(task)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until a worker has answered, came up or is lost."""
+        busy = {hand.asked[0].told: hand for hand in self._hands if hand.asked}
+        coming = {hand.coming: hand for hand in self._hands if not hand.up}
+        ready, _ = ray.wait([*busy, *coming], timeout=timeout if busy else _UP_S, fetch_local=False)
+        if not ready and not busy:
+            raise EngineError(f"all workers are lost, and for {_UP_S:g} s no machine had room for others")
+        for hand in () if ready else busy.values():
+            hand.asked[0].lost = _MOST_LOST
+            self._lose(hand, f"no reply within {timeout:g} s")
+        if not ready:
+            return
+        if ready[0] in coming:
+            self._replaced(coming[ready[0]])
+            return
+        hand = busy[ready[0]]
+        try:
+            ray.get(ready[0])
+        except RayError as error:
+            self._lose(hand, f"its worker was lost: {cause_of(error)}")
+        else:
+            hand.asked.popleft().done = True
+
+    def _lose(self, hand: _Hand, reason: str) -> None:
+        """Replace a worker, and have the sites that it was asked for asked again, elsewhere where there is another."""
+        ray.kill(hand.actor)
+        console.print(f"worker {hand.slot} on {hand.machine} is replaced: {reason}", markup=False, style="yellow")
+        first, *others = hand.asked or [None]
+        self._homes = {node: slot for node, slot in self._homes.items() if slot != hand.slot}
+        self._hands[self._hands.index(hand)] = self._start(hand.slot)
+        self._queue[:0] = [task for task in others if task is not None]
+        if first is not None:
+            self._again(first, reason)
+
+    def _again(self, task: _Task, reason: str) -> None:
+        """Have a site asked again, unless it was often enough."""
+        task.lost, task.done = task.lost + 1, False
+        if task.lost < _MOST_LOST:
+            self._queue.insert(0, task)
+        else:
+            task.failed = reason
+
+    def _start(self, slot: int) -> _Hand:
+        actor = self._cluster.start(Worker, slot, self._project)
+        return _Hand(slot, actor, actor.present.remote())
+
+    def _replaced(self, hand: _Hand) -> None:
+        """Take in a worker that was started for a lost one; without it the others go on."""
+        try:
+            self._came_up(hand)
+        except EngineError as error:
+            self._hands.remove(hand)
+            if not self._hands:
+                raise
+            console.print(f"{error}; {len(self._hands)} workers go on", markup=False, style="yellow")
+
+    def _came_up(self, hand: _Hand) -> None:
+        """Wait for a worker to come up."""
+        try:
+            hand.machine, hand.process, theirs = ray.get(hand.coming, timeout=_UP_S)
+        except RayError as error:
+            raise EngineError(f"a worker did not come up: {cause_of(error)}") from error
+        mine = versions()
+        names = sorted(name for name in {*mine, *theirs} if mine.get(name) != theirs.get(name))
+        if names:
+            wrong = ", ".join(f"{name} {theirs.get(name)} (here {mine.get(name)})" for name in names)
+            raise EngineError(
+                f"{hand.machine} has {wrong}: workers need the versions that this process has, or "
+                "their part of the model would be another"
+            )
+        hand.up = True
