@@ -117,6 +117,7 @@ def test_the_page_has_a_chart_for_each_model_and_says_what_lacks(made: ProbeFold
 
     page = (tmp_path / "docs" / "RESULTS.md").read_text()
     assert "## Rooms, probed" in page and "### From models/b" in page and "**1 pieces are still to be made.**" in page
+    assert "earlier state" not in page
     charts = [path.name for path in written[:-1]]
     assert charts == ["rooms-probe-models-a.svg", "rooms-probe-models-b.svg"]
     assert "camera place" in (tmp_path / "docs/images/results" / charts[0]).read_text()

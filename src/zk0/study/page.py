@@ -77,7 +77,7 @@ def write_page(root: Path) -> list[Path]:
 def _state(results: list[StudyResult]) -> list[str]:
     """Which figures are of an earlier state of zk0."""
     versions = sorted({result.record.results_version for result in results})
-    if versions == [RESULTS_VERSION]:
+    if versions in ([], [RESULTS_VERSION]):
         return []
     old = [f"{n}" for n in versions if n != RESULTS_VERSION]
     told = [f"`{r.record.name}`" for r in results if r.record.results_version != RESULTS_VERSION]
