@@ -220,7 +220,15 @@ def test_a_run_that_is_stopped_leaves_no_process_and_goes_on(
     (root / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
     write_json(root / "sources.lock.json", read_json(prepared_four / "sources.lock.json"))
     command = [sys.executable, "-m", "zk0", "federate", "--engine", "ray"]
-    running = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    running = subprocess.Popen(
+        command,
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # A background job starts with SIGINT ignored, and so would this child of one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         events = root / "results/federation/events.jsonl"
         while running.poll() is None and not (events.exists() and '"round": 2' in events.read_text()):
