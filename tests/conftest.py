@@ -37,6 +37,7 @@ FIRST = (
     "tests/network/test_walk_through.py",
     "tests/network/test_failures.py",
     "tests/network/test_recovery.py",
+    "tests/federation/test_scale.py",
     "tests/e2e/test_profiles_run.py",
     "tests/e2e/",
     "tests/flows/test_testing_flow.py",
