@@ -88,9 +88,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
     return ByUnit(config, log)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """A stage sets the threads of the whole process, and results depend on them in the last bit."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A stage sets the threads of the whole process, and results depend on them in the last bit: fixtures' too."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

@@ -71,8 +71,9 @@ def alone(prepared_four: Path, params: Params, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module", autouse=True)
 def _importable() -> Iterator[None]:
-    """Workers import the tests' own modules."""
+    """Workers import the tests' own modules, and do not starve beside other tests, as they would at Ray's niceness."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("PYTHONPATH", str(REPO / "tests/support"), prepend=os.pathsep)
         yield
 

@@ -135,7 +135,7 @@ class NetworkSite:
     def wait_until_there(self) -> None:
         """Until the SuperLink has heard of it."""
         node_id = self.server.registry.site(self.name).node_id
-        wait_until(lambda: node_id in present_nodes(self.server), f"node of {self.name} there", 60)
+        wait_until(lambda: node_id in present_nodes(self.server), f"node of {self.name} there")
 
     def kill(self) -> None:
         """As a power cut does: trainer and node and all of theirs, at once."""

@@ -38,7 +38,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_until(true: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
+def wait_until(true: Callable[[], Any], what: str, seconds: float = 180.0) -> Any:
     """Wait for something to become true; fails the test, naming it, when it does not."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

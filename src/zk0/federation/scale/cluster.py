@@ -156,6 +156,8 @@ def _ray(address: str | None) -> Iterator[None]:
         home = tempfile.mkdtemp(prefix=f"{_HOME}{os.getpid()}-", dir=_HOMES if _HOMES.is_dir() else None)
         # Without a dashboard: it needs packages that nothing else here does.
         options = {"address": "local", "include_dashboard": False, "_temp_dir": home}
+        # Ray would run workers at niceness 15, at which they starve beside anything else on the machine.
+        options["_system_config"] = {"worker_niceness": 0}
     try:
         _connect(address, options)
         yield
