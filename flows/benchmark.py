@@ -11,11 +11,11 @@ from prefect.states import Completed
 
 from tasks.benchmark import compare_benchmarks, measure_beside_peers
 from tasks.federate import steps_of
-from tasks.steps import leaves_context
+from tasks.steps import leaves_context, run_name
 from zk0.pipeline.stages import BENCHMARK
 
 
-@flow(name="benchmark")
+@flow(name="benchmark", flow_run_name=run_name)
 def benchmark(peers: bool = True) -> Any:
     """Run the benchmark stage on the present global model, then the quick benchmarks beside peers.
 

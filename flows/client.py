@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.states import Completed
 
 from tasks.client import steps_of
-from tasks.steps import leaves_context, tells_how_to_go_on
+from tasks.steps import leaves_context, run_name, tells_how_to_go_on
 from zk0.network.client import steps
 from zk0.network.client.membership import Joining, find_membership, open_membership, removed_if_refused
 from zk0.workspaces.defaults import Request
@@ -23,7 +23,7 @@ _tell = tells_how_to_go_on(
 )
 
 
-@flow(name="client", on_failure=[_tell], on_crashed=[_tell])
+@flow(name="client", flow_run_name=run_name, on_failure=[_tell], on_crashed=[_tell])
 def client(
     invitation: str | None = None,
     data: str | None = None,

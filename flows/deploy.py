@@ -9,11 +9,11 @@ from prefect import flow
 from prefect.states import Completed
 
 from tasks.deploy import steps_of
-from tasks.steps import all_unchanged, leaves_context
+from tasks.steps import all_unchanged, leaves_context, run_name
 from zk0.operations import deploy as steps
 
 
-@flow(name="deploy")
+@flow(name="deploy", flow_run_name=run_name)
 def deploy(priority: Literal["High", "Medium", "Low"] = "Medium") -> Any:
     """Bring up what deployment.yaml names; what is well is left as it is. See docs/operate.md.
 

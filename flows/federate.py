@@ -11,7 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from tasks.federate import find_champion, steps_of
-from tasks.steps import all_unchanged, leaves_context, of_this_flow_run, tells_how_to_go_on
+from tasks.steps import all_unchanged, leaves_context, of_this_flow_run, run_name, tells_how_to_go_on
 from zk0.params import load_params
 from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT, TRACK, VALIDATE
 
@@ -22,7 +22,7 @@ _tell = tells_how_to_go_on(
 )
 
 
-@flow(name="federate", on_failure=[_tell], on_crashed=[_tell])
+@flow(name="federate", flow_run_name=run_name, on_failure=[_tell], on_crashed=[_tell])
 def federate(
     start: Literal["base", "champion"] = "base",
     save_as_experiment: bool = False,

@@ -8,13 +8,19 @@ from typing import Any, Literal
 from prefect import flow
 from prefect.states import Completed
 
+from tasks.steps import run_name, tells_how_to_go_on
 from tasks.study import plan_study, render_results, run_arm, show_study
 
+_tell = tells_how_to_go_on(
+    "The study",
+    "Complete pieces are kept. Run `zk0 study NAME` or this deployment again: it goes on with those that are missing.",
+)
 
-@flow(name="compare")
+
+@flow(name="compare", flow_run_name=run_name, on_failure=[_tell], on_crashed=[_tell])
 def compare(
     study: Literal[
-        "comparison", "personalisation", "robustness", "privacy", "privacy-many", "feasibility"
+        "comparison", "personalisation", "rooms", "robustness", "privacy", "privacy-many", "feasibility"
     ] = "comparison",
     quick: bool = False,
 ) -> Any:

@@ -10,12 +10,12 @@ from prefect import flow
 from prefect.states import Completed
 
 from tasks import testing as steps
-from tasks.steps import leaves_context
+from tasks.steps import leaves_context, run_name
 from zk0.context import StageOutcome
 from zk0.testing.records import TestingError
 
 
-@flow(name="testing")
+@flow(name="testing", flow_run_name=run_name)
 def testing(
     tests: list[str] | None = None,
     benchmarks: list[str] | None = None,

@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from tasks.rounds import run_rounds, unchanged_rounds
-from tasks.steps import leaves_context, tells_how_to_go_on
+from tasks.steps import leaves_context, run_name, tells_how_to_go_on
 from tasks.train import rounds_of, steps_of
 from zk0.workspaces.defaults import Request
 from zk0.workspaces.folder import TRAININGS, open_training, removed_if_refused
@@ -30,7 +30,7 @@ _tell = tells_how_to_go_on(
 )
 
 
-@flow(name="train", on_failure=[_tell], on_crashed=[_tell])
+@flow(name="train", flow_run_name=run_name, on_failure=[_tell], on_crashed=[_tell])
 def train(
     data: str | None = None,
     name: str | None = None,

@@ -142,6 +142,17 @@ def tells_how_to_go_on(what: str, how: str) -> Any:
     return tell_how_to_go_on
 
 
+def run_name() -> str:
+    """A flow run's name: what it does, when, by which deployment, of what and from what.
+
+    ``federate 2026-11-28 nightly from champion``; by hand without the deployment.
+    """
+    given = runtime.flow_run.parameters
+    what = [given.get("study") or given.get("name"), "from champion" if given.get("start") == "champion" else None]
+    told = [runtime.flow_run.flow_name, f"{datetime.now(UTC):%Y-%m-%d}", runtime.deployment.name, *what]
+    return " ".join(str(word) for word in told if word)
+
+
 def of_this_flow_run() -> dict[str, str]:
     """Variables that tell a command which flow run it is a part of."""
     return {"ZK0_FLOW_RUN_ID": str(runtime.flow_run.id), "ZK0_FLOW_RUN_NAME": str(runtime.flow_run.name)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ def test_nightly_completes_then_is_unchanged(served: Any) -> None:
     project.run("prefect", "deployment", "run", "federate/nightly", "--watch", PREFECT_API_URL=api, timeout=300)
     second = json.loads((project.root / "context.json").read_text())
 
-    names = [state["name"] for state in states_of(api, "federate") if not state["auto"]]
-    assert sorted(names) == ["Completed", "Unchanged"]
+    ended = [state for state in states_of(api, "federate") if not state["auto"]]
+    assert sorted(state["name"] for state in ended) == ["Completed", "Unchanged"]
+    assert {re.sub(r"\d", "n", state["run"]) for state in ended} == {"federate nnnn-nn-nn nightly from champion"}
     assert first["task_information"]["mode"]["value"] == "scheduled"
     assert first["task_information"]["task_id"] != second["task_information"]["task_id"]
     experiments = project.run("dvc", "exp", "list", "--name-only").stdout.split()

@@ -15,9 +15,9 @@ def post(url: str, body: dict[str, Any]) -> Any:
 
 
 def states_of(api: str, flow: str | None = None) -> list[dict[str, Any]]:
-    """States of runs, of one flow or of all; ``auto`` tells those that a schedule made."""
+    """States of runs, of one flow or of all; ``auto`` tells those that a schedule made, ``run`` is the run's name."""
     wanted = {"flows": {"name": {"any_": [flow]}}} if flow else {}
-    return [run["state"] | {"auto": run["auto_scheduled"]} for run in _runs(api, wanted)]
+    return [run["state"] | {"auto": run["auto_scheduled"], "run": run["name"]} for run in _runs(api, wanted)]
 
 
 def tasks_of(api: str, flow: str) -> list[dict[str, Any]]:
