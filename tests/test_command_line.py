@@ -5,9 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import click
+from typer.main import get_command
 
 from zk0 import __version__, runtime_env
+from zk0.cli.app import app
 
 
 def typed(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -34,6 +40,21 @@ def test_version_and_help_at_every_level(tmp_path: Path) -> None:
     assert typed(tmp_path, "--version").stdout == f"zk0 {__version__}\n"
     short, long = typed(tmp_path, "study", "-h"), typed(tmp_path, "study", "--help")
     assert short.returncode == 0 and "comparison" in short.stdout and short.stdout == long.stdout
+
+
+def test_every_option_and_argument_is_explained() -> None:
+    found = list(_unexplained(get_command(app), "zk0"))
+
+    assert found == []
+
+
+def _unexplained(command: Any, path: str) -> Iterator[str]:
+    for parameter in command.params:
+        record = parameter.get_help_record(click.Context(command))
+        if not command.hidden and not (record and record[1].removesuffix("[required]").strip()):
+            yield f"{path} {parameter.name}"
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _unexplained(inner, f"{path} {name}")
 
 
 def test_an_empty_gl_backend_is_none(monkeypatch) -> None:

@@ -164,7 +164,7 @@ def profile_list() -> None:
 
 
 @profile_app.command("use")
-def profile_use(name: str) -> None:
+def profile_use(name: Annotated[str, typer.Argument(help="One of `zk0 profile list`.")]) -> None:
     """Make a profile the params.yaml of this project; the present one is kept as params.yaml.old."""
     from zk0.params import ParamsError, load_params
     from zk0.words import nearest_hint

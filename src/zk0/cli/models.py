@@ -12,6 +12,7 @@ from zk0.cli.options import ParamsFile, project
 from zk0.console import console
 
 app = typer.Typer()
+Version = Annotated[int, typer.Argument(help="Of the registered model, as `zk0 runs` shows them.")]
 base_app = typer.Typer(no_args_is_help=True, help="The embedded base policy.")
 model_app = typer.Typer(no_args_is_help=True, help="Where a federated model comes from.")
 
@@ -41,7 +42,7 @@ def compare(
 
 @app.command(rich_help_panel="Models")
 def promote(
-    version: int,
+    version: Version,
     force: Annotated[bool, typer.Option("--force", help="Whatever the safety check and the test say.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
@@ -61,7 +62,7 @@ def demote(params: ParamsFile = Path("params.yaml")) -> None:
 
 @app.command(rich_help_panel="Models")
 def publish(
-    version: int,
+    version: Version,
     to: Annotated[str, typer.Option("--to", help="hub:OWNER/NAME, or local:FOLDER.")],
     private: Annotated[bool, typer.Option("--private", help="Make the Hub's repository a private one.")] = False,
     params: ParamsFile = Path("params.yaml"),
@@ -74,7 +75,7 @@ def publish(
 
 @model_app.command("show")
 def model_show(
-    version: int,
+    version: Version,
     as_json: Annotated[bool, typer.Option("--json", help="All that is known of it, for programs.")] = False,
     params: ParamsFile = Path("params.yaml"),
 ) -> None:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.main
+from typer.core import TyperArgument
 
 if TYPE_CHECKING:
     from zk0.params import Params
+
+
+class _Argument(TyperArgument):
+    """An argument whose help is shown: click 8.5, which the Hub's client needs, clears what typer 0.20 has set.
+
+    Flower allows no newer typer.
+    """
+
+    def __init__(self, *, help: str | None = None, **given: Any) -> None:
+        super().__init__(help=help, **given)
+        self.help = help
+
+
+setattr(typer.main, "TyperArgument", _Argument)  # noqa: B010  # it is not exported
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
 Engine = Annotated[

@@ -16,6 +16,8 @@ site_app = typer.Typer(no_args_is_help=True, help="Which sites belong to the fed
 
 Days = Annotated[int, typer.Option("--days", min=1, help="How long the server's certificate is valid.")]
 Server = Annotated[str, typer.Option("--server", metavar="HOST:PORT", help="Where sites reach the gateway.")]
+Site = Annotated[str, typer.Argument(metavar="NAME", help="The site's.")]
+PublicKey = Annotated[str, typer.Argument(help="The file `site.pub` that the owner sent, or its text.")]
 Out = Annotated[Path | None, typer.Option("--out", help="Where the invitation goes.")]
 
 
@@ -72,7 +74,7 @@ def rotate(
 
 
 @site_app.command()
-def admit(name: str, pubkey: str, server: Server, out: Out = None, folder: KeyFolder = Path("security")) -> None:
+def admit(name: Site, pubkey: PublicKey, server: Server, out: Out = None, folder: KeyFolder = Path("security")) -> None:
     """Let a site take part, by its public key's file or line, and write its invitation."""
     from zk0.network.security.invitation import admit_site
 
@@ -81,7 +83,9 @@ def admit(name: str, pubkey: str, server: Server, out: Out = None, folder: KeyFo
 
 
 @site_app.command("rotate")
-def rotate_key(name: str, pubkey: str, server: Server, out: Out = None, folder: KeyFolder = Path("security")) -> None:
+def rotate_key(
+    name: Site, pubkey: PublicKey, server: Server, out: Out = None, folder: KeyFolder = Path("security")
+) -> None:
     """Give a site a new key in place of its old one, and write its new invitation."""
     from zk0.network.security.invitation import rotate_site
 
@@ -90,7 +94,7 @@ def rotate_key(name: str, pubkey: str, server: Server, out: Out = None, folder: 
 
 
 @site_app.command()
-def invite(name: str, server: Server, out: Out = None, folder: KeyFolder = Path("security")) -> None:
+def invite(name: Site, server: Server, out: Out = None, folder: KeyFolder = Path("security")) -> None:
     """Write a site's invitation again, as when the server has moved."""
     from zk0.network.security.invitation import invite_site
 
@@ -99,7 +103,7 @@ def invite(name: str, server: Server, out: Out = None, folder: KeyFolder = Path(
 
 @site_app.command()
 def revoke(
-    name: str,
+    name: Site,
     why: Annotated[str, typer.Option("--why", help="Kept in the list, and told to the site.")],
     folder: KeyFolder = Path("security"),
 ) -> None:
