@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from zk0.checks import Check, passed
 from zk0.environment import Environment, check_environment, needs, surroundings
@@ -211,7 +212,7 @@ def test_probe_tells_why_it_failed() -> None:
 
 
 def test_hub_is_checked_where_it_is_used(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("HF_TOKEN_PATH", str(root / "none"))
     hub = make_params(data={"sites": {"a": "hub:owner/name@v3.0"}})
@@ -221,6 +222,18 @@ def test_hub_is_checked_where_it_is_used(root: Path, monkeypatch: pytest.MonkeyP
     assert surroundings.check_hub(make_params()) == []
     assert not access.passed and "HF_HUB_OFFLINE" in access.found
     assert not token.passed and token.severity == "warning"
+
+
+def test_the_hub_is_asked(serve: Callable[[bytes], int], monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = make_params(data={"sites": {"a": "hub:owner/name@v3.0"}})
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{serve(b'')}")
+    answers, _ = surroundings.check_hub(hub)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    silent, _ = surroundings.check_hub(hub)
+
+    assert answers.passed
+    assert not silent.passed and silent.severity == "warning" and "the Hub cannot be reached" in silent.found
 
 
 def test_a_token_is_seen_but_not_shown(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

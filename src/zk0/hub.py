@@ -167,6 +167,20 @@ def why_unreachable(error: Exception) -> str:
     return f"the Hub cannot be reached ({type(error).__name__}: {first})"
 
 
+def unreachable() -> str | None:
+    """Ask the Hub for anything: a clause that says why it did not answer, None where it did."""
+    import httpx  # noqa: PLC0415 - slow
+    from huggingface_hub import constants  # noqa: PLC0415 - slow
+
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    try:
+        httpx.head(constants.ENDPOINT, timeout=_TIMEOUT_S)
+    except (OSError, httpx.HTTPError) as error:
+        return why_unreachable(error)
+    return None
+
+
 def how_to_fetch(repository: str, kind: Kind, revision: str) -> str:
     """A sentence with the command that puts a repository into the cache."""
     option = "" if kind == "model" else f" --repo-type {kind}"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from zk0.checks import Check
+from zk0.hub import unreachable
 from zk0.params import Params
 from zk0.sources_lock import starting_policy
 
@@ -80,17 +81,16 @@ def check_hub(params: Params) -> list[Check]:
     used = [*params.data.sites.values(), *params.data.unseen.values(), starting_policy(params)]
     if not any(text.startswith("hub:") for text in used):
         return []
-    on = ("1", "true", "yes", "on")
-    offline = [n for n in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if os.environ.get(n, "").lower() in on]
+    why_not = unreachable()
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
     token = os.environ.get("HF_TOKEN") or Path(os.environ.get("HF_TOKEN_PATH") or home / "token").is_file()
     return [
         Check(
             "hub access",
-            not offline,
-            f"{' and '.join(offline)} set" if offline else "online",
-            "online, for hub: sources",
-            "unset them, unless everything is in the local Hub cache already",
+            why_not is None,
+            why_not or "it answers",
+            "an answer, for hub: sources",
+            "mend it, unless everything is in the local Hub cache already",
             "warning",
         ),
         Check(
