@@ -46,7 +46,7 @@ bench-quick: $(STAMP) ## small sizes, about ten minutes, compared with earlier o
 	@$(BIN)/python -m benchmarks --quick && $(BIN)/python -m benchmarks --compare
 
 ui: $(STAMP) ## MLflow's pages on http://127.0.0.1:5000
-	@$(BIN)/mlflow ui
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui
 
 up: $(STAMP) ## Prefect server and worker, with the nightly and weekly schedules
 	@$(BIN)/zk0 up

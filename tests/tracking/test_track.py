@@ -41,6 +41,8 @@ def test_a_run_is_projected_whole(trained: Path, files: Any) -> None:
     store = client(trained)
     run = store.get_run(result.run_id)
     assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 1772359200000, 1772359230000)
+    assert run.info.run_name == "fedavg-01234567 75%"
+    assert run.data.tags["mlflow.note.content"].startswith("Better than the base on ")
     assert run.data.params["data.sites.red-cube"] == "sim:touch-red-cube"
     assert run.data.params["federation.rounds"] == "3"
     assert run.data.tags["zk0.run"] == "0123456789abcdef"
@@ -77,11 +79,12 @@ def test_sites_are_children_with_their_own_rounds_and_data(tracked: Path) -> Non
         [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'", order_by=["start_time"]
     )
 
-    assert sorted(child.info.run_name for child in children) == ["green-ball", "red-cube"]
+    name = parent.info.run_name
+    assert sorted(child.info.run_name for child in children) == [f"{name}/green-ball", f"{name}/red-cube"]
     assert {child.info.status for child in children} == {"FINISHED"}
     history = store.get_metric_history(children[0].info.run_id, "eval/held_out_loss")
     assert [(point.step, point.value) for point in history] == [(0, 0.9), (1, 0.6), (2, 0.4), (3, 0.5)]
-    (given,) = next(child for child in children if child.info.run_name == "red-cube").inputs.dataset_inputs
+    (given,) = next(child for child in children if child.info.run_name == f"{name}/red-cube").inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("red-cube", "red-cube-digest")
     source = mlflow.data.get_source(given)
     told = {"source": "sim:touch-red-cube", "revision": "5d41", "root": "data/recordings/red-cube"}

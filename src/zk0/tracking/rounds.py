@@ -20,6 +20,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
     MLFLOW_SOURCE_NAME,
     MLFLOW_SOURCE_TYPE,
     MLFLOW_USER,
@@ -27,6 +28,7 @@ from mlflow.utils.mlflow_tags import (
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 
 from zk0.records.run import Site
+from zk0.reporting.verdict import judge
 from zk0.tracking import TrackingError, metric_names
 from zk0.tracking.models import round_name
 from zk0.tracking.results import Results
@@ -86,7 +88,7 @@ def create_run(client: MlflowClient, results: Results, experiment: str) -> Run:
     identity = metric_names.identity_tags(results)
     tags = {
         **identity,
-        MLFLOW_RUN_NAME: f"{identity[metric_names.STRATEGY]}-{identity[metric_names.RUN][:8]}",
+        MLFLOW_RUN_NAME: _run_name(results),
         MLFLOW_SOURCE_NAME: "zk0 federate",
         MLFLOW_SOURCE_TYPE: "LOCAL",
         MLFLOW_USER: _user(),
@@ -95,7 +97,17 @@ def create_run(client: MlflowClient, results: Results, experiment: str) -> Run:
         tags[MLFLOW_GIT_COMMIT] = revision
     if why := results.run.stopped:
         tags[metric_names.STOPPED] = why
+    if results.evaluation is not None:
+        tags[MLFLOW_RUN_NOTE] = "  \n".join([(found := judge(results.evaluation)).headline + ".", *found.sentences])
     return client.create_run(experiment, start_time=results.started_ms, tags=tags)
+
+
+def _run_name(results: Results) -> str:
+    """What tells it from others in a table: strategy, digest, and how often it succeeds on the sites' tasks."""
+    identity = metric_names.identity_tags(results)
+    name = f"{identity[metric_names.STRATEGY]}-{identity[metric_names.RUN][:8]}"
+    seen = results.evaluation.overall.trained.success_rate_seen if results.evaluation else None
+    return name if seen is None else f"{name} {seen:.0%}"
 
 
 def add_rounds(
@@ -143,7 +155,7 @@ def _add_site(
             **metric_names.identity_tags(results),
             metric_names.SITE: site,
             MLFLOW_PARENT_RUN_ID: run_id,
-            MLFLOW_RUN_NAME: site,
+            MLFLOW_RUN_NAME: f"{_run_name(results)}/{site}",
             MLFLOW_USER: _user(),
         }
         child = client.create_run(experiment, start_time=results.started_ms, tags=tags)
