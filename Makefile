@@ -27,7 +27,7 @@ test: $(STAMP) ## what needs no service, with coverage of src, flows and tasks
 test-services: $(STAMP) ## real servers and clients on loopback, and whole runs; adds to the coverage of `make test`
 	@$(PYTEST) -m services -n 4 --cov-append --cov-report= --cov-fail-under=0
 
-test-release: $(STAMP) ## what takes hours: a whole week of nightly runs through the real deployment
+test-release: $(STAMP) ## before a release: a whole week of nightly runs, and variants of what test-services runs; hours
 	@$(BIN)/python -m pytest --durations=10 -q -m release
 
 test-all: test test-services ## both, and the coverage of both together

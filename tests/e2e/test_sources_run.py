@@ -183,6 +183,7 @@ def test_mixed_sources_without_films_by_dvc_then_by_the_flow_offline(make: Make,
     assert flow(project, HF_HUB_OFFLINE="1", **cache) == "Unchanged"
 
 
+@pytest.mark.release
 def test_one_simulated_source_dealt_without_rollouts_by_the_flow_then_by_dvc(make: Make) -> None:
     dealt = {"partition": {"scheme": "equal", "sites": 2}, "episodes": 4}
     project = make({"red": "sim:push-red-cube-left"}, {}, dealt, {"rollouts": 0, "videos": 0})

@@ -68,6 +68,7 @@ quick()
 """
 
 
+@pytest.mark.release
 def test_quick_benchmarks_are_compared_with_earlier_ones(served: Any) -> None:
     """One of them for real, twice; before the second, the first is made out to have been ten times as fast."""
     project, api = served

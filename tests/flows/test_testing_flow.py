@@ -99,6 +99,7 @@ def test_every_failure_is_reported_and_fails_the_flow(project: Project) -> None:
     assert re.match(r"unit tests: Failed in [\d.]+ s", states["steps"][0])
 
 
+@pytest.mark.release
 def test_no_test_at_all_is_a_failure(project: Project) -> None:
     """Nothing to run may not look like nothing wrong; and what pytest refuses is told in its own words."""
     lay_out(project.root)
