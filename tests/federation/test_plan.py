@@ -106,7 +106,7 @@ def test_schedules_scale_the_rate_and_the_weight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("federation", "told"),
+    ("settings", "told"),
     [
         ({}, "round 2 of 6"),
         ({"fraction": 0.5}, "round 2 of 6, 2 of 4 sites train"),
@@ -117,7 +117,7 @@ def test_schedules_scale_the_rate_and_the_weight() -> None:
         ),
     ],
 )
-def test_what_changes_is_told(federation: dict[str, Any], told: str) -> None:
-    made = params(**federation)
+def test_what_changes_is_told(settings: dict[str, Any], told: str) -> None:
+    made = params(**settings)
 
     assert plan_round(made, rows(1.0, 1.0), range(4)).told(made.federation, 4) == told

@@ -248,5 +248,6 @@ def test_a_run_that_is_stopped_or_killed_goes_on(
     )
     assert done.returncode == 0, done.stdout
     run = read_json(root / "results/federation/run.json")
-    assert run["resumed_at_rounds"] == [1]
+    # A round is saved while the next one begins, so one that is killed then may have to make it again.
+    assert run["resumed_at_rounds"] in ([[1]] if end is signal.SIGINT else [[0], [1]])
     assert run["checkpoints"]["last"]["digest"] == alone.checkpoints.last.digest
