@@ -42,7 +42,11 @@ def test_a_run_is_projected_whole(trained: Path, files: Any) -> None:
     run = store.get_run(result.run_id)
     assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 1772359200000, 1772359230000)
     assert run.info.run_name == "fedavg-01234567 75%"
-    assert run.data.tags["mlflow.note.content"].startswith("Better than the base on ")
+    assert run.data.tags["mlflow.note.content"].splitlines() == [
+        "success on the sites' tasks 75% (base 0%)  ",
+        "action error 3.50 degrees (base 9.00)  ",
+        "safety check passed",
+    ]
     assert run.data.params["data.sites.red-cube"] == "sim:touch-red-cube"
     assert run.data.params["federation.rounds"] == "3"
     assert run.data.tags["zk0.run"] == "0123456789abcdef"

@@ -27,8 +27,8 @@ from mlflow.utils.mlflow_tags import (
 )
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 
+from zk0.records.results import Evaluation
 from zk0.records.run import Site
-from zk0.reporting.verdict import judge
 from zk0.tracking import TrackingError, metric_names
 from zk0.tracking.models import round_name
 from zk0.tracking.results import Results
@@ -98,7 +98,7 @@ def create_run(client: MlflowClient, results: Results, experiment: str) -> Run:
     if why := results.run.stopped:
         tags[metric_names.STOPPED] = why
     if results.evaluation is not None:
-        tags[MLFLOW_RUN_NOTE] = "  \n".join([(found := judge(results.evaluation)).headline + ".", *found.sentences])
+        tags[MLFLOW_RUN_NOTE] = _in_words(results.evaluation)
     return client.create_run(experiment, start_time=results.started_ms, tags=tags)
 
 
@@ -108,6 +108,23 @@ def _run_name(results: Results) -> str:
     name = f"{identity[metric_names.STRATEGY]}-{identity[metric_names.RUN][:8]}"
     seen = results.evaluation.overall.trained.success_rate_seen if results.evaluation else None
     return name if seen is None else f"{name} {seen:.0%}"
+
+
+def _in_words(evaluation: Evaluation) -> str:
+    """A run's description: what came of it, as far as it was measured."""
+    base, trained = evaluation.overall.base, evaluation.overall.trained
+    told = []
+    pairs = {
+        "the sites' tasks": (trained.success_rate_seen, base.success_rate_seen),
+        "unseen tasks": (trained.success_rate_unseen, base.success_rate_unseen),
+    }
+    for what, (rate, before) in pairs.items():
+        if rate is not None and before is not None:
+            told.append(f"success on {what} {rate:.0%} (base {before:.0%})")
+    if trained.action_error_deg is not None and base.action_error_deg is not None:
+        told.append(f"action error {trained.action_error_deg:.2f} degrees (base {base.action_error_deg:.2f})")
+    told.append(f"safety check {'passed' if evaluation.safety.trained.passed else 'failed'}")
+    return "  \n".join(told)
 
 
 def add_rounds(
