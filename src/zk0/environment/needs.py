@@ -154,13 +154,14 @@ def check_device(params: Params, gpus: list[Gpu]) -> Check:
     wanted = params.policy.device
     is_mac = platform.system() == "Darwin" and platform.machine() == "arm64"
     cpu_build = (installed("torch") or "").endswith("+cpu")
-    cuda = bool(gpus) and not cpu_build
+    cuda = len(gpus) >= params.policy.processes and not cpu_build
     found = ", ".join(gpu["name"] for gpu in gpus) or ("Apple GPU" if is_mac else "no GPU")
     if gpus and cpu_build:
         found += ", but torch is a build without CUDA"
     satisfied = {"cpu": True, "auto": True, "cuda": cuda, "mps": is_mac}[wanted]
     advice = "set policy.device to cpu or auto, or use a machine that has it (CUDA: see `nvidia-smi`)"
-    return Check("device", satisfied, found, f"policy.device {wanted}", advice)
+    expected = f"policy.device {wanted}" + (f" of {params.policy.processes}" if params.policy.processes > 1 else "")
+    return Check("device", satisfied, found, expected, advice)
 
 
 def check_threads(params: Params, cores: int) -> Check:
