@@ -54,11 +54,11 @@ class Part:
 
     def sharing(self, module: nn.Module) -> nn.Module:
         """The module, trained from the first process's parameters, with the mean of all processes' gradients."""
-        return self.accelerator.prepare(module) if self.accelerator else module  # type: ignore[no-any-return]
+        return self.accelerator.prepare(module) if self.accelerator else module
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of all processes' values."""
-        return self.accelerator.reduce(value, "mean") if self.accelerator else value  # type: ignore[no-any-return]
+        return self.accelerator.reduce(value, "mean") if self.accelerator else value
 
     def __enter__(self) -> None: ...
 
@@ -248,5 +248,5 @@ def _accelerator(rank: int, size: int, meeting: str, kind: str) -> Accelerator:
             world_size=size,
             device_id=torch.device(kind, rank) if cuda else None,
         )
-        parallel = utils.DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+        parallel = utils.DistributedDataParallelKwargs(broadcast_buffers=False)
         return Accelerator(cpu=not cuda, mixed_precision="no", kwargs_handlers=[parallel])
