@@ -80,10 +80,10 @@ def memory_need(params: Params, root: Path, available: int) -> Need:
     limit = params.data.decoded_limit_bytes
     recorded = min(params.data.episodes * _DECODED_EPISODE_BYTES, limit)
     partitions = 1 if params.data.partition.scheme == "none" else params.data.partition.sites
-    simulated = simulated_sources(params)
+    simulated, processes = simulated_sources(params), params.policy.processes
     parts = {
-        "libraries": PROCESS_BYTES,
-        "policies": _POLICIES_IN_MEMORY * policy_bytes(params, root),
+        "libraries": processes * PROCESS_BYTES,
+        "policies": processes * _POLICIES_IN_MEMORY * policy_bytes(params, root),
         "decoded recordings": simulated * recorded + (len(sources) - simulated) * partitions * limit,
     }
     return Need("memory", parts, available, "close other programs, or lower data.decoded_limit_bytes or data.episodes")

@@ -25,7 +25,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,7 +61,7 @@ class Part:
 
     def __enter__(self) -> None: ...
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.accelerator is not None:
             self.accelerator.free_memory()  # it would hold on to what it prepared
         self.left(error)
@@ -117,8 +116,9 @@ class Team:
         self.part.accelerator = _accelerator(0, *place)
 
     def serves(self, policy: nn.Module, size: int) -> bool:
-        """Whether it is what such a training needs, and waits for work."""
-        return self._idle and self._policy() is policy and self.size == size
+        """Whether it is what such a training needs, is all there, and waits for work."""
+        there = self._idle and all(other.is_alive() for other, _ in self._others)
+        return there and self._policy() is policy and self.size == size
 
     def begin(self, work: Callable[..., None], *arguments: Any) -> None:
         """Have each of the others call ``work(policy, part, receive, *arguments)``, where ``receive`` takes shares."""
@@ -200,10 +200,11 @@ def _help(connection: Connection, threads: int, rank: int, size: int, meeting: s
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def left(error: BaseException | None) -> None:
-        if error is not None:
-            with suppress(OSError):
-                connection.send(f"{type(error).__name__}: {error}")
-            os._exit(1)  # at once: a thread of its own may wait for what never comes
+        if error is None:
+            return
+        with suppress(OSError):
+            connection.send(f"{type(error).__name__}: {error}")
+        os._exit(1)  # at once: a thread of its own may wait for what never comes
 
     def receive(_step: int = 0) -> Any:
         return pickle.loads(connection.recv_bytes())

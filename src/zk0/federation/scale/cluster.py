@@ -132,7 +132,7 @@ def cluster_for(params: Params, most: int) -> Iterator[Cluster]:
         if not 0 < workers <= fits:
             raise EngineError(
                 f"engine.workers {engine.workers or 1} with {_each(cpus, gpus)} do not fit: {_described()}, "
-                f"which holds {fits}. Lower engine.workers, engine.cpus (0 = threads, {params.threads}) or engine.gpus"
+                f"which holds {fits}. Lower engine.workers, engine.cpus (0 = {params.threads * params.policy.processes}) or engine.gpus"
             )
         group = placement_group([_bundle(cpus, gpus)] * workers, strategy="PACK")
         try:
