@@ -124,15 +124,16 @@ def cluster_for(params: Params, most: int) -> Iterator[Cluster]:
     Raises:
         EngineError: No cluster there, or too few cores or GPUs; says how many there are.
     """
-    engine = params.engine
-    cpus, gpus = engine.cpus or params.threads * params.policy.processes, engine.gpus * params.policy.processes
+    engine, processes = params.engine, params.policy.processes
+    least = params.threads * processes
+    cpus, gpus = engine.cpus or least, engine.gpus * processes
     with _ray(engine.address):
         fits = sum(_fits(node, cpus, gpus) for node in ray.nodes() if node["Alive"])
         workers = min(most, engine.workers or fits)
         if not 0 < workers <= fits:
             raise EngineError(
                 f"engine.workers {engine.workers or 1} with {_each(cpus, gpus)} do not fit: {_described()}, "
-                f"which holds {fits}. Lower engine.workers, engine.cpus (0 = {params.threads * params.policy.processes}) or engine.gpus"
+                f"which holds {fits}. Lower engine.workers, engine.cpus (0 takes {least}) or engine.gpus"
             )
         group = placement_group([_bundle(cpus, gpus)] * workers, strategy="PACK")
         try:
