@@ -160,8 +160,8 @@ def check_device(params: Params, gpus: list[Gpu]) -> Check:
         found += ", but torch is a build without CUDA"
     satisfied = {"cpu": True, "auto": True, "cuda": cuda, "mps": is_mac}[wanted]
     advice = "set policy.device to cpu or auto, or use a machine that has it (CUDA: see `nvidia-smi`)"
-    expected = f"policy.device {wanted}" + (f" of {params.policy.processes}" if params.policy.processes > 1 else "")
-    return Check("device", satisfied, found, expected, advice)
+    each = f" for each of policy.processes {params.policy.processes}" * (params.policy.processes > 1)
+    return Check("device", satisfied, found, f"policy.device {wanted}{each}", advice)
 
 
 def check_threads(params: Params, cores: int) -> Check:
