@@ -204,6 +204,10 @@ def test_value_out_of_range_is_refused_with_rule_and_value(path: str, value: Any
             with_value("policy.device", "cuda") | {"engine": {"name": "ray"}},
             "engine.gpus is 0, and Ray hides every GPU from a worker with none, but policy.device is cuda",
         ),
+        (
+            with_value("policy.processes", 2) | {"engine": {"name": "ray", "gpus": 0.5}},
+            "engine.gpus is 0.5, but each of policy.processes 2 needs a GPU of its own",
+        ),
         (with_value("promotion", {"site_margin": 10.0}), "promotion: site_margin 10.0 is above 1; of success_rate"),
         (with_value("data.unseen", {"a": "sim:pull-blue-bar"}), "data: a cannot be both a site and unseen"),
         (with_value("data.sites", {"a b": "sim:x"}), "site name 'a b' may hold letters, digits, '-' and '_' only"),

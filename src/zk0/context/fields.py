@@ -144,8 +144,8 @@ def assumptions(facts: Facts) -> list[str]:
         f"every site has {params.data.fps} frames a second, of those it records or of those taken",
         f"{params.data.held_out:.0%} of each site's episodes are kept from training",
         f"a round needs good replies from {params.federation.min_replies:.0%} of the sites",
-        f"the same numbers come only with seed {params.seed}, {params.threads} threads and device "
-        f"{params.policy.device}",
+        f"the same numbers come only with seed {params.seed}, {params.threads} threads, policy.processes "
+        f"{params.policy.processes} and device {params.policy.device}",
         *(f"it works although {check.name} is not as expected: {check.found}" for check in warned),
     ]
 

@@ -80,10 +80,10 @@ def memory_need(params: Params, root: Path, available: int) -> Need:
     limit = params.data.decoded_limit_bytes
     recorded = min(params.data.episodes * _DECODED_EPISODE_BYTES, limit)
     partitions = 1 if params.data.partition.scheme == "none" else params.data.partition.sites
-    simulated = simulated_sources(params)
+    simulated, processes = simulated_sources(params), params.policy.processes
     parts = {
-        "libraries": PROCESS_BYTES,
-        "policies": _POLICIES_IN_MEMORY * policy_bytes(params, root),
+        "libraries": processes * PROCESS_BYTES,
+        "policies": processes * _POLICIES_IN_MEMORY * policy_bytes(params, root),
         "decoded recordings": simulated * recorded + (len(sources) - simulated) * partitions * limit,
     }
     return Need("memory", parts, available, "close other programs, or lower data.decoded_limit_bytes or data.episodes")
@@ -154,13 +154,14 @@ def check_device(params: Params, gpus: list[Gpu]) -> Check:
     wanted = params.policy.device
     is_mac = platform.system() == "Darwin" and platform.machine() == "arm64"
     cpu_build = (installed("torch") or "").endswith("+cpu")
-    cuda = bool(gpus) and not cpu_build
+    cuda = len(gpus) >= params.policy.processes and not cpu_build
     found = ", ".join(gpu["name"] for gpu in gpus) or ("Apple GPU" if is_mac else "no GPU")
     if gpus and cpu_build:
         found += ", but torch is a build without CUDA"
     satisfied = {"cpu": True, "auto": True, "cuda": cuda, "mps": is_mac}[wanted]
     advice = "set policy.device to cpu or auto, or use a machine that has it (CUDA: see `nvidia-smi`)"
-    return Check("device", satisfied, found, f"policy.device {wanted}", advice)
+    each = f" for each of policy.processes {params.policy.processes}" * (params.policy.processes > 1)
+    return Check("device", satisfied, found, f"policy.device {wanted}{each}", advice)
 
 
 def check_threads(params: Params, cores: int) -> Check:

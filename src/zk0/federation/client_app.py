@@ -82,7 +82,10 @@ def train(message: Message, context: Context) -> Message:
     before = memory.load(task.used)
     home = Home.of(memory, task.local)
     begin = home.into(start, task.used)
-    local = LocalTask(task.seed, task.partition, task.round, task.training, task.decay_steps, task.proximal_mu)
+    processes = int(context.node_config.get("processes", 1))
+    local = LocalTask(
+        task.seed, task.partition, task.round, task.training, task.decay_steps, task.proximal_mu, processes
+    )
     loaded = _fitted(warm, message.content)
     warm.shown = None
     features = site.features("train", loaded, task.features)

@@ -33,9 +33,9 @@ def engine_for(
     Raises:
         StageError: The engine cannot be had: Ray is missing, or too little room.
     """
-    journal, limit = Journal(root / EVENTS), params.data.decoded_limit_bytes
+    journal, limit, processes = Journal(root / EVENTS), params.data.decoded_limit_bytes, params.policy.processes
     if params.engine.name == "inprocess":
-        yield InProcessGrid(noted(app(), journal), root, partitions, limit)
+        yield InProcessGrid(noted(app(), journal), root, partitions, limit, processes)
         return
     from zk0.federation.scale.cluster import cluster_for  # noqa: PLC0415 - Ray is an extra
     from zk0.federation.scale.grid import RayGrid  # noqa: PLC0415
@@ -48,5 +48,6 @@ def engine_for(
         tempfile.NamedTemporaryFile(dir=root / STATES, prefix="engine-") as token,
     ):
         library = cluster.beside(Library, root.resolve()) if params.engine.address else None
-        project = Project(root.resolve(), partitions, limit, params.threads, app, Path(token.name).resolve(), library)
+        place, known = root.resolve(), Path(token.name).resolve()
+        project = Project(place, partitions, limit, params.threads, processes, app, known, library)
         yield RayGrid(cluster, project, journal)

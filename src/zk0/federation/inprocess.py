@@ -95,9 +95,17 @@ class InProcessGrid(LocalGrid):
     """One node per partition, all served by one ClientApp.
 
     A site's exception becomes an error reply, as on a real network.
+
+    Args:
+        client_app: Serves the nodes.
+        project: Their folder.
+        partitions: How many they are.
+        decoded_limit_bytes, processes: As in params.
     """
 
-    def __init__(self, client_app: ClientApp, project: Path, partitions: int, decoded_limit_bytes: int) -> None:
+    def __init__(
+        self, client_app: ClientApp, project: Path, partitions: int, decoded_limit_bytes: int, processes: int = 1
+    ) -> None:
         super().__init__(partitions, self._serve)
         self._app = client_app
         self._contexts = {
@@ -109,6 +117,7 @@ class InProcessGrid(LocalGrid):
                     "num-partitions": partitions,
                     "project": str(project),
                     "decoded-limit-bytes": decoded_limit_bytes,
+                    "processes": processes,
                 },
                 state=RecordDict(),
                 run_config={},

@@ -24,6 +24,7 @@ from zk0.policy.checkpoint import LoadedPolicy, Stats, with_stats
 from zk0.policy.features import FrameFeatures, features_for
 from zk0.policy.start import load_start
 from zk0.policy.trainable import Tensors, load_trainable, trainable_tensors
+from zk0.training.processes import dismiss
 
 _NO_ADAPTERS = Adapters()
 _MOST_OPEN = 128
@@ -201,3 +202,4 @@ def forget() -> None:
     _sites.clear()
     _manifests.cache_clear()
     warm_policy.cache_clear()
+    dismiss()

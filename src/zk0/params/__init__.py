@@ -92,6 +92,11 @@ class Params(Section):
                 "engine.gpus is 0, and Ray hides every GPU from a worker with none, but policy.device is cuda; give "
                 "engine.gpus, such as 1.0, or 0.25 for four workers a GPU"
             )
+        if self.engine.name == "ray" and self.policy.processes > 1 and 0 < self.engine.gpus < 1:
+            raise ValueError(
+                f"engine.gpus is {self.engine.gpus:g}, but each of policy.processes {self.policy.processes} needs a "
+                "GPU of its own; set engine.gpus to 1.0"
+            )
         return self
 
     @model_validator(mode="after")

@@ -147,8 +147,8 @@ class EngineParams(Section):
     workers: int = Field(0, ge=0)
     """Processes that train, each with a policy (0 = as there is room for, at most one a site)."""
     cpus: int = Field(0, ge=0)
-    """CPU cores of a worker (0 = as many as threads)."""
+    """CPU cores of a worker (0 = threads x policy.processes)."""
     gpus: float = Field(0.0, ge=0, le=1)
-    """Share of a GPU of a worker: with 0.25 four share one (0 = none)."""
+    """Share of a GPU of each of a worker's processes: with 0.25 four share one (0 = none)."""
     address: str | None = Field(None, pattern=r"^(auto|[\w.-]+:\d{1,5})$")
     """HOST:PORT of a Ray cluster, or auto (null = one on this machine, for the run alone)."""

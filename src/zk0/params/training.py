@@ -16,6 +16,8 @@ class PolicyParams(Section):
     """A checkpoint folder, hub:REPO@REVISION, mlflow:MODEL/VERSION or @ALIAS, or random:nano."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     """Where it trains and runs: cpu, cuda, mps, or auto."""
+    processes: int = Field(1, ge=1)
+    """Processes that share each step of a site, a GPU each; run digests count it: it decides results' last bits."""
     lora_rank: int = Field(0, ge=0)
     """Train low-rank adapters of the action expert instead of all of it (0 = all of it)."""
     lora_alpha: float = Field(32.0, gt=0)

@@ -193,7 +193,9 @@ def train_in_one_place(project: StudyProject, params: Params, plan: Plan, start:
     tensors: Tensors = start.at(plan.sites[0].site) if start else warm.first
     best, moments, losses = tensors, None, []
     for number in range(1, plan.stops + 1):
-        task = LocalTask(params.seed, plan.partition, number, training, plan.decay_steps)
+        task = LocalTask(
+            params.seed, plan.partition, number, training, plan.decay_steps, processes=params.policy.processes
+        )
         result = train_locally(loaded, frames, tensors, task, features, moments)
         tensors, moments = result.tensors, result.moments
         losses.append(mean_held_out_loss(project, loaded, plan.sites, params))
@@ -246,7 +248,7 @@ def federate(project: StudyProject, params: Params, folder: Path, attack: str | 
             (folder / name).symlink_to((project.root / name).resolve(), target_is_directory=True)
     shutil.copy(project.root / LOCK, folder / LOCK)
     app = poisoned(honest, POISONED_PARTITION, Attack(cast(AttackKind, attack))) if attack else honest
-    grid = InProcessGrid(app, folder, len(project.sites), params.data.decoded_limit_bytes)
+    grid = InProcessGrid(app, folder, len(project.sites), params.data.decoded_limit_bytes, params.policy.processes)
     run = config_digest(params, project.base[1], project.sites)
     states = StateFolder(folder / STATES / run)
     project.forget()  # only one starting policy at a time: the run loads its own

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ from zk0.policy.inputs import Batch, FrameInputs, StoredFeatures
 from zk0.policy.trainable import Tensors, load_trainable, trainable_tensors
 from zk0.seeding import numpy_rng, torch_rng
 from zk0.training.optimizer import LocalOptimizer, Proximal, learning_rate
+from zk0.training.processes import Part, team_for
 
-Drawn = tuple[Batch, Tensor, Tensor]
+# Frames, noise and times for them, and the weight by which the mean over all processes is the step's loss.
+Share = tuple[Batch, Tensor, Tensor, float]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class LocalTask:
         training: Optimiser settings.
         decay_steps: Global step at which the learning rate has come down.
         proximal_mu: Weight of FedProx's term (0 = off).
+        processes: How many share each step, but no more than it has frames.
     """
 
     seed: int
@@ -45,6 +49,7 @@ class LocalTask:
     training: TrainingParams
     decay_steps: int
     proximal_mu: float = 0.0
+    processes: int = 1
 
 
 class LocalResult:
@@ -135,31 +140,18 @@ def train_locally(
     Raises:
         FloatingPointError: The mean loss is not finite; says of which site and round.
         TensorMismatch: ``start`` or ``moments`` do not fit the policy; names the tensor.
+        StageError: See :func:`zk0.training.processes.team_for`; or one of the other processes ended, and why.
     """
     began = time.perf_counter()
     policy, settings = loaded.policy, task.training
     load_trainable(policy, start)
     policy.zero_grad(set_to_none=True)  # a round that failed may have left some
-    optimizer = LocalOptimizer(policy, settings, moments if settings.keep_moments else None)
-    proximal = Proximal(policy, start, task.proximal_mu) if task.proximal_mu else None
-    draw = _draws(loaded, frames, task, features)
-    device = torch.device(policy.config.device)
-    total = torch.zeros((), device=device)
-    rate = settings.learning_rate
-    policy.train()
-    with ahead(draw, settings.local_steps) as drawn:
-        for step, (batch, noise, times) in enumerate(drawn):
-            rate = learning_rate((task.round - 1) * settings.local_steps + step, settings, task.decay_steps)
-            noise, times = (tensor.to(device, non_blocking=True) for tensor in (noise, times))
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                loss = batch_loss(policy, batch.to(device), noise, times)
-            total += loss.detach()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if proximal is not None:
-                proximal.add_gradient()
-            optimizer.step(rate)
-    policy.eval()
-    mean = float(total) / settings.local_steps  # the round's only wait for the device
+    before = moments if settings.keep_moments else None
+    optimizer = LocalOptimizer(policy, settings, before)
+    team = team_for(policy, min(task.processes, settings.batch))
+    draw = _draws(loaded, frames, task, features, team.size)
+    team.begin(_take_part, task, dict(start) if task.proximal_mu else {}, before)
+    mean, rate = _take_steps(policy, optimizer, start, task, lambda step: team.deal(draw(step)), team.part)
     if not math.isfinite(mean):
         raise FloatingPointError(
             f"partition {task.partition}, round {task.round}: the training loss is {mean}; lower training.learning_rate"
@@ -169,12 +161,75 @@ def train_locally(
     return LocalResult(policy, mean, examples, time.perf_counter() - began, rate, kept)
 
 
-def _draws(
-    loaded: LoadedPolicy, frames: Frames, task: LocalTask, features: StoredFeatures | None
-) -> Callable[[int], Drawn]:
-    """What a step needs, by its number; to be asked for in order, since the noise comes from one generator.
+def _take_part(
+    policy: nn.Module,
+    part: Part,
+    receive: Callable[[int], Share],
+    task: LocalTask,
+    start: Tensors,
+    moments: Tensors | None,
+) -> None:
+    """In another process: the same steps, from the same parameters, on other shares."""
+    _take_steps(policy, LocalOptimizer(policy, task.training, moments), start, task, receive, part)
 
-    All rows of the round are drawn first, so that their features are computed before its first step.
+
+def _take_steps(
+    policy: Any,
+    optimizer: LocalOptimizer,
+    start: Mapping[str, Tensor],
+    task: LocalTask,
+    draw: Callable[[int], Share],
+    part: Part,
+) -> tuple[float, float]:
+    """A round's steps: the mean loss, and the last learning rate."""
+    settings, device = task.training, next(policy.parameters()).device
+    proximal = Proximal(policy, start, task.proximal_mu) if task.proximal_mu else None
+    total = torch.zeros((), device=device)
+    rate = settings.learning_rate
+    policy.train()
+    with (
+        ahead((lambda step: _pinned(draw(step))) if device.type == "cuda" else draw, settings.local_steps) as shares,
+        part,
+    ):
+        losses = part.sharing(_Losses(policy))
+        for step, (batch, noise, times, weight) in enumerate(shares):
+            rate = learning_rate((task.round - 1) * settings.local_steps + step, settings, task.decay_steps)
+            noise, times = (tensor.to(device, non_blocking=True) for tensor in (noise, times))
+            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+                loss = losses(batch.to(device), noise, times) * weight
+            total += loss.detach()
+            loss.backward()
+            if proximal is not None:
+                proximal.add_gradient()
+            optimizer.step(rate)
+        mean = float(part.mean(total)) / settings.local_steps  # the round's only wait for the device
+    policy.eval()
+    return mean, rate
+
+
+def _pinned(share: Share) -> Share:
+    batch, noise, times, weight = share
+    return batch.pinned(), noise.pin_memory(), times.pin_memory(), weight
+
+
+class _Losses(nn.Module):
+    """:func:`batch_loss` as a module."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, batch: Batch, noise: Tensor, times: Tensor) -> Tensor:
+        return batch_loss(self.policy, batch, noise, times)
+
+
+def _draws(
+    loaded: LoadedPolicy, frames: Frames, task: LocalTask, features: StoredFeatures | None, shares: int
+) -> Callable[[int], list[Share]]:
+    """A step's shares, by its number; to be asked for in order, since the noise comes from one generator.
+
+    All rows of the round are drawn first, so that their features are computed before its first step. A loss is the mean
+    over actions that are not padding, so a share weighs as much as it has of those.
     """
     settings, config = task.training, loaded.policy.config
     rows_rng = numpy_rng(task.seed, "batch", task.partition, task.round)
@@ -183,12 +238,14 @@ def _draws(
     if features is not None:
         features.ensure(np.unique(np.concatenate(rows)))
     inputs = FrameInputs(loaded, frames, features)
-    pinned = torch.device(config.device).type == "cuda"
+    places = np.array_split(np.arange(settings.batch), shares)
 
-    def draw(step: int) -> Drawn:
+    def draw(step: int) -> list[Share]:
         noise, times = flow_draws(config, settings.batch, flow_rng)
-        batch = inputs.batch(rows[step])
-        return (batch.pinned(), noise.pin_memory(), times.pin_memory()) if pinned else (batch, noise, times)
+        batches = [inputs.batch(rows[step][place]) for place in places]
+        real = [int((~batch.is_pad).sum()) for batch in batches if batch.is_pad is not None]
+        weights = [shares * count / sum(real) for count in real]
+        return [(b, noise[p], times[p], w) for b, p, w in zip(batches, places, weights, strict=True)]
 
     return draw
 

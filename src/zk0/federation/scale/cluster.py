@@ -124,24 +124,25 @@ def cluster_for(params: Params, most: int) -> Iterator[Cluster]:
     Raises:
         EngineError: No cluster there, or too few cores or GPUs; says how many there are.
     """
-    engine = params.engine
-    cpus = engine.cpus or params.threads
+    engine, processes = params.engine, params.policy.processes
+    least = params.threads * processes
+    cpus, gpus = engine.cpus or least, engine.gpus * processes
     with _ray(engine.address):
-        fits = sum(_fits(node, cpus, engine.gpus) for node in ray.nodes() if node["Alive"])
+        fits = sum(_fits(node, cpus, gpus) for node in ray.nodes() if node["Alive"])
         workers = min(most, engine.workers or fits)
         if not 0 < workers <= fits:
             raise EngineError(
-                f"engine.workers {engine.workers or 1} with {_each(cpus, engine.gpus)} do not fit: {_described()}, "
-                f"which holds {fits}. Lower engine.workers, engine.cpus (0 = threads, {params.threads}) or engine.gpus"
+                f"engine.workers {engine.workers or 1} with {_each(cpus, gpus)} do not fit: {_described()}, "
+                f"which holds {fits}. Lower engine.workers, engine.cpus (0 takes {least}) or engine.gpus"
             )
-        group = placement_group([_bundle(cpus, engine.gpus)] * workers, strategy="PACK")
+        group = placement_group([_bundle(cpus, gpus)] * workers, strategy="PACK")
         try:
             if not group.wait(_ROOM_S):
                 raise EngineError(
-                    f"{workers} workers with {_each(cpus, engine.gpus)} would fit on the cluster, but others held what "
+                    f"{workers} workers with {_each(cpus, gpus)} would fit on the cluster, but others held what "
                     f"they need for {_ROOM_S:g} s; wait for them, or lower engine.workers"
                 )
-            yield Cluster(workers, cpus, engine.gpus, _environment(params), group)
+            yield Cluster(workers, cpus, gpus, _environment(params), group)
         finally:
             remove_placement_group(group)
 
@@ -219,10 +220,11 @@ def _bundle(cpus: int, gpus: float) -> dict[str, float]:
 
 
 def _fits(node: Mapping[str, Any], cpus: int, gpus: float) -> int:
-    """How many workers a machine holds; a worker's GPU is one GPU or a part of one."""
+    """How many workers a machine holds; a worker has whole GPUs or a part of one."""
     resources = node["Resources"]
     by_cpus = int(resources.get("CPU", 0) / cpus)
-    return min(by_cpus, int(resources.get("GPU", 0)) * int(1 / gpus + 1e-9)) if gpus else by_cpus
+    there = int(resources.get("GPU", 0))
+    return min(by_cpus, there // int(gpus) if gpus >= 1 else there * int(1 / gpus + 1e-9)) if gpus else by_cpus
 
 
 def _each(cpus: int, gpus: float) -> str:

@@ -62,7 +62,7 @@ class Project:
         root: Project folder.
         partitions: How many sites.
         decoded_limit_bytes: As in params; of one worker's sites together.
-        threads: As in params.
+        threads, processes: As in params.
         app: Makes the ClientApp.
         token: A file on the project's disk, by which a worker sees whether it has that disk, too.
         library: Gives out what is on that disk; None where all workers are on this machine.
@@ -72,6 +72,7 @@ class Project:
     partitions: int
     decoded_limit_bytes: int
     threads: int
+    processes: int
     app: Callable[[], ClientApp]
     token: Path | None = None
     library: Any = None
@@ -109,7 +110,7 @@ class Worker:
         shares = project.token is None or (project.token.is_file() and NODE not in os.environ)
         self._mirror = None if shares else Mirror(project.library, home())
         root = self._mirror.root if self._mirror else project.root
-        self._grid = InProcessGrid(app, root, project.partitions, project.decoded_limit_bytes)
+        self._grid = InProcessGrid(app, root, project.partitions, project.decoded_limit_bytes, project.processes)
 
     def present(self) -> tuple[str, int, dict[str, str]]:
         """Machine, process, and versions of what decides numbers; once it answers, the worker is up."""

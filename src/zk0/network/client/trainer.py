@@ -124,6 +124,7 @@ class Trainer:
             "partition-id": self.manifest.partition,
             "decoded-limit-bytes": params.data.decoded_limit_bytes,
             "device": params.policy.device,
+            "processes": params.policy.processes,
             **(demands or {}),
         }
         self._base = locked_base(root)[0]
