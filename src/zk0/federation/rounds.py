@@ -31,6 +31,7 @@ from zk0.federation.aggregation import Aggregator, longest_update
 from zk0.federation.agreement import agreed_loss
 from zk0.federation.answers import Reply
 from zk0.federation.broadcast import Model, next_model
+from zk0.federation.history import in_brief
 from zk0.federation.plan import RoundPlan, Rows, plan_round, why_stopped
 from zk0.federation.privacy.central import Remembered, public_part
 from zk0.federation.server import FederationError, Server
@@ -106,7 +107,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
         state,
         round=plan.round,
         tensors=model.tensors,
-        rounds=(*state.rounds, row),
+        rounds=(*state.rounds[:-1], in_brief(state.rounds[-1]), row),
         residual=residual,
         optimizer=moments,
         used=state.used | {u.partition: plan.round for u in updates},

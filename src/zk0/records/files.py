@@ -123,6 +123,12 @@ def write_lines(path: Path, records: Iterable[Record]) -> None:
     write_text(path, "\n".join(json.dumps(record.content()) for record in records))
 
 
+def append_lines(path: Path, records: Iterable[Record]) -> None:
+    """Write rounds or events behind those that are there."""
+    with path.open("a") as stream:
+        stream.write("".join(f"{json.dumps(record.content())}\n" for record in records))
+
+
 def require(root: Path, *kinds: type[Record]) -> None:
     """See that the files of several records are there.
 
