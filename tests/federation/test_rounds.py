@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -154,9 +153,9 @@ def test_early_replies_wait_on_disk_in_one_file(tmp_path: Path) -> None:
 
     waiting, seen = tmp_path / "waiting", []
     for reply in in_order(arrivals(), range(1, 41), waiting):
-        links = [f"/proc/self/fd/{one}" for one in os.listdir("/proc/self/fd")]
-        files = [link for link in links if str(waiting) in os.path.realpath(link)]
-        assert len(files) == 1 and os.stat(files[0]).st_size == 3 * 501 * 4
+        links = list(Path("/proc/self/fd").iterdir())
+        files = [link for link in links if str(waiting) in str(link.resolve())]
+        assert len(files) == 1 and files[0].stat().st_size == 3 * 501 * 4
         node = reply.metadata.src_node_id
         found = wire.unpack(reply.content, protocol.DELTA)
         assert all(torch.equal(tensor, found[name]) for name, tensor in update(node).items())

@@ -22,11 +22,12 @@ from zk0.records.run import Round
 
 @dataclass(frozen=True)
 class _End:
-    """A place after a row: how many are before it, at which byte, and the digest so far."""
+    """The beginning, or a row's end: how many rows are before it, at which byte, their digest, and the last one."""
 
     count: int
     byte: int
     digest: hashlib.blake2b
+    row: bytes = b""
 
 
 class History:
@@ -73,14 +74,18 @@ class History:
         Raises:
             DamagedError: They are not what was saved; it may be told only when all were given.
         """
-        found = _End(0, 0, new_digest())
-        for line, found in self._lines(count):
-            try:
-                yield parse(parse_json(line.decode(), str(self._path)), Round, str(self._path))
-            except (BadFileError, UnicodeDecodeError) as error:
-                raise DamagedError(str(error)) from error
-        if found.count < count or digest not in (None, found.digest.hexdigest()):
+        for found in self._ends(count):
+            end = found
+            if end.row:
+                yield self._parsed(end.row)
+        if end.count < count or digest not in (None, end.digest.hexdigest()):
             raise DamagedError(f"{self._path} is not what was saved: its first {count} lines lack the digest {digest}")
+
+    def _parsed(self, line: bytes) -> Round:
+        try:
+            return parse(parse_json(line.decode(), str(self._path)), Round, str(self._path))
+        except (BadFileError, UnicodeDecodeError) as error:
+            raise DamagedError(str(error)) from error
 
     def _is_known(self, count: int) -> bool:
         """Whether the file is as this object left it, with fewer rows than so many."""
@@ -89,26 +94,26 @@ class History:
 
     def _find(self, most: int) -> _End:
         """The end of the last complete row, or of an earlier one if there are more."""
-        found = _End(0, 0, new_digest())
-        for _, found in self._lines(most):
-            pass
-        return found
+        for found in self._ends(most):
+            end = found
+        return end
 
-    def _lines(self, most: int) -> Iterator[tuple[bytes, _End]]:
-        """The first complete lines, each with its end."""
+    def _ends(self, most: int) -> Iterator[_End]:
+        """The beginning, and the ends of the first complete rows."""
+        end = _End(0, 0, new_digest())
+        yield end
         if not self._path.exists():
             return
-        count, byte, digest = 0, 0, new_digest()
         with self._path.open("rb") as stream:
-            while count < most and (line := stream.readline()).endswith(b"\n"):
-                digest.update(line)
-                count, byte = count + 1, byte + len(line)
-                yield line, _End(count, byte, digest)
+            while end.count < most and (line := stream.readline()).endswith(b"\n"):
+                end.digest.update(line)
+                end = _End(end.count + 1, end.byte + len(line), end.digest, line)
+                yield end
 
 
 def in_brief(row: Round) -> Round:
     """What a run needs to remember of an earlier round; what its sites did is in the file.
 
-    Later held-out losses are compared with the sites' of round 1, so that one is in_brief as a whole.
+    Later held-out losses are compared with the sites' of round 1, so that one is kept whole.
     """
     return row if row.round == 1 else row.model_copy(update={"sites": {}})

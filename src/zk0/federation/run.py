@@ -252,7 +252,8 @@ def begin_privacy(server: Server, folder: Path, start: LoadedPolicy, drawn: int)
     trained = not server.base[0].startswith("random:")
     server.public = public_moments(start, trained, server.params.data.fps)
     if params.mode == "central":
-        server.privacy = CentralPrivacy.open(params, folder, sites, drawn)
+        asked = sites_drawn(sites, server.params.federation.judges)
+        server.privacy = CentralPrivacy.open(params, folder, asked, drawn)
     server.journal.say(
         "privacy",
         f"privacy {params.mode}: epsilon {params.target_epsilon:g} at delta {params.delta:g} affords {most} of "

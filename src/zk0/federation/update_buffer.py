@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
 
@@ -37,7 +36,7 @@ class Spill:
         self._bytes = sum(tensor.numel() for tensor in start.values()) * _VALUE
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed by __exit__  # closed by __exit__
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed by __exit__
         self.count = 0
 
     def append(self, delta: Mapping[str, torch.Tensor]) -> None:
@@ -163,7 +162,7 @@ class Aside:
             return
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115  # closed by __exit__
         start = at = self._free[size].pop() if self._free[size] else self._end
         for array in arrays:
             _write(self._file, memoryview(array.data), at)
