@@ -70,7 +70,8 @@ def main() -> None:
     for folder in keys:
         site = Standin.read(Path(standin))
         arguments = (server, Path(authority), NodeKey.open(Path(folder)), site)
-        threading.Thread(target=serve, args=arguments, name=folder).start()
+        threading.Thread(target=serve, args=arguments, name=folder, daemon=True).start()
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ import psutil
 import typer
 
 from benchmarks.harness import Quick
-from benchmarks.pieces import isolated
+from benchmarks.pieces import LOGS, isolated
 from benchmarks.projects import CACHE, demo_params, params_of, use_params
 from zk0.console import console
 from zk0.files import write_json
@@ -97,6 +98,7 @@ class Sampler:
         disk = {name: _bytes_of(self._root / path) for name, path in self._folders.items()}
         seconds, self._began = now - self._began, now
         self.samples.append(Sample(round=event.round or 0, seconds=seconds, memory=memory, files=files, disk=disk))
+        print(json.dumps(self.samples[-1]), os.getloadavg(), flush=True)  # into the log
 
 
 def crowd(*, root: str, workers: int) -> list[Sample]:
@@ -134,7 +136,7 @@ def nodes(server: Any, root: Path, count: int) -> Iterator[None]:
         SiteRegistry(server.places.registry).admit(f"site-{place:05d}", NodeKey.create(folder, folder.name).public)
     server.sync()
     words = [sys.executable, "-m", "benchmarks.nodes", server.gateway_url.removeprefix("https://"), server.authority]
-    with (root / "nodes.log").open("w") as log:
+    with (LOGS / "nodes.log").open("w") as log:
         process = subprocess.Popen(
             [*map(str, words), str(root / STANDIN), *map(str, folders)], stdout=log, stderr=subprocess.STDOUT
         )
@@ -169,7 +171,7 @@ def deployment(*, root: str, count: int) -> list[Sample]:
         places = {"events": EVENTS, "rounds": ROUNDS, "state": STATES, "messages": Path(".run/superlink")}
         sampler = Sampler(folder, places)
         prepare(server)
-        for event in watch(server, submit(server, wait_s=120.0)):
+        for event in watch(server, submit(server, wait_s=60.0)):
             sampler.take(event, _services(server))
     return sampler.samples
 
