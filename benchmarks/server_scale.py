@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -94,7 +94,8 @@ class Sampler:
         now = time.perf_counter()
         memory, files = dict[str, int](), dict[str, int]()
         for name, process in processes.items():
-            memory[name], files[name] = process.memory_full_info().uss, process.num_fds()
+            with suppress(psutil.Error):  # it has just ended
+                memory[name], files[name] = process.memory_full_info().uss, process.num_fds()
         disk = {name: _bytes_of(self._root / path) for name, path in self._folders.items()}
         seconds, self._began = now - self._began, now
         self.samples.append(Sample(round=event.round or 0, seconds=seconds, memory=memory, files=files, disk=disk))
@@ -164,7 +165,8 @@ def deployment(*, root: str, count: int) -> list[Sample]:
     folder = Path(root)
     initialise(folder / "security", ["127.0.0.1"], "benchmark")
     server = FederationServer(folder)
-    server.start(host="127.0.0.1", port=free_port(), upstream=f"https://127.0.0.1:{free_port()}")
+    upstream = f"https://127.0.0.1:{free_port()}"
+    server.start(host="127.0.0.1", port=free_port(), upstream=upstream, connections_per_address=256)
     with ExitStack() as stack:
         stack.callback(server.stop)
         stack.enter_context(nodes(server, folder, count))
@@ -180,8 +182,9 @@ def _services(server: Any) -> dict[str, psutil.Process]:
     """The server's processes by name, its ServerApp among them."""
     found = {name: process for name, process in server.services.running().items() if name in ("superlink", "gateway")}
     for process in server.services.running()["superexec"].children(recursive=True):
-        if "flwr-serverapp" in " ".join(process.cmdline()):
-            found["ServerApp"] = process
+        with suppress(psutil.Error):
+            if "flwr-serverapp" in " ".join(process.cmdline()):
+                found["ServerApp"] = process
     return found
 
 

@@ -15,7 +15,7 @@ class SuperLink:
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
 
-    def PullMessages(self, request: Any) -> Any:
+    def PullMessages(self, request: Any) -> Any:  # noqa: N802 - Flower's
         self.asked.append(list(request.message_ids))
         response = runtime_pb2.PullAppMessagesResponse()
         for number in ["strange", *request.message_ids[::3], request.message_ids[0]]:
