@@ -14,6 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from zk0.errors import StageError
-from zk0.federation.history import History, in_brief
+from zk0.federation.history import History
 from zk0.federation.privacy.central import Remembered
 from zk0.federation.statistics import Moments
 from zk0.policy.trainable import DamagedError, Tensors, digest_tensors, read_kept, write_kept
@@ -134,33 +135,22 @@ class StateFolder:
             record, parts, rows = self._read(number)
         except DamagedError as error:
             raise StageError(f"{error}. {self._advice(number)}") from error
-        return RoundState(
-            record["round"],
-            parts.pop(_TENSORS, {}),
-            rows,
-            record["stats"],
-            tuple(record["resumed"]),
-            used={int(partition): number for partition, number in record["used"].items()},
-            privacy=record["privacy"],
-            **parts,
-        )
+        used = {int(partition): number for partition, number in record["used"].items()}
+        more = {"used": used, "privacy": record["privacy"], **parts}
+        tensors = more.pop(_TENSORS, {})
+        return RoundState(record["round"], tensors, rows, record["stats"], tuple(record["resumed"]), **more)
 
     def _read(self, number: int) -> tuple[dict[str, Any], dict[str, Tensors], tuple[Round, ...]]:
         path = _path(self.folder, number)
         record, parts = read_kept(path)
         if "rows_digest" not in record:
             raise DamagedError(f"{path} was written by an earlier zk0, which kept rounds' rows in it")
-        rows: list[Round] = []
-        for row in self._history.read(record["rows"], record["rows_digest"]):
-            rows[-1:] = [*map(in_brief, rows[-1:]), row]
-        return record, parts, tuple(rows)
+        return record, parts, self._history.in_brief(record["rows"], record["rows_digest"])
 
     def _is_sound(self, number: int) -> bool:
-        try:
-            self._read(number)
-        except DamagedError:
-            return False
-        return True
+        with suppress(DamagedError):
+            return bool(self._read(number))
+        return False
 
     def _advice(self, number: int) -> str:
         """What to do where a round's state is damaged. Nothing else is ever deleted: what privacy spent stays noted."""

@@ -288,18 +288,15 @@ class SiteRegistry:
                 together = tuple(sorted((*others, site), key=lambda one: one.partition))
                 write_json(self.path, Sites(federation=sites.federation, sites=together).model_dump(mode="json"))
         except Timeout as error:
-            raise StageError(
-                f"{self.path} is being changed by another command for {_LOCK_S:.0f} s; try again"
-            ) from error
+            raise StageError(f"{self.path} is changed by another command for {_LOCK_S:.0f} s; try again") from error
         return site
 
     def _named(self, sites: Sites, name: str) -> Site:
-        site = sites.named(name)
-        if site is None:
-            known = [one.name for one in sites.sites]
-            hint = nearest_hint(name, known) if known else "; it has no sites yet"
-            raise StageError(f"there is no site '{name}' in {self.path}{hint}")
-        return site
+        if (site := sites.named(name)) is not None:
+            return site
+        known = [one.name for one in sites.sites]
+        hint = nearest_hint(name, known) if known else "; it has no sites yet"
+        raise StageError(f"there is no site '{name}' in {self.path}{hint}")
 
 
 def _now() -> datetime:
