@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -24,15 +24,14 @@ from types import SimpleNamespace
 from typing import TypedDict
 from unittest import mock
 
-import numpy as np
 import torch
-from flwr.app import Message, RecordDict
 from torch import nn
 
 from benchmarks.projects import CACHE, camera_params, params_of
 from benchmarks.sizes import shapes_of
-from zk0.data.manifest import Manifest, read_manifests
-from zk0.federation import client_app, protocol, site, wire
+from benchmarks.standin import Standin
+from zk0.data.manifest import read_manifests
+from zk0.federation import client_app, site
 from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid, LocalGrid
 from zk0.federation.rounds import run_rounds
@@ -40,14 +39,12 @@ from zk0.federation.run import locked_base, run_federation
 from zk0.federation.server import Server
 from zk0.federation.site import warm_policy
 from zk0.federation.state import RoundState, StateFolder
-from zk0.federation.statistics import Moments
 from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes
 from zk0.policy.checkpoint import LoadedPolicy
-from zk0.policy.trainable import Tensors, load_trainable
+from zk0.policy.trainable import Tensors, digest_tensors, load_trainable
 from zk0.records.files import read, read_rounds
 from zk0.records.journal import Journal
 from zk0.records.run import Event, Run
-from zk0.so100 import JOINTS
 from zk0.training.local import LocalResult, LocalTask
 
 _SMALL = 10_000
@@ -239,61 +236,14 @@ def server_peak(*, sites: int, values: int, rounds: int, strategy: str, threads:
 def _serve(sites: int, shapes: dict[str, tuple[int, ...]], rounds: int, strategy: str) -> None:
     """Run a server's rounds on a model of these shapes."""
     generator = torch.Generator().manual_seed(1)
-
-    def random_values() -> dict[str, torch.Tensor]:
-        return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
     params = camera_params(Path(), federation={"strategy": strategy, "rounds": rounds})
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="server-", dir=CACHE) as folder:
         journal = Journal(Path(folder) / "events.jsonl")
-        grid = LocalGrid(sites, lambda message: _answer(message, random_values))
+        start = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        grid = LocalGrid(sites, Standin(shapes, digest_tensors(start)).answer)
         server = Server(grid, params, "benchmark", ("random:full", ""), journal, Path(folder) / "waiting")
         meet(server)
-        # Nobody else holds what the rounds begin with.
-        run_rounds(server, StateFolder(Path(folder) / "state"), random_values(), lambda *_: None)
-
-
-def _answer(message: Message, update: Callable[[], dict[str, torch.Tensor]]) -> Message:
-    """What a site whose data nobody looks at answers, with a fresh update where one is asked for."""
-    kind = message.metadata.message_type
-    header_kind = protocol.SiteTask if kind in (protocol.TRAIN, protocol.EVALUATE) else protocol.Header
-    asked, _ = protocol.read(message.content, header_kind)
-    content = RecordDict()
-    numbers: dict[str, object] = {}
-    if kind == protocol.SUMMARY:
-        numbers = {"manifest": _manifest(message.metadata.dst_node_id - 1).content()}
-    elif kind == protocol.STATISTICS:
-        one, none = np.ones(6), np.zeros(6)  # of one frame, which varies from nothing
-        moments = Moments(np.array(1.0), one, none, one, none, one, one, none, none)
-        wire.put(content, protocol.MOMENTS, wire.encode(moments.to_tensors()))
-    elif kind == protocol.TRAIN:
-        wire.put(content, protocol.DELTA, wire.encode(update()))
-        numbers = {"examples": 1, "frames": 1, "train_loss": 1.0, "train_s": 1.0, "learning_rate": 1e-4}
-    else:
-        numbers = {"held_out_loss": 1.0, "frames": 1, "evaluate_s": 1.0}
-    header = protocol.Header(run=asked.run, round=asked.round, partition=asked.partition)
-    protocol.write(content, header, **numbers)
-    return Message(content, reply_to=message)
-
-
-def _manifest(partition: int) -> Manifest:
-    unknown = dict.fromkeys(("source", "revision", "repo_id", "root", "digest"), "none")
-    return Manifest(
-        site=f"site-{partition}",
-        partition=partition,
-        role="site",
-        robot_type="so101",
-        fps=30,
-        cameras=(),
-        camera_sources={},
-        image_shapes={},
-        joints=JOINTS,
-        tasks=(),
-        train_episodes=(0,),
-        held_out_episodes=(1,),
-        train_frames=1,
-        held_out_frames=1,
-        episode_digests={},
-        **unknown,
-    )
+        first = [start]
+        del start  # nobody else is to hold what the rounds begin with
+        run_rounds(server, StateFolder(Path(folder) / "state"), first.pop(), lambda *_: None)

@@ -20,7 +20,7 @@ from zk0.context import StageOutcome
 from zk0.params import PARAMS_FILE, load_params
 from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT
 from zk0.pipeline.summary import comparison_markdown
-from zk0.records.files import events_so_far, read
+from zk0.records.files import EventsAsTheyCome, read
 from zk0.records.paths import EVENTS
 from zk0.records.results import Benchmark, Evaluation
 from zk0.steps import Outcome, Step
@@ -102,12 +102,13 @@ def _progress(root: Path) -> Iterator[None]:
 
     def mirror() -> None:
         shown = 0.0
-        while not stop.wait(1.0):
-            saved = (event.round or 0 for event in events_so_far(root / EVENTS) if event.event == "save")
-            share = 100.0 * max(saved, default=0) / rounds
-            if share > shown:
-                shown = share
-                update_progress_artifact(artifact, progress=min(share, 100.0))
+        with EventsAsTheyCome(root / EVENTS) as events:
+            while not stop.wait(1.0):
+                saved = (event.round or 0 for event in events.more() if event.event == "save")
+                share = 100.0 * max(saved, default=0) / rounds
+                if share > shown:
+                    shown = share
+                    update_progress_artifact(artifact, progress=min(share, 100.0))
 
     thread = threading.Thread(target=mirror, daemon=True)
     thread.start()

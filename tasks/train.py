@@ -15,7 +15,7 @@ from prefect.logging import get_run_logger
 from tasks.steps import CommandFailed, Steps, of_this_flow_run, show_data, started, stream
 from zk0.context import StageOutcome
 from zk0.pipeline.summary import comparison_markdown
-from zk0.records.files import events_so_far, read
+from zk0.records.files import EventsAsTheyCome, read
 from zk0.records.paths import EVENTS
 from zk0.records.results import Evaluation
 from zk0.records.run import Event
@@ -69,18 +69,19 @@ def rounds_of(training: Training) -> Iterator[Iterator[Event]]:
 
         def said() -> Iterator[Event]:
             told: set[str] = set()
-            while True:
-                status = process.poll()  # asked first: what it said before it ended is then all there
-                for event in events_so_far(training.folder / EVENTS):
-                    if (event.time or "") >= since and repr(event) not in told:
-                        told.add(repr(event))
-                        yield event
-                if status == 0:
-                    return
-                if status is not None:
-                    reader.join()
-                    raise CommandFailed(steps.train.name, status, lines)
-                time.sleep(_POLL_S)
+            with EventsAsTheyCome(training.folder / EVENTS) as events:
+                while True:
+                    status = process.poll()  # asked first: what it said before it ended is then all there
+                    for event in events.more():
+                        if (event.time or "") >= since and repr(event) not in told:
+                            told.add(repr(event))
+                            yield event
+                    if status == 0:
+                        return
+                    if status is not None:
+                        reader.join()
+                        raise CommandFailed(steps.train.name, status, lines)
+                    time.sleep(_POLL_S)
 
         reader = threading.Thread(target=tell, daemon=True)
         reader.start()

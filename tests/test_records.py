@@ -10,7 +10,18 @@ import pytest
 from zk0.files import BadFileError, write_json
 from zk0.records import base, results, run
 from zk0.records.base import Record
-from zk0.records.files import MissingRecordError, RecordError, events_so_far, read, read_rounds, require, rounds_so_far
+from zk0.records.files import (
+    EventsAsTheyCome,
+    MissingRecordError,
+    RecordError,
+    append_lines,
+    events_so_far,
+    read,
+    read_rounds,
+    require,
+    rounds_so_far,
+    write_lines,
+)
 from zk0.records.files import write as write_record
 from zk0.records.results import Benchmark, BenchmarkRow, Evaluation, Tracking
 from zk0.records.run import Event, Round, Run
@@ -59,6 +70,24 @@ def test_everything_that_a_file_lacks_is_named(tmp_path: Path) -> None:
         read(tmp_path, Run)
     with pytest.raises(FileNotFoundError, match=r"(?s)run\.json is missing.*rounds\.jsonl is missing.*`dvc repro`"):
         require(tmp_path, Run, Round, Evaluation)
+
+
+def test_events_as_they_come_are_read_once_and_again_where_they_were_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with EventsAsTheyCome(path) as events:
+        assert events.more() == []
+        path.write_text('{"event": "train", "round": 1}\n[1]\n{"event": "sa')
+        assert [one.event for one in events.more()] == ["train"]
+        with path.open("a") as stream:
+            stream.write('ve", "round": 1}\n\xe4\n')
+        assert [one.event for one in events.more()] == ["save"]
+        assert events.more() == []
+        path.unlink()
+        assert events.more() == []
+        write_lines(path, [Event(event="train", round=1), Event(event="resume", round=1)])
+        assert [one.event for one in events.more()] == ["train", "resume"]
+        append_lines(path, [Event(event="done", round=2)])
+        assert [one.event for one in events.more()] == ["done"]
 
 
 def test_of_a_run_in_progress_whole_lines_count(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from policy_on_frames import flow_loss
 
 from zk0.data.frames import Frames, MemoryImages
 from zk0.data.manifest import Manifest
-from zk0.federation.discovery import check_alike, check_cameras
+from zk0.federation.discovery import check_alike, check_cameras, misfits
 from zk0.federation.server import FederationError
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.prefix import embed_images
@@ -50,6 +50,18 @@ def test_arms_of_either_kind_train_together() -> None:
 def test_sites_that_one_model_cannot_serve(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(FederationError, match=said):
         check_alike([site("lab"), site("home", **changes)])
+
+
+def test_the_usual_arm_is_that_of_most_and_of_as_many_that_of_the_lowest_number(loaded: LoadedPolicy) -> None:
+    arms = {2: 10, 3: 30, 5: 30, 6: 10, 8: 50}
+    sites = {number: site(f"site-{number}", fps=fps, cameras=(TOP, WRIST)) for number, fps in arms.items()}
+
+    found = misfits(sites, loaded, "refuse")
+
+    assert list(found) == [3, 5, 8]
+    assert found[8].startswith("most sites have other frames per second: 10 and 50; a federation trains one kind")
+    assert list(misfits(sites | {9: site("site-9", fps=30, cameras=(TOP, WRIST))}, loaded, "refuse")) == [2, 6, 8]
+    assert misfits({}, loaded, "refuse") == {}
 
 
 def test_the_policys_cameras_pass(loaded: LoadedPolicy) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from zk0.federation.plan import draw_sites, plan_round, sites_drawn
+from zk0.federation.plan import draw_sites, judges, plan_round, sites_drawn
 from zk0.params import Params, parse_params
 from zk0.records.run import Round
 
@@ -34,6 +34,15 @@ def rows(*losses: float) -> list[Round]:
 def test_fraction_is_rounded_up_and_never_none(sites: int, fraction: float, drawn: int) -> None:
     assert sites_drawn(sites, fraction) == drawn
     assert len(draw_sites(1, 1, sites, fraction)) == drawn
+
+
+def test_judges_belong_to_the_run() -> None:
+    partitions = list(range(0, 200, 2))
+    chosen = judges(params(judges=0.1), partitions)
+
+    assert len(chosen) == 10 and sorted(set(chosen)) == list(chosen) and set(chosen) <= set(partitions)
+    assert chosen == judges(params(judges=0.1, rounds=9), partitions)
+    assert judges(params(), partitions) == tuple(partitions)
 
 
 def test_draw_belongs_to_seed_and_round() -> None:

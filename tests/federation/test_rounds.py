@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -139,18 +138,28 @@ def test_early_reply_waits_only_for_its_turn(prepared: Path, tmp_path: Path) -> 
     assert seen == [(1, 2), (2, 2), (4, 3)]
 
 
-def test_early_reply_waits_on_disk(tmp_path: Path) -> None:
-    tensors = {"a": torch.arange(5.0), "b": torch.tensor(2.0)}
-    replies = []
-    for node in (2, 1):
-        content = RecordDict()
-        wire.put(content, protocol.DELTA, wire.encode(tensors))
-        replies.append(Message(content, reply_to=Message(RecordDict(), node, protocol.TRAIN)))
+def test_early_replies_wait_on_disk_in_one_file(tmp_path: Path) -> None:
+    """Three are early, then each in turn a late and an early one: as much room as three need, however many come."""
+    order = [2, 3, 4, 1, *(node for late in range(5, 41, 2) for node in (late + 1, late))]
 
-    found = {reply.metadata.src_node_id: reply.content for reply in in_order(replies, [1, 2], tmp_path / "waiting")}
+    def update(node: int) -> Tensors:
+        return {"a": torch.arange(500.0) + node, "b": torch.tensor(float(node))}
 
-    assert list(found) == [1, 2]
-    early = found[2].array_records[protocol.DELTA]["a"].data
-    assert isinstance(early.obj, mmap.mmap)  # type: ignore[attr-defined]
-    assert all(torch.equal(t, tensors[n]) for n, t in wire.unpack(found[2], protocol.DELTA).items())
-    assert list((tmp_path / "waiting").iterdir()) == []
+    def arrivals() -> Iterator[Message]:
+        for node in order:
+            content = RecordDict()
+            wire.put(content, protocol.DELTA, wire.encode(update(node)))
+            yield Message(content, reply_to=Message(RecordDict(), node, protocol.TRAIN))
+
+    waiting, seen = tmp_path / "waiting", []
+    for reply in in_order(arrivals(), range(1, 41), waiting):
+        links = list(Path("/proc/self/fd").iterdir())
+        files = [link for link in links if str(waiting) in str(link.resolve())]
+        assert len(files) == 1 and files[0].stat().st_size == 3 * 501 * 4
+        node = reply.metadata.src_node_id
+        found = wire.unpack(reply.content, protocol.DELTA)
+        assert all(torch.equal(tensor, found[name]) for name, tensor in update(node).items())
+        seen.append(node)
+
+    assert seen == list(range(1, 41))
+    assert list(waiting.iterdir()) == []

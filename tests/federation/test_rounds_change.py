@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from zk0.errors import StageError
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.plan import draw_sites
+from zk0.federation.plan import draw_sites, judges
 from zk0.federation.rounds import run_round
 from zk0.federation.run import run_federation
 from zk0.federation.server import FederationError
@@ -66,6 +67,25 @@ def test_only_the_drawn_train_and_all_evaluate(
     assert row.left_out == {} and after.used == {drawn: 1}
     (begun,) = [e for e in read_lines(server.journal._path) if e["event"] == "round-start"]
     assert begun["message"] == "round 1 of 2, 1 of 2 sites train"
+
+
+def test_only_the_judges_judge(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    """The round is told of those who were asked for anything; what nobody asks of the others costs nothing."""
+    server = make_server(fraction=0.5, judges=0.5, min_replies=1.0)
+    (judge,) = judges(server.params, [0, 1])
+    shared = next(number for number in range(1, 20) if draw_sites(1, number, 2, 0.5) == (judge,))
+    before = replace(state, round=shared - 1, rounds=(Round(round=shared - 1, held_out_loss=1.0),))
+
+    after = run_round(server, before, stats)
+
+    row = after.rounds[-1]
+    assert list(row.sites) == [NAMES[judge]] and row.sites[NAMES[judge]].examples == 2
+    assert row.held_out_loss == row.sites[NAMES[judge]].held_out_loss
+    absent = make_server(spoilt(protocol.EVALUATE, crash, partition=1 - judge), judges=0.5, min_replies=1.0)
+    assert run_round(absent, state, stats).rounds[-1].left_out == {}
+    with pytest.raises(FederationError, match="round 1: 0 of 1 sites evaluated well"):
+        failing = spoilt(protocol.EVALUATE, crash, partition=judge)
+        run_round(make_server(failing, judges=0.5, min_replies=0.5), state, stats)
 
 
 def test_needed_replies_are_counted_among_the_drawn(make_server: MakeServer, state: RoundState, stats: Stats) -> None:

@@ -18,9 +18,11 @@ import pytest
 import yaml
 from dying_sites import dying
 from federated_sites import BASE, copy_project
+from flwr.app import Message, RecordDict
 from tests_support import REPO
 
 from zk0.digests import digest_folder
+from zk0.federation import protocol
 from zk0.federation.engine import engine_for
 from zk0.federation.run import run_federation
 from zk0.federation.server import FederationError
@@ -115,6 +117,28 @@ def test_two_workers_make_the_model_of_one_process(alone: Run, root: Path, param
     assert [event["site"] for event in events if event["event"] == "local-training"] == [
         f"cubes-{n}" for n in range(4)
     ] * 3
+
+
+def test_messages_are_made_when_it_is_nearly_their_turn(root: Path, params: Params, machines: str) -> None:
+    """Ten thousand sites' are not all in the server's memory; each worker has two, and two calls may be under way."""
+    made: list[int] = []
+
+    def summaries(count: int, kept: list[int]) -> Iterator[Message]:
+        for place in range(count):
+            content = RecordDict()
+            protocol.write(content, protocol.Header(run="test", round=0, partition=place % 4))
+            kept.append(place)
+            yield Message(content, place % 4 + 1, protocol.SUMMARY, group_id="0")
+
+    with engine_for(root, on(machines, params, workers=2), 4) as grid:
+        seen = []
+        for reply in grid.send_and_receive(summaries(30, made)):
+            seen.append(reply.metadata.src_node_id)
+            assert len(made) <= len(seen) + 4
+            if len(seen) == 3:
+                inner = [one.metadata.src_node_id for one in grid.send_and_receive(summaries(6, []))]
+                assert inner == [1, 2, 3, 4, 1, 2]
+    assert seen == [place % 4 + 1 for place in range(30)]
 
 
 def test_a_worker_that_ends_is_replaced_and_nothing_counts_twice(

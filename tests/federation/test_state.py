@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from zk0.errors import StageError
+from zk0.federation.history import History, in_brief
 from zk0.federation.state import RoundState, Saver, StateFolder
 from zk0.records.files import events_so_far, read_lines
 from zk0.records.journal import Journal
@@ -27,7 +28,7 @@ def after(number: int) -> RoundState:
 
 
 def kept(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 def test_last_and_best_are_kept(tmp_path: Path) -> None:
@@ -88,8 +89,8 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def another_loss(path: Path) -> None:
-    path.write_text(path.read_text().replace("0.7", "0.1"))
+def another_number(path: Path) -> None:
+    path.write_text(path.read_text().replace("0.7", "0.1").replace("3.0", "4.0"))
 
 
 DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
@@ -101,7 +102,10 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("state.json", lambda path: path.write_text(""), "state.json is not valid JSON"),
     ("state.json", lambda path: path.write_text("[]"), "state.json must hold a mapping"),
     ("state.json", Path.unlink, "state.json is missing"),
-    ("state.json", another_loss, "state.json is not what was saved"),
+    ("state.json", another_number, "state.json is not what was saved"),
+    ("../rounds.jsonl", another_number, "rounds.jsonl is not what was saved"),
+    ("../rounds.jsonl", cut, "rounds.jsonl is not what was saved"),
+    ("../rounds.jsonl", lambda path: path.write_text(path.read_text().replace("0.7", "{")), "is not valid JSON"),
 ]
 
 
@@ -157,6 +161,49 @@ def test_all_of_a_state_comes_back(tmp_path: Path) -> None:
     assert found.residual["w"].tolist() == whole.residual["w"].tolist()
     assert found.optimizer["momentum/w"].tolist() == [3.0, 4.0]
     assert found.used == {0: 1, 2: 0}
+
+
+# -- a run's rows --------------------------------------------------------------------------------
+
+
+def row_of(number: int, loss: float) -> Round:
+    sites = {f"site-{place}": {"held_out_loss": loss + place, "examples": 8} for place in range(20)}
+    return Round.model_validate({"round": number, "held_out_loss": loss, "sites": sites})
+
+
+def test_a_round_is_written_once_and_its_sites_are_not_kept_in_memory(tmp_path: Path) -> None:
+    states, file, seen = StateFolder(tmp_path), tmp_path / "rounds.jsonl", list[bytes]()
+    rows = [row_of(number, loss) for number, loss in enumerate(LOSSES)]
+    state = RoundState(0, {"w": torch.ones(2)}, (rows[0],), {})
+    for row in rows[1:]:
+        states.save(state)
+        seen.append(file.read_bytes())
+        state = replace(state, round=row.round, rounds=(*state.rounds[:-1], in_brief(state.rounds[-1]), row))
+    states.save(state)
+
+    assert all(file.read_bytes().startswith(before) for before in seen)
+    assert len({(tmp_path / f"round-{number:04d}" / "state.json").stat().st_size for number in (3, 5)}) == 1
+    assert [row.round for row in state.rounds if row.sites] == [1, 5]
+    assert list(states.rows(state)) == rows
+    found = StateFolder(tmp_path).load_last()
+    assert found is not None and found.rounds == state.rounds
+
+
+def test_a_row_whose_state_was_not_written_any_more_makes_way(tmp_path: Path) -> None:
+    """The kill came between the two; the round is run again."""
+    StateFolder(tmp_path).save(RoundState(1, {}, (row_of(0, 0.9), row_of(1, 0.5)), {}))
+    History(tmp_path / "rounds.jsonl").extend((row_of(0, 0.9), row_of(1, 0.5), row_of(2, 0.1)))
+    with (tmp_path / "rounds.jsonl").open("a") as stream:
+        stream.write('{"round": 3, "held')
+
+    states = StateFolder(tmp_path)
+    state = states.load_last()
+    assert state is not None and state.round == 1
+    states.save(replace(state, round=2, rounds=(*state.rounds, row_of(2, 0.4))))
+
+    again = StateFolder(tmp_path)
+    last = again.load_last()
+    assert last is not None and list(again.rows(last)) == [row_of(0, 0.9), row_of(1, 0.5), row_of(2, 0.4)]
 
 
 # -- saving behind the rounds' back --------------------------------------------------------------

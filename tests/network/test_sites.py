@@ -37,6 +37,20 @@ def test_sites_get_numbers_in_turn_and_keep_them(registry: SiteRegistry, keys: l
     assert registry.read().federation == "arms"
 
 
+def test_the_list_is_parsed_again_only_when_it_has_changed(registry: SiteRegistry, keys: list[PublicKey]) -> None:
+    """Who is admitted is asked for every message: to read all keys each time takes longer the more there are."""
+    registry.admit("kitchen", keys[0])
+    before = registry.read()
+    assert registry.read() is before
+
+    SiteRegistry(registry.path).revoke("kitchen", "laptop stolen")
+
+    assert registry.read() is not before and not registry.site("kitchen").admitted
+    registry.path.chmod(0o666)
+    with pytest.raises(StageError, match="others on this machine may change it"):
+        registry.read()
+
+
 def test_a_revoked_site_says_when_and_why(registry: SiteRegistry, keys: list[PublicKey]) -> None:
     registry.admit("kitchen", keys[0])
 

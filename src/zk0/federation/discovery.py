@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
 from flwr.app import Message, RecordDict
 
@@ -104,11 +105,11 @@ def misfits(manifests: Mapping[int, Manifest], loaded: LoadedPolicy, missing: st
     Returns:
         Partition to why its data does not fit, for those where it does not.
     """
-    alike = [[one for one in manifests.values() if not _difference(one, other)] for other in manifests.values()]
-    usual = max(alike, key=len, default=[])
+    kinds = Counter(tuple(_kind(one).values()) for one in manifests.values())
     found: dict[int, str] = {}
+    usual = max(manifests.values(), key=lambda one: kinds[tuple(_kind(one).values())], default=None)
     for partition, manifest in manifests.items():
-        if difference := _difference(usual[0], manifest):
+        if usual and (difference := _difference(usual, manifest)):
             found[partition] = f"most sites have other {difference}; {_ONE_KIND}"
             continue
         try:
@@ -120,14 +121,17 @@ def misfits(manifests: Mapping[int, Manifest], loaded: LoadedPolicy, missing: st
 
 def _difference(mine: Manifest, theirs: Manifest) -> str | None:
     """What one model cannot serve in two sites, and both sites' of it."""
-    for what, one, other in (
-        ("robots", embodiment(mine.robot_type), embodiment(theirs.robot_type)),
-        ("frames per second", mine.fps, theirs.fps),
-        ("joints", list(mine.joints), list(theirs.joints)),
-    ):
-        if one != other:
-            return f"{what}: {one} and {other}"
-    return None
+    other = _kind(theirs)
+    return next((f"{what}: {one} and {other[what]}" for what, one in _kind(mine).items() if one != other[what]), None)
+
+
+def _kind(manifest: Manifest) -> dict[str, Hashable]:
+    """What all sites of one model must have alike."""
+    return {
+        "robots": embodiment(manifest.robot_type),
+        "frames per second": manifest.fps,
+        "joints": manifest.joints,
+    }
 
 
 def check_cameras(manifests: Sequence[Manifest], loaded: LoadedPolicy, missing: str) -> None:

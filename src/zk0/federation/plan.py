@@ -85,15 +85,30 @@ def draw_sites(seed: int, number: int, sites: int, fraction: float) -> tuple[int
         sites: How many there are.
         fraction: Share of them to draw, see :func:`sites_drawn`.
     """
-    count = sites_drawn(sites, fraction)
+    return _drawn(seed, ("sites", number), sites, fraction)
+
+
+def judges(params: Params, partitions: Sequence[int]) -> tuple[int, ...]:
+    """The partitions that judge every global model of a run: were they others each round, its loss would follow them.
+
+    Args:
+        params: The run's.
+        partitions: The run's, in order.
+    """
+    chosen = _drawn(params.seed, ("judges", 0), len(partitions), params.federation.judges)
+    return tuple(partitions[place] for place in chosen)
+
+
+def _drawn(seed: int, stream: tuple[str, int], sites: int, share: float) -> tuple[int, ...]:
+    count = sites_drawn(sites, share)
     if count == sites:
         return tuple(range(sites))
-    chosen = numpy_rng(seed, "sites", number).choice(sites, size=count, replace=False)
-    return tuple(sorted(int(partition) for partition in chosen))
+    chosen = numpy_rng(seed, *stream).choice(sites, size=count, replace=False)
+    return tuple(sorted(int(place) for place in chosen))
 
 
 def sites_drawn(sites: int, fraction: float) -> int:
-    """How many sites train in a round: the fraction, rounded up, so never none.
+    """How many sites a share of them is: rounded up, so never none.
 
     >>> sites_drawn(10, 0.25), sites_drawn(10, 0.01), sites_drawn(4, 1.0)
     (3, 1, 4)

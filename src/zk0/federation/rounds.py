@@ -9,7 +9,7 @@ With w_t the global model after round t, S_t the sites that train, and L the hel
     fold    Delta_t = sum n_k delta_k / sum n_k, or a robust or private stand-in,       aggregation.py, robust.py
             one reply at a time: all together they may not fit in memory
     step    w_t+1 = w_t + eta Delta_t, or an adaptive step along Delta_t                server_optimizer.py
-    judge   L(w_t+1), the mean of the sites' own                                        agreement.py
+    judge   L(w_t+1), the mean of the judges' own                                       agreement.py
     save    what a killed run goes on from                                              state.py
 
 The mean is McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
@@ -31,7 +31,8 @@ from zk0.federation.aggregation import Aggregator, longest_update
 from zk0.federation.agreement import agreed_loss
 from zk0.federation.answers import Reply
 from zk0.federation.broadcast import Model, next_model
-from zk0.federation.plan import RoundPlan, Rows, plan_round, why_stopped
+from zk0.federation.history import in_brief
+from zk0.federation.plan import RoundPlan, Rows, judges, plan_round, why_stopped
 from zk0.federation.privacy.central import Remembered, public_part
 from zk0.federation.server import FederationError, Server
 from zk0.federation.state import RoundState, Saver, StateFolder
@@ -91,7 +92,12 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
 
     private, remembered = server.private_row(state, [u.record for u in updates])
     trained = {u.site: public_part(u.record) if remembered else u.record for u in updates}
-    sites = {site: both_parts(trained.get(site, {}), judged.get(site, {})) for site in server.sites.values()}
+    asked = {*plan.partitions, *judges(server.params, list(server.sites))}
+    sites = {
+        site: both_parts(trained.get(site, {}), judged.get(site, {}))
+        for partition, site in server.sites.items()
+        if partition in asked
+    }
     figures = {
         "train_loss": sum(u.record["train_loss"] * u.weight for u in updates) / sum(u.weight for u in updates),
         "learning_rate": median_low(u.record["learning_rate"] for u in updates),  # of honest sites all are the same
@@ -106,7 +112,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
         state,
         round=plan.round,
         tensors=model.tensors,
-        rounds=(*state.rounds, row),
+        rounds=(*state.rounds[:-1], in_brief(state.rounds[-1]), row),
         residual=residual,
         optimizer=moments,
         used=state.used | {u.partition: plan.round for u in updates},
@@ -168,14 +174,15 @@ def _fold(aggregator: Aggregator, reply: Reply, params: Params) -> SiteUpdate:
 def judge(
     server: Server, model: Model, stats: Stats, number: int, rows: Rows = ()
 ) -> tuple[float, dict[str, dict[str, float]]]:
-    """Held-out loss L of a model in round ``number``, after those of ``rows``: the mean over sites, and each site's.
+    """Held-out loss L of a model in round ``number``, after those of ``rows``: its judges' mean, and each one's.
 
     What a site's loss counts as, by the frames of its manifest, is :func:`.agreement.agreed_loss`'s to say. Under
     privacy the sites weigh the same; under central privacy the mean is noised and charged for, and no site's own told.
     """
-    replies = server.ask(protocol.EVALUATE, number, model, stats)
+    asked = judges(server.params, list(server.sites))
+    replies = server.ask(protocol.EVALUATE, number, model, stats, partitions=asked)
     sites = {reply.site: reply.record(server.params.privacy) for reply in replies}
-    server.enough(len(sites), number, "evaluated")
+    server.enough(len(sites), number, "evaluated", len(asked))
     losses = {site: record["held_out_loss"] for site, record in sites.items()}
     if central := server.central():
         mean = central.held_out(number, list(losses.values()))

@@ -31,11 +31,13 @@ from zk0.machine.repository import revision
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint
 from zk0.records.base import Checkpoint, Origin
-from zk0.records.files import events_so_far, write, write_lines
+from zk0.records.files import append_lines, events_so_far, write, write_lines
 from zk0.records.journal import Journal, Listener
 from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, ROUNDS, STATES
-from zk0.records.run import Checkpoints, Event, Git, Privacy, Run, curves, rows_saved
+from zk0.records.run import CURVES, Checkpoints, Event, Git, Privacy, Run, curves, rows_saved
 from zk0.sources import read_lock
+
+_CURVES = RESULTS / "curves.csv"
 
 
 def config_digest(params: Params, base_digest: str, manifests: Sequence[Manifest]) -> str:
@@ -96,7 +98,7 @@ def run_federation(
     sizes = _sizes(warm.start.policy)
     server.journal.say("strategy", cost(params.federation, drawn, sizes["trainable_bytes"]), round=0)
 
-    state = run_rounds(server, states, warm.first, _publisher(root))
+    state = run_rounds(server, states, warm.first, _publisher(root, states))
     code = revision(root)
     run = _outcome(
         server,
@@ -115,15 +117,22 @@ def run_federation(
     return run
 
 
-def _publisher(root: Path) -> After:
-    """Writes the rounds' rows and curves anew after each, with the seconds that saving it took."""
-    save_s: dict[int, float] = {}
+def _publisher(root: Path, states: StateFolder) -> After:
+    """Writes the rounds' rows and curves: what there is when the run begins or goes on, and then each round's."""
+    begun = False
 
     def publish(state: RoundState, seconds: float | None) -> None:
-        if seconds is not None:
-            save_s[state.round] = seconds
-        write_lines(root / ROUNDS, rows_saved(state.rounds, save_s))
-        write_text(root / RESULTS / "curves.csv", curves(state.rounds))
+        nonlocal begun
+        if begun:  # what was there before may be a link to DVC's cache, and is not written to
+            last, best = state.rounds[-1], state.best_round == state.round
+            append_lines(root / ROUNDS, [last.model_copy(update={"is_best": best, "save_s": seconds})])
+            with (root / _CURVES).open("a") as stream:
+                stream.write(curves([last]))
+            return
+        rows = rows_saved(states.rows(state), {} if seconds is None else {state.round: seconds})
+        write_lines(root / ROUNDS, rows)
+        write_text(root / _CURVES, CURVES + curves(rows))
+        begun = True
 
     return publish
 
@@ -243,7 +252,8 @@ def begin_privacy(server: Server, folder: Path, start: LoadedPolicy, drawn: int)
     trained = not server.base[0].startswith("random:")
     server.public = public_moments(start, trained, server.params.data.fps)
     if params.mode == "central":
-        server.privacy = CentralPrivacy.open(params, folder, sites, drawn)
+        asked = sites_drawn(sites, server.params.federation.judges)
+        server.privacy = CentralPrivacy.open(params, folder, asked, drawn)
     server.journal.say(
         "privacy",
         f"privacy {params.mode}: epsilon {params.target_epsilon:g} at delta {params.delta:g} affords {most} of "

@@ -168,16 +168,22 @@ class Server:
         question = _Question(kind, number, model, packed, own)
         timeout = self.params.federation.timeout_s
         asked = list(self.nodes) if partitions is None else partitions
-        sent = {partition: self._message(question, partition, self.held.get(partition)) for partition in asked}
+        sent = dict[int, int]()
         silent = {self.nodes[partition]: partition for partition in asked}
-        arrived = self.grid.send_and_receive([message for message, _ in sent.values()], timeout=timeout)
+
+        def messages() -> Iterator[Message]:
+            for partition in asked:  # made as the Grid takes them: not every engine needs all at once
+                message, sent[partition] = self._message(question, partition, self.held.get(partition))
+                yield message
+
+        arrived = self.grid.send_and_receive(messages(), timeout=timeout)
         for answer in in_order(arrived, list(silent), self.workspace):
             partition = silent.pop(answer.metadata.src_node_id)
             try:
-                reply = self._parsed(question, partition, answer, sent[partition][1])
+                reply = self._parsed(question, partition, answer, sent[partition])
                 if protocol.LACKS in reply.values:
                     again, more = self._message(question, partition, None)
-                    reply = self._parsed(question, partition, self._answer_to(again), sent[partition][1] + more)
+                    reply = self._parsed(question, partition, self._answer_to(again), sent[partition] + more)
                     if protocol.LACKS in reply.values:
                         lacks = reply.values[protocol.LACKS]
                         raise answers.ReplyError(f"the site still lacks model {lacks}, which it was sent")

@@ -105,7 +105,7 @@ class _Sites:
         """The site of a partition, opened if it is not; see :func:`open_site`."""
         key = (root, partition, limit)
         if key not in self._open:
-            sites = {manifest.partition: manifest for manifest in _manifests(root)}
+            sites = _manifests(root)
             if partition not in sites:
                 there = ", ".join(map(str, sites))
                 raise DataError(f"there is no partition {partition}: the manifests are of {there}")
@@ -126,8 +126,8 @@ _sites = _Sites()
 
 
 @cache
-def _manifests(root: Path) -> list[Manifest]:
-    return read_manifests(root)[0]
+def _manifests(root: Path) -> dict[int, Manifest]:
+    return {manifest.partition: manifest for manifest in read_manifests(root)[0]}
 
 
 def open_site(root: Path, partition: int, decoded_limit_bytes: int, recordings: str | None = None) -> Site:

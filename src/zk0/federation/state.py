@@ -13,7 +13,8 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from zk0.errors import StageError
+from zk0.federation.history import History
 from zk0.federation.privacy.central import Remembered
 from zk0.federation.statistics import Moments
 from zk0.policy.trainable import DamagedError, Tensors, digest_tensors, read_kept, write_kept
@@ -37,7 +39,7 @@ class RoundState:
     Attributes:
         round: Rounds completed.
         tensors: The global model's trainable tensors, as every site has them.
-        rounds: All so far, round 0 first.
+        rounds: All so far, round 0 first; of earlier ones as much as is :func:`.history.in_brief` tells.
         stats: Moments of all sites, merged, as lists; the normalisation follows from them.
         resumed: Rounds after which the run was taken up again.
         residual: What the downlink's codec could not carry of the model; it is added to the next.
@@ -56,11 +58,6 @@ class RoundState:
     optimizer: Tensors = field(default_factory=dict)
     used: dict[int, int] = field(default_factory=dict)
     privacy: Remembered = field(default_factory=Remembered)
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The rounds as JSON takes them."""
-        return [one.content() for one in self.rounds]
 
     @property
     def digest(self) -> str:
@@ -88,11 +85,19 @@ class StateFolder:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        self._history = History(self.folder / "rounds.jsonl")
+
+    def rows(self, state: RoundState) -> Iterator[Round]:
+        """All that the rounds of a state tell that was saved or loaded here, one after the other."""
+        return self._history.read(len(state.rounds))
+
     def save(self, state: RoundState) -> None:
         """Write a round's state; then drop all but the last and the best."""
         record = {
             "round": state.round,
-            "rows": state.rows,
+            "rows": len(state.rounds),
+            "rows_digest": self._history.extend(state.rounds),
             "stats": state.stats,
             "resumed": list(state.resumed),
             "used": {str(partition): number for partition, number in state.used.items()},
@@ -127,24 +132,30 @@ class StateFolder:
             StageError: See :meth:`load_last`.
         """
         try:
-            record, parts = read_kept(_path(self.folder, number))
+            record, parts, rows = self._read(number)
         except DamagedError as error:
             raise StageError(f"{error}. {self._advice(number)}") from error
-        return RoundState(
-            record["round"],
-            parts.pop(_TENSORS, {}),
-            tuple(map(Round.model_validate, record["rows"])),
-            record["stats"],
-            tuple(record["resumed"]),
-            used={int(partition): number for partition, number in record["used"].items()},
-            privacy=record["privacy"],
-            **parts,
-        )
+        used = {int(partition): number for partition, number in record["used"].items()}
+        more = {"used": used, "privacy": record["privacy"], **parts}
+        tensors = more.pop(_TENSORS, {})
+        return RoundState(record["round"], tensors, rows, record["stats"], tuple(record["resumed"]), **more)
+
+    def _read(self, number: int) -> tuple[dict[str, Any], dict[str, Tensors], tuple[Round, ...]]:
+        path = _path(self.folder, number)
+        record, parts = read_kept(path)
+        if "rows_digest" not in record:
+            raise DamagedError(f"{path} was written by an earlier zk0, which kept rounds' rows in it")
+        return record, parts, self._history.in_brief(record["rows"], record["rows_digest"])
+
+    def _is_sound(self, number: int) -> bool:
+        with suppress(DamagedError):
+            return bool(self._read(number))
+        return False
 
     def _advice(self, number: int) -> str:
         """What to do where a round's state is damaged. Nothing else is ever deleted: what privacy spent stays noted."""
         rounds = _rounds(self.folder)
-        sound = [other for other in rounds if other < number and _is_sound(rounds[other])]
+        sound = [other for other in rounds if other < number and self._is_sound(other)]
         if sound and number == max(rounds):
             return f"Round {sound[-1]} is kept whole: delete {rounds[number]} to go on from there"
         kept = (
@@ -290,11 +301,3 @@ def _rounds(folder: Path) -> dict[int, Path]:
     named = {path: path.name.removeprefix("round-") for path in folder.glob("round-*") if path.is_dir()}
     numbers = {int(number): path for path, number in named.items() if number.isascii() and number.isdigit()}
     return dict(sorted(numbers.items()))
-
-
-def _is_sound(folder: Path) -> bool:
-    try:
-        read_kept(folder)
-    except DamagedError:
-        return False
-    return True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import torch
 from flwr.app import Message
@@ -36,7 +36,7 @@ class Spill:
         self._bytes = sum(tensor.numel() for tensor in start.values()) * _VALUE
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed by __exit__  # closed by __exit__
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed by __exit__
         self.count = 0
 
     def append(self, delta: Mapping[str, torch.Tensor]) -> None:
@@ -51,9 +51,8 @@ class Spill:
         try:
             for name in self._shapes:
                 content = as_bytes(delta[name].to(torch.float32))
-                while content:
-                    written = os.pwrite(self._file.fileno(), content, offset)
-                    content, offset = content[written:], offset + written
+                _write(self._file, content, offset)
+                offset += len(content)
         except OSError as error:
             raise self._full(shutil.disk_usage(self._folder).free) from error
         self.count += 1
@@ -97,11 +96,7 @@ class Spill:
         return {name: torch.empty(shape) for name, shape in self._shapes.items()}
 
     def _read(self, to: torch.Tensor, offset: int) -> None:
-        content = as_bytes(to)
-        while content:
-            if not (read := os.preadv(self._file.fileno(), [content], offset)):
-                raise OSError(f"the updates waiting in {self._folder} were cut short at byte {offset}")
-            content, offset = content[read:], offset + read
+        _read(self._file, as_bytes(to), offset)
 
     def __enter__(self) -> Self:
         return self
@@ -124,39 +119,87 @@ def in_order(messages: Iterable[Message], nodes: Sequence[int], folder: Path) ->
     places, heard = set(nodes), set[int]()
     waiting: dict[int, Message] = {}
     turn = 0
-    for message in messages:
-        node = message.metadata.src_node_id
-        if node in heard or node not in places:
-            continue
-        heard.add(node)
-        if node != nodes[turn] and not message.has_error():
-            set_aside(message, folder)
-        waiting[node] = message
-        del message  # or this loop would hold the update while the next site makes its own
-        while turn < len(nodes) and nodes[turn] in waiting:
-            yield waiting.pop(nodes[turn])
-            turn += 1
-    yield from (waiting.pop(node) for node in nodes[turn:] if node in waiting)
+    with Aside(folder) as aside:
+        for message in messages:
+            node = message.metadata.src_node_id
+            if node in heard or node not in places:
+                continue
+            heard.add(node)
+            if node != nodes[turn] and not message.has_error():
+                aside.put(message)
+            waiting[node] = message
+            del message  # or this loop would hold the update while the next site makes its own
+            while turn < len(nodes) and nodes[turn] in waiting:
+                yield aside.take(waiting.pop(nodes[turn]))
+                turn += 1
+        yield from (aside.take(waiting.pop(node)) for node in nodes[turn:] if node in waiting)
 
 
-def set_aside(message: Message, folder: Path) -> None:
-    """Move a waiting reply's arrays from memory to a file that vanishes with it.
+class Aside:
+    """Waiting replies' arrays, out of memory: in one file without a name, so no number of them runs out of files.
 
-    Raises:
-        OSError: There is no room for it.
+    A place that is free again is taken by the next reply of that size.
+
+    Args:
+        folder: Where the file is, once there is one.
     """
-    arrays = arrays_in(message.content)
-    size = sum(len(array.data) for array in arrays)
-    if not size:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder) as stream:
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._end = 0
+        self._places: dict[int, tuple[int, list[int]]] = {}
+        self._free: defaultdict[int, list[int]] = defaultdict(list)
+
+    def put(self, message: Message) -> None:
+        """Move a reply's arrays to the file.
+
+        Raises:
+            OSError: There is no room for them.
+        """
+        arrays = arrays_in(message.content)
+        if not (size := sum(len(array.data) for array in arrays)):
+            return
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115  # closed by __exit__
+        start = at = self._free[size].pop() if self._free[size] else self._end
         for array in arrays:
-            stream.write(array.data)
-        stream.flush()
-        view = memoryview(mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ))
-    start = 0
-    for array in arrays:
-        end = start + len(array.data)
-        array.data = view[start:end]  # type: ignore[assignment]  # any buffer of bytes will do
-        start = end
+            _write(self._file, memoryview(array.data), at)
+            at += len(array.data)
+        self._places[id(message)] = start, [len(array.data) for array in arrays]
+        self._end = max(self._end, at)
+        for array in arrays:
+            array.data = b""
+
+    def take(self, message: Message) -> Message:
+        """The same reply with its arrays, if they were put aside."""
+        if self._file is None or id(message) not in self._places:
+            return message
+        start, sizes = self._places.pop(id(message))
+        view = memoryview(bytearray(sum(sizes)))
+        _read(self._file, view, start)
+        self._free[len(view)].append(start)
+        for array, size in zip(arrays_in(message.content), sizes, strict=True):
+            array.data, view = view[:size], view[size:]  # type: ignore[assignment]  # any buffer of bytes will do
+        return message
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _write(file: IO[bytes], content: memoryview, offset: int) -> None:
+    while content:
+        written = os.pwrite(file.fileno(), content, offset)
+        content, offset = content[written:], offset + written
+
+
+def _read(file: IO[bytes], to: memoryview, offset: int) -> None:
+    while to:
+        if not (read := os.preadv(file.fileno(), [to], offset)):
+            raise OSError(f"the updates waiting on disk were cut short at byte {offset}")
+        to, offset = to[read:], offset + read

@@ -62,7 +62,9 @@ class FederationParams(Section):
     stop_margin: float = Field(0.0, ge=0, lt=1)
     """Share of the best loss by which a round must be lower to be better (0 = by anything)."""
     fraction: float = Field(1.0, gt=0, le=1)
-    """Share of the sites that train in a round, drawn anew each; all of them evaluate."""
+    """Share of the sites that train in a round, drawn anew each."""
+    judges: float = Field(1.0, gt=0, le=1)
+    """Share of the sites that judge the global model, the same ones all run."""
     weighting: Literal["examples", "equal"] = "examples"
     """How sites are averaged: examples or equal."""
     min_replies: float = Field(1.0, gt=0, le=1)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, Self
 
 from pydantic import ValidationError
 
 from zk0.errors import StageError
-from zk0.files import BadFileError, read_mapping, read_records, write_json, write_text
+from zk0.files import BadFileError, parse_json, read_mapping, read_records, write_json, write_text
 from zk0.records import paths
 from zk0.records.base import Record
 from zk0.records.results import Benchmark, Deployment, Environment, Evaluation, SiteSummary, Tracking
@@ -89,6 +90,39 @@ def events_so_far(path: Path) -> list[Event]:
     return _complete_lines(path, Event)
 
 
+class EventsAsTheyCome:
+    """The events of a journal that is being written to: what was read is not read again. Use as a context.
+
+    Args:
+        path: The journal; it may not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stream: BinaryIO | None = None
+        self._rest = b""
+
+    def more(self) -> list[Event]:
+        """The complete events since the last call; all of them again where the journal was written anew meanwhile."""
+        with suppress(FileNotFoundError):
+            found = self._path.stat()
+            # While it is open, no other file gets its number.
+            if self._stream is None or not os.path.samestat(os.fstat(self._stream.fileno()), found):
+                self.__exit__()
+                self._stream, self._rest = self._path.open("rb"), b""
+        if self._stream is None:
+            return []
+        *lines, self._rest = (self._rest + self._stream.read()).split(b"\n")
+        return [event for line in lines if (event := _event(line))]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """All complete lines of a file of events or rounds; none where there is no file yet."""
     try:
@@ -121,6 +155,12 @@ def write(root: Path, record: Record) -> None:
 def write_lines(path: Path, records: Iterable[Record]) -> None:
     """Write rounds or events, one a line, in place of what is there."""
     write_text(path, "\n".join(json.dumps(record.content()) for record in records))
+
+
+def append_lines(path: Path, records: Iterable[Record]) -> None:
+    """Write rounds or events behind those that are there."""
+    with path.open("a") as stream:
+        stream.write("".join(f"{json.dumps(record.content())}\n" for record in records))
 
 
 def require(root: Path, *kinds: type[Record]) -> None:
@@ -156,6 +196,14 @@ def _complete_lines[R: Record](path: Path, kind: type[R]) -> list[R]:
         with suppress(ValidationError):  # of a line that somebody else wrote, nothing is known
             found.append(kind.model_validate(line))
     return found
+
+
+def _event(line: bytes) -> Event | None:
+    """An event's line; None where somebody else wrote it."""
+    try:
+        return Event.model_validate(parse_json(line.decode(), ""))
+    except (UnicodeDecodeError, BadFileError, ValidationError):
+        return None
 
 
 def _maker(kind: type[Record]) -> str:

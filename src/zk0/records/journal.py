@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zk0.console import console
+from zk0.records.files import append_lines
 from zk0.records.run import Event
 
 Listener = Callable[[Event], None]
@@ -46,8 +46,7 @@ class Journal:
     def note(self, event: Event) -> None:
         """Write down an event that another journal has told."""
         with self._lock:
-            with self._path.open("a") as stream:
-                stream.write(json.dumps(event.content()) + "\n")
+            append_lines(self._path, [event])
             self._listener(event)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -210,7 +210,7 @@ def both_parts(trained: Mapping[str, float], judged: Mapping[str, float]) -> Sit
     return SiteRound.model_validate({"bytes_up": 0, **trained, **judged, "bytes_down": down})
 
 
-def rows_saved(rows: Sequence[Round], save_s: Mapping[int, float]) -> list[Round]:
+def rows_saved(rows: Iterable[Round], save_s: Mapping[int, float]) -> list[Round]:
     """Rounds as they are told: with whether they were the best so far, and the seconds that saving took."""
     marked, best = [], float("inf")
     for row in rows:
@@ -220,12 +220,15 @@ def rows_saved(rows: Sequence[Round], save_s: Mapping[int, float]) -> list[Round
     return marked
 
 
-def curves(rows: Sequence[Round]) -> str:
-    """Losses by round and site as CSV, for `dvc plots`."""
-    lines = ["round,site,held_out_loss,train_loss"]
+CURVES = "round,site,held_out_loss,train_loss\n"
+
+
+def curves(rows: Iterable[Round]) -> str:
+    """Losses by round and site as CSV, below the columns' names in :data:`CURVES`, for `dvc plots`."""
+    lines = []
     for row in rows:
         sites: dict[str, Round | SiteRound] = {"all sites": row, **row.sites}
         for site, told in sites.items():
             losses = ("" if loss is None else str(loss) for loss in (told.held_out_loss, told.train_loss))
-            lines.append(",".join((str(row.round), site, *losses)))
-    return "\n".join(lines)
+            lines.append(",".join((str(row.round), site, *losses)) + "\n")
+    return "".join(lines)

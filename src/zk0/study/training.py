@@ -266,15 +266,15 @@ def federate(project: StudyProject, params: Params, folder: Path, attack: str | 
     last = states.load_last()
     assert last is not None  # a run that neither failed nor was stopped saves its rounds
     best = states.load(last.best_round)
-    rows = [row for row in last.rows if row["round"]]
+    first, *rows = states.rows(last)
     cost = Cost(
         steps=len(rows) * params.training.local_steps,
-        samples=int(sum(site["examples"] for row in rows for site in row["sites"].values())),
-        seconds=sum(row["round_s"] for row in rows),
-        bytes=int(sum(row["bytes_up"] + row["bytes_down"] for row in last.rows)),
+        samples=sum(site.examples or 0 for row in rows for site in row.sites.values()),
+        seconds=sum(row.round_s or 0.0 for row in rows),
+        bytes=sum(row.bytes_up + row.bytes_down for row in (first, *rows)),
         best=best.round,
-        losses=tuple(row["held_out_loss"] for row in rows),
-        epsilon=last.rows[-1].get("epsilon"),
+        losses=tuple(row.held_out_loss for row in rows),
+        epsilon=last.rounds[-1].epsilon,
     )
     homes = {m.site: SiteMemory.of(folder, run, m.partition) for m in project.sites if params.federation.local}
     own = {site: Home.of(memory, params.federation.local).into({}, best.round) for site, memory in homes.items()}

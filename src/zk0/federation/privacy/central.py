@@ -101,8 +101,8 @@ class CentralPrivacy:
     Attributes:
         params: The run's.
         ledger: What was released.
-        sites: How many there are.
-        drawn: How many of them train in a round.
+        sites: How many judge a model.
+        drawn: How many train in a round.
     """
 
     params: PrivacyParams

@@ -7,9 +7,10 @@ memory holds one. A worker that is lost is replaced, and its sites are asked aga
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import ray
@@ -30,17 +31,28 @@ _MOST_LOST = 3
 _UP_S = 600.0  # for a worker to come up: it loads torch and LeRobot
 
 
-@dataclass
+@dataclass(eq=False)
 class _Call:
-    """Messages that were sent together.
+    """Messages that were sent together. They are made as they are needed, so memory holds those near their turn.
 
     Attributes:
-        turn: Whose reply is to be given out next.
+        messages: Those to come.
+        tasks: Those whose replies were not given out, in order.
+        queue: Those of them that nobody was asked.
         made: Records to Ray's references, by id: what all sites are sent alike is laid down once.
     """
 
-    turn: int = 0
+    messages: Iterator[Message]
+    tasks: deque[_Task] = field(default_factory=deque)
+    queue: deque[_Task] = field(default_factory=deque)
     made: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+
+    def fill(self, most: int) -> None:
+        """Make messages until so many await their turn, or there are no more."""
+        for message in islice(self.messages, max(0, most - len(self.tasks))):
+            task = _Task(message, self)
+            self.tasks.append(task)
+            self.queue.append(task)
 
     def packed(self, record: Any) -> Any:
         """A record as it is handed to a worker."""
@@ -51,7 +63,7 @@ class _Call:
         return self.made[id(record)][1]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
     """A message on its way.
 
@@ -63,7 +75,6 @@ class _Task:
 
     message: Message
     call: _Call
-    index: int
     lost: int = 0
     failed: str | None = None
     told: Any = None
@@ -75,7 +86,7 @@ class _Task:
         return self.message.metadata.dst_node_id
 
 
-@dataclass
+@dataclass(eq=False)
 class _Hand:
     """A worker, as the grid sees it: the actor in one of the cluster's places, and what it was asked, in order."""
 
@@ -108,7 +119,8 @@ class RayGrid(NodesGrid):
         self._cluster, self._project, self._journal = cluster, project, journal
         self._hands = [self._start(slot) for slot in range(cluster.workers)]
         self._homes: dict[int, int] = {}
-        self._queue: list[_Task] = []
+        self._served: Counter[int] = Counter()  # sites by worker
+        self._calls: list[_Call] = []  # the last first: whoever asks while a call is under way wants the answer first
         for hand in self._hands:
             self._came_up(hand)
 
@@ -124,21 +136,20 @@ class RayGrid(NodesGrid):
             messages: To one site each.
             timeout: Seconds without any worker's answer, after which the sites at work get an error for a reply.
         """
-        call = _Call()
-        tasks = [_Task(message, call, index) for index, message in enumerate(messages)]
-        self._queue[:0] = tasks  # whoever asks while a call is under way, wants the answer first
+        call = _Call(iter(messages))
+        self._calls.insert(0, call)
         try:
-            while tasks:
-                while (reply := self._reply(tasks[0])) is None:
+            self._deal()
+            while call.tasks:
+                while (reply := self._reply(call.tasks[0])) is None:
                     self._deal()
                     self._wait(timeout)
-                del tasks[0]
-                call.turn += 1
+                call.tasks.popleft()
                 self._deal()
                 yield reply
                 del reply  # or its update would stay in memory while the next one is waited for
         finally:
-            self._queue = [task for task in self._queue if task.call is not call]
+            self._calls.remove(call)
 
     def _reply(self, task: _Task) -> Message | None:
         """A task's reply; None as long as there is none."""
@@ -162,7 +173,9 @@ class RayGrid(NodesGrid):
         return Message(content, reply_to=task.message)
 
     def _deal(self) -> None:
-        """Give every worker what it may have of the queue, the one with the least first."""
+        """Give every worker what it may have of the next messages, the one with the least first."""
+        for call in self._calls:
+            call.fill(_AT_ONCE * len(self._hands))
         while True:
             for hand in sorted((h for h in self._hands if h.up), key=lambda h: len(h.asked)):
                 if len(hand.asked) < _AT_ONCE and (task := self._next_for(hand)) is not None:
@@ -172,8 +185,7 @@ class RayGrid(NodesGrid):
                 return
 
     def _next_for(self, hand: _Hand) -> _Task | None:
-        window = _AT_ONCE * len(self._hands)
-        near = [task for task in self._queue if task.index < task.call.turn + window]
+        near = [task for call in self._calls for task in call.queue]
         for task in near:
             if self._home(task.node) is hand:
                 return task
@@ -182,7 +194,7 @@ class RayGrid(NodesGrid):
         for task in near:
             home = self._home(task.node)
             if len(home.asked) == _AT_ONCE and home.machine == hand.machine:
-                self._homes[task.node] = hand.slot
+                self._settle(task.node, hand)
                 return task
         return None
 
@@ -190,12 +202,17 @@ class RayGrid(NodesGrid):
         """The worker that serves a site; for one that is new the worker with the fewest sites."""
         by_slot = {hand.slot: hand for hand in self._hands}
         if self._homes.get(node) not in by_slot:
-            homes = list(self._homes.values())
-            self._homes[node] = min((h for h in self._hands if h.up), key=lambda h: homes.count(h.slot)).slot
+            self._settle(node, min((h for h in self._hands if h.up), key=lambda h: self._served[h.slot]))
         return by_slot[self._homes[node]]
 
+    def _settle(self, node: int, hand: _Hand) -> None:
+        """Have a worker serve a site from now on."""
+        self._served.subtract([self._homes[node]] if node in self._homes else [])
+        self._homes[node] = hand.slot
+        self._served[hand.slot] += 1
+
     def _ask(self, hand: _Hand, task: _Task) -> None:
-        self._queue.remove(task)
+        task.call.queue.remove(task)
         about, records = task.message.metadata, task.message.content
         packed = [task.call.packed(record) for record in records.values()]
         task.told, task.content = hand.actor.answer.options(num_returns=2).remote(
@@ -230,10 +247,12 @@ class RayGrid(NodesGrid):
         """Replace a worker, and have the sites that it was asked for asked again, elsewhere where there is another."""
         ray.kill(hand.actor)
         console.print(f"worker {hand.slot} on {hand.machine} is replaced: {reason}", markup=False, style="yellow")
-        first, *others = hand.asked or [None]
+        first, others = (hand.asked[0], list(hand.asked)[1:]) if hand.asked else (None, [])
         self._homes = {node: slot for node, slot in self._homes.items() if slot != hand.slot}
+        self._served[hand.slot] = 0
         self._hands[self._hands.index(hand)] = self._start(hand.slot)
-        self._queue[:0] = [task for task in others if task is not None]
+        for task in reversed(others):
+            task.call.queue.appendleft(task)
         if first is not None:
             self._again(first, reason)
 
@@ -241,7 +260,7 @@ class RayGrid(NodesGrid):
         """Have a site asked again, unless it was often enough."""
         task.lost, task.done = task.lost + 1, False
         if task.lost < _MOST_LOST:
-            self._queue.insert(0, task)
+            task.call.queue.appendleft(task)
         else:
             task.failed = reason
 

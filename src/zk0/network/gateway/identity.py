@@ -31,7 +31,7 @@ from zk0.federation.flower import (
 )
 from zk0.network.gateway.journal import Refused
 from zk0.network.security.keys import key_fingerprint
-from zk0.network.security.sites import Site, SiteRegistry
+from zk0.network.security.sites import Site, SiteRegistry, Sites
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -44,12 +44,12 @@ _CURVES = (ec.SECP256R1.name, ec.SECP384R1.name, ec.SECP521R1.name)
 
 
 class RegistryView:
-    """The list of sites as it is on disk now, parsed again only when the file has changed."""
+    """The list of sites as it is on disk now, by key."""
 
     def __init__(self, path: Path) -> None:
         """Look at the list at ``path``."""
         self._registry = SiteRegistry(path)
-        self._seen: tuple[int, ...] | None = None
+        self._list: Sites | None = None
         self._sites: dict[str, tuple[Site, bool]] = {}
 
     def by_fingerprint(self) -> dict[str, tuple[Site, bool]]:
@@ -59,14 +59,11 @@ class RegistryView:
             StageError: The list is missing or damaged; then nobody is let in.
         """
         try:
-            found = self._registry.path.stat()
+            sites = self._registry.read()
         except OSError as error:
             raise StageError(f"{self._registry.path} cannot be read ({error.strerror})") from error
-        # The list is replaced as a whole, so a new one has another inode even within one tick of the clock.
-        seen = (found.st_ino, found.st_mtime_ns, found.st_size, found.st_mode)
-        if seen != self._seen:
-            self._sites = self._registry.read().by_fingerprint()
-            self._seen = seen
+        if sites is not self._list:
+            self._list, self._sites = sites, sites.by_fingerprint()
         return self._sites
 
 

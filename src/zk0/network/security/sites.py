@@ -132,8 +132,8 @@ class Sites(Section):
 class SiteRegistry:
     """The list of a federation's sites, in one JSON file.
 
-    Every call reads the file anew, and a change is written in one step under a lock, so that commands, gateway
-    and server may use it side by side.
+    Every call goes by the file as it is then, which is parsed again only when it has changed; and a change is written
+    in one step under a lock. So commands, gateway and server may use it side by side.
 
     Example:
         >>> registry = SiteRegistry.create(Path("security/sites.json"), "arms")
@@ -146,6 +146,8 @@ class SiteRegistry:
     def __init__(self, path: Path) -> None:
         """Use the list at ``path``; see :meth:`create` to begin one."""
         self.path = path
+        self._seen: tuple[int, ...] = ()
+        self._sites: Sites | None = None
 
     @classmethod
     def create(cls, path: Path, federation: str) -> SiteRegistry:
@@ -160,18 +162,23 @@ class SiteRegistry:
         return cls(path)
 
     def read(self) -> Sites:
-        """The list as it is now.
+        """The list as it is now; the very same object as long as it is the same.
 
         Raises:
             StageError: It is missing, damaged, or others may write to it.
         """
         try:
-            if self.path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            found = self.path.stat()
+            if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise StageError(
                     f"{self.path} decides who may take part, and others on this machine may change it; "
                     f"look through it, then `chmod 644 {self.path}`"
                 )
-            return read_model(self.path, Sites)
+            # The list is replaced as a whole, so a new one has another inode even within one tick of the clock.
+            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if self._sites is None or seen != self._seen:
+                self._sites, self._seen = read_model(self.path, Sites), seen
+            return self._sites
         except FileNotFoundError as error:
             raise StageError(f"{self.path} is missing; `zk0 security init --host NAME` begins it") from error
         except BadFileError as error:
@@ -216,8 +223,8 @@ class SiteRegistry:
                 except ValueError as error:
                     raise StageError(str(error)) from error
                 number = max((site.partition for site in sites.sites), default=-1) + 1
-                line, known = key.line, key.fingerprint
-                return Site(name=name, partition=number, public_key=line, fingerprint=known, since=_now(), why=why)
+                known = {"public_key": key.line, "fingerprint": key.fingerprint}
+                return Site(name=name, partition=number, since=_now(), why=why, **known)
             return present.with_key(key, why or "admitted again", present.why)
 
         return self._change(change)
@@ -281,18 +288,15 @@ class SiteRegistry:
                 together = tuple(sorted((*others, site), key=lambda one: one.partition))
                 write_json(self.path, Sites(federation=sites.federation, sites=together).model_dump(mode="json"))
         except Timeout as error:
-            raise StageError(
-                f"{self.path} is being changed by another command for {_LOCK_S:.0f} s; try again"
-            ) from error
+            raise StageError(f"{self.path} is changed by another command for {_LOCK_S:.0f} s; try again") from error
         return site
 
     def _named(self, sites: Sites, name: str) -> Site:
-        site = sites.named(name)
-        if site is None:
-            known = [one.name for one in sites.sites]
-            hint = nearest_hint(name, known) if known else "; it has no sites yet"
-            raise StageError(f"there is no site '{name}' in {self.path}{hint}")
-        return site
+        if (site := sites.named(name)) is not None:
+            return site
+        known = [one.name for one in sites.sites]
+        hint = nearest_hint(name, known) if known else "; it has no sites yet"
+        raise StageError(f"there is no site '{name}' in {self.path}{hint}")
 
 
 def _now() -> datetime:

@@ -67,7 +67,7 @@ def watched(server: FederationServer) -> Callable[[int], bool]:
 class NetworkGrid(Grid):
     """Flower's Grid of a SuperLink, pulled in a loop.
 
-    Replies are asked for one message at a time, so the server's memory holds one reply, however many sites there are.
+    Replies are taken one at a time, so the server's memory holds one, however many sites there are.
 
     Args:
         grid: Flower's.
@@ -151,14 +151,13 @@ class NetworkGrid(Grid):
         while waiting:
             late = time.monotonic() >= deadline  # asked first: what came in time is then taken all the same
             arrived = False
-            for number in list(waiting):
-                reply = self._pulling.reply(number, waiting[number], deadline)
-                if reply is not None:
-                    arrived, message = True, waiting.pop(number)
-                    if not self._admitted(message.metadata.dst_node_id):
-                        reply = refusal(message, _NOT_ADMITTED)
-                    yield reply
-                    del reply  # or its update would stay in memory while the next site makes its own
+            for number, tree in self._pulling.come(list(waiting)):
+                arrived, message = True, waiting.pop(number)
+                reply = self._pulling.reply(tree, message, deadline)
+                if not self._admitted(message.metadata.dst_node_id):
+                    reply = refusal(message, _NOT_ADMITTED)
+                yield reply
+                del reply  # or its update would stay in memory while the next site makes its own
             if late:
                 return
             for number in [number for number, message in waiting.items() if lost(message.metadata.dst_node_id)]:

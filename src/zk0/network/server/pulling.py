@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import batched
+from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from pydantic_core import from_json
@@ -28,6 +30,7 @@ from zk0.network.packing import PackingError, unpack
 
 # A sender that is cut off is waited for so long; the slowest line that is borne brings 5 MiB in that time.
 STALL_S = 120.0
+_AT_ONCE = 256  # messages asked for; replies themselves are taken one by one
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 # All of a reply that is no tensor: header, index, names.
 _TOLD_BYTES = 2 * LONGEST_HEADER
@@ -62,23 +65,35 @@ class Pulling:
     def __init__(self, grid: HttpGrid, payload_bytes: Callable[[str], int]) -> None:
         self._grid, self._payload_bytes = grid, payload_bytes
 
-    def reply(self, number: str, asked: Message, deadline: float) -> Message | None:
-        """The reply to a message, if it has come; an error reply where there is none to be had.
+    def come(self, numbers: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Which messages have a reply by now, and the names of its parts; each is told once.
+
+        To ask for each by itself would take the SuperLink longer the more there are, and the longer it takes the more
+        often it would be asked.
+
+        Args:
+            numbers: The messages', as the SuperLink knows them.
+        """
+        for some in batched(numbers, _AT_ONCE):
+            found = runtime_client(self._grid).PullMessages(runtime_pb2.PullAppMessagesRequest(message_ids=some))
+            awaited = set(some)
+            for told, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+                if (number := told.metadata.reply_to_message_id) in awaited:
+                    awaited.remove(number)
+                    yield number, tree
+
+    def reply(self, tree: Any, asked: Message, deadline: float) -> Message:
+        """A reply that has come; an error reply where it is not to be had.
 
         What a reply says of itself is not believed: it counts as the answer of the node that was asked, which is
         what gateway and SuperLink have checked.
 
         Args:
-            number: The message's, as the SuperLink knows it.
+            tree: The names of its parts.
             asked: The message.
             deadline: Of ``time.monotonic()``; later, what has not arrived is given up.
         """
         client, run = runtime_client(self._grid), self._grid.run.run_id
-        found = client.PullMessages(runtime_pb2.PullAppMessagesRequest(message_ids=[number]))
-        answered = zip(found.messages_list, found.message_object_trees, strict=True)
-        tree = next((tree for told, tree in answered if told.metadata.reply_to_message_id == number), None)
-        if tree is None:
-            return None
         most = self._payload_bytes(asked.metadata.message_type)
         try:
             parts = self._parts(

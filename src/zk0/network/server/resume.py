@@ -21,7 +21,7 @@ from zk0.network.security.files import SUPERLINK
 from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer, Run, interrupt, runs_of
 from zk0.network.server.wanted import INTERRUPTED, Wanted, forget_wanted, wanted_run
-from zk0.records.files import events_so_far, rounds_so_far
+from zk0.records.files import EventsAsTheyCome, rounds_so_far
 from zk0.records.paths import EVENTS
 from zk0.records.run import Event
 from zk0.services.process import RUN
@@ -136,26 +136,26 @@ def watch(server: FederationServer, number: int, since: datetime | None = None) 
     Raises:
         StageError: The run failed, was stopped, or the SuperLink is away; says why and what to do.
     """
-    file = server.root / EVENTS
     last = "" if since is None else since.astimezone(UTC).isoformat(timespec="milliseconds")
     told: set[str] = set()
     asked, known = 0.0, True
     run: Run | None = None
-    while True:
-        if time.monotonic() - asked > _ASK_S:
-            asked = time.monotonic()
-            run, known = _looked_up(server, number, run)
-        for event in events_so_far(file):  # of a run that is resumed the file is written anew, with all that was said
-            line = repr(event)
-            if (event.time or "") >= last and line not in told:
-                told.add(line)
-                yield event
-        if not known or (run is not None and run.finished):
-            following = follow_on(server, number)
-            if following is None:
-                break
-            number = following
-        time.sleep(_POLL_S)
+    with EventsAsTheyCome(server.root / EVENTS) as events:
+        while True:
+            if time.monotonic() - asked > _ASK_S:
+                asked = time.monotonic()
+                run, known = _looked_up(server, number, run)
+            for event in events.more():  # of a run that is resumed the file is written anew, with all that was said
+                line = repr(event)
+                if (event.time or "") >= last and line not in told:
+                    told.add(line)
+                    yield event
+            if not known or (run is not None and run.finished):
+                following = follow_on(server, number)
+                if following is None:
+                    break
+                number = following
+            time.sleep(_POLL_S)
     if run is None:
         raise StageError(f"the SuperLink knows no run {number}; `zk0 server run` starts one, or goes on")
     if run.outcome != SubStatus.COMPLETED:

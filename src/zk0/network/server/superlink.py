@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     for handler in list(flower.FLOWER_LOGGER.handlers):  # coloured, and without the time
         flower.FLOWER_LOGGER.removeHandler(handler)
     log_as_json(flower.FLOWER_LOGGER)
+    flower.steady_database()
     flower.run_superlink(config)
 
 
