@@ -3,9 +3,8 @@
 The server's is the whole federation after a round, :class:`RoundState`. A site's (:class:`SiteMemory`) is its codec's
 error and, if asked for, its optimiser's moments. The site cannot know whether its update was averaged: a reply may come
 too late or be refused, and a server that was killed takes a round up again. So what belongs to an update is kept as a
-version named by the round, and with every task the server says which version the site goes on from: that of the last
-round whose update was used. A version nobody can ask for any more is deleted; where the one asked for is missing (a new
-disk, say) the site begins anew. So no error is lost or counted twice.
+version named by the round, and every task says which version the site goes on from: that of the last round whose update
+was used. A version nobody can ask for any more is deleted; where the one asked for is missing, the site begins anew.
 """
 
 from __future__ import annotations
@@ -39,13 +38,12 @@ class RoundState:
     Attributes:
         round: Rounds completed.
         tensors: The global model's trainable tensors, as every site has them.
-        rounds: All so far, round 0 first; of earlier ones as much as is :func:`.history.in_brief` tells.
+        rounds: All so far, round 0 first; of earlier ones as much as :func:`.history.in_brief` leaves.
         stats: Moments of all sites, merged, as lists; the normalisation follows from them.
         resumed: Rounds after which the run was taken up again.
         residual: What the downlink's codec could not carry of the model; it is added to the next.
         optimizer: Moments of the server's optimiser.
-        used: Partition to the last round in which its update was averaged; a site's own residual
-            and moments go on from that round's.
+        used: Partition to the last round in which its update was averaged, from whose version the site goes on.
         privacy: What central privacy is to remember.
     """
 
