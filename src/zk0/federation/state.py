@@ -1,10 +1,10 @@
 """What server and sites must remember to go on after a kill, saved after each round in one step.
 
 The server's is the whole federation after a round, :class:`RoundState`. A site's (:class:`SiteMemory`) is its codec's
-error and, if asked for, its optimiser's moments. The site cannot know whether its update was averaged: a reply may come
-too late or be refused, and a server that was killed takes a round up again. So what belongs to an update is kept as a
-version named by the round, and every task says which version the site goes on from: that of the last round whose update
-was used. A version nobody can ask for any more is deleted; where the one asked for is missing, the site begins anew.
+error and, if asked for, its optimiser's moments. It cannot know whether its update was averaged: a reply may come too
+late, or a server that was killed takes a round up again. So what belongs to an update is a version named by the round,
+and every task says which one to go on from: that of the last update that was used. One that nobody can ask for any more
+is deleted; where the one asked for is missing, the site begins anew.
 """
 
 from __future__ import annotations
@@ -103,9 +103,8 @@ class StateFolder:
         }
         parts = {_TENSORS: state.tensors, "residual": state.residual, "optimizer": state.optimizer}
         write_kept(_path(self.folder, state.round), record, parts, {_TENSORS: state.digest})
-        for number, path in _rounds(self.folder).items():
-            if number not in (state.round, state.best_round):
-                shutil.rmtree(path)
+        for number in _rounds(self.folder).keys() - {state.round, state.best_round}:
+            shutil.rmtree(_path(self.folder, number))
 
     def load_last(self) -> RoundState | None:
         """The last complete round, marked as resumed, or None if there is none.

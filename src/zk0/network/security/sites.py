@@ -1,12 +1,10 @@
 """Which sites belong to a federation: the one list that gateway, server and operator go by, in a file.
 
-**Partitions.** A site's number is its identity in the federation's state: seeds, what its codec could not
-carry, its privacy account and the order in which updates are added up all hang on it. So the first site is 0,
-each new one gets the next number, and no number is ever given to another site: one that was revoked keeps
-its own, and has it again when it is admitted again. Another federation is another list.
+**Partitions.** A site's number is its identity in the federation's state: seeds, its codec's error, its privacy account
+and the order in which updates are added up all hang on it. So the first site is 0, each new one gets the next number,
+and no number is ever given to another site: one that was revoked has its own again when it is admitted again.
 
-**Keys.** A site is known by its public key alone. A key that was replaced or revoked is remembered and admits
-nobody any more, whoever brings it.
+**Keys.** A site is known by its public key alone. A key that was replaced or revoked admits nobody any more.
 """
 
 from __future__ import annotations
@@ -97,8 +95,7 @@ class Sites(Section):
     @model_validator(mode="after")
     def _each_is_one(self) -> Sites:
         for what in ("name", "partition", "fingerprint"):
-            values = [getattr(site, what) for site in self.sites]
-            if len(set(values)) < len(values):
+            if len({getattr(site, what) for site in self.sites}) < len(self.sites):
                 raise ValueError(f"two sites have the same {what}")
         return self
 
@@ -117,9 +114,9 @@ class Sites(Section):
         Raises:
             StageError: It is or was somebody's; says whose.
         """
-        site, current = self.by_fingerprint().get(key.fingerprint, (None, False))
-        if site is None:
+        if (found := self.by_fingerprint().get(key.fingerprint)) is None:
             return
+        site, current = found
         if current and site.admitted:
             raise StageError(f"the key {key.fingerprint} is site {site.name}'s; every site needs a key of its own")
         why = next((old.why for old in site.retired if old.fingerprint == key.fingerprint), site.why)
@@ -132,8 +129,8 @@ class Sites(Section):
 class SiteRegistry:
     """The list of a federation's sites, in one JSON file.
 
-    Every call goes by the file as it is then, which is parsed again only when it has changed; and a change is written
-    in one step under a lock. So commands, gateway and server may use it side by side.
+    Every call goes by the file as it is then, parsed again only when it has changed; a change is written in one step
+    under a lock. So commands, gateway and server may use it side by side.
 
     Example:
         >>> registry = SiteRegistry.create(Path("security/sites.json"), "arms")
@@ -284,8 +281,8 @@ class SiteRegistry:
             with FileLock(self.path.with_name(f"{self.path.name}.lock"), timeout=_LOCK_S):
                 sites = self.read()
                 site = change(sites)
-                others = (other for other in sites.sites if other.name != site.name)
-                together = tuple(sorted((*others, site), key=lambda one: one.partition))
+                others = [other for other in sites.sites if other.name != site.name]
+                together = tuple(sorted([*others, site], key=lambda one: one.partition))
                 write_json(self.path, Sites(federation=sites.federation, sites=together).model_dump(mode="json"))
         except Timeout as error:
             raise StageError(f"{self.path} is changed by another command for {_LOCK_S:.0f} s; try again") from error
@@ -294,8 +291,7 @@ class SiteRegistry:
     def _named(self, sites: Sites, name: str) -> Site:
         if (site := sites.named(name)) is not None:
             return site
-        known = [one.name for one in sites.sites]
-        hint = nearest_hint(name, known) if known else "; it has no sites yet"
+        hint = nearest_hint(name, [one.name for one in sites.sites]) if sites.sites else "; it has no sites yet"
         raise StageError(f"there is no site '{name}' in {self.path}{hint}")
 
 
