@@ -91,8 +91,9 @@ def test_central_run_charges_every_release_and_tells_of_no_site(project: Path, p
     assert rows[1]["noise_deviation"] == pytest.approx(0.5 * 0.05 / 2)
     trained = [e for e in read_lines(project / RESULTS / "events.jsonl") if e["event"] == "train"]
     assert len(trained) == 6 and all(e["message"] == f"{e['site']} trained" for e in trained)
-    state = read_json(project / "state" / report.run / "round-0003" / "state.json")
-    assert len(state["privacy"]["charges"]) == 7 and state["rows"][1]["sites"] == rows[1]["sites"]
+    kept = project / "state" / report.run
+    assert len(read_json(kept / "round-0003" / "state.json")["privacy"]["charges"]) == 7
+    assert read_lines(kept / "rounds.jsonl")[1]["sites"] == rows[1]["sites"]
     assert report.stats["action"]["mean"] == pytest.approx([0, 0, 0, 0, 0, 50])
 
 
