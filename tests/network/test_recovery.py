@@ -10,11 +10,11 @@ from benchmarks.projects import demo_params
 from benchmarks.recovery import measure, table
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
-KINDS = ("superlink", "trainer", "supernode", "supervisord")
+KINDS = ("superlink", "trainer")
 
 
 def test_whatever_is_killed_comes_back_and_the_model_is_the_same(tmp_path: Path) -> None:
-    """One of each way to come back; `python -m benchmarks.recovery` kills every kind."""
+    """On the server and at a site; `python -m benchmarks.recovery` kills every kind."""
     params = demo_params(training={"local_steps": 2, "batch": 4}, data={"episodes": 3}, evaluation={"loss_draws": 1})
 
     found = measure(tmp_path, params, KINDS, ("federation", "monitor"))
