@@ -13,7 +13,7 @@ from tests_support import REPO, Project
 
 from zk0.digests import digest_file, digest_folder
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.release]
 
 RESTORED = ("data/recordings", "data/manifests", "checkpoints", "results/federation")
 # The one command of the README: another strategy, compared with the present run.
@@ -74,9 +74,7 @@ def test_without_remotes_it_says_what_cannot_be_brought_back(runs: Runs) -> None
     ]
 
 
-@pytest.mark.parametrize(
-    ("version", "name"), [(1, "fedavg-"), pytest.param(2, "prox", marks=pytest.mark.release), (3, "nightly-")]
-)
+@pytest.mark.parametrize(("version", "name"), [(1, "fedavg-"), (2, "prox"), (3, "nightly-")])
 def test_a_fresh_clone_has_the_run_back(runs: Runs, tmp_path: Path, version: int, name: str) -> None:
     remote = ("dvc", "remote", "add", "--force", "--local", "--default", "backup", str(runs.store))
     runs.project.run(*remote)

@@ -23,7 +23,7 @@ def _copy_with_data(finished: Project, root: Path) -> Project:
     return Project(root, finished.env)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.release), signal.SIGINT])
 def test_stopped_in_round_two(finished: Project, tmp_path: Path, how: signal.Signals) -> None:
     project = _copy_with_data(finished, tmp_path / "project")
     events = project.root / "results/federation/events.jsonl"

@@ -161,6 +161,7 @@ def test_hub_only_dealt_to_two_sites_by_the_flow_then_by_dvc_offline(make: Make,
     nothing_left(project, HF_HUB_OFFLINE="1", **cache)
 
 
+@pytest.mark.release
 def test_mixed_sources_without_films_by_dvc_then_by_the_flow_offline(make: Make, cups: Path, mugs: Path) -> None:
     """Of three kinds of sites only the simulated one is driven; the others are named where success stands."""
     sites = {"kitchen": f"local:{mugs}", "lab": f"hub:{NAME}@main", "red": "sim:push-red-cube-left"}

@@ -64,6 +64,7 @@ def test_sound_project_passes(project: Project) -> None:
     assert context["task_description"]["objective"]["value"].startswith("Test components")
 
 
+@pytest.mark.release
 def test_every_failure_is_reported_and_fails_the_flow(project: Project) -> None:
     """Each step fails in its own way, and none keeps the others or the report from running."""
     lay_out(project.root, test_tiny=FAILING)
