@@ -12,6 +12,7 @@ import os
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 
 SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -37,8 +38,12 @@ SPINS = 10_000
 _COLLECT_AFTER = 10_000
 
 
-def switch_off() -> None:
-    """Put the settings into this process's environment, and so into its children's, and keep freed memory."""
+def switch_off(gives_back: bool = False) -> None:
+    """Put the settings into this process's environment, and so into its children's, and settle what is freed.
+
+    Args:
+        gives_back: What is freed goes back to the kernel at once, where much only passes through; else it is kept.
+    """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if not os.environ.get("MUJOCO_GL"):  # set but empty, to MuJoCo it would be a backend that it does not know
@@ -46,19 +51,23 @@ def switch_off() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
     gc.set_threshold(_COLLECT_AFTER)
-    _keep_freed_memory()
+    _set_malloc(gives_back)
 
 
-def _keep_freed_memory() -> None:
-    """Let glibc hold on to what is freed.
+def _set_malloc(gives_back: bool) -> None:
+    """Let glibc give back what is freed, or hold on to it. Elsewhere than on glibc nothing is done.
 
     Steps and rounds free and take the same hundreds of megabytes over and over. Given back to the
     kernel in between, every page would be cleared and mapped anew, which costs more than the
-    arithmetic on it. Elsewhere than on glibc nothing is done.
+    arithmetic on it. A SuperLink's threads take each update once, and would hold many of them.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
+        return
+    if gives_back:
+        mallopt(_M_ARENA_MAX, 2)
+        mallopt(_M_MMAP_THRESHOLD, 1 << 18)
         return
     mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the largest that glibc takes
     mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

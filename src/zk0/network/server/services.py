@@ -24,8 +24,6 @@ from zk0.services.process import RUN, Services, own_environment
 NAMES = ("gateway", "superexec", "superlink")  # the order in which they are stopped
 GATEWAY_FILE = Path("gateway.yaml")
 _WAIT_S = 90.0
-# Updates pass through a SuperLink's threads; what each takes, glibc is to give back at once, or it holds many of them.
-_LEAN = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(1 << 18)}
 _OWN_FILES = {"certificate", "key", "registry", "authority"}  # where they are now, should the project have moved
 
 
@@ -127,7 +125,7 @@ class FederationServer:
                 if name not in services.running():
                     # A ServerApp whose SuperExec died ends by itself, and says so, which a killed one could not.
                     outlived = name == "superexec"
-                    services.launch(name, command, self._environment(name), self.root, after, outlived)
+                    services.launch(name, command, self._environment(), self.root, after, outlived)
                     started.append(name)
                 services.await_ready(name, ready, wait_s)
             self.sync()
@@ -191,11 +189,10 @@ class FederationServer:
         if wanted != known:
             wanted.write(file)
 
-    def _environment(self, name: str) -> dict[str, str]:
-        """Of a service: Flower's own folder is private, and nothing is installed because an app says so."""
+    def _environment(self) -> dict[str, str]:
+        """Of all services: Flower's own folder is private, and nothing is installed because an app says so."""
         home = private_folder(self.root / RUN / "flower")
-        more = _LEAN if name == SUPERLINK else {}
-        return own_environment(FLWR_HOME=str(home), FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1", **more)
+        return own_environment(FLWR_HOME=str(home), FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION="1")
 
     def _superlink(self) -> list[str]:
         folder, host = self.places.authority / SUPERLINK, urlsplit(self.gateway.upstream)

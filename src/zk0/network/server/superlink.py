@@ -41,7 +41,7 @@ def check_closed(config: flower.SuperLinkLifespanConfig) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the SuperLink in the foreground until it is told to stop."""
-    runtime_env.switch_off()  # before Flower is imported, which looks at the environment once
+    runtime_env.switch_off(gives_back=True)  # before Flower is imported, which looks at the environment once
     from zk0.network.server.control import OperatorAccount  # noqa: PLC0415 - after the environment is set
     from zk0.services.telemetry import log_as_json  # noqa: PLC0415 - after the environment is set
 
