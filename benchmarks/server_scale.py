@@ -137,6 +137,7 @@ def nodes(server: Any, root: Path, count: int) -> Iterator[None]:
         SiteRegistry(server.places.registry).admit(f"site-{place:05d}", NodeKey.create(folder, folder.name).public)
     server.sync()
     words = [sys.executable, "-m", "benchmarks.nodes", server.gateway_url.removeprefix("https://"), server.authority]
+    LOGS.mkdir(parents=True, exist_ok=True)
     with (LOGS / "nodes.log").open("w") as log:
         process = subprocess.Popen(
             [*map(str, words), str(root / STANDIN), *map(str, folders)], stdout=log, stderr=subprocess.STDOUT

@@ -147,12 +147,15 @@ def test_a_killed_one_comes_back_without_what_it_left_behind(services: Services)
     code = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
     pid = python(services, "killed", code + "print(p.pid, flush=True); p.wait()")
     child = int(wait_for(lambda: services.tail("killed").strip().isdigit() and services.tail("killed")))
+    assert services.last_death("killed") is None
+    killed = time.time()
 
     os.kill(pid, signal.SIGKILL)
 
     assert gone(pid) and gone(child)
     again = wait_for(lambda: pids(services).get("killed"))
     assert again != pid and services.given_up() == []
+    assert killed < (services.last_death("killed") or 0) < time.time()
 
 
 def test_one_that_dies_again_and_again_is_given_up_and_can_be_started_anew(

@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 
 from benchmarks.projects import demo_params
-from benchmarks.recovery import measure, table
+from benchmarks.recovery import SERVER, SITE, measure, table
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
-KINDS = ("superlink", "trainer")
+pytestmark = [pytest.mark.release, pytest.mark.timeout(3600)]
+OTHERS = ("mlflow", "server", "worker")  # a federation does not need them
 
 
 def test_whatever_is_killed_comes_back_and_the_model_is_the_same(tmp_path: Path) -> None:
-    """On the server and at a site; `python -m benchmarks.recovery` kills every kind."""
+    """A killed server and a killed site are every run's: test_full_disk.py and test_failures.py."""
     params = demo_params(training={"local_steps": 2, "batch": 4}, data={"episodes": 3}, evaluation={"loss_draws": 1})
 
-    found = measure(tmp_path, params, KINDS, ("federation", "monitor"))
+    found = measure(
+        tmp_path, params, [*(kind for kind in SERVER if kind not in OTHERS), *SITE], ("federation", "monitor")
+    )
 
     assert [one.kind for one in found if not one.same] == [], table(found)

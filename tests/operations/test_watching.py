@@ -217,6 +217,15 @@ def test_what_is_given_up_is_alerted() -> None:
     assert "`zk0 restart gateway`" in found[1].summary
 
 
+def test_a_death_between_two_looks_is_alerted_and_over_when_the_service_stayed_up() -> None:
+    def found(ago: float, every_s: float) -> list[str]:
+        back = ServiceState("gateway", True, NOW - ago, died=NOW - ago)
+        return [alert.summary for alert in find_alerts(snapshot(services=(back,)), Alerts(every_s=every_s))]
+
+    assert found(10, 0.3) == found(50, 30) == ["gateway died, and was started again"]
+    assert found(20, 0.3) == found(70, 30) == []
+
+
 def test_certificates_disk_and_services_are_alerted() -> None:
     soon = Expiry("gateway", (), datetime.now(UTC) + timedelta(days=5), 5, "")
     down = tuple(ServiceState(name, name != "worker", None) for name in ("mlflow", "gateway", "worker", "monitor"))

@@ -18,7 +18,7 @@ from zk0.errors import StageError
 from zk0.files import write_bytes, write_text
 from zk0.private_files import private_folder
 from zk0.services.control import connected, program, start_supervisord, tried
-from zk0.services.supervise import PROGRAMS, RECORD, end, end_orphans, recorded
+from zk0.services.supervise import PROGRAMS, RECORD, end, end_orphans, last_death, recorded
 from zk0.words import nearest_hint
 
 # States of supervisord in which a service does not run: it died, and is started again or was given up.
@@ -110,6 +110,10 @@ class Services:
             return {}
         names = {path: recorded(path) for path in sorted(self.folder.glob("*.json"))}
         return {path.stem: process for path, process in names.items() if process is not None}
+
+    def last_death(self, name: str) -> float | None:
+        """When a service that runs was last started because it had died, in seconds since 1970; None where never."""
+        return last_death(self._record(name))
 
     def known(self) -> list[str]:
         """Those that were launched and not stopped, whether they run at this moment or not."""

@@ -74,13 +74,14 @@ def launch(name: str) -> None:
     """Write down who this process is, and become the service."""
     record = Path("..", f"{name}.json")
     wanted = read_json(PROGRAMS / f"{name}.json")
+    died = {"died": time.time()} if read_record(record) is not None else {}  # not where the machine was started anew
     if record.exists():  # it has died
         if not wanted["outlived"]:
             end_remnants(record)
         useless = [recorded(Path("..", f"{other}.json")) for other in wanted["renews"]]
         for process in filter(None, useless):
             end([process], psutil.Process.terminate, _END_S)
-    write_record(record, os.getpid(), command=wanted["command"])
+    write_record(record, os.getpid(), command=wanted["command"], **died)
     for port in wanted["after"]:
         _await_port(port)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -123,6 +124,15 @@ def read_record(path: Path) -> tuple[int, float] | None:
         return (found["pid"], found["uptime"]) if found["boot"] == _boot() else None
     except (FileNotFoundError, BadFileError, KeyError, TypeError):
         return None
+
+
+def last_death(path: Path) -> float | None:
+    """When the process of a record took the place of one that had died, in seconds since 1970; None where it did not."""
+    try:
+        died = read_json(path).get("died")
+    except (FileNotFoundError, BadFileError, AttributeError):
+        return None
+    return died if isinstance(died, float) else None
 
 
 def recorded(path: Path) -> psutil.Process | None:

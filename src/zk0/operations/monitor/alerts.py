@@ -27,6 +27,9 @@ from zk0.private_files import read_private
 
 EVENT = "zk0.alert"
 _TIMEOUT_S = 10.0
+# A service that died counts as down for so long, though it is back: no death falls between two looks, and one that dies
+# over and over is one alert and not many.
+STEADY_S = 15.0
 logger = logging.getLogger("zk0.monitor")
 # In the order in which they are told.
 RULES = (
@@ -134,8 +137,11 @@ def _of_machine(snapshot: Snapshot, limits: Alerts) -> Iterator[Alert]:
         yield Alert("disk", "disk", f"less than {limits.disk_free_bytes / 1e9:g} GB of disk are free", "critical")
     for service in snapshot.services:
         # Whoever looks is the monitor. It may look before its start is recorded.
-        if service.wanted and not service.up and service.name != "monitor":
-            yield _of_service(service, "service-down", "does not run")
+        if service.wanted and service.name != "monitor":
+            if not service.up:
+                yield _of_service(service, "service-down", "does not run")
+            elif service.died is not None and snapshot.at - service.died < max(STEADY_S, 2 * limits.every_s):
+                yield _of_service(service, "service-down", "died, and was started again")
         if service.given_up:
             again = f"`zk0 logs {service.name}`, then `zk0 restart {service.name}`"
             yield _of_service(service, "service-given-up", f"died too often and is not started again: {again}")

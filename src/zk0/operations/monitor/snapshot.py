@@ -35,6 +35,7 @@ class ServiceState:
         since: When it was started, in seconds since 1970; None where it does not run.
         memory_bytes: Resident, with all that it started.
         given_up: Whether it died so often that it is not started again.
+        died: When it died last and was started again by itself, in seconds since 1970; None where it never did.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ServiceState:
     since: float | None
     memory_bytes: int = 0
     given_up: bool = False
+    died: float | None = None
 
     @property
     def up(self) -> bool:
@@ -131,7 +133,13 @@ def service_states(root: Path, config: DeploymentConfig) -> tuple[ServiceState, 
     ordered = [name for names in GROUPS.values() for name in names if name in wanted or name in running]
     ordered += [name for name in running if name not in ordered]
     return tuple(
-        ServiceState(name, name in wanted, running[name].create_time(), _memory(running[name]))
+        ServiceState(
+            name,
+            name in wanted,
+            running[name].create_time(),
+            _memory(running[name]),
+            died=services.last_death(name),
+        )
         if name in running
         else ServiceState(name, name in wanted, None, given_up=name in given_up)
         for name in ordered
