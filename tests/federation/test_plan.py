@@ -36,6 +36,15 @@ def test_fraction_is_rounded_up_and_never_none(sites: int, fraction: float, draw
     assert len(draw_sites(1, 1, sites, fraction)) == drawn
 
 
+def test_who_fares_worse_has_the_larger_say_within_bounds() -> None:
+    losses = {"a": 0.5, "b": 0.4, "c": 0.6, "d": 1e9, "e": 0.0}
+    sites = {name: {"held_out_loss": loss} for name, loss in losses.items()} | {"f": {"examples": 3}}
+    told = [Round.model_validate({"round": 3, "held_out_loss": 1.0, "sites": sites})]
+
+    assert plan_round(params(weighting="loss"), told, [0]).says == {"a": 1.0, "b": 0.8, "c": 1.2, "d": 2.0, "e": 0.5}
+    assert plan_round(params(weighting="examples"), told, [0]).says == {}
+
+
 def test_judges_belong_to_the_run() -> None:
     partitions = list(range(0, 200, 2))
     chosen = judges(params(judges=0.1), partitions)

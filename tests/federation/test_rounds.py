@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from zk0.federation.update_buffer import in_order
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import Tensors, digest_tensors
 from zk0.records.files import read_lines
+from zk0.records.run import SiteRound
 
 
 def test_server_meets_sites_in_partition_order(make_server: MakeServer) -> None:
@@ -90,6 +92,16 @@ def test_equal_weighting_takes_no_count(make_server: MakeServer, state: RoundSta
     by_examples = digest_tensors(train_round(make_server(modest), state, stats)[0])
 
     assert fair[0] == fair[1] != by_examples
+
+
+def test_a_site_with_the_larger_loss_counts_for_more(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
+    sites = {"cubes-0": SiteRound(held_out_loss=1.0), "cubes-1": SiteRound(held_out_loss=3.0)}
+    told = replace(state, rounds=(state.rounds[0].model_copy(update={"sites": sites}),))
+
+    delta, updates, _ = train_round(make_server(weighting="loss"), told, stats)
+
+    assert [update.weight for update in updates] == [2 * 0.5, 2 * 1.5]
+    assert digest_tensors(delta) != digest_tensors(train_round(make_server(), told, stats)[0])
 
 
 def test_fedprox_with_mu_0_asks_for_what_fedavg_asks(make_server: MakeServer) -> None:

@@ -19,6 +19,9 @@ sites' manifests, but
 So a site that lies moves a round's mean by half of its part in it, and of five sites' that part is a third at most.
 Where no site is beyond these bounds, it is the mean weighted by frames, bit for bit.
 
+Where sites are weighted by loss, that of the model which they are sent, a site has at most twice the say of one with
+the sites' median loss, and at least half of it. So one that claims to fare badly is heard at most twice.
+
 Of fewer than four sites nobody can tell which one differs: there every value counts, within the arm's build.
 """
 
@@ -153,6 +156,27 @@ def _in_words(name: str, told: Floats, counted: Floats, changed: Floats) -> str:
     joint = int(np.argmax(np.abs(told - counted)))
     several = f" (and {int(changed.sum()) - 1} more joints)" if changed.sum() > 1 else ""
     return f"{what} of {JOINTS[joint]}{several} {told[joint]:.4g} as {counted[joint]:.4g}"
+
+
+SAY_TIMES = 2.0
+
+
+def says(losses: Mapping[str, float]) -> dict[str, float]:
+    """How many times its examples a site counts where whoever fares worse has the larger say.
+
+    q-FFL's objective with q = 1, sum F_k^2 / 2, has the gradient sum F_k grad F_k: Li et al., "Fair Resource Allocation
+    in Federated Learning", ICLR 2020, section 3.2. F_k is site k's held-out loss of the model that it is sent.
+
+    Args:
+        losses: By site; sound ones.
+
+    >>> says({"a": 0.5, "b": 0.5, "c": 0.6, "d": 2.0})["d"]
+    2.0
+    """
+    if not losses:
+        return {}
+    middle = max(median(losses.values()), _LEAST)
+    return {site: min(max(loss / middle, 1 / SAY_TIMES), SAY_TIMES) for site, loss in losses.items()}
 
 
 # What of the embedded sites is at most 1.7 and 1.2.

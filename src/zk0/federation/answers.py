@@ -72,7 +72,7 @@ class Reply:
     bytes_down: int
 
     def update(self, params: Params) -> tuple[Tensors, float]:
-        """The update delta_k, decoded, and its weight: n_k, or 1 where all sites count the same.
+        """The update delta_k, decoded, and its weight: n_k, or 1 where ``federation.weighting`` is equal.
 
         Raises:
             WireError: It tells of more examples than were asked for, or its tensors are damaged.
@@ -80,7 +80,7 @@ class Reply:
         told, asked = self.values["examples"], params.training.local_steps * params.training.batch
         if told > asked:
             raise ReplyError(f"examples is {told}, but {asked} were asked for: local_steps times batch")
-        weight = float(told) if params.federation.weighting == "examples" else 1.0
+        weight = 1.0 if params.federation.weighting == "equal" else float(told)
         return wire.unpack(self.content, protocol.DELTA, params.federation.uplink), weight
 
     def record(self, privacy: PrivacyParams) -> dict[str, float]:

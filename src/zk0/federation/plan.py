@@ -15,10 +15,11 @@ its scale depends on the model's size, and the number of rounds is a param.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 
+from zk0.federation.agreement import says
 from zk0.federation.privacy.accountant import affordable_rounds
 from zk0.federation.privacy.central import CentralPrivacy
 from zk0.federation.strategy import server_rate
@@ -38,12 +39,14 @@ class RoundPlan:
         partitions: Which sites train, in partition order.
         server_rate: The server's learning rate.
         proximal_mu: FedProx's weight (0 = off).
+        says: Site to how many times its examples it counts; once where it is not named.
     """
 
     round: int
     partitions: tuple[int, ...]
     server_rate: float
     proximal_mu: float
+    says: Mapping[str, float] = field(default_factory=dict)
 
     def told(self, params: FederationParams, sites: int) -> str:
         """A line to print; what is the same in every round is left out."""
@@ -73,7 +76,13 @@ def plan_round(params: Params, rows: Rows, partitions: Sequence[int]) -> RoundPl
         ),
         server_rate=server_rate(federation) * server_share(federation, number, rows),
         proximal_mu=proximal_mu(federation, number, rows),
+        says=says(_held_out(rows[-1])) if federation.weighting == "loss" else {},
     )
+
+
+def _held_out(row: Round) -> dict[str, float]:
+    """What each judge loses by the model of a round."""
+    return {site: told.held_out_loss for site, told in row.sites.items() if told.held_out_loss is not None}
 
 
 def draw_sites(seed: int, number: int, sites: int, fraction: float) -> tuple[int, ...]:

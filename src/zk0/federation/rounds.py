@@ -4,7 +4,7 @@ With w_t the global model after round t, S_t the sites that train, and L the hel
 
     plan    S_t, the proximal weight mu and the server's rate eta of the round          plan.py
     ask     each site k of S_t for delta_k = w_k - w_t, which it trains from w_t,       server.py
-            and for n_k, the examples that it trained on
+            and for n_k, the examples that it trained on; or 1, or times its loss
     check   that what it says is what was asked for, and within bounds                  answers.py
     fold    Delta_t = sum n_k delta_k / sum n_k, or a robust or private stand-in,       aggregation.py, robust.py
             one reply at a time: all together they may not fit in memory
@@ -47,7 +47,7 @@ After = Callable[[RoundState, float | None], None]
 
 @dataclass(frozen=True)
 class SiteUpdate:
-    """What a round keeps of a site's training besides delta_k: its weight (n_k or 1), and its part in the row."""
+    """What a round keeps of a site's training besides delta_k: its weight (n_k or 1, times its say), and its row."""
 
     site: str
     partition: int
@@ -141,7 +141,7 @@ def train(
         for reply in server.ask(protocol.TRAIN, number, held, stats, own, plan.partitions):
             began = time.perf_counter()
             try:
-                update = _fold(aggregator, reply, params)
+                update = _fold(aggregator, reply, params, plan.says.get(reply.site, 1.0))
                 updates.append(update)
                 told = "" if central else f", loss {update.record['train_loss']:.4f}"
                 server.journal.say("train", f"{update.site} trained{told}", round=number, site=update.site)
@@ -162,9 +162,10 @@ def train(
     return mean, updates, spent
 
 
-def _fold(aggregator: Aggregator, reply: Reply, params: Params) -> SiteUpdate:
-    """Add n_k delta_k; a function of its own, so that delta_k is gone when the next site makes its own."""
-    delta, weight = reply.update(params)
+def _fold(aggregator: Aggregator, reply: Reply, params: Params, say: float) -> SiteUpdate:
+    """Add n_k delta_k, times the say; a function of its own, so that delta_k is gone when the next one is made."""
+    delta, count = reply.update(params)
+    weight = count * say
     values = sum(tensor.numel() for tensor in delta.values())
     norm = aggregator.fold(delta, weight, longest_update(params, values, private="epsilon" in reply.values))
     record = reply.record(params.privacy) | {"update_norm": norm, "bytes_up": reply.bytes_up}

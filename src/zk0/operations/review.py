@@ -41,9 +41,9 @@ def _federation(params: Params) -> Iterator[Check]:
             "multi-krum, trimmed-mean or fedmedian, where sites are not all trusted",
             high=True,
         )
-    if federation.weighting == "examples" and params.privacy.mode == "off":
+    if federation.weighting != "equal" and params.privacy.mode == "off":
         yield _risk(
-            "federation.weighting examples",
+            f"federation.weighting {federation.weighting}",
             "every site says itself how many examples it has; one that exaggerates decides the average",
             "equal",
         )

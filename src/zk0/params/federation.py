@@ -65,8 +65,8 @@ class FederationParams(Section):
     """Share of the sites that train in a round, drawn anew each."""
     judges: float = Field(1.0, gt=0, le=1)
     """Share of the sites that judge the global model, the same ones all run."""
-    weighting: Literal["examples", "equal"] = "examples"
-    """How sites are averaged: examples or equal."""
+    weighting: Literal["examples", "equal", "loss"] = "examples"
+    """How sites are averaged: by examples, equal, or by examples times held-out loss (loss)."""
     min_replies: float = Field(1.0, gt=0, le=1)
     """Share of the sites asked whose good reply a round needs."""
     timeout_s: float = Field(600.0, gt=0)

@@ -127,7 +127,7 @@ def read_record(path: Path) -> tuple[int, float] | None:
 
 
 def last_death(path: Path) -> float | None:
-    """When the process of a record took the place of one that had died, in seconds since 1970; None where it did not."""
+    """When the process of a record took the place of a dead one, in seconds since 1970; None where it did not."""
     try:
         died = read_json(path).get("died")
     except (FileNotFoundError, BadFileError, AttributeError):
