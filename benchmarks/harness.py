@@ -14,7 +14,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.pieces import FOLDER, Pieces
-from zk0.console import console
+from zk0.console import console, folded_table
 from zk0.errors import StageError
 from zk0.machine import machine
 from zk0.measuring.history import QUICK
@@ -187,7 +187,7 @@ def plain_app(name: str, about: str, measure: Callable[[Pieces], Outcome]) -> ty
 
 def table_of(rows: list[Row]) -> Table:
     """Rows as a table for a terminal."""
-    table = Table("what", "ours", "peer", "ratio", "limit", "unit")
+    table = folded_table(("what", "ours", "peer", "ratio", "limit", "unit"))
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         table.add_row(row.name, number(row.ours), number(row.peer), ratio, number(row.limit), row.unit)

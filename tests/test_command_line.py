@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from typer.main import get_command
 
 from zk0 import __version__, runtime_env
 from zk0.cli.app import app
+from zk0.console import folded_table
 
 
 def typed(folder: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -28,6 +31,16 @@ def test_an_error_is_one_line_on_standard_error(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: there are no profiles in ")
+
+
+def test_a_table_loses_nothing_where_it_is_narrow() -> None:
+    name = "federated:with-a-long-name"
+
+    table = folded_table(("arm", "success"), [(name, "62% (54 to 70)")], box=None)
+    Console(width=24, file=(terminal := io.StringIO())).print(table)
+
+    lines = terminal.getvalue().splitlines()
+    assert "".join(line[:12].strip() for line in lines[1:]) == name
 
 
 def test_what_is_typed_wrongly_has_a_code_of_its_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from nights_params import WEEK
+from rich.console import Console
 
 from zk0.digests import RESULTS_VERSION
 from zk0.params import parse_params
@@ -118,4 +120,7 @@ def test_the_page_has_them_and_says_what_lacks(made: Made, tmp_path: Path) -> No
     page = (tmp_path / "docs" / "RESULTS.md").read_text()
     assert "## Nights" in page and "**1 weeks are still to be made.**" in page and "![Success by night]" in page
     assert tmp_path / "docs/images/results/nights.svg" in written
-    assert overview(folder).caption == "1 weeks are still to be made"
+    shown = overview(folder)
+    assert str(shown.caption).splitlines()[-1] == "1 weeks are still to be made"
+    Console(width=80, file=(terminal := io.StringIO())).print(shown)
+    assert terminal.getvalue().count("%") == 1 + 7 + 6 * 3 and "…" not in terminal.getvalue()

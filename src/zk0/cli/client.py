@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from zk0.cli.options import Calibration, Cameras, Convention, Device, Fps, LeaveOut
-from zk0.console import console
+from zk0.console import console, folded_table
 
 if TYPE_CHECKING:
     from zk0.network.client.membership import Membership
@@ -124,14 +124,9 @@ def leave(name: Name = None) -> None:
 @app.command()
 def status(name: Name = None) -> None:
     """Whether the site is connected, what it did last, and where its logs are."""
-    from rich.table import Table
-
     from zk0.network.client.status import site_status
 
-    table = Table(show_header=False)
-    for what, found in site_status(_membership(name)).rows():
-        table.add_row(what, found)
-    console.print(table, markup=False)
+    console.print(folded_table(("", ""), site_status(_membership(name)).rows(), show_header=False), markup=False)
 
 
 @app.command(hidden=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from zk0.cli.options import ParamsFile, project
-from zk0.console import console
+from zk0.console import console, folded_table
 
 app = typer.Typer(no_args_is_help=True, help="Your own recordings: see docs/data.md.")
 features_app = typer.Typer(
@@ -54,8 +54,6 @@ def features_build(params: ParamsFile = Path("params.yaml")) -> None:
 @features_app.command("size")
 def features_size() -> None:
     """What is kept, by backbone, and how large it is."""
-    from rich.table import Table
-
     from zk0.policy.features.places import features_folder, size_text, usage
 
     folder = features_folder(Path.cwd())
@@ -63,7 +61,7 @@ def features_size() -> None:
     if not rows:
         console.print(f"no features in {folder}", markup=False)
         return
-    table = Table("folder", "what", "files", "frames", "computed", "size")
+    table = folded_table(("folder", "what", "files", "frames", "computed", "size"))
     for row in rows:
         counts = (str(row.files), str(row.frames), str(row.filled))
         table.add_row(row.folder.name, row.about, *counts, size_text(row.size))

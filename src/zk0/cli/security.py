@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from zk0.cli.options import KeyFolder
-from zk0.console import console
+from zk0.console import console, folded_table
 
 app = typer.Typer(no_args_is_help=True, help="Who is trusted in a federation over a network: see docs/SECURITY.md.")
 site_app = typer.Typer(no_args_is_help=True, help="Which sites belong to the federation: see docs/SECURITY.md.")
@@ -43,7 +42,7 @@ def show(folder: KeyFolder = Path("security")) -> None:
     from zk0.network.security.files import Places
 
     rows = expiries(Places(folder).authority)
-    table = Table("certificate", "for", "until", "days left", "state")
+    table = folded_table(("certificate", "for", "until", "days left", "state"))
     for row in rows:
         table.add_row(row.name, ", ".join(row.hosts), f"{row.expires:%d %B %Y}", str(row.days_left), row.state)
     console.print(table)
@@ -126,7 +125,7 @@ def list_sites(folder: KeyFolder = Path("security")) -> None:
     if not sites:
         console.print("no sites yet; `zk0 site admit NAME PUBKEY --server HOST:PORT`", markup=False)
         return
-    table = Table("site", "partition", "state", "since", "node", "key", "why")
+    table = folded_table(("site", "partition", "state", "since", "node", "key", "why"))
     for site in sites:
         node = "" if site.node_id is None else str(site.node_id)
         since = f"{site.since:%Y-%m-%d %H:%M}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.table import Table
+from rich.table import Column, Table
 
-from zk0.console import console, progress_bar
+from zk0.console import console, folded_table, progress_bar
 from zk0.data.manifest import read_manifests
 from zk0.digests import digest_folder
 from zk0.errors import StageError
@@ -104,9 +104,9 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
 
 def comparison_table(a: Scores, b: Scores, found: Comparison, confidence: float) -> Table:
     """Task by task and overall: both means, the gain of the first with its interval, and p values."""
-    table = Table(title=f"{found.metric}: {a.label} against {b.label}", title_justify="left")
-    for column in ("", a.label, b.label, f"gain ({confidence:.0%} interval)", "p better", "p worse", "scenes"):
-        table.add_column(column, justify="left" if not column else "right")
+    figures = (a.label, b.label, f"gain ({confidence:.0%} interval)", "p better", "p worse", "scenes")
+    head = (Column(), *(Column(name, justify="right", overflow="fold") for name in figures))
+    table = folded_table(head, title=f"{found.metric}: {a.label} against {b.label}", title_justify="left")
     for task, one in found.tasks.items():
         values = (_value(found.metric, one.a), _value(found.metric, one.b))
         table.add_row(task, *values, *_gain(found.metric, one.gain), str(one.scenes))

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
-from zk0.console import console
+from zk0.console import console, folded_table
 from zk0.errors import StageError
 from zk0.params import Params
 from zk0.tracking.lineage import Description, RunRow, describe_version, list_runs
@@ -68,12 +68,9 @@ def runs_table(rows: list[RunRow], wide: bool) -> Table:
     chosen = {**columns, **more} if wide else columns
     cells = {name: [read(row) for row in rows] for name, read in chosen.items()}
     kept = {name: values for name, values in cells.items() if any(value is not None for value in values)}
-    table = Table()
-    for name in kept:
-        table.add_column(name, overflow="fold", no_wrap=name == "run")
-    for values in zip(*kept.values(), strict=True):
-        table.add_row(*("" if value is None else str(value) for value in values))
-    return table
+    head = (Column(name, overflow="fold", no_wrap=name == "run") for name in kept)
+    lines = zip(*kept.values(), strict=True)
+    return folded_table(head, (["" if value is None else str(value) for value in line] for line in lines))
 
 
 def _shown(value: float | None, form: str, factor: float = 1.0) -> str | None:
@@ -174,7 +171,7 @@ def _differences(then: dict[str, str], now: dict[str, str]) -> str:
 
 
 def _data(found: Description) -> Table:
-    table = Table("data", "for", "source", "digest")
+    table = folded_table(("data", "for", "source", "digest"))
     for name, given in found["datasets"].items():
         table.add_row(
             name, given["role"], escape(str(json.loads(given["source"]).get("source"))), given["digest"][:_SHORT]

@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from zk0.console import folded_table
 from zk0.network.config import CONFIG, DeploymentConfig
 from zk0.operations.health import is_there, told_of
 from zk0.operations.monitor.alerts import AlertBook, find_alerts
@@ -178,7 +179,7 @@ def render(seen: Overview) -> Iterator[RenderableType]:
 
 
 def _services(services: list[Service]) -> Table:
-    table = Table("service", "", "since", "memory")
+    table = folded_table(("service", "", "since", "memory"))
     for one in services:
         verdict = "[green]up" if one["up"] else "[red]given up" if one["given_up"] else "down"
         verdict = "[red]down" if one["wanted"] and verdict == "down" else verdict
@@ -188,7 +189,7 @@ def _services(services: list[Service]) -> Table:
 
 
 def _sites(sites: list[ShownSite]) -> Table:
-    table = Table("site", "number", "", "", "sent", "received")
+    table = folded_table(("site", "number", "", "", "sent", "received"))
     for one in sites:
         verdict = "[green]there" if one["there"] else "[yellow]away" if one["state"] == "admitted" else "revoked"
         moved = [f"{one[way] / 1e6:.1f} MB" for way in ("bytes_up", "bytes_down")]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column
 
-from zk0.console import console
+from zk0.console import console, folded_table
 from zk0.data.dataset import DatasetFolder
 from zk0.data.quality.judge import Judgement, Watch, judge, numbers_of
 from zk0.data.survey import facts_of, lines_of, survey
@@ -75,13 +75,12 @@ def _print_remarks(judgement: Judgement, episodes: int, page: Path) -> None:
     left = 0
     if judgement.remarks:
         lines = _remark_lines(judgement)
-        table = Table(title="remarks", title_justify="left", show_header=False, box=None, width=WIDTH)
         widest = min(MOST_WIDE, max(len(who) for who, _ in lines))
-        table.add_column(style="bold", no_wrap=True, overflow="ellipsis", min_width=widest, max_width=widest)
-        table.add_column(overflow="ellipsis", no_wrap=True)
-        for who, said in lines[:MOST_LINES]:
-            table.add_row(who, escape(said))
-        console.print(table)
+        first = Column(style="bold", no_wrap=True, overflow="ellipsis", min_width=widest, max_width=widest)
+        head = (first, Column(overflow="ellipsis", no_wrap=True))
+        rows = [(who, escape(said)) for who, said in lines[:MOST_LINES]]
+        about = {"title": "remarks", "title_justify": "left", "show_header": False, "box": None}
+        console.print(folded_table(head, rows, **about, width=WIDTH))
         left = max(0, len(lines) - MOST_LINES)
     count = len(judgement.episodes)
     said = f"remarks on {count} of {episodes} episodes" if judgement.remarks else f"no remark on {episodes} episodes"
@@ -104,12 +103,8 @@ def _gravest(line: tuple[tuple[bool, tuple[str, ...]], list[int]]) -> tuple[bool
 
 
 def _print(name: str, lines: list[tuple[str, str]]) -> None:
-    table = Table(title=name, title_justify="left", show_header=False, box=None)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for about, said in lines:
-        table.add_row(about, escape(said))
-    console.print(table)
+    rows = [(f"[bold]{escape(about)}", escape(said)) for about, said in lines]
+    console.print(folded_table(("", ""), rows, title=name, title_justify="left", show_header=False, box=None))
 
 
 def convert(root: Path, text: str, target: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
+from zk0.console import folded_table
 from zk0.records.results import Evaluation, TaskScore
 
 _COLUMNS = ("task", "action error (deg)", "held-out loss")
@@ -57,10 +57,7 @@ def _rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 def comparison_table(evaluation: Evaluation) -> Group:
     """Base to global model, task by task, with 95% Wilson intervals of the success rate, or why there is none."""
     head, *rows = _rows(evaluation)
-    table = Table(*head, title="base -> global model")
-    for row in rows:
-        table.add_row(*row)
-    return Group(table, *map(Text, on_driving(evaluation)))
+    return Group(folded_table(head, rows, title="base -> global model"), *map(Text, on_driving(evaluation)))
 
 
 def comparison_markdown(evaluation: Evaluation) -> str:

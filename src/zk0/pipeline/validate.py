@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from zk0.checks import Check
-from zk0.console import console
+from zk0.console import console, folded_table
 from zk0.environment import check_environment
 from zk0.environment.code import CODE_LOCK, Installed
 from zk0.errors import StageError
@@ -103,7 +103,7 @@ def failed_checks(checks: Sequence[Check]) -> None:
 
 
 def _table(checks: Sequence[Check]) -> Table:
-    table = Table("check", "", "found", "expected")
+    table = folded_table(("check", "", "found", "expected"))
     for check in checks:
         verdict = "[green]ok" if check.passed else "[red]failed" if check.severity == "error" else "[yellow]note"
         table.add_row(check.name, verdict, escape(check.found), "" if check.passed else escape(check.expected))

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import mean
 
+from rich import box
 from rich.table import Table
 
+from zk0.console import folded_table
 from zk0.evaluation.outcomes import Outcomes
 from zk0.evaluation.paired import Difference, Estimate, difference, rate
 from zk0.reporting import format as fmt
@@ -207,10 +209,9 @@ def overview(folder: NightsFolder) -> Table:
     """The nights, for a terminal."""
     result = NightsResult.read(folder)
     lacking = len(result.record.files) - len(result.weeks)
-    table = Table(title="Nights", caption=f"{lacking} weeks are still to be made" if lacking else None)
     head, rows = nights_table(result) if result.weeks else ([], [])
-    for name in head:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    shown = [[f"{place}", *row[3:8]] for place, row in enumerate(rows)]  # as much as 80 columns show
+    caption = [f"night {night.number}: {night.about}" for night in result.record.nights]
+    caption += [f"{lacking} weeks are still to be made"] if lacking else []
+    told = {"title": "Nights", "caption": "\n".join(caption), "caption_justify": "left", "box": box.SIMPLE}
+    return folded_table(["night", *head[3:8]], shown, **told)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from zk0.console import folded_table
 from zk0.evaluation.paired import Estimate
 from zk0.reporting.format import NOTHING, machine
 from zk0.study.plots import write_curves
@@ -59,13 +60,7 @@ def overview(folder: ProbeFolder) -> list[Table]:
     tables = []
     for result in folder.results():
         lacking = f"{result.missing} pieces are still to be made" if result.missing else None
-        table = Table(title=f"Rooms, from {result.record.base}", caption=lacking)
-        head, rows = probe_table(result)
-        for name in head:
-            table.add_column(name)
-        for row in rows:
-            table.add_row(*row)
-        tables.append(table)
+        tables.append(folded_table(*probe_table(result), title=f"Rooms, from {result.record.base}", caption=lacking))
     return tables
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
+from zk0.console import folded_table
 from zk0.evaluation.paired import Difference, Estimate
 from zk0.reporting import format as fmt
 from zk0.study.arms import FEDERATED
@@ -187,12 +189,9 @@ def overview(folder: StudyFolder) -> Table:
     """The arms as far as they are run, for a terminal."""
     result = StudyResult.read(folder)
     head, rows = arms_table(result)
-    kept = [0, 1, 2, 3, 5, 8]
     caption = f"{result.missing} pieces are still to be made" if result.missing else None
-    table = Table(*(head[index] for index in kept), title=result.record.title, caption=caption)
-    for row in rows:
-        table.add_row(*(row[index] for index in kept))
-    return table
+    kept = [[row[index] for index in (0, 1, 2, 3)] for row in (head, *rows)]  # as much as 80 columns show
+    return folded_table(kept[0], kept[1:], title=result.record.title, caption=caption, box=box.SIMPLE)
 
 
 POOLED_TARGET = 0.80

@@ -15,6 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from zk0 import __version__
+from zk0.console import folded_table
 from zk0.errors import StageError
 from zk0.federation.flower import Fab, build_fab_from_disk, control_pb2, fab_to_proto, user_config_to_proto
 from zk0.files import write_text
@@ -115,7 +116,7 @@ def tables(server: FederationServer) -> list[Table]:
     well = {name: name in running for name in reversed(NAMES)}  # SuperExec has no door of its own to knock at
     well["superlink"] = well["superlink"] and server.answers(f"https://{server.address}")
     well["gateway"] = well["gateway"] and server.answers(server.gateway_url)
-    services = Table("service", "", "log", title="services")
+    services = folded_table(("service", "", "log"), title="services")
     for name, is_well in well.items():
         services.add_row(name, "[green]runs" if is_well else "[red]does not run", str(server.services.log(name)))
     if not well["superlink"]:
@@ -125,7 +126,7 @@ def tables(server: FederationServer) -> list[Table]:
 
 def _sites(server: FederationServer) -> Table:
     there = present_nodes(server)
-    table = Table("site", "number", "", "since", title="sites")
+    table = folded_table(("site", "number", "", "since"), title="sites")
     for site in server.registry.sites():
         if not site.admitted:
             state, since = "[red]revoked", f"{site.since:%Y-%m-%d %H:%M}"
@@ -138,7 +139,7 @@ def _sites(server: FederationServer) -> Table:
 
 
 def _runs(server: FederationServer) -> Table:
-    table = Table("run", "", "handed over", "rounds", "held-out loss", title="last runs")
+    table = folded_table(("run", "", "handed over", "rounds", "held-out loss"), title="last runs")
     rows = rounds_so_far(server.root)
     federated = [run for run in runs_of(server) if run.app == NAME]
     for place, run in enumerate(federated[:3]):
