@@ -19,19 +19,19 @@ from zk0.study.arms import POISONED_PARTITION
 
 Event = Literal["begin", "join", "nothing", "lie", "leave", "spoil", "mend"]
 ATTACK: AttackKind = "sign-flip"
-EPISODES = 24  # that an owner records in the week, at most
+EPISODES = 48  # that an owner records in the week, at most: with fewer there is little to gain after night 1
 SCENES = 60  # of each task, at most: of the gate, and of those that judge it
 KRUM_MARGIN = 2.0  # a lone owner differs by less, and stays; the liar is some hundred times as far off
-_NIGHT = 2 / 9  # of the params' rounds, from the champion
+_NIGHT = 1 / 2  # of the params' rounds, from the champion
 
 # What befalls the federation night after night, and the share of their episodes that owners have recorded by then.
 _NIGHTS: tuple[tuple[Event, float, str], ...] = (
-    ("begin", 1 / 4, "the first night, few episodes"),
-    ("join", 3 / 8, "{joiner} joins, with a task that nobody had"),
-    ("nothing", 3 / 8, "nothing is new"),
+    ("begin", 1 / 8, "the first night, few episodes"),
+    ("join", 1 / 4, "{joiner} joins, with a task that nobody had"),
+    ("nothing", 1 / 4, "nothing is new"),
     ("lie", 1 / 2, "{liar} lies ({attack})"),
-    ("leave", 2 / 3, "{leaver} has left"),
-    ("spoil", 5 / 6, "{spoiled}'s new recordings are spoiled"),
+    ("leave", 5 / 8, "{leaver} has left"),
+    ("spoil", 3 / 4, "{spoiled}'s new recordings are spoiled"),
     ("mend", 1, "{spoiled}'s recordings are mended"),
 )
 
