@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import yaml
 from federated_sites import BAD_UPDATES, BASE, LIMIT, copy_project, spoilt
 from flwr.app import RecordDict
 from prometheus_client import CollectorRegistry, generate_latest
+from rich.console import Console
 
 from zk0.federation import protocol
 from zk0.federation.inprocess import InProcessGrid
@@ -27,7 +29,9 @@ from zk0.operations.monitor.alerts import RULES, find_alerts
 from zk0.operations.monitor.metrics import SnapshotCollector
 from zk0.operations.monitor.progress import Progress, kind_of, read_progress
 from zk0.operations.monitor.snapshot import ServiceState, SiteState, Snapshot, take
+from zk0.operations.status import overview, render
 from zk0.params import Params, with_changes
+from zk0.services.process import Services, own_environment
 
 _KEY = (
     "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5"
@@ -239,3 +243,17 @@ def test_certificates_disk_and_services_are_alerted() -> None:
         ("service-down", "critical"),
     ]
     assert json.dumps([alert.as_dict() for alert in found])
+
+
+def test_status_without_a_deployment_says_what_runs(tmp_path: Path) -> None:
+    def shown() -> str:
+        Console(width=80, file=(terminal := io.StringIO())).print(*render(overview(tmp_path)), sep="\n")
+        return terminal.getvalue()
+
+    assert "no deployment here: `zk0 deploy init" in shown() and "services: none run" in shown()
+    services = Services(tmp_path / ".run")
+    services.launch("clock", ["sleep", "60"], own_environment())
+    try:
+        assert overview(tmp_path)["services"][0]["name"] == "clock" and overview(tmp_path)["alerts"] == []
+    finally:
+        services.stop(["clock"])

@@ -94,18 +94,19 @@ class Overview(TypedDict):
 
 
 def overview(root: Path) -> Overview:
-    """Everything that `zk0 status` shows.
+    """Everything that `zk0 status` shows; without a deployment whatever runs here, and a federation without a name.
 
     Raises:
-        StageError: deployment.yaml is missing or wrong.
+        StageError: deployment.yaml is wrong.
     """
-    config = DeploymentConfig.read(root / CONFIG)
+    deployed = (root / CONFIG).exists()
+    config = DeploymentConfig.read(root / CONFIG) if deployed else DeploymentConfig(services=(), prefect_url=None)
     snapshot = take(root, config)
     known = {alert.key: alert for alert in AlertBook(root / BOOK).open}  # since when, where a monitor has noted it
     alerts = [known.get(alert.key, alert) for alert in find_alerts(snapshot, config.alerts)]
     return {
         "at": _iso(snapshot.at),
-        "federation": config.federation,
+        "federation": config.federation if deployed else "",
         "services": [
             {
                 "name": one.name,
@@ -161,13 +162,17 @@ def _run(progress: Progress) -> ShownRun:
 
 def render(seen: Overview) -> Iterator[RenderableType]:
     """The overview for a terminal."""
-    yield f"[bold]federation {escape(seen['federation'])}[/] at {seen['at']}"
-    yield _services(seen["services"])
+    if seen["federation"]:
+        yield f"[bold]federation {escape(seen['federation'])}[/] at {seen['at']}"
+    else:
+        yield "no deployment here: `zk0 deploy init --host NAME` writes deployment.yaml, `zk0 deploy` brings it up"
+    yield _services(seen["services"]) if seen["services"] else "services: none run; `zk0 up` starts Prefect's alone"
     if seen["sites"]:
         yield _sites(seen["sites"])
     yield _told_run(seen["run"])
     ends = [f"{one['name']} {one['days_left']} days ({one['state']})" for one in seen["certificates"]]
-    yield f"certificates: {', '.join(ends) or 'none; `zk0 deploy` makes them'}"
+    if ends or seen["federation"]:
+        yield f"certificates: {', '.join(ends) or 'none; `zk0 deploy` makes them'}"
     yield f"disk: {seen['disk_free_bytes'] / 1e9:.1f} GB free"
     if seen["problem"]:
         yield f"[yellow]{escape(seen['problem'])}[/]"
