@@ -47,7 +47,17 @@ from zk0.records.run import Round
 from zk0.services.supervise import recorded
 
 SITES = {"kitchen": "sim:push-red-cube-left", "lab": "sim:press-magenta-disc"}
-SERVER = ("gateway", "superlink", "superexec", "serverapp", "mlflow", "server", "worker", "monitor", "supervisord")
+SERVER = (
+    "gateway",
+    "superlink",
+    "superexec",
+    "serverapp",
+    "mlflow",
+    "prefect-server",
+    "prefect-worker",
+    "monitor",
+    "supervisord",
+)
 SITE = ("trainer", "supernode", "superexec of the site", "supervisord of the site")
 _WAIT_S = 600.0
 _POLL_S = 0.1

@@ -21,7 +21,7 @@ from zk0.digests import digest_folder
 from zk0.files import read_json
 from zk0.hub import hub_commit
 from zk0.params import Params, parse_params
-from zk0.sources_lock import DIGEST_CACHE, base_kind, resolve_sources, starting_policy
+from zk0.sources_lock import DIGEST_CACHE, base_folder, base_kind, resolve_sources, starting_policy
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LONG_AGO = 1_600_000_000
@@ -238,6 +238,13 @@ def test_unknown_base_says_what_was_expected(tmp_path: Path, base: str) -> None:
 
 def test_forms_of_a_base() -> None:
     assert [base_kind(b) for b in ("random:full", "hub:a/b@c", "models/x")] == ["random", "hub", "folder"]
+
+
+def test_a_base_may_be_named_as_a_source_is(tmp_path: Path, checkpoint: Path) -> None:
+    plain, local = (resolve_sources(make_params(base=f"{kind}{checkpoint}"), tmp_path) for kind in ("", "local:"))
+
+    assert local["policy"] == plain["policy"]
+    assert base_folder(f"local:{checkpoint}", "any", tmp_path) == base_folder(str(checkpoint), "any", tmp_path)
 
 
 def test_champion_takes_the_place_of_the_base(

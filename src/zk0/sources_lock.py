@@ -130,7 +130,7 @@ def base_folder(base: str, model: str, root: Path) -> Path | None:
     """
     kind = base_kind(base)
     if kind == "folder":
-        return _below(root, base)
+        return _below(root, base.removeprefix("local:"))
     if kind != "mlflow":
         return None
     from zk0.tracking.registry import read_checkpoint  # noqa: PLC0415 - loads MLflow

@@ -10,7 +10,7 @@ from benchmarks.projects import demo_params
 from benchmarks.recovery import SERVER, SITE, measure, table
 
 pytestmark = [pytest.mark.release, pytest.mark.timeout(3600)]
-OTHERS = ("mlflow", "server", "worker")  # a federation does not need them
+OTHERS = ("mlflow", "prefect-server", "prefect-worker")  # a federation does not need them
 
 
 def test_whatever_is_killed_comes_back_and_the_model_is_the_same(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from zk0.steps import names_of
 
 STEPS = names_of(deploy.STEPS)
 
-EVERY = ("mlflow", "server", "worker", "superlink", "superexec", "gateway", "monitor")
+EVERY = ("mlflow", "prefect-server", "prefect-worker", "superlink", "superexec", "gateway", "monitor")
 
 
 def pids(deployed: Deployed) -> dict[str, int]:

@@ -63,7 +63,7 @@ def test_one_that_cannot_start_takes_the_others_with_it(root: Path, taken: int) 
 def test_monitoring_that_fails_undoes_this_deployments_services(root: Path, taken: int) -> None:
     """Of an earlier step; what ran before the deployment goes on."""
     services = Services(root / ".run")
-    for name in ("gateway", "worker"):
+    for name in ("gateway", "prefect-worker"):
         services.launch(name, ["sleep", "60"], own_environment())
     remember(root, startup, Outcome(changed=True, facts={"started": ["gateway"]}))
     params = parse_params({"policy": {"base": "random:nano"}, "data": {"sites": {"a": "sim:push-red-cube-left"}}})
@@ -72,7 +72,7 @@ def test_monitoring_that_fails_undoes_this_deployments_services(root: Path, take
     with pytest.raises(StageError, match=r"ports\.monitor .* is taken"):
         run_step(deployment, set_up_monitoring)
 
-    assert list(services.running()) == ["worker"]
+    assert list(services.running()) == ["prefect-worker"]
 
 
 def test_what_is_not_wanted_here_is_not_started(root: Path) -> None:

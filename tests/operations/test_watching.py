@@ -232,7 +232,10 @@ def test_a_death_between_two_looks_is_alerted_and_over_when_the_service_stayed_u
 
 def test_certificates_disk_and_services_are_alerted() -> None:
     soon = Expiry("gateway", (), datetime.now(UTC) + timedelta(days=5), 5, "")
-    down = tuple(ServiceState(name, name != "worker", None) for name in ("mlflow", "gateway", "worker", "monitor"))
+    down = tuple(
+        ServiceState(name, name != "prefect-worker", None)
+        for name in ("mlflow", "gateway", "prefect-worker", "monitor")
+    )
 
     found = find_alerts(snapshot(certificates=(soon,), disk_free_bytes=1, services=down), Alerts())
 

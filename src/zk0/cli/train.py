@@ -26,7 +26,7 @@ def train(
     base: Annotated[
         str | None,
         typer.Option(
-            help="A checkpoint folder, hub:OWNER/NAME@REVISION, mlflow:MODEL/VERSION or mlflow:@ALIAS. "
+            help="A checkpoint (local:) folder, hub:OWNER/NAME@REVISION, mlflow:MODEL/VERSION or mlflow:@ALIAS. "
             "hub:lerobot/smolvla_base by default."
         ),
     ] = None,

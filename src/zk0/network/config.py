@@ -24,7 +24,7 @@ Group = Literal["mlflow", "prefect", "federation", "monitor"]
 # In the order in which they are started; they are stopped the other way round.
 GROUPS: dict[Group, tuple[str, ...]] = {
     "mlflow": ("mlflow",),
-    "prefect": ("server", "worker"),
+    "prefect": ("prefect-server", "prefect-worker"),
     "federation": ("superlink", "superexec", "gateway"),
     "monitor": ("monitor",),
 }

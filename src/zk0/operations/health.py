@@ -65,7 +65,7 @@ def _services(root: Path, config: DeploymentConfig, snapshot: Snapshot) -> Itera
     server, ports, urls = FederationServer(root), config.ports, config.local_urls()
     probes: dict[str, Callable[[], bool]] = {  # worker and SuperExec have no door of their own
         "mlflow": lambda: answers(f"{urls['mlflow']}/health"),
-        "server": lambda: answers(f"{urls['prefect']}/api/health"),
+        "prefect-server": lambda: answers(f"{urls['prefect']}/api/health"),
         "superlink": lambda: server.answers(f"https://{config.superlink}"),
         "gateway": lambda: server.answers(server.gateway_url),
         "monitor": lambda: answers(f"http://127.0.0.1:{ports.monitor}/metrics"),

@@ -172,13 +172,14 @@ def start_prefect(root: Path, port: int = 4200, wait_s: float = 120.0) -> str:
     env = own_environment(PREFECT_API_URL=f"{url}/api", ZK0_HOME=str(root), **_PREFECT_JSON_LOGS)
     try:
         server = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-        services.launch("server", [sys.executable, "-m", "prefect", *server], env, root)
-        services.await_ready("server", lambda: answers(f"{url}/api/health"), wait_s)
+        services.launch("prefect-server", [sys.executable, "-m", "prefect", *server], env, root)
+        services.await_ready("prefect-server", lambda: answers(f"{url}/api/health"), wait_s)
         _prefect(root, ["work-pool", "create", POOL, "--type", "process", "--overwrite"], env)
         _prefect(root, ["deploy", "--all"], env)
         worker = ["worker", "start", "--pool", POOL, "--type", "process"]
         # Flow runs are its children; one of hours goes on without a worker.
-        services.launch("worker", [sys.executable, "-m", "prefect", *worker], env, root, after=[port], outlived=True)
+        command = [sys.executable, "-m", "prefect", *worker]
+        services.launch("prefect-worker", command, env, root, after=[port], outlived=True)
     except BaseException:  # Ctrl-C among them
         stop_prefect(root)
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from zk0.settings import Section
 
@@ -22,6 +22,12 @@ class PolicyParams(Section):
     """Train low-rank adapters of the action expert instead of all of it (0 = all of it)."""
     lora_alpha: float = Field(32.0, gt=0)
     """Adapters' scale is alpha / rank."""
+
+    @field_validator("base")
+    @classmethod
+    def _without_local(cls, base: str) -> str:
+        """``local:PATH``, as sources have it, is the folder."""
+        return base.removeprefix("local:")
 
 
 class FeatureParams(Section):
