@@ -193,11 +193,13 @@ def test_what_is_wrong_is_told_and_leaves_nothing(
 
 
 def test_another_server_and_an_absent_one_are_told_apart(
-    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, _ = invited(federation, "garage", tmp_path, "127.0.0.1:9")
-    with pytest.raises(StageError, match=r"127.0.0.1:9 does not answer"):
-        check_server(Invitation.read(path))
+    monkeypatch.chdir(tmp_path)
+    path, key = invited(federation, "garage", tmp_path, "127.0.0.1:9")
+    with pytest.raises(StageError, match=r"127.0.0.1:9 does not answer"):  # before anything is recorded
+        typed(f"zk0 client join {path} --data sim:push-red-cube-left --keys {key.folder} --base random:nano")
+    assert "recording" not in capsys.readouterr().out and not (tmp_path / "memberships").exists()
     # the SuperLink's certificate is of the same authority, so a strange authority is what a poser has
     stranger = Authority.create(tmp_path / "stranger", "arms")
     ours = Invitation.read(invited(federation, "barn", tmp_path)[0])

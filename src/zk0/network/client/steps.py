@@ -38,15 +38,19 @@ def install_dependencies(membership: Membership) -> None:
     validate.run(membership.folder, membership.params)
 
 
-@step("Flower client initialization")
+# The server may be away for a minute, as when its operator restarts it.
+@step("Flower client initialization", asks="service")
 def initialise_client(membership: Membership) -> None:
-    """Hold key and invitation against each other, and see that the ClientApp loads.
+    """Hold key and invitation against each other, ask whether the server is there, and see that the ClientApp loads.
+
+    Before anything is recorded or computed, which may take long.
 
     Raises:
-        StageError: The key is not the one that was admitted.
+        StageError: The key is not the one that was admitted, or the server does not answer, or is another.
     """
     invitation = membership.invitation
     invitation.check(membership.key)
+    check_server(invitation)
     console.print(
         f"site '{invitation.site}', number {invitation.partition} in the federation '{invitation.federation}' at "
         f"{invitation.server}; its {type(app).__module__}:app is Flower's ClientApp here\n"
@@ -98,7 +102,6 @@ def configure_model(membership: Membership) -> None:
     features.build(membership.folder, params)
 
 
-# The server may be away for a minute, as when its operator restarts it.
 @step("server connection", asks="service")
 def connect(membership: Membership) -> None:
     """Start trainer and SuperNode, and wait until the server has let the node in.
