@@ -11,11 +11,14 @@ from prefect.states import Completed
 
 from tasks.benchmark import compare_benchmarks, measure_beside_peers
 from tasks.federate import steps_of
-from tasks.steps import leaves_context, run_name
+from tasks.steps import WayOn, by_hand, leaves_context, run_name
 from zk0.pipeline.stages import BENCHMARK
 
+_way = WayOn("The benchmark", "What was measured is kept. Run this deployment again.")
 
-@flow(name="benchmark", flow_run_name=run_name)
+
+@flow(name="benchmark", flow_run_name=run_name, on_failure=[_way.show], on_crashed=[_way.show])
+@_way.after_a_stop
 def benchmark(peers: bool = True) -> Any:
     """Run the benchmark stage on the present global model, then the quick benchmarks beside peers.
 
@@ -40,4 +43,4 @@ def benchmark(peers: bool = True) -> Any:
 
 
 if __name__ == "__main__":
-    benchmark()
+    by_hand(benchmark)

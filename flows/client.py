@@ -10,12 +10,12 @@ from prefect import flow
 from prefect.states import Completed
 
 from tasks.client import steps_of
-from tasks.steps import leaves_context, run_name, tells_how_to_go_on
+from tasks.steps import WayOn, by_hand, leaves_context, run_name
 from zk0.network.client import steps
 from zk0.network.client.membership import Joining, find_membership, open_membership, removed_if_refused
 from zk0.workspaces.defaults import Request
 
-_tell = tells_how_to_go_on(
+_way = WayOn(
     "The client's set-up",
     "What was refused before the connection left nothing. Once connected, a site takes part in every run whether "
     "this flow watches or not: `zk0 client status` shows how, `zk0 client start` starts it again, and this "
@@ -23,7 +23,8 @@ _tell = tells_how_to_go_on(
 )
 
 
-@flow(name="client", flow_run_name=run_name, on_failure=[_tell], on_crashed=[_tell])
+@flow(name="client", flow_run_name=run_name, on_failure=[_way.show], on_crashed=[_way.show])
+@_way.after_a_stop
 def client(
     invitation: str | None = None,
     data: str | None = None,
@@ -87,4 +88,4 @@ def client(
 
 
 if __name__ == "__main__":
-    client()
+    by_hand(client)

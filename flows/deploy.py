@@ -9,11 +9,17 @@ from prefect import flow
 from prefect.states import Completed
 
 from tasks.deploy import steps_of
-from tasks.steps import all_unchanged, leaves_context, run_name
+from tasks.steps import WayOn, all_unchanged, by_hand, leaves_context, run_name
 from zk0.operations import deploy as steps
 
+_way = WayOn(
+    "The deployment",
+    "What runs goes on. Run `zk0 deploy` or this deployment again: it changes only what is not as it is to be.",
+)
 
-@flow(name="deploy", flow_run_name=run_name)
+
+@flow(name="deploy", flow_run_name=run_name, on_failure=[_way.show], on_crashed=[_way.show])
+@_way.after_a_stop
 def deploy(priority: Literal["High", "Medium", "Low"] = "Medium") -> Any:
     """Bring up what deployment.yaml names; what is well is left as it is. See docs/operate.md.
 
@@ -37,4 +43,4 @@ def deploy(priority: Literal["High", "Medium", "Low"] = "Medium") -> Any:
 
 
 if __name__ == "__main__":
-    deploy()
+    by_hand(deploy)

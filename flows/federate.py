@@ -11,18 +11,19 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from tasks.federate import find_champion, steps_of
-from tasks.steps import all_unchanged, leaves_context, of_this_flow_run, run_name, tells_how_to_go_on
+from tasks.steps import WayOn, all_unchanged, by_hand, leaves_context, of_this_flow_run, run_name
 from zk0.params import load_params
 from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT, TRACK, VALIDATE
 
-_tell = tells_how_to_go_on(
+_way = WayOn(
     "The run",
-    "Complete rounds are kept. Once the cause is mended, run `dvc repro` or this deployment again: it goes on "
+    "Complete rounds are kept. Run `dvc repro` or this deployment again: it goes on "
     "from the last complete round and ends at the same model as an undisturbed run.",
 )
 
 
-@flow(name="federate", flow_run_name=run_name, on_failure=[_tell], on_crashed=[_tell])
+@flow(name="federate", flow_run_name=run_name, on_failure=[_way.show], on_crashed=[_way.show])
+@_way.after_a_stop
 def federate(
     start: Literal["base", "champion"] = "base",
     save_as_experiment: bool = False,
@@ -59,4 +60,4 @@ def federate(
 
 
 if __name__ == "__main__":
-    federate()
+    by_hand(federate)

@@ -10,7 +10,7 @@ from prefect.states import Completed
 
 from tasks.rounds import run_rounds, unchanged_rounds
 from tasks.server import rounds_of, steps_of
-from tasks.steps import leaves_context, run_name, tells_how_to_go_on
+from tasks.steps import WayOn, by_hand, leaves_context, run_name
 from zk0.network.server.steps import (
     ROUND_STEPS,
     Serving,
@@ -21,14 +21,15 @@ from zk0.network.server.steps import (
     validate_security,
 )
 
-_tell = tells_how_to_go_on(
+_way = WayOn(
     "The federation",
-    "Complete rounds are kept, and the sites stay as they are. Once the cause is mended, run `zk0 server run` or this "
+    "Complete rounds are kept, and the sites stay as they are. Run `zk0 server run` or this "
     "deployment again: it goes on from the last complete round.",
 )
 
 
-@flow(name="server", flow_run_name=run_name, on_failure=[_tell], on_crashed=[_tell])
+@flow(name="server", flow_run_name=run_name, on_failure=[_way.show], on_crashed=[_way.show])
+@_way.after_a_stop
 def server(
     sites: list[str] | None = None,
     min_sites: int = 0,
@@ -65,4 +66,4 @@ def server(
 
 
 if __name__ == "__main__":
-    server()
+    by_hand(server)

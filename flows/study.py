@@ -8,16 +8,17 @@ from typing import Any, Literal
 from prefect import flow
 from prefect.states import Completed
 
-from tasks.steps import run_name, tells_how_to_go_on
+from tasks.steps import WayOn, by_hand, run_name
 from tasks.study import plan_study, render_results, run_arm, show_study
 
-_tell = tells_how_to_go_on(
+_way = WayOn(
     "The study",
     "Complete pieces are kept. Run `zk0 study NAME` or this deployment again: it goes on with those that are missing.",
 )
 
 
-@flow(name="compare", flow_run_name=run_name, on_failure=[_tell], on_crashed=[_tell])
+@flow(name="compare", flow_run_name=run_name, on_failure=[_way.show], on_crashed=[_way.show])
+@_way.after_a_stop
 def compare(
     study: Literal[
         "comparison", "personalisation", "rooms", "robustness", "privacy", "privacy-many", "feasibility"
@@ -40,4 +41,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    compare()
+    by_hand(compare)

@@ -10,12 +10,15 @@ from prefect import flow
 from prefect.states import Completed
 
 from tasks import testing as steps
-from tasks.steps import leaves_context, run_name
+from tasks.steps import WayOn, by_hand, leaves_context, run_name
 from zk0.context import StageOutcome
 from zk0.testing.records import TestingError
 
+_way = WayOn("The tests", "What was tested is in `results/testing.html` as far as it came. Run this deployment again.")
 
-@flow(name="testing", flow_run_name=run_name)
+
+@flow(name="testing", flow_run_name=run_name, on_failure=[_way.show], on_crashed=[_way.show])
+@_way.after_a_stop
 def testing(
     tests: list[str] | None = None,
     benchmarks: list[str] | None = None,
@@ -55,4 +58,4 @@ def testing(
 
 
 if __name__ == "__main__":
-    testing()
+    by_hand(testing)

@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from tasks.rounds import run_rounds, unchanged_rounds
-from tasks.steps import leaves_context, run_name, tells_how_to_go_on
+from tasks.steps import WayOn, by_hand, leaves_context, run_name
 from tasks.train import rounds_of, steps_of
 from zk0.workspaces.defaults import Request
 from zk0.workspaces.folder import TRAININGS, open_training, removed_if_refused
@@ -23,14 +23,15 @@ from zk0.workspaces.training import (
     validate_model,
 )
 
-_tell = tells_how_to_go_on(
+_way = WayOn(
     "The training",
     f"What is in `{TRAININGS}/` is kept, and goes on from its last complete round: run `zk0 train --name NAME`, or "
     "this deployment with the parameter `name` alone. What was refused before its first round left nothing.",
 )
 
 
-@flow(name="train", flow_run_name=run_name, on_failure=[_tell], on_crashed=[_tell])
+@flow(name="train", flow_run_name=run_name, on_failure=[_way.show], on_crashed=[_way.show])
+@_way.after_a_stop
 def train(
     data: str | None = None,
     name: str | None = None,
@@ -84,4 +85,4 @@ def train(
 
 
 if __name__ == "__main__":
-    train()
+    by_hand(train)

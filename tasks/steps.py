@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import psutil
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from zk0.context import StageOutcome, build_context, render_markdown, write_context
 from zk0.errors import StageError
+from zk0.services.supervise import end, family_of
 from zk0.steps import Asks, Outcome, Step
 from zk0.words import in_markdown
+
+_END_S = 60.0  # a command may take to end by itself
+_LAST_WORDS = 3  # lines of it that are logged then
 
 
 def hub_unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -55,20 +63,31 @@ class Steps:
     show: Mapping[Step[..., Any], Callable[[Outcome], Any]] = field(default_factory=dict)
 
     def run(self, *steps: Step[..., Any]) -> None:
-        """Run steps one after the other; one that fails is remembered, and ends the flow."""
+        """Run steps one after the other; one that fails is remembered, and ends the flow.
+
+        Raises:
+            KeyboardInterrupt: One was stopped.
+        """
         for step in steps:
             began = time.monotonic()
             state = self._task(step)(return_state=True)
             if not state.is_completed():
                 seconds = time.monotonic() - began
-                self.outcomes.append(StageOutcome(step.name, "Failed", seconds, step.stage or step.name))
+                stopped = state.is_cancelled()
+                ended = StageOutcome(step.name, "Cancelled" if stopped else "Failed", seconds, step.stage or step.name)
+                self.outcomes.append(ended)
+                if stopped:
+                    raise KeyboardInterrupt
             self.outcomes.append(state.result(raise_on_failure=True))
 
     def _task(self, step: Step[..., Any]) -> Any:
         @task(name=step.name, description=step.about, cache_policy=NO_CACHE, **RETRIES[step.asks])
         def run() -> State[StageOutcome]:
             began, logger = time.monotonic(), get_run_logger()
-            outcome = self.do(step) or Outcome(changed=True)
+            try:
+                outcome = self.do(step) or Outcome(changed=True)
+            except KeyboardInterrupt:
+                return Cancelled(message="stopped by Ctrl-C")
             for line in outcome.told:
                 logger.info(line)
             for line in outcome.warnings:
@@ -106,12 +125,15 @@ def leaves_context(
         deployed: How it was started, in a word, where it was not by hand.
     """
     outcomes: list[StageOutcome] = []
+    ended = ""
     created = datetime.now(UTC).isoformat(timespec="seconds")
     error: str | None = None
     try:
         yield outcomes
     except BaseException as problem:
-        error = f"{type(problem).__name__}: {problem}"
+        ended, error = "Failed", f"{type(problem).__name__}: {problem}"
+        if isinstance(problem, KeyboardInterrupt):
+            ended, error = "Cancelled", "stopped by Ctrl-C"
         raise
     finally:
         context = build_context(
@@ -122,7 +144,7 @@ def leaves_context(
             created=created,
             mode=deployed if runtime.deployment.id else "manual",
             priority=priority,
-            outcome="Failed" if error else "Unchanged" if all_unchanged(outcomes) else "Completed",
+            outcome=ended or ("Unchanged" if all_unchanged(outcomes) else "Completed"),
             stages=outcomes,
             error=error,
         )
@@ -132,14 +154,43 @@ def leaves_context(
         )
 
 
-def tells_how_to_go_on(what: str, how: str) -> Any:
-    """A hook of a flow for when it fails or crashes: it shows what happened, what is kept and which command goes on."""
+@dataclass(frozen=True)
+class WayOn:
+    """What is kept of a flow that did not come to its end, and which command goes on.
 
-    def tell_how_to_go_on(_flow: Any, _flow_run: Any, state: Any) -> None:
-        text = f"{what} ended as {state.name}: {in_markdown(str(state.message))}\n\n{how}"
+    Attributes:
+        what: Ended.
+        how: It goes on, in sentences.
+    """
+
+    what: str
+    how: str
+
+    def show(self, flow: Any, flow_run: Any, state: Any) -> None:  # noqa: ARG002 - by these names Prefect gives them
+        """Show what happened, as an artifact: a hook of a flow that fails or crashes."""
+        text = f"{self.what} ended as {state.name}: {in_markdown(str(state.message))}\n\n{self.how}"
         create_markdown_artifact(key="failure", markdown=text, description="What happened and how to go on")
 
-    return tell_how_to_go_on
+    def after_a_stop[**P](self, function: Callable[P, Any]) -> Callable[P, Any]:
+        """Let a flow that is stopped by Ctrl-C end as Cancelled, where Prefect would call it a crash."""
+
+        @wraps(function)
+        def run(*given: P.args, **named: P.kwargs) -> Any:
+            try:
+                return function(*given, **named)
+            except KeyboardInterrupt:
+                return Cancelled(message=f"{self.what} was stopped. {self.how}")
+
+        # Prefect makes a form of the parameters, and would look for their types' names here.
+        vars(run)["__signature__"] = inspect.signature(function, eval_str=True)
+        run.__annotations__ = inspect.get_annotations(function, eval_str=True)
+        return run
+
+
+def by_hand(flow: Any) -> NoReturn:
+    """Run a flow as a command: Prefect has told how it ended, and the exit status says it once more."""
+    state = flow(return_state=True)
+    sys.exit(0 if state.is_completed() else 130 if state.is_cancelled() else 1)
 
 
 def run_name() -> str:
@@ -216,12 +267,25 @@ def stream(
                 if text and not text.strip().startswith(leave_out):
                     lines.append(text)
                     logger.info(text)
-        except BaseException:
-            process.terminate()
+        except BaseException as problem:
+            end_command(process, signal.SIGINT if isinstance(problem, KeyboardInterrupt) else signal.SIGTERM)
+            lines += [text for line in process.stdout if (text := line.rstrip())]
+            logger.info("\n".join(lines[-_LAST_WORDS:]))
             raise
     if process.returncode:
         raise CommandFailed(what, process.returncode, lines)
     return lines
+
+
+def end_command(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> None:
+    """End a command that still runs, with all that it started: DVC would wait for its stage."""
+    if process.poll() is not None:
+        return
+    command = psutil.Process(process.pid)
+    for one in family_of([command])[1:]:
+        with suppress(psutil.NoSuchProcess):
+            one.send_signal(how)
+    end([command], lambda one: one.send_signal(how), _END_S)
 
 
 def started(

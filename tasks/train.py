@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from datetime import UTC, datetime
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from tasks.steps import CommandFailed, Steps, of_this_flow_run, show_data, started, stream
+from tasks.steps import CommandFailed, Steps, end_command, of_this_flow_run, show_data, started, stream
 from zk0.context import StageOutcome
 from zk0.pipeline.summary import comparison_markdown
 from zk0.records.files import EventsAsTheyCome, read
@@ -88,15 +87,5 @@ def rounds_of(training: Training) -> Iterator[Iterator[Event]]:
         try:
             yield said()
         finally:
-            _end(process)
+            end_command(process)
             reader.join()
-
-
-def _end(process: subprocess.Popen[str], wait_s: float = 60.0) -> None:
-    """End a process, if it still runs."""
-    process.terminate()
-    try:
-        process.wait(wait_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -23,7 +23,7 @@ class Item:
 
 def success_criteria(facts: Facts) -> list[Item]:
     """What makes the run a success, and whether it was; None where it has not been measured."""
-    done = sum(step.state != "Failed" for step in facts.stages)
+    done = sum(step.state in ("Completed", "Unchanged") for step in facts.stages)
     criteria = []
     if facts.stages:
         shown = f"{done} of {len(facts.stages)} steps" + (f", and then: {facts.error}" if facts.error else "")

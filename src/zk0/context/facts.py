@@ -52,7 +52,7 @@ class StageOutcome:
     """
 
     name: str
-    state: Literal["Completed", "Unchanged", "Failed"]
+    state: Literal["Completed", "Unchanged", "Failed", "Cancelled"]
     seconds: float
     stage: str | None = None
 
@@ -168,7 +168,7 @@ class Facts:
     @property
     def failed(self) -> list[StageOutcome]:
         """The steps that failed, in order."""
-        return [step for step in self.stages if step.state == "Failed"]
+        return [step for step in self.stages if step.state in ("Failed", "Cancelled")]
 
     def step_of(self, stage: str) -> StageOutcome | None:
         """The step that ran a stage of the pipeline."""
@@ -177,7 +177,7 @@ class Facts:
     def finished(self, stage: str) -> bool:
         """Whether this run made a stage's results, or found them fresh."""
         step = self.step_of(stage)
-        return step is not None and step.state != "Failed"
+        return step is not None and step.state in ("Completed", "Unchanged")
 
     def missing(self, *names: str) -> str:
         """Why there is nothing from these files."""

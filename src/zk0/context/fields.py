@@ -254,7 +254,8 @@ def transition(facts: Facts) -> str | None:
     """What whoever takes over does first, or None where there is nothing to take over."""
     if facts.failed or facts.error:
         where = f" in {facts.failed[0].name}" if facts.failed else ""
-        return f"Ended as {facts.outcome}{where}. Mend what the error names, then see Recovery Procedures."
+        first = "See" if facts.outcome == "Cancelled" else "Mend what the error names, then see"
+        return f"Ended as {facts.outcome}{where}. {first} Recovery Procedures."
     if facts.run is None or (not facts.finished("federate") and not facts.finished("evaluate")):
         return None
     best = facts.run.checkpoints.best
