@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
+from zk0.evaluation.safety import STEP_MULTIPLES, Motion, safety_report
+from zk0.params.evaluation import EvaluationParams
 from zk0.records.results import Evaluation
 from zk0.reporting.changes import Paired, rate_of
-from zk0.reporting.verdict import judge
+from zk0.reporting.verdict import judge, what_next
 
 
 def evaluation(
@@ -55,6 +58,17 @@ def test_better() -> None:
     )
     assert verdict.sentences[1].startswith("On the sites' own tasks it succeeds in 36 of 40 rollouts (90.0%, ")
     assert verdict.sentences[1].endswith("the intervals do not overlap.")
+
+
+def test_every_kind_of_check_that_fails_has_its_way_on() -> None:
+    """By the names of the checks that are really made."""
+    every, most = np.full(len(STEP_MULTIPLES), 10), np.full(6, 10)
+    arm = Motion(steps=10, beyond=every, cut=most, halved=most, outside=most.astype(float), jerk=9.0)
+    found = safety_report({"held-out": arm, "rollouts": arm}, EvaluationParams())
+
+    assert not any(check.passed for check in found.checks) and len(found.checks) == 8
+    assert len(what_next(found)) == 3 and all(text.endswith(".") for text in what_next(found))
+    assert what_next(found.model_copy(update={"checks": ()})) == []
 
 
 def test_worse() -> None:

@@ -17,7 +17,7 @@ from zk0.records.results import Benchmark, Environment, Evaluation, Video
 from zk0.records.run import Event, Round, Run
 from zk0.reporting import curves, figures, view
 from zk0.reporting.pages import environment, verbatim
-from zk0.reporting.verdict import judge
+from zk0.reporting.verdict import judge, what_next
 
 _KINDS = {".mp4": "video/mp4", ".webm": "video/webm"}
 
@@ -121,6 +121,7 @@ def render(inputs: Inputs, scenes: list[TaskScenes]) -> str:
         unseen=view.unseen_sites(inputs.run, inputs.evaluation),
         task_rows=view.task_rows(inputs.evaluation),
         safety_rows=view.safety_rows(inputs.evaluation.safety),
+        what_next=what_next(inputs.evaluation.safety.trained),
         left_out=view.left_out(inputs.rounds),
         site_bytes=view.site_bytes(inputs.rounds),
         site_seconds=view.site_seconds(inputs.rounds),

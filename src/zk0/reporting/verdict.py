@@ -15,6 +15,20 @@ from zk0.reporting import format as fmt
 from zk0.reporting.changes import Change, Success, pooled_success
 
 Level = Literal["better", "worse", "mixed", "unknown"]
+# What a failed safety check asks for, by how the checks' names begin.
+_WHAT_NEXT = {
+    "steps cut": "It asks for longer steps than the sites' arms ever took, as a policy does that was trained too "
+    "little, or on too few demonstrations: more rounds, and more episodes of the tasks that do worst.",
+    "targets outside the build": "It sends joints to where an SO-100 cannot go: see that the named joint's calibration "
+    "is sound at every site, in results/data.md, before training longer.",
+    "jerk": "Its targets are restless. More rounds and more episodes calm them most; what else was tried is in "
+    "docs/models.md, with figures.",
+}
+
+
+def what_next(safety: Safety) -> list[str]:
+    """What to do about the checks that a model failed, a sentence for each kind."""
+    return [text for kind, text in _WHAT_NEXT.items() if any(name.startswith(kind) for name in safety.failed)]
 
 
 @dataclass(frozen=True)
