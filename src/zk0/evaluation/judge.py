@@ -118,6 +118,8 @@ def judge_models(
 ) -> dict[Model, list[JudgedTask]]:
     """Judge models beside each other, each on every task and on the scenes of the params.
 
+    What would come of them with no step cut is asked of the global model alone: the base fails either way, for long.
+
     Args:
         models: With their normalisation.
         tasks: One after the other; recordings are let go of before the next are asked for.
@@ -134,7 +136,8 @@ def judge_models(
         source = recordings.manifest.source
         for model, loaded in models.items():
             if (model, source) not in met:
-                met[model, source] = drive(loaded, source, settings, limits, scenes, filmed=filmed)
+                raw = model == "global"
+                met[model, source] = drive(loaded, source, settings, limits, scenes, filmed=filmed, raw=raw)
             judged[model].append(judge_task(loaded, recordings, params, met[model, source], arm))
     return judged
 
@@ -151,7 +154,7 @@ def _closed_loop(driven: Driven) -> TaskScore:
         success_rate=successes / count,
         success_low=low,
         success_high=high,
-        raw_success_rate=_successes(driven.raw) / count,
+        raw_success_rate=_successes(driven.raw) / count if driven.raw else None,
         mean_steps=float(np.mean([r.steps for r in driven.limited])),
         outcomes={str(r.seed): r.success for r in driven.limited},
     )
