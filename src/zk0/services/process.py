@@ -15,10 +15,10 @@ import psutil
 from filelock import FileLock
 
 from zk0.errors import StageError
-from zk0.files import write_bytes, write_text
+from zk0.files import BadFileError, read_json, write_bytes, write_text
 from zk0.private_files import private_folder
 from zk0.services.control import connected, program, start_supervisord, tried
-from zk0.services.supervise import PROGRAMS, RECORD, end, end_orphans, last_death, recorded
+from zk0.services.supervise import PROGRAMS, RECORD, end, end_orphans, recorded
 from zk0.words import nearest_hint
 
 # States of supervisord in which a service does not run: it died, and is started again or was given up.
@@ -113,7 +113,11 @@ class Services:
 
     def last_death(self, name: str) -> float | None:
         """When a service that runs was last started because it had died, in seconds since 1970; None where never."""
-        return last_death(self._record(name))
+        try:
+            died = read_json(self._record(name)).get("died")
+        except (FileNotFoundError, BadFileError, AttributeError):
+            return None
+        return died if isinstance(died, float) else None
 
     def known(self) -> list[str]:
         """Those that were launched and not stopped, whether they run at this moment or not."""

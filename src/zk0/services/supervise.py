@@ -126,15 +126,6 @@ def read_record(path: Path) -> tuple[int, float] | None:
         return None
 
 
-def last_death(path: Path) -> float | None:
-    """When the process of a record took the place of a dead one, in seconds since 1970; None where it did not."""
-    try:
-        died = read_json(path).get("died")
-    except (FileNotFoundError, BadFileError, AttributeError):
-        return None
-    return died if isinstance(died, float) else None
-
-
 def recorded(path: Path) -> psutil.Process | None:
     """The process of a record, if it is alive. A process id that was given to another is not it."""
     if (record := read_record(path)) is None:
