@@ -10,7 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.steps import stream
+from tasks.commands import stream
 from zk0.errors import StageError
 from zk0.measuring.history import Regression
 from zk0.measuring.rows import Report

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prefect.artifacts import create_markdown_artifact
 
-from tasks.steps import Steps, show_data, stream
+from tasks.commands import stream
+from tasks.steps import Steps, show_data
 from zk0.context import StageOutcome
 from zk0.network.client.steps import JOINING, Awaited, is_connected, monitor, partition_dataset
 from zk0.steps import Outcome, Step

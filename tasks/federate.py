@@ -15,7 +15,8 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from tasks.steps import Steps, show_data, stream
+from tasks.commands import stream
+from tasks.steps import Steps, show_data
 from zk0.context import StageOutcome
 from zk0.params import PARAMS_FILE, load_params
 from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT

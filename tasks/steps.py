@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
 
-import psutil
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -25,13 +21,8 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed
 
 from zk0.context import StageOutcome, build_context, render_markdown, write_context
-from zk0.errors import StageError
-from zk0.services.supervise import end, family_of
 from zk0.steps import Asks, Outcome, Step
 from zk0.words import in_markdown
-
-_END_S = 60.0  # a command may take to end by itself
-_LAST_WORDS = 3  # lines of it that are logged then
 
 
 def hub_unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -222,82 +213,3 @@ def checks_markdown(checks: Iterable[dict[str, str | bool]]) -> str:
         for check in checks
     ]
     return "\n".join(["| check | | found |", "| --- | --- | --- |", *rows])
-
-
-class CommandFailed(StageError):
-    """A command ended with another status than 0; the message says what it was for, then its last lines."""
-
-    def __init__(self, what: str, status: int, lines: Sequence[str]) -> None:
-        self.status, self.last_lines = status, "\n".join(lines[-15:])
-        super().__init__(f"{what}:\n{self.last_lines}")
-
-
-def stream(
-    what: str,
-    command: Sequence[str],
-    root: Path,
-    *,
-    environment: Mapping[str, str] | None = None,
-    without: tuple[str, ...] = (),
-    leave_out: tuple[str, ...] = (),
-) -> list[str]:
-    """Run a command, log its lines as they come, and end it when the flow is cancelled.
-
-    Args:
-        what: It is for, as told where it fails.
-        command: Arguments for this Python, as ``-m zk0 ...``.
-        root: Project folder, where it runs.
-        environment: Further variables.
-        without: Beginnings of variables' names that the command does not inherit.
-        leave_out: Beginnings of lines that are not worth logging.
-
-    Returns:
-        The lines.
-
-    Raises:
-        CommandFailed: Its exit status was not 0.
-    """
-    logger = get_run_logger()
-    lines: list[str] = []
-    with started(command, root, environment, without) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                text = line.rstrip()
-                if text and not text.strip().startswith(leave_out):
-                    lines.append(text)
-                    logger.info(text)
-        except BaseException as problem:
-            end_command(process, signal.SIGINT if isinstance(problem, KeyboardInterrupt) else signal.SIGTERM)
-            lines += [text for line in process.stdout if (text := line.rstrip())]
-            logger.info("\n".join(lines[-_LAST_WORDS:]))
-            raise
-    if process.returncode:
-        raise CommandFailed(what, process.returncode, lines)
-    return lines
-
-
-def end_command(process: subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> None:
-    """End a command that still runs, with all that it started: DVC would wait for its stage."""
-    if process.poll() is not None:
-        return
-    command = psutil.Process(process.pid)
-    for one in family_of([command])[1:]:
-        with suppress(psutil.NoSuchProcess):
-            one.send_signal(how)
-    end([command], lambda one: one.send_signal(how), _END_S)
-
-
-def started(
-    command: Sequence[str], root: Path, environment: Mapping[str, str] | None = None, without: tuple[str, ...] = ()
-) -> subprocess.Popen[str]:
-    """Start a command in a project, its output and errors as one stream of text; as :func:`stream` takes them."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(without)}
-    return subprocess.Popen(
-        [sys.executable, *command],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
-    )

@@ -8,7 +8,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.steps import stream
+from tasks.commands import stream
 from zk0.params import load_params
 from zk0.study.results_store import STUDIES, StudyFolder
 from zk0.study.studies import study_named

@@ -16,7 +16,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from tasks.benchmark import compare_benchmarks, measure_beside_peers
-from tasks.steps import CommandFailed, stream
+from tasks.commands import CommandFailed, stream
 from zk0.errors import StageError
 from zk0.params import load_params
 from zk0.steps import Outcome, Step, step

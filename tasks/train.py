@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from tasks.steps import CommandFailed, Steps, end_command, of_this_flow_run, show_data, started, stream
+from tasks.commands import CommandFailed, end_command, started, stream
+from tasks.steps import Steps, of_this_flow_run, show_data
 from zk0.context import StageOutcome
 from zk0.pipeline.summary import comparison_markdown
 from zk0.records.files import EventsAsTheyCome, read
