@@ -35,9 +35,10 @@ from zk0.federation import client_app, site
 from zk0.federation.discovery import meet
 from zk0.federation.inprocess import InProcessGrid, LocalGrid
 from zk0.federation.rounds import run_rounds
-from zk0.federation.run import locked_base, run_federation
+from zk0.federation.run import run_federation
 from zk0.federation.server import Server
 from zk0.federation.site import warm_policy
+from zk0.federation.start import locked_base
 from zk0.federation.state import RoundState, StateFolder
 from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes
 from zk0.policy.checkpoint import LoadedPolicy

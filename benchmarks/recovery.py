@@ -27,7 +27,8 @@ from benchmarks.network import joined
 from benchmarks.projects import CACHE, ROOT, demo_params, params_of, use_params
 from zk0.federation import client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.run import locked_base, run_federation
+from zk0.federation.run import run_federation
+from zk0.federation.start import locked_base
 from zk0.files import write_text
 from zk0.network.client.membership import EVENTS, Membership
 from zk0.network.client.node import free_port

@@ -112,7 +112,8 @@ def crowd(*, root: str, workers: int) -> list[Sample]:
     from benchmarks.standin import app_of  # noqa: PLC0415 - it loads Flower
     from zk0.data.manifest import read_manifests  # noqa: PLC0415
     from zk0.federation.engine import engine_for  # noqa: PLC0415 - it loads torch
-    from zk0.federation.run import locked_base, run_federation  # noqa: PLC0415
+    from zk0.federation.run import run_federation  # noqa: PLC0415
+    from zk0.federation.start import locked_base  # noqa: PLC0415
     from zk0.params import with_changes  # noqa: PLC0415
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])

@@ -8,7 +8,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from zk0.federation.client_app import app as site
-from zk0.federation.run import locked_base
+from zk0.federation.start import locked_base
 from zk0.network.packing import pack, unpack
 
 

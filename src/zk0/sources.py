@@ -74,6 +74,13 @@ class Source:
         return f"{self.kind}:{self.name}" + ("" if behind is None else f"@{behind}")
 
 
+class Shrink(TypedDict):
+    """What a starting policy is drawn back to before a run trains it, and how much of the way is kept."""
+
+    to: LockEntry
+    kept: float  # 0 to 1
+
+
 class LockEntry(TypedDict):
     """What one source, or the starting policy, was when it was resolved."""
 
@@ -81,6 +88,7 @@ class LockEntry(TypedDict):
     digest: str
     detail: NotRequired[dict[str, object]]  # of data: what the digest was made of
     folder: NotRequired[str]  # of a registered model: where its files are
+    shrink: NotRequired[Shrink]  # of a starting policy that a run starts short of
 
 
 class SourcesLock(TypedDict):

@@ -40,12 +40,13 @@ def starting_policy(params: Params) -> str:
     return os.environ.get(BASE_VARIABLE) or params.policy.base
 
 
-def resolve_sources(params: Params, root: Path) -> SourcesLock:
+def resolve_sources(params: Params, root: Path, start: str | None = None) -> SourcesLock:
     """Resolve every source and the starting policy.
 
     Args:
         params: Which sources and which policy.
         root: The project's root; relative paths are below it.
+        start: The starting policy, such as the champion (None = :func:`starting_policy`).
 
     Returns:
         The content of ``sources.lock.json``: ``sources``, ``unseen`` and ``policy``, each with the
@@ -71,9 +72,9 @@ def resolve_sources(params: Params, root: Path) -> SourcesLock:
             }
             for label, sources in (("sites", params.data.sites), ("unseen", params.data.unseen))
         )
-        base = starting_policy(params)
+        base = start or starting_policy(params)
         setting = BASE_VARIABLE if os.environ.get(BASE_VARIABLE) else "policy.base"
-        policy = attempt(setting, lambda: _policy(base, params, root, cache))
+        policy = attempt(setting, lambda: _start(base, params, root, cache))
     if problems:
         raise ValueError("\n".join(problems))
     return {"sources": sites, "unseen": unseen, "policy": policy}
@@ -95,7 +96,7 @@ def resolve_policy(params: Params, root: Path, known: LockEntry) -> LockEntry:
     if known.get("source") == base and base_kind(base) in ("hub", "mlflow"):
         return known
     with DigestCache(root / DIGEST_CACHE) as cache:
-        return _policy(base, params, root, cache)
+        return _start(base, params, root, cache)
 
 
 def base_kind(base: str) -> Literal["random", "hub", "mlflow", "folder"]:
@@ -213,6 +214,20 @@ def _local(text: str, root: Path, cache: DigestCache) -> tuple[str, dict[str, ob
     detail: dict[str, object] = {"files": len(files), "bytes": sum(p.stat().st_size for p in files)}
     detail |= {key: info.get(key) for key in ("codebase_version", "robot_type", "fps", "total_episodes")}
     return cache.digest(folder, files), detail
+
+
+def _start(base: str, params: Params, root: Path, cache: DigestCache) -> LockEntry:
+    """The lock's entry of a starting policy; of one that is not params' own with what it is drawn back to."""
+    entry = _policy(base, params, root, cache)
+    if base != params.policy.base and params.policy.warm_start < 1:
+        try:
+            behind = _policy(params.policy.base, params, root, cache)
+        except (ValueError, OSError, CheckpointError) as error:
+            raise ValueError(
+                f"policy.warm_start {params.policy.warm_start:g} draws it back to policy.base, but {error}"
+            ) from error
+        entry["shrink"] = {"to": behind, "kept": params.policy.warm_start}
+    return entry
 
 
 def _policy(base: str, params: Params, root: Path, cache: DigestCache) -> LockEntry:

@@ -21,8 +21,9 @@ from zk0.data.recordings import ENCODER
 from zk0.errors import DataError
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.run import locked_base, run_federation
+from zk0.federation.run import run_federation
 from zk0.federation.site import forget
+from zk0.federation.start import locked_base
 from zk0.files import write_json
 from zk0.params import Params, parse_params
 from zk0.pipeline import prepare

@@ -20,7 +20,7 @@ from spoiling_app import LIES, SWOLLEN_BYTES
 
 from zk0.federation import protocol
 from zk0.federation.rounds import first_state, run_round
-from zk0.federation.run import warm_start
+from zk0.federation.start import warm_start
 from zk0.network.server.services import halt, runs_of
 from zk0.params import load_params
 

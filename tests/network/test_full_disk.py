@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from zk0.errors import StageError
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
-from zk0.federation.run import locked_base, run_federation
+from zk0.federation.run import run_federation
+from zk0.federation.start import locked_base
 from zk0.network.server.resume import watch
 from zk0.params import load_params
 from zk0.policy.trainable import digest_tensors

@@ -19,8 +19,8 @@ from site_trainers import lay_out_site, message, node, site_task, trainer, with_
 from zk0.errors import StageError
 from zk0.federation import protocol, wire
 from zk0.federation.client_app import app as client_app
-from zk0.federation.run import locked_base
 from zk0.federation.site import open_site
+from zk0.federation.start import locked_base
 from zk0.federation.statistics import Moments, merge_all, moments_of
 from zk0.network.client import channel
 from zk0.network.client.app import app as site_app

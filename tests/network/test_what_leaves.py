@@ -20,8 +20,9 @@ from zk0.digests import digest_folder
 from zk0.federation import protocol
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid, LocalGrid
-from zk0.federation.run import locked_base, run_federation
+from zk0.federation.run import run_federation
 from zk0.federation.site import open_site
+from zk0.federation.start import locked_base
 from zk0.network.client.app import app as site_app
 from zk0.params import Params
 

@@ -29,8 +29,9 @@ from zk0.federation.discovery import meet, misfits
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.protocol import ERROR_CODE, GRID_CODE, HEADER
 from zk0.federation.rounds import first_state, run_round
-from zk0.federation.run import run_federation, warm_start
+from zk0.federation.run import run_federation
 from zk0.federation.server import Server
+from zk0.federation.start import warm_start
 from zk0.federation.state import RoundState, StateFolder
 from zk0.measuring.timing import peak_bytes, reset_peak
 from zk0.network.security.keys import NodeKey

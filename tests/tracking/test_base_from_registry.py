@@ -13,7 +13,7 @@ import pytest
 from zk0.checkpoints import CheckpointError
 from zk0.digests import digest_folder
 from zk0.environment import needs
-from zk0.federation.run import locked_base
+from zk0.federation.start import locked_base
 from zk0.files import write_json
 from zk0.params import Params, PromotionParams, parse_params
 from zk0.policy.start import load_start

@@ -80,10 +80,19 @@ def test_few_scenes_do_not_show_that_nothing_was_lost() -> None:
     assert any(reason.startswith("site red may lose") for reason in decide(challenger, champion, PARAMS).reasons)
 
 
-def test_unseen_tasks_do_not_decide() -> None:
-    challenger = model("version 2", red=0.8, unseen=0.0)
+def test_what_was_forgotten_of_unseen_tasks_is_refused() -> None:
+    found = decide(model("version 2", red=0.8, unseen=0.4), model("version 1", red=0.5, unseen=0.6), PARAMS)
 
-    assert decide(challenger, model("version 1", red=0.5, unseen=1.0), PARAMS).passed
+    (reason,) = found.reasons
+    assert reason.startswith("worse than version 1 on the unseen tasks: gain in success_rate -20.0 points, at most -")
+
+
+@pytest.mark.parametrize("unseen", [0.59, 0.6, 0.9])
+def test_unseen_tasks_need_not_gain(unseen: float) -> None:
+    """Nobody trains on them; that one scene of a hundred is lost does not show that they are worse."""
+    challenger = model("version 2", red=0.8, unseen=unseen)
+
+    assert decide(challenger, model("version 1", red=0.5, unseen=0.6), PARAMS).passed
 
 
 def test_errors_decide_where_there_is_no_simulator() -> None:

@@ -200,14 +200,20 @@ def judge(
     return mean, sites
 
 
-def first_state(server: Server, tensors: Tensors) -> RoundState:
+def first_state(server: Server, tensors: Tensors, at_sites: bool = True) -> RoundState:
     """Round 0: common normalisation, and the starting model's held-out loss.
 
-    The sites have the starting policy, so it is not sent. Whoever was left out when they met is left out of it.
+    Whoever was left out when the sites met is left out of it.
+
+    Args:
+        server: Speaks to the sites.
+        tensors: The starting model's.
+        at_sites: They are the starting policy's, which sites have, so that they are not sent.
     """
     moments = server.merged_moments()
     model = Model.of(tensors)
-    server.held = dict.fromkeys(server.sites, model.digest)
+    if at_sites:
+        server.held = dict.fromkeys(server.sites, model.digest)
     loss, judged = judge(server, model, moments.normalisation(), 0)
     sites = {site: SiteRound.model_validate(told) for site, told in judged.items()}
     spent, remembered = dict[str, float](), Remembered()
@@ -218,15 +224,16 @@ def first_state(server: Server, tensors: Tensors) -> RoundState:
     return RoundState(0, tensors, (row,), stats, privacy=remembered)
 
 
-def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After) -> RoundState:
+def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After, at_sites: bool = True) -> RoundState:
     """Run all rounds that are still to do, saving each while the next one runs; the state after the last.
 
     Args:
         server: Speaks to the sites.
         states: Where rounds are kept; continued if it holds any.
-        start: The starting policy's trainable tensors.
+        start: Trainable tensors to begin with.
         after: Called, in the saving thread, with each state once it is saved, and the seconds taken; None for a state
             that was already there.
+        at_sites: Whether ``start`` is the starting policy, see :func:`first_state`.
 
     Raises:
         FederationError: A round could not be completed; it is an event, too.
@@ -242,7 +249,7 @@ def run_rounds(server: Server, states: StateFolder, start: Tensors, after: After
         try:
             central = server.central()
             if state is None:
-                state = first_state(server, start)
+                state = first_state(server, start, at_sites)
                 del start  # the state's alone from here on: once round 1 is over, it is of no more use
                 saver.save(state)
             else:

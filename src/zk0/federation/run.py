@@ -17,10 +17,10 @@ from zk0.federation.home import local_names
 from zk0.federation.plan import sites_drawn, why_stopped
 from zk0.federation.privacy.accountant import affordable_rounds, planned_epsilon
 from zk0.federation.privacy.central import CentralPrivacy
-from zk0.federation.protocol import Adapters
 from zk0.federation.rounds import After, run_rounds
 from zk0.federation.server import FederationError, Server
-from zk0.federation.site import Warm, warm_policy
+from zk0.federation.site import Warm
+from zk0.federation.start import drawn_back, warm_start
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.statistics import public_moments
 from zk0.federation.strategy import check_enough, cost
@@ -35,18 +35,19 @@ from zk0.records.files import append_lines, events_so_far, write, write_lines
 from zk0.records.journal import Journal, Listener
 from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, ROUNDS, STATES
 from zk0.records.run import CURVES, Checkpoints, Event, Git, Privacy, Run, curves, rows_saved
-from zk0.sources import read_lock
+from zk0.sources import Shrink
 
 _CURVES = RESULTS / "curves.csv"
 
 
-def config_digest(params: Params, base_digest: str, manifests: Sequence[Manifest]) -> str:
+def config_digest(params: Params, base_digest: str, manifests: Sequence[Manifest], shrink: Shrink | None = None) -> str:
     """16 hex digits that change when anything that decides the global model changes."""
     content = {
         "seed": params.seed,
         "threads": params.threads,
-        "policy": counted(params.policy, {"base"}),
+        "policy": counted(params.policy, {"base", "warm_start"}),
         "base": base_digest,
+        "shrink": [shrink["to"]["digest"], shrink["kept"]] if shrink else {},
         "features": counted(params.features, {"ahead"}),
         "training": counted(params.training),
         "federation": counted(params.federation, {"timeout_s", "min_replies"}),
@@ -65,6 +66,7 @@ def run_federation(
     base: tuple[str, str],
     listener: Listener = lambda _: None,
     gather: Meet = meet,
+    shrink: Shrink | None = None,
 ) -> Run:
     """Run or continue a federation and write ``results/federation`` and ``checkpoints``.
 
@@ -75,6 +77,7 @@ def run_federation(
         base: Starting policy and its digest, as ``sources.lock.json`` has them.
         listener: Told of every event.
         gather: Finds the run's sites.
+        shrink: How far from the starting policy it begins, see :func:`zk0.federation.start.locked_shrink`.
 
     Returns:
         What was written to ``run.json``.
@@ -85,7 +88,7 @@ def run_federation(
     started, began = datetime.now(UTC), time.perf_counter()
     server = Server(grid, params, "", base, Journal(root / EVENTS, listener), root / STATES / "waiting")
     manifests = gather(server)
-    server.run = config_digest(params, base[1], manifests)
+    server.run = config_digest(params, base[1], manifests, shrink)
     states = StateFolder(root / STATES / server.run)
     server.journal = _journal(root / EVENTS, states.folder / EVENTS.name, listener, started)
     warm = warm_start(root, params, base[0])
@@ -98,7 +101,12 @@ def run_federation(
     sizes = _sizes(warm.start.policy)
     server.journal.say("strategy", cost(params.federation, drawn, sizes["trainable_bytes"]), round=0)
 
-    state = run_rounds(server, states, warm.first, _publisher(root, states))
+    start = warm.first
+    if shrink:
+        start = drawn_back(root, params, start, shrink)
+        told = f"begins at {shrink['kept']:.0%} of the way from {shrink['to']['source']} to {base[0]}"
+        server.journal.say("start", told, round=0)
+    state = run_rounds(server, states, start, _publisher(root, states), at_sites=shrink is None)
     code = revision(root)
     run = _outcome(
         server,
@@ -191,13 +199,6 @@ def _journal(shown: Path, kept: Path, listener: Listener, started: datetime) -> 
     return Journal(shown, both)
 
 
-def warm_start(root: Path, params: Params, base: str) -> Warm:
-    """The starting policy as the rounds will want it; loaded once in a process, where sites may share it."""
-    adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
-    device = params.policy.device if params.engine.name == "inprocess" else "cpu"
-    return warm_policy(root, base, device, adapters, params.seed if adapters.rank else 0)
-
-
 def _sizes(policy: Any) -> dict[str, int]:
     trained = [p for p in policy.parameters() if p.requires_grad]
     return {
@@ -206,21 +207,6 @@ def _sizes(policy: Any) -> dict[str, int]:
         "trainable_tensors": len(trained),
         "trainable_bytes": sum(p.numel() * p.element_size() for p in trained),
     }
-
-
-def locked_base(root: Path) -> tuple[str, str]:
-    """Starting policy and its digest from ``sources.lock.json``, as it was when it was resolved.
-
-    A branch of the Hub is the commit that it stood for then, a registered model the folder of its version.
-
-    Raises:
-        StageError: It has not been resolved.
-    """
-    policy = read_lock(root, "policy")["policy"]
-    source, digest = str(policy["source"]), str(policy["digest"])
-    if source.startswith("hub:"):
-        source = f"{source.partition('@')[0]}@{digest}"
-    return policy.get("folder", source), digest
 
 
 def begin_privacy(server: Server, folder: Path, start: LoadedPolicy, drawn: int) -> None:

@@ -75,8 +75,8 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
     import torch  # noqa: PLC0415 - slow to import, and only --anew needs it
 
     from zk0.evaluation.judge import evaluation_of, judge_models  # noqa: PLC0415 - imports torch
-    from zk0.federation.run import locked_base  # noqa: PLC0415 - imports torch
     from zk0.federation.site import Site, recorded_limits  # noqa: PLC0415 - imports torch
+    from zk0.federation.start import locked_base  # noqa: PLC0415 - imports torch
     from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint  # noqa: PLC0415 - imports torch
     from zk0.policy.start import load_start, resolve_device  # noqa: PLC0415 - imports torch
 

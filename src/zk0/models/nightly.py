@@ -18,7 +18,7 @@ from zk0.tracking.registry import champion
 
 
 def nightly_start(root: Path, params: Params) -> str | None:
-    """The starting policy of a nightly run; None is that of params.
+    """The starting policy of a nightly run, from which ``policy.warm_start`` may draw it back; None is that of params.
 
     Once promoted, a model would be another start of the next night, which would train on the same data again, night
     after night. So where the project's last run made the champion, and neither data nor params are others since, it is
@@ -49,6 +49,8 @@ def nightly_start(root: Path, params: Params) -> str | None:
 
 def _still(root: Path, params: Params, start: LockEntry) -> bool:
     """Whether data and params are what the last run from this start was made of; what cannot be found is news."""
+    if "shrink" in start and start["shrink"]["kept"] != params.policy.warm_start:
+        return False
     try:
         return nothing_new(root, params, {**resolve_sources(params, root), "policy": start})
     except ValueError:  # `zk0 validate`, which comes next, says what is wrong
@@ -67,4 +69,5 @@ def nothing_new(root: Path, params: Params, lock: SourcesLock) -> bool:
         return False
     run, (sites, _) = read(root, Run), read_manifests(root)
     same_data = run.params["data"] == params.data.model_dump(mode="json")
-    return same_data and run.run == config_digest(params, str(lock["policy"]["digest"]), sites)
+    start = lock["policy"]
+    return same_data and run.run == config_digest(params, str(start["digest"]), sites, start.get("shrink"))

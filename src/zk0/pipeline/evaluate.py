@@ -18,8 +18,8 @@ from zk0.evaluation.judge import JudgedTask, evaluation_of, judge_models
 from zk0.evaluation.limits import Limits
 from zk0.evaluation.rollouts import Rollout, write_video
 from zk0.evaluation.scores import gains
-from zk0.federation.run import locked_base
 from zk0.federation.site import Site
+from zk0.federation.start import locked_base
 from zk0.files import write_json
 from zk0.params import Params
 from zk0.pipeline.summary import comparison_table

@@ -12,7 +12,7 @@ from zk0.console import console, progress_bar
 from zk0.data.load import load_frames
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.errors import StageError
-from zk0.federation.run import locked_base
+from zk0.federation.start import locked_base
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.features import FrameFeatures, clean, features_folder, features_for

@@ -18,8 +18,9 @@ from zk0.errors import StageError
 from zk0.federation.attacks import Liar, app_with
 from zk0.federation.discovery import meet
 from zk0.federation.engine import engine_for
-from zk0.federation.run import locked_base, run_federation
+from zk0.federation.run import run_federation
 from zk0.federation.server import Server
+from zk0.federation.start import locked_base, locked_shrink
 from zk0.files import read_json, write_text
 from zk0.params import Params
 from zk0.pipeline import features
@@ -54,7 +55,15 @@ def run(root: Path, params: Params, again: str = "zk0 federate", liar: Liar | No
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with engine_for(root, params, len(sites), partial(app_with, liar)) as grid:
-            run_federation(grid, root, params, locked_base(root), print_event, lambda server: _meet(server, unfit))
+            run_federation(
+                grid,
+                root,
+                params,
+                locked_base(root),
+                print_event,
+                lambda server: _meet(server, unfit),
+                locked_shrink(root),
+            )
     except KeyboardInterrupt:
         raise StageError(f"stopped; complete rounds are saved, and `{again}` goes on from the last one") from None
     if code:

@@ -184,14 +184,13 @@ class Runner:
         self._seconds = {}
         with self._timed("night"):
             params, begun = self._begun(night)
-            tonight = params if begun["start"] is None else with_changes(params, {"policy.base": begun["start"]})
-            lock = resolve_sources(tonight, self.root)
+            lock = resolve_sources(params, self.root, begun["start"])
             if begun["new"] is None:
-                begun["new"] = not nothing_new(self.root, tonight, lock)
+                begun["new"] = not nothing_new(self.root, params, lock)
                 write_json(self.root / AT, begun)
             if begun["new"]:
                 write_json(self.root / LOCK, lock)
-                self._stages(night, tonight)
+                self._stages(night, params)
         if not begun["new"]:
             return self._piece(night.number, start=lock["policy"]["digest"])
         found, tracked = read(self.root, Run), read(self.root, Tracking)

@@ -24,8 +24,8 @@ from zk0.digests import digest_value
 from zk0.errors import DataError, StageError
 from zk0.evaluation.limits import Limits
 from zk0.federation.protocol import Adapters
-from zk0.federation.run import locked_base
 from zk0.federation.site import Site, Warm, forget, open_site, recorded_limits, warm_policy
+from zk0.federation.start import locked_base
 from zk0.files import read_json, write_json
 from zk0.params import Params, with_changes
 from zk0.pipeline import prepare

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import TypeAdapter
 
-from zk0.evaluation.scores import SITE, Comparison, IncomparableError, Metric, Scores, compare
+from zk0.evaluation.scores import SITE, UNSEEN, Comparison, IncomparableError, Metric, Scores, compare
 from zk0.files import read_json, write_json
 from zk0.params import PromotionParams
 from zk0.records.results import Evaluation
@@ -243,6 +243,9 @@ def decide(challenger: Scores, champion: Scores, params: PromotionParams) -> Dec
     keeps the error of the whole at that of each: Berger, "Multiparameter Hypothesis Testing and
     Acceptance Sampling", Technometrics 24(4), 1982. A margin that few scenes cannot resolve refuses.
 
+    Unseen tasks, such as those of an owner who has left, refuse only where they are shown to be worse
+    by the same test: a federation learns nothing of them, but it may forget what they stand for.
+
     Args:
         challenger: The new model's evaluation.
         champion: That of the model it would replace, or of the base while there is no champion.
@@ -286,6 +289,12 @@ def _shortcomings(challenger: Scores, champion: Scores, comparison: Comparison, 
                 f"{told(found.gain.value)}, at least {told(found.gain.lower_bound)} at {params.confidence:.0%} "
                 f"confidence on {found.scenes} scenes"
             )
+    unseen = comparison.overall.get(UNSEEN)
+    if unseen and unseen.p_worse < 1 - params.confidence:
+        reasons.append(
+            f"worse than {champion.label} on the unseen tasks: gain in {params.metric} {told(unseen.value)}, at most "
+            f"{told(unseen.upper_bound)} at {params.confidence:.0%} confidence (p = {unseen.p_worse:.2g})"
+        )
     return reasons
 
 

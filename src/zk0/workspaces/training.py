@@ -153,14 +153,15 @@ STEPS: tuple[Step[[Training], None], ...] = (
 
 def is_trained(training: Training) -> bool:
     """Whether the training was completed with just these settings, data and start, and its checkpoints are whole."""
-    from zk0.federation.run import config_digest, locked_base
+    from zk0.federation.run import config_digest
+    from zk0.federation.start import locked_base, locked_shrink
 
     folder = training.folder
     if not (folder / RUN).exists():
         return False
     run = read(folder, Run)
     sites, _ = read_manifests(folder)
-    wanted = config_digest(training.params, locked_base(folder)[1], sites)
+    wanted = config_digest(training.params, locked_base(folder)[1], sites, locked_shrink(folder))
     kept = (run.checkpoints.best, run.checkpoints.last)
     return run.run == wanted and all(
         (folder / one.path).is_dir() and digest_folder(folder / one.path) == one.digest for one in kept
@@ -176,7 +177,7 @@ def _warm(training: Training) -> Warm:
     """The starting policy, loaded as the rounds will want it, so that they find it loaded."""
     import torch
 
-    from zk0.federation.run import locked_base, warm_start
+    from zk0.federation.start import locked_base, warm_start
 
     torch.set_num_threads(training.params.threads)
     base, _ = locked_base(training.folder)

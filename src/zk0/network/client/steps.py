@@ -84,7 +84,7 @@ def configure_model(membership: Membership) -> None:
     import torch
 
     from zk0.federation.discovery import check_cameras
-    from zk0.federation.run import locked_base
+    from zk0.federation.start import locked_base
     from zk0.pipeline import features
     from zk0.policy.features.backbone import regime
     from zk0.policy.start import load_start

@@ -25,8 +25,8 @@ from zk0.errors import StageError
 from zk0.federation import protocol, wire
 from zk0.federation.client_app import app
 from zk0.federation.protocol import error_reply
-from zk0.federation.run import locked_base
 from zk0.federation.site import forget, site_at, warm_policy
+from zk0.federation.start import locked_base
 from zk0.network.client import channel
 from zk0.network.client.membership import EVENTS
 from zk0.params import Params

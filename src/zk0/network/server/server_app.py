@@ -17,8 +17,9 @@ from zk0.errors import StageError
 from zk0.federation import answers
 from zk0.federation.discovery import misfits
 from zk0.federation.flower import HttpGrid
-from zk0.federation.run import locked_base, run_federation, warm_start
+from zk0.federation.run import run_federation
 from zk0.federation.server import FederationError
+from zk0.federation.start import locked_base, locked_shrink, warm_start
 from zk0.network.security.files import Places
 from zk0.network.security.sites import SiteRegistry
 from zk0.network.server.control import members_of
@@ -91,6 +92,6 @@ def _run(grid: Grid, root: Path, settings: Mapping[str, Any]) -> None:
     (root / STATES).mkdir(exist_ok=True)
     try:
         with FileLock(root / STATES / "network.lock", timeout=_LOCK_S):
-            run_federation(network, root, params, base, gather=call)
+            run_federation(network, root, params, base, gather=call, shrink=locked_shrink(root))
     except Timeout as error:
         raise StageError(f"another run of {root} is in progress; `zk0 server status` tells") from error
