@@ -1,4 +1,4 @@
-"""Telemetry of every library off, their chatter down and their waiting short, in one place, before any is imported.
+"""A process's surroundings: telemetry off, chatter down, waiting short, before any library is imported; and its end.
 
 A setting that is already in the environment is left as it is.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import multiprocessing
 import os
+import threading
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -52,6 +54,20 @@ def switch_off(gives_back: bool = False) -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
     gc.set_threshold(_COLLECT_AFTER)
     _set_malloc(gives_back)
+
+
+def end_with_parent() -> None:
+    """In a process of multiprocessing: end as soon as the one that started it does, whatever ended that.
+
+    A pool's processes would finish what they do first, and write where the next run of their parent already writes.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _set_malloc(gives_back: bool) -> None:

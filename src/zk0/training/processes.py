@@ -18,7 +18,6 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -31,6 +30,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from zk0.errors import StageError
+from zk0.runtime_env import end_with_parent
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -197,7 +197,7 @@ def _last_words(other: Any, connection: Connection) -> str:
 def _help(connection: Connection, threads: int, rank: int, size: int, meeting: str, kind: str) -> None:
     """Another process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the site's own process to act on
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
     def left(error: BaseException | None) -> None:
         if error is None:
@@ -219,12 +219,6 @@ def _help(connection: Connection, threads: int, rank: int, size: int, meeting: s
         while True:
             work, arguments = receive()
             work(policy, part, receive, *arguments)
-
-
-def _end_with_parent() -> None:
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-    os._exit(1)
 
 
 def _accelerator(rank: int, size: int, meeting: str, kind: str) -> Accelerator:
