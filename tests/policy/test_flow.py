@@ -167,6 +167,33 @@ def test_language_model_or_vision_encoder_that_train(
     assert any("vision_model" in name for name in found) != seen_frozen
 
 
+def test_what_is_padding_costs_nothing(loaded: LoadedPolicy, frames: Frames, rows: np.ndarray) -> None:
+    """The layers see the actions up to each chunk's last real one, and no more."""
+    seen = []
+    layer = loaded.policy.model.vlm_with_expert.lm_expert.layers[0].mlp
+    hook = layer.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[:-1].numel()))
+    real = sum(min(int(frames.last[row]) - row + 1, loaded.chunk) for row in rows)
+
+    split_loss(loaded, frames, rows)
+    hook.remove()
+
+    assert seen == [real] and real < len(rows) * loaded.chunk
+
+
+def test_padding_between_real_actions(loaded: LoadedPolicy, frames: Frames, rows: np.ndarray) -> None:
+    """No recording has it, but LeRobot's rule is known: later actions attend to it."""
+    batch, noise = FrameInputs(loaded, frames).batch(rows), draws(loaded, len(rows))
+    assert batch.is_pad is not None
+    batch.is_pad[:, 2] = True
+    expected = loaded.preprocess(frames.batch(rows, loaded.chunk)) | {"action_is_pad": batch.is_pad}
+
+    with torch.no_grad():
+        found = flow.batch_loss(loaded.policy, batch, *noise, reduction="none")
+        losses = loaded.policy(expected, noise=noise[0], time=noise[1], reduction="none")[0]
+
+    torch.testing.assert_close(found, losses, rtol=1e-5, atol=1e-6)
+
+
 def test_losses_of_samples(loaded: LoadedPolicy, frames: Frames, rows: np.ndarray) -> None:
     with torch.no_grad():
         expected = lerobot_loss(loaded, frames, rows, "none")

@@ -12,6 +12,7 @@ as SmolVLA uses it: the velocity from actions (time 0) to noise (time 1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -87,11 +88,48 @@ def _expert_view(
     return expert, split_heads(expert, keys), split_heads(expert, values), False
 
 
-def velocity(policy: SmolVLAPolicy, context: Context, noisy: Tensor, time: Tensor) -> Tensor:
-    """The predicted velocity (B, chunk, max_action_dim) of noisy actions of that shape at times (B,)."""
+class _Rows:
+    """The rows of a batch's chunks that count, laid out one after the other where that saves work.
+
+    Past an episode's end a chunk is padding, and has no loss. Actions attend to those before them only, so what comes
+    after the last real one changes nothing, and the layers can do without it; attention alone wants whole chunks.
+    """
+
+    def __init__(self, needed: Tensor | None = None) -> None:
+        """Of (B, T) rows that are needed; None = all."""
+        self._shape = torch.Size((0, 0)) if needed is None else needed.shape
+        self._kept = None if needed is None else needed.flatten().nonzero()[:, 0]
+
+    @classmethod
+    def of(cls, is_pad: Tensor) -> _Rows:
+        """Those up to each chunk's last action that is no padding, (B, T); on a GPU all, so as to wait for nothing."""
+        needed = (~is_pad).flip(1).cumsum(1).flip(1) > 0
+        return cls(needed if is_pad.device.type == "cpu" and not needed.all() else None)
+
+    def pack(self, chunks: Tensor) -> Tensor:
+        """(B, T, ...) to (N, ...)."""
+        return chunks if self._kept is None else chunks.flatten(0, 1)[self._kept]
+
+    def unpack(self, rows: Tensor) -> Tensor:
+        """(N, ...) to (B, T, ...), zero where there is no row."""
+        if self._kept is None:
+            return rows
+        empty = rows.new_zeros(self._shape.numel(), *rows.shape[1:])
+        return empty.index_copy(0, self._kept, rows).unflatten(0, self._shape)  # type: ignore[no-untyped-call,no-any-return]
+
+
+_ALL = _Rows()
+
+
+def velocity(policy: SmolVLAPolicy, context: Context, noisy: Tensor, time: Tensor, rows: _Rows = _ALL) -> Tensor:
+    """The predicted velocity (B, chunk, max_action_dim) of noisy actions of that shape at times (B,).
+
+    Zero in rows that are not among those asked for.
+    """
     expert = policy.model.vlm_with_expert.lm_expert
     hidden = _embed_actions(policy, noisy, time)
     chunk, device = hidden.shape[1], hidden.device
+    hidden = rows.pack(hidden)
     steps = torch.arange(chunk, device=device)[None]
     head_dim = expert.layers[0].self_attn.head_dim
     alone, after = rotation(steps, head_dim), rotation(context.place + steps, head_dim)
@@ -104,17 +142,17 @@ def velocity(policy: SmolVLAPolicy, context: Context, noisy: Tensor, time: Tenso
         among = torch.cat([context.real.expand(-1, chunk, -1), causal.expand(batch, -1, -1)], dim=2)
     for layer, keys, values, together in context.layers:
         if together:
-            attended = _attend_together(layer, hidden, keys, values, after, among)
+            own = [rows.unpack(part) for part in project(layer, hidden)]
+            attended = _attend_together(own, keys, values, after, among)
         else:
-            queries = split_heads(layer, layer.self_attn.q_proj(normed(layer, hidden)))
+            queries = rows.unpack(split_heads(layer, layer.self_attn.q_proj(normed(layer, hidden))))
             attended = attend(rotate(queries, alone), keys, values, context.real)
-        hidden = finish(layer, hidden, attended)
-    velocities: Tensor = policy.model.action_out_proj(expert.norm(hidden).to(torch.float32))
-    return velocities
+        hidden = finish(layer, hidden, rows.pack(attended))
+    return rows.unpack(policy.model.action_out_proj(expert.norm(hidden).to(torch.float32)))
 
 
-def _attend_together(layer: Any, hidden: Tensor, keys: Tensor, values: Tensor, turn: Rotation, among: Tensor) -> Tensor:
-    queries, own_keys, own_values = project(layer, hidden)
+def _attend_together(own: Sequence[Tensor], keys: Tensor, values: Tensor, turn: Rotation, among: Tensor) -> Tensor:
+    queries, own_keys, own_values = own
     keys = torch.cat([keys, rotate(own_keys, turn)], dim=1)
     return attend(rotate(queries, turn), keys, torch.cat([values, own_values], dim=1), among)
 
@@ -130,8 +168,10 @@ def _embed_actions(policy: SmolVLAPolicy, noisy: Tensor, time: Tensor) -> Tensor
     return embedded
 
 
-def flow_losses(policy: SmolVLAPolicy, context: Context, actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """Squared error of the velocity, (B, chunk, max_action_dim).
+def flow_losses(
+    policy: SmolVLAPolicy, context: Context, actions: Tensor, noise: Tensor, time: Tensor, is_pad: Tensor
+) -> Tensor:
+    """Squared error of the velocity, (B, chunk, max_action_dim); of padding it means nothing.
 
     Args:
         policy: Any that :func:`covers` accepts.
@@ -139,9 +179,10 @@ def flow_losses(policy: SmolVLAPolicy, context: Context, actions: Tensor, noise:
         actions: (B, chunk, A) normalised.
         noise: (B, chunk, max_action_dim).
         time: (B,), from 0 (actions) to 1 (noise).
+        is_pad: (B, chunk), which actions are padding.
     """
     actions, when = pad_vector(actions, policy.config.max_action_dim), time[:, None, None]
-    found = velocity(policy, context, when * noise + (1 - when) * actions, time)
+    found = velocity(policy, context, when * noise + (1 - when) * actions, time, _Rows.of(is_pad))
     return functional.mse_loss(found, noise - actions, reduction="none")
 
 
@@ -182,7 +223,7 @@ def batch_loss(
         loss: Tensor = policy(_for_lerobot(batch), noise=noise, time=times, reduction=reduction)[0]
         return loss
     actions, is_pad = _targets(batch)
-    losses = flow_losses(policy, context or context_of(policy, batch), actions, noise, times)
+    losses = flow_losses(policy, context or context_of(policy, batch), actions, noise, times, is_pad)
     return reduce_losses(policy, losses, is_pad, reduction)
 
 
