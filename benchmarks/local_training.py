@@ -35,7 +35,8 @@ class Setting:
         device, batch, precision: As in params.
         workers: Processes of the peer's loader.
         threads: Of either.
-        episodes, frames: Of the dataset; a quarter of the episodes is held out.
+        episodes, frames: Of the dataset; a quarter of the episodes is held out. They are ten seconds long, as owners
+            record them: near an end a chunk is padding, which our layers leave out, so their length decides the ratio.
         own_steps: Steps of one of our local trainings.
         peer_steps: Steps of the peer that count.
         peer_warm_up: Its steps before them: in the first its optimiser allocates, and its loader's processes take
@@ -49,7 +50,7 @@ class Setting:
     workers: int = 2
     threads: int = 2
     episodes: int = 4
-    frames: int = 8
+    frames: int = 300
     own_steps: int = 10
     peer_steps: int = 5
     peer_warm_up: int = 3
@@ -63,7 +64,7 @@ class Setting:
             frames, repeats = (100, 1) if quick else (300, 3)
             return cls(device, batch, precision, cores, cores, 4, frames, steps, steps, 4, repeats)
         if quick:
-            return cls(device, batch, precision, 2, 2, 2, 4, 4, 1, 1, 1)
+            return cls(device, batch, precision, 2, 2, 2, 60, 4, 1, 1, 1)
         return cls(device, batch, precision)
 
     @property
@@ -80,7 +81,7 @@ class OwnSteps(TypedDict):
     Attributes:
         step_s: Seconds a step of each local training, everything in it included.
         build_s: Seconds for computing and keeping the features of all ``frames``; near 0 where they were there already.
-        frames: Frames that it trains on.
+        frames: How many different ones it trains on.
         bytes_frame: What was written for a frame, on disk.
         peak_bytes: Most memory of the process.
     """

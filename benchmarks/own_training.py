@@ -22,7 +22,7 @@ from zk0.policy.checkpoint import with_stats
 from zk0.policy.features import features_for
 from zk0.policy.start import load_start
 from zk0.policy.trainable import trainable_tensors
-from zk0.training.local import LocalTask, train_locally
+from zk0.training.local import LocalTask, rows_drawn, train_locally
 
 
 def own_steps(
@@ -38,7 +38,7 @@ def own_steps(
     precision: str,
     threads: int,
 ) -> OwnSteps:
-    """Train for some steps, several times.
+    """Train for some steps, several times the same ones, and so on the same frames.
 
     Args:
         root: A prepared project; its first site's training frames are used.
@@ -61,15 +61,17 @@ def own_steps(
     policy = load_start(Path(root), params.policy.base, device).policy
     loaded = with_stats(policy, moments_of(frames).normalisation())
     features = features_for(loaded, frames, FeatureParams(cache=cache), Path(folder))
+    training = params.training.model_copy(update={"local_steps": steps, "batch": batch, "precision": precision})
+    task = LocalTask(params.seed, 0, 1, training, params.decay_steps)
+    rows = np.unique(np.concatenate(rows_drawn(task, len(frames))))
     before, began = _bytes(Path(folder)), time.perf_counter()
     if features is not None:
-        features.ensure(np.arange(len(frames)))
+        features.ensure(rows)
     build_s = time.perf_counter() - began
     start = trainable_tensors(loaded.policy)
-    training = params.training.model_copy(update={"local_steps": steps, "batch": batch, "precision": precision})
 
-    def train(number: int) -> None:
-        train_locally(loaded, frames, start, LocalTask(params.seed, 0, number, training, params.decay_steps), features)
+    def train(_: int) -> None:
+        train_locally(loaded, frames, start, task, features)
         if device == "cuda":
             torch.cuda.synchronize()
 
@@ -77,8 +79,8 @@ def own_steps(
     return {
         "step_s": [value / steps for value in seconds],
         "build_s": build_s,
-        "frames": len(frames),
-        "bytes_frame": (_bytes(Path(folder)) - before) / len(frames),
+        "frames": len(rows),
+        "bytes_frame": (_bytes(Path(folder)) - before) / len(rows),
         "peak_bytes": peak_bytes(),
     }
 

@@ -223,6 +223,12 @@ class _Losses(nn.Module):
         return batch_loss(self.policy, batch, noise, times)
 
 
+def rows_drawn(task: LocalTask, frames: int) -> list[np.ndarray]:
+    """The rows, of so many frames, that a round's steps train on: (batch,) for each step."""
+    rng = numpy_rng(task.seed, "batch", task.partition, task.round)
+    return [rng.integers(frames, size=task.training.batch) for _ in range(task.training.local_steps)]
+
+
 def _draws(
     loaded: LoadedPolicy, frames: Frames, task: LocalTask, features: StoredFeatures | None, shares: int
 ) -> Callable[[int], list[Share]]:
@@ -232,9 +238,8 @@ def _draws(
     over actions that are not padding, so a share weighs as much as it has of those.
     """
     settings, config = task.training, loaded.policy.config
-    rows_rng = numpy_rng(task.seed, "batch", task.partition, task.round)
     flow_rng = torch_rng(task.seed, "flow", task.partition, task.round)
-    rows = [rows_rng.integers(len(frames), size=settings.batch) for _ in range(settings.local_steps)]
+    rows = rows_drawn(task, len(frames))
     if features is not None:
         features.ensure(np.unique(np.concatenate(rows)))
     inputs = FrameInputs(loaded, frames, features)
