@@ -10,7 +10,7 @@ from nights_params import WEEK
 
 from zk0.errors import StageError
 from zk0.params import Params, parse_params
-from zk0.study import nights
+from zk0.study import nights, weeks
 from zk0.study.week import Event, Week, week_of
 from zk0.tracking.registry import champion
 
@@ -28,7 +28,7 @@ def _shorter(params: Params, seed: int) -> Week:
 
 def test_nights_of_the_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = parse_params(WEEK)
-    monkeypatch.setattr("zk0.study.nights.week_of", _shorter)
+    monkeypatch.setattr("zk0.study.weeks.week_of", _shorter)
     real = nights.evaluate.run
     seen: list[int] = []
 
@@ -40,11 +40,11 @@ def test_nights_of_the_week(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     with monkeypatch.context() as patched, pytest.raises(StageError, match="stopped; complete nights are kept"):
         patched.setattr("zk0.study.nights.evaluate.run", stopping)
-        nights.run(tmp_path, params)
+        weeks.run(tmp_path, params)
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "results/studies/nights/pieces").iterdir()}
     assert len(kept) == 3  # the base and two nights; the third had trained
 
-    folder = nights.run(tmp_path, params)
+    folder = weeks.run(tmp_path, params)
 
     assert kept.items() <= {p.name: p.stat().st_mtime_ns for p in (folder.folder / "pieces").iterdir()}.items()
     _, begun, nothing, spoiled, lie = week = folder.made(folder.record().files[1])

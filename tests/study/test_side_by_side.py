@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from zk0.study.runner import Runner
 from zk0.study.studies import Study
 
 pytest.importorskip("ray")
+from zk0.federation.scale.cluster import MOST_LOST, EngineError, cluster_for
 
+pytestmark = pytest.mark.services
 TIMES = {"train_s", "evaluate_s", "created"}
 
 
@@ -25,7 +29,6 @@ def figures(pieces: list[Piece]) -> list[dict[str, Any]]:
     return [piece.model_dump(exclude=TIMES) for piece in pieces]
 
 
-@pytest.mark.services
 def test_pieces_are_those_of_one_process_and_are_not_made_twice(
     tmp_path: Path, project: StudyProject, comparison_study: Study, study_params: Params
 ) -> None:
@@ -43,3 +46,24 @@ def test_pieces_are_those_of_one_process_and_are_not_made_twice(
     before = {path: path.stat().st_mtime_ns for path in (spread.folder.folder / "pieces").iterdir()}
     Runner(tmp_path / "spread", project, study).run(study_params)
     assert {path: path.stat().st_mtime_ns for path in (spread.folder.folder / "pieces").iterdir()} == before
+
+
+def test_a_lost_worker_is_replaced(tmp_path: Path, study_params: Params) -> None:
+    params = with_changes(study_params, {"engine.name": "ray", "engine.workers": 2, "threads": 1})
+
+    def squared(dies: int, number: int) -> int:
+        """A piece; two ends its worker as a kill does, the first so many times."""
+        tries = tmp_path / str(number)
+        before = tries.stat().st_size if tries.exists() else 0
+        tries.write_bytes(bytes(before + 1))
+        if number == 2 and before < dies:
+            os._exit(1)
+        return number * number
+
+    with cluster_for(params, 4) as cluster:
+        made = dict(cluster.each(partial(squared, 1), range(4)))
+        with pytest.raises(EngineError, match=f"{MOST_LOST} workers were lost on the same piece"):
+            list(cluster.each(partial(squared, 100), range(2, 4)))
+
+    assert made == {0: 0, 1: 1, 2: 4, 3: 9}
+    assert (tmp_path / "2").stat().st_size == 2 + MOST_LOST

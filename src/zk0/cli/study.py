@@ -75,26 +75,26 @@ def _run(
 
 
 @app.command()
-def nights(params: ParamsFile = Path("params.yaml"), quick: Quick = False, seeds: Seeds = None) -> None:
+def nights(
+    params: ParamsFile = Path("params.yaml"), quick: Quick = False, seeds: Seeds = None, engine: Engine = None
+) -> None:
     """Seven nights of the nightly run on a world that changes, each from the champion; goes on where it stopped."""
-    from zk0.params import load_params
     from zk0.study.week import week_of
 
-    found = load_params(params)
+    found = params_on(params, engine)
     week_of(found, found.study.training_seeds[0])  # what cannot be is refused before anything heavy is imported
-    from zk0.study.nights import run
     from zk0.study.nights_tables import overview
+    from zk0.study.weeks import run
 
     console.print(overview(run(Path.cwd(), found, quick, seeds)))
 
 
 @app.command("rooms-probe")
-def rooms_probe(params: ParamsFile = Path("params.yaml"), quick: Quick = False) -> None:
+def rooms_probe(params: ParamsFile = Path("params.yaml"), quick: Quick = False, engine: Engine = None) -> None:
     """What a federated model loses in rooms that it has not seen, by what differs and how much."""
-    from zk0.params import load_params
     from zk0.study.studies import study_named
 
-    found = load_params(params)
+    found = params_on(params, engine)
     study_named("comparison", found, quick)  # what cannot be is refused before anything heavy is imported
     from zk0.study.probe import run
     from zk0.study.probe_page import overview

@@ -1,4 +1,4 @@
-"""Run the study of nights: weeks of nightly runs by the pipeline's own stages, each in a project of its own.
+"""A week of the study of nights: nightly runs by the pipeline's own stages, in a project of their own.
 
 Every night starts from the champion as ``federate/nightly`` does, and the gate decides in that project's MLflow. Beside
 each stand a federation from the base and pooled training, on the night's data and with as many steps.
@@ -15,12 +15,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from zk0.console import console
 from zk0.data.manifest import Manifest, read_manifests, unfit_sites
-from zk0.digests import RESULTS_VERSION, counted, key_of
-from zk0.errors import StageError
+from zk0.digests import counted, key_of
 from zk0.evaluation.rollouts import drive
 from zk0.federation.attacks import Attack
 from zk0.federation.site import forget
@@ -39,59 +36,15 @@ from zk0.records.run import Run
 from zk0.sources import LOCK
 from zk0.sources_lock import resolve_sources
 from zk0.study.arms import POISONED_PARTITION, pooled
-from zk0.study.nights_store import AT, Begun, NightPiece, NightRecord, NightsFolder, Successes, WeekRecord
-from zk0.study.project import StudyProject, prepared, refuse_leakage, with_absolute_paths
-from zk0.study.results_store import STUDIES
+from zk0.study.nights_store import AT, Begun, NightPiece, NightsFolder, Successes
+from zk0.study.project import StudyProject, refuse_leakage
 from zk0.study.spoiled import spoiled
-from zk0.study.studies import in_minutes
 from zk0.study.training import Trained, federate, plan_of, train_in_one_place
-from zk0.study.week import ATTACK, SCENES, Night, Week, week_of
+from zk0.study.week import ATTACK, Night, Week
 from zk0.tracking.promotion import read_promotion
 from zk0.tracking.registry import champion
 
-NAME = "nights"
-_SIDE_BY_SIDE = 25  # rollouts
-
-
-def run(root: Path, params: Params, quick: bool = False, seeds: int | None = None) -> NightsFolder:
-    """Run the weeks, or go on with them: nights that are made are not made again.
-
-    Args:
-        root: Project folder.
-        params: The project's.
-        quick: At small sizes, under a name of its own.
-        seeds: Only so many training seeds, the first ones (None = all).
-
-    Raises:
-        StageError: Params that no week can be made of, a night that fails, or Ctrl-C; complete nights are kept.
-    """
-    chosen = in_minutes(params) if quick else params
-    torch.set_num_threads(chosen.threads)
-    folder = NightsFolder(root / STUDIES / (f"{NAME}-quick" if quick else NAME))
-    here = with_absolute_paths(root, chosen)
-    own = chosen.study
-    weeks = [week_of(here, seed) for seed in own.training_seeds[:seeds]]
-    scenes = range(own.final_seed, own.final_seed + min(own.scenes, SCENES))
-    runners = [Runner(folder, week, prepared(root, week.params), scenes) for week in weeks]
-    first = weeks[0]
-    folder.describe(
-        WeekRecord(
-            command=f"zk0 study {NAME}" + " --quick" * quick + (f" --seeds {seeds}" if seeds else ""),
-            quick=quick,
-            scenes=(scenes.start, len(scenes)),
-            nights=tuple(NightRecord(**asdict(night)) for night in first.nights),
-            tasks={source: first.last_with(source) for source in first.tasks},
-            files={runner.week.params.seed: runner.files for runner in runners},
-            params=week_of(chosen, own.training_seeds[0]).params.model_dump(mode="json"),
-            results_version=RESULTS_VERSION,
-        )
-    )
-    for runner in runners:
-        try:
-            runner.run()
-        except KeyboardInterrupt:
-            raise StageError(f"stopped; complete nights are kept in {folder.folder}; run it again to go on") from None
-    return folder
+_TOGETHER = 25  # rollouts
 
 
 @dataclass
@@ -280,7 +233,7 @@ class Runner:
         settings, limits = self.week.params.evaluation, self.world.limits
         found = {}
         for source in self.week.tasks:
-            driven = drive(loaded, source, settings, limits, self.scenes, side_by_side=_SIDE_BY_SIDE, raw=False)
+            driven = drive(loaded, source, settings, limits, self.scenes, side_by_side=_TOGETHER, raw=False)
             found[source] = {rollout.seed: rollout.success for rollout in driven.limited}
         return found
 

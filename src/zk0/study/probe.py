@@ -22,6 +22,7 @@ from zk0.errors import StageError
 from zk0.evaluation.rollouts import drive
 from zk0.machine import machine
 from zk0.params import Params
+from zk0.params.federation import EngineParams
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.records.base import Machine
 from zk0.sources import Source
@@ -52,6 +53,7 @@ def run(root: Path, params: Params, quick: bool = False) -> ProbeFolder:
         StageError: Sites without a simulated task, a federation that fails, or Ctrl-C; complete pieces are kept.
     """
     study = study_named("comparison", params, quick)
+    engine, study = study.params, replace(study, params=study.params.model_copy(update={"engine": EngineParams()}))
     if real := [text for text in params.data.sites.values() if Source.parse(text).kind != "sim"]:
         raise StageError(f"rooms are simulated, so data.sites must be sim: sources; found {real[0]}")
     if not study.scenes:
@@ -75,7 +77,7 @@ def run(root: Path, params: Params, quick: bool = False) -> ProbeFolder:
         )
     )
     try:
-        probe.run()
+        probe.run(engine)
     except KeyboardInterrupt:
         raise StageError(f"stopped; complete pieces are kept in {folder.folder}; run it again to go on") from None
     return folder
@@ -156,20 +158,29 @@ class Probe:
         warm.show(f"{key_of(self._key)}/{site}", self._trained.at(site))
         return loaded
 
-    def run(self) -> None:
-        """Make what is missing."""
+    def run(self, engine: Params) -> None:
+        """Make what is missing, on the engine of these params: one piece after the other, or side by side."""
         todo = [point for point in points() if self.folder.piece(self.file(*point)) is None]
         if not todo:
             return
         _ = self._trained  # shows its own progress
         with progress_bar() as bar:
             line = bar.add_task(NAME, total=len(todo))
-            for factor, size in todo:
-                bar.update(line, description=f"{NAME}: {factor}, size {size:g}")
-                self.folder.write(self.file(factor, size), self._piece(factor, size))
-                bar.advance(line)
+            made = map(self.make, todo) if engine.engine.name == "inprocess" else self._side_by_side(engine, todo)
+            for piece in made:
+                self.folder.write(self.file(piece.factor, piece.size), piece)
+                bar.update(line, advance=1, description=f"{NAME}: {piece.factor}, size {piece.size:g}")
 
-    def _piece(self, factor: str, size: float) -> ProbePiece:
+    def _side_by_side(self, engine: Params, todo: list[tuple[str, float]]) -> Iterator[ProbePiece]:
+        from zk0.federation.scale.cluster import cluster_for  # noqa: PLC0415 - Ray is an extra
+
+        with cluster_for(engine, len(todo)) as cluster:
+            for _, piece in cluster.each(self.make, todo):
+                yield piece
+
+    def make(self, point: tuple[str, float]) -> ProbePiece:
+        """The piece of a factor and a size."""
+        factor, size = point
         began = time.perf_counter()
         successes = self._drive(rooms_of(factor, size, len(self.scenes)))
         return ProbePiece(

@@ -8,12 +8,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 
-from zk0 import runtime_env
 from zk0.console import console
 from zk0.errors import StageError
 from zk0.params.federation import EngineParams
@@ -45,28 +45,15 @@ def run(root: Path, study: Study, only: str | None = None) -> list[Piece]:
     return pieces
 
 
-class Maker:
-    """An actor that makes pieces, one after the other.
-
-    Args:
-        runner: Of the study, in one process.
-    """
-
-    def __init__(self, runner: Runner) -> None:
-        runtime_env.switch_off()
-        torch.set_num_threads(runner.study.params.threads)
-        self._runner = runner
-
-    def make(self, job: Job) -> Piece:
-        """A piece that is there, or is made now."""
-        if not self._runner.project.root.is_dir():
-            raise StageError(
-                f"{self._runner.project.root} is not on every machine; a study needs a disk that all share"
-            )
-        if job.arm.starts_from:  # several pieces may start from one model
-            with FileLock(self._runner.project.root / f".start-{job.seed}.lock"):
-                self._runner.model(self._runner.before(job))
-        return self._runner.piece(job)
+def _make(runner: Runner, job: Job) -> Piece:
+    """A piece that is there, or is made now."""
+    folder = runner.project.root
+    if not folder.is_dir():
+        raise StageError(f"{folder} is not on every machine; a study needs a disk that all share")
+    if job.arm.starts_from:  # several pieces may start from one model
+        with FileLock(folder / f".start-{job.seed}.lock"):
+            runner.model(runner.before(job))
+    return runner.piece(job)
 
 
 def side_by_side(runner: Runner, jobs: Sequence[Job], tell: Tell) -> Iterator[tuple[int, Piece]]:
@@ -89,5 +76,5 @@ def side_by_side(runner: Runner, jobs: Sequence[Job], tell: Tell) -> Iterator[tu
     later = [number for number in range(len(jobs)) if number not in first]
     with cluster_for(params, max(len(first), len(later))) as cluster:
         for wave in (first, later):
-            for index, piece in cluster.each(Maker, (alone,), [jobs[number] for number in wave]):
+            for index, piece in cluster.each(partial(_make, alone), [jobs[number] for number in wave]):
                 yield wave[index], piece

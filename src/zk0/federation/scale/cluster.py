@@ -13,15 +13,17 @@ import socket
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from zk0 import runtime_env
+from zk0.console import console
 from zk0.errors import StageError
 from zk0.params import Params
 from zk0.policy.start import GPU_SHARE
@@ -43,10 +45,24 @@ _ROOM_S = 60.0  # for others on a shared cluster to make room
 _ANSWER_S = 5.0  # of a cluster's port
 _END_S = 10.0
 _LONGEST = 300  # characters of a reason
+MOST_LOST = 3  # workers on the same work: one that takes all memory, say, would cost every worker
+UP_S = 600.0  # for a worker to come up: it loads torch and LeRobot
 
 
 class EngineError(StageError):
     """The cluster is not there, has too little room, or lost what it needs to go on."""
+
+
+class _Maker:
+    """An actor that calls a function."""
+
+    def __init__(self, make: Callable[[Any], Any], threads: int) -> None:
+        runtime_env.switch_off()
+        torch.set_num_threads(threads)
+        self._make = make
+
+    def make(self, item: Any) -> Any:
+        return self._make(item)
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class Cluster:
     Attributes:
         workers: How many.
         cpus, gpus: Of each.
+        threads: Of each one's arithmetic.
         environment: Variables of each.
         group: Ray's placement group, a bundle for each.
     """
@@ -63,6 +80,7 @@ class Cluster:
     workers: int
     cpus: int
     gpus: float
+    threads: int
     environment: Mapping[str, str]
     group: Any
 
@@ -83,34 +101,66 @@ class Cluster:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         return ray.remote(kind).options(num_cpus=0, scheduling_strategy=here).remote(*arguments)
 
-    def each(self, kind: type, arguments: tuple[Any, ...], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """Have actors ``make`` something of every item, each one at a time; yield results with the items' numbers.
+    def each[T](self, make: Callable[[Any], T], items: Sequence[Any]) -> Iterator[tuple[int, T]]:
+        """Call a function with every item, in actors that each do so one at a time; yield results with items' numbers.
+
+        An actor that is lost is replaced, and what it made is made anew.
 
         Args:
-            kind, arguments: Of the actors.
-            items: What to make something of.
+            make: What to call; it is sent to the actors, with all that belongs to it.
+            items: With what.
 
         Raises:
-            EngineError: An actor is lost. What goes wrong in one is raised as it is there.
+            EngineError: All actors are lost and none comes up, or an item has cost several. What goes wrong in one is
+                raised as it is there.
         """
-        idle = [self.start(kind, slot, *arguments) for slot in range(min(self.workers, len(items)))]
-        waiting, asked = list(enumerate(items)), dict[Any, tuple[int, Any]]()
+        coming = dict[Any, tuple[int, Any]]()  # until they are up, to place and actor
+        idle, asked, lost = list[tuple[int, Any]](), dict[Any, tuple[int, int, Any]](), dict[int, int]()
+        waiting = list(enumerate(items))
+
+        def begin(slot: int) -> None:
+            actor = self.start(_Maker, slot, make, self.threads)
+            coming[actor.__ray_ready__.remote()] = slot, actor
+
+        for slot in range(min(self.workers, len(items))):
+            begin(slot)
         while waiting or asked:
             while waiting and idle:
-                (number, item), actor = waiting.pop(0), idle.pop()
-                asked[actor.make.remote(item)] = (number, actor)
-            (ready,), _ = ray.wait(list(asked), num_returns=1)
-            number, actor = asked.pop(ready)
+                (number, item), (slot, actor) = waiting.pop(0), idle.pop()
+                asked[actor.make.remote(item)] = number, slot, actor
+            ready, _ = ray.wait([*asked, *coming], num_returns=1, timeout=None if asked else UP_S)
+            if not ready:
+                raise EngineError(f"all workers are lost, and for {UP_S:g} s no machine had room for others")
+            if ready[0] in coming:
+                idle.append(self._up(ready[0], coming.pop(ready[0])))
+                continue
+            number, slot, actor = asked.pop(ready[0])
             try:
-                made = ray.get(ready)
+                made = ray.get(ready[0])
             except RayTaskError as error:
                 raise error.cause from None
             except RayError as error:
-                raise EngineError(f"a worker was lost: {cause_of(error)}; start it again to go on") from error
-            idle.append(actor)
+                lost[number] = lost.get(number, 0) + 1
+                if lost[number] == MOST_LOST:
+                    raise EngineError(f"{MOST_LOST} workers were lost on the same piece: {cause_of(error)}") from error
+                console.print(f"a worker is replaced: {cause_of(error)}", markup=False, style="yellow")
+                waiting.insert(0, (number, items[number]))
+                begin(slot)
+                continue
+            idle.append((slot, actor))
             yield number, made
-        for actor in idle:
+        for _, actor in [*idle, *coming.values()]:
             ray.kill(actor)
+
+    @staticmethod
+    def _up(ready: Any, one: tuple[int, Any]) -> tuple[int, Any]:
+        try:
+            ray.get(ready)
+        except RayTaskError as error:
+            raise error.cause from None
+        except RayError as error:
+            raise EngineError(f"a worker did not come up: {cause_of(error)}") from error
+        return one
 
 
 @contextmanager
@@ -142,7 +192,7 @@ def cluster_for(params: Params, most: int) -> Iterator[Cluster]:
                     f"{workers} workers with {_each(cpus, gpus)} would fit on the cluster, but others held what "
                     f"they need for {_ROOM_S:g} s; wait for them, or lower engine.workers"
                 )
-            yield Cluster(workers, cpus, gpus, _environment(params), group)
+            yield Cluster(workers, cpus, gpus, params.threads, _environment(params), group)
         finally:
             remove_placement_group(group)
 

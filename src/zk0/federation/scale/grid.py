@@ -20,15 +20,12 @@ from ray.exceptions import RayError
 from zk0.console import console
 from zk0.federation.inprocess import NodesGrid
 from zk0.federation.protocol import GRID_CODE
-from zk0.federation.scale.cluster import Cluster, EngineError, cause_of
+from zk0.federation.scale.cluster import MOST_LOST, UP_S, Cluster, EngineError, cause_of
 from zk0.federation.scale.worker import Project, Worker, pack, unpack
 from zk0.machine.packages import versions
 from zk0.records.journal import Journal
 
 _AT_ONCE = 2  # messages that a worker has: one that it answers, and the next, so that it never waits for the server
-# Workers that a message may cost: one that takes all memory, say, would cost every worker.
-_MOST_LOST = 3
-_UP_S = 600.0  # for a worker to come up: it loads torch and LeRobot
 
 
 @dataclass(eq=False)
@@ -224,11 +221,11 @@ class RayGrid(NodesGrid):
         """Wait until a worker has answered, came up or is lost."""
         busy = {hand.asked[0].told: hand for hand in self._hands if hand.asked}
         coming = {hand.coming: hand for hand in self._hands if not hand.up}
-        ready, _ = ray.wait([*busy, *coming], timeout=timeout if busy else _UP_S, fetch_local=False)
+        ready, _ = ray.wait([*busy, *coming], timeout=timeout if busy else UP_S, fetch_local=False)
         if not ready and not busy:
-            raise EngineError(f"all workers are lost, and for {_UP_S:g} s no machine had room for others")
+            raise EngineError(f"all workers are lost, and for {UP_S:g} s no machine had room for others")
         for hand in () if ready else busy.values():
-            hand.asked[0].lost = _MOST_LOST
+            hand.asked[0].lost = MOST_LOST
             self._lose(hand, f"no reply within {timeout:g} s")
         if not ready:
             return
@@ -259,7 +256,7 @@ class RayGrid(NodesGrid):
     def _again(self, task: _Task, reason: str) -> None:
         """Have a site asked again, unless it was often enough."""
         task.lost, task.done = task.lost + 1, False
-        if task.lost < _MOST_LOST:
+        if task.lost < MOST_LOST:
             task.call.queue.appendleft(task)
         else:
             task.failed = reason
@@ -281,7 +278,7 @@ class RayGrid(NodesGrid):
     def _came_up(self, hand: _Hand) -> None:
         """Wait for a worker to come up."""
         try:
-            hand.machine, hand.process, theirs = ray.get(hand.coming, timeout=_UP_S)
+            hand.machine, hand.process, theirs = ray.get(hand.coming, timeout=UP_S)
         except RayError as error:
             raise EngineError(f"a worker did not come up: {cause_of(error)}") from error
         mine = versions()
