@@ -15,7 +15,7 @@ class PolicyParams(Section):
     base: str
     """A checkpoint folder, hub:REPO@REVISION, mlflow:MODEL/VERSION or @ALIAS, or random:nano."""
     warm_start: float = Field(1.0, ge=0, le=1)
-    """Where a nightly run starts, from policy.base (0) to the champion (1); half way forgets less."""
+    """Where a nightly run starts, from policy.base (0) to the champion (1)."""
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     """Where it trains and runs: cpu, cuda, mps, or auto."""
     processes: int = Field(1, ge=1)
