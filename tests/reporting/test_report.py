@@ -170,6 +170,37 @@ def test_videos_are_inside_and_captioned(project: Path) -> None:
     assert trained["aria-label"] == "global policy, red-cube, scene 100000: success"
 
 
+def test_joints_over_time(project: Path, edit: Editor) -> None:
+    """Where they were, what was asked for, and where the arm was given something else; and how fast that was."""
+    assert "plot-joints-0" not in read(project).figures
+    trace = {
+        "hz": 10,
+        "joints": ["elbow_flex", "gripper"],
+        "positions": [[0, 0], [4, 50], [6, 50]],
+        "asked": [[9, 50], [6, 50]],
+        "sent": [[5, 50], [6, 50]],
+    }
+
+    def traced(evaluation: dict[str, Any]) -> None:
+        evaluation["videos"][1]["trace"] = trace
+        evaluation["max_relative_target"] = {"elbow_flex": 5.0, "gripper": 60.0}
+
+    edit("results/evaluation.json", traced)
+
+    page = read(project)
+    elbow = {line["name"]: (line["x"], line["y"]) for line in page.figures["plot-joints-0"]["data"][:3]}
+    assert elbow == {
+        "asked for": ([0, 0.1, 0.2], [9, 6]),
+        "where it is": ([0, 0.1, 0.2], [0, 4, 6]),
+        "cut to": ([0, 0.1, 0.2], [5, None]),
+    }
+    assert "Fastest: elbow flex, 40 degrees a second; it may ask for 50." in page.sections["rollouts"]
+
+    edit("results/evaluation.json", lambda e: e["videos"][1]["trace"]["sent"].pop())
+    with pytest.raises(RecordError, match="one position more than steps"):
+        write_report(project, project / "results/report.html")
+
+
 def test_rounds_that_did_not_help_are_said_not_to(project: Path, edit: Editor) -> None:
     sentence = "No round was better than the start."
     assert sentence not in read(project).sections["learning"]

@@ -26,8 +26,9 @@ from zk0.pipeline.summary import comparison_table
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
 from zk0.policy.start import load_start, resolve_device
 from zk0.records.files import read, read_rounds, write
-from zk0.records.results import Evaluation, Model, Video
+from zk0.records.results import Evaluation, JointTrace, Model, Video
 from zk0.records.run import Run
+from zk0.so100 import JOINTS
 
 METRICS = Path("results/metrics.json")
 VIDEOS = Path("results/rollouts")
@@ -78,11 +79,19 @@ def _refuse_leakage(report: Run, sites: list[Manifest]) -> None:
 
 
 def _film(root: Path, model: Model, task: JudgedTask, rollout: Rollout) -> Video:
-    """Write the video of a rollout, and say which it is."""
+    """Write the video of a rollout, and say which it is; the global model's with the joints' way."""
     assert rollout.frames is not None
     site, file = task.manifest.site, VIDEOS / f"{task.manifest.site}-{model}-{rollout.seed}.mp4"
     write_video(rollout.frames, root / file, CONTROL_HZ)
-    return Video(task=site, model=model, seed=rollout.seed, success=rollout.success, file=str(file))
+    about = {"task": site, "model": model, "seed": rollout.seed, "success": rollout.success, "file": str(file)}
+    if model == "global":  # the base's is of no interest, and ten times as restless
+        about["trace"] = JointTrace(hz=CONTROL_HZ, joints=JOINTS, **_rounded(rollout))
+    return Video.model_validate(about)
+
+
+def _rounded(rollout: Rollout) -> dict[str, Any]:
+    kept = {"positions": rollout.states, "asked": rollout.actions, "sent": rollout.sent}
+    return {name: tuple(map(tuple, values.round(2).tolist())) for name, values in kept.items()}
 
 
 def _headline(found: Evaluation) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from zk0.records.base import Bytes, Degrees, Loss, Machine, Rate, Record, Time
 
@@ -138,6 +138,25 @@ class ModelFile(Record):
     round: int | None = None
 
 
+class JointTrace(Record):
+    """A rollout's joints by control step, in LeRobot's units: degrees, the gripper in percent."""
+
+    hz: Annotated[float, Field(description="Control steps a second")]
+    joints: tuple[str, ...]
+    positions: Annotated[tuple[tuple[float, ...], ...], Field(description="(steps + 1, joints): where they were")]
+    asked: Annotated[tuple[tuple[float, ...], ...], Field(description="(steps, joints): what the policy asked for")]
+    sent: Annotated[tuple[tuple[float, ...], ...], Field(description="(steps, joints): what the arm was given")]
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        steps, rows = len(self.asked), [*self.positions, *self.asked, *self.sent]
+        if not steps or len(self.sent) != steps or len(self.positions) != steps + 1:
+            raise ValueError("a trace has at least one step, and one position more than steps")
+        if any(len(row) != len(self.joints) for row in rows):
+            raise ValueError("a row of a trace has a value for each joint")
+        return self
+
+
 class Video(Record):
     """One filmed rollout."""
 
@@ -146,6 +165,7 @@ class Video(Record):
     seed: int
     success: bool
     file: Annotated[str, Field(description="Below the project's folder")]
+    trace: JointTrace | None = None
 
 
 class Evaluation(Record):

@@ -13,7 +13,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from zk0.records.results import STEP_MULTIPLES, Evaluation, Pair, Safety, Task, TaskScore
+from zk0.records.results import STEP_MULTIPLES, Evaluation, JointTrace, Pair, Safety, Task, TaskScore
 from zk0.reporting import format as fmt
 from zk0.reporting.changes import Rate, task_rate
 
@@ -89,6 +89,41 @@ def steps_beyond(safety: Pair[Safety]) -> go.Figure | None:
     return figure.update_layout(
         xaxis_title_text="longest steps of the arm", yaxis_type="log", yaxis_range=[-3.3, 0], yaxis_tickformat=".1%"
     )
+
+
+def joints_over_time(trace: JointTrace) -> go.Figure:
+    """Where each joint was, what the policy asked for, and what an arm was given where that is something else."""
+    figure = blank("").set_subplots(
+        rows=-(-len(trace.joints) // 2),
+        cols=2,
+        shared_xaxes=True,
+        vertical_spacing=0.09,
+        subplot_titles=[joint.replace("_", " ") for joint in trace.joints],
+    )
+    after = [step / trace.hz for step in range(len(trace.positions))]
+    for number, joint in enumerate(trace.joints):
+        positions, asked, sent = ([row[number] for row in rows] for rows in (trace.positions, trace.asked, trace.sent))
+        cut = [given if wanted != given else None for wanted, given in zip(asked, sent, strict=True)]
+        unit = "%" if joint == "gripper" else "°"
+        for name, values, style in (
+            ("asked for", asked, {"mode": "lines", "line": {"color": BASE_COLOUR, "dash": "dot", "width": 1.5}}),
+            ("where it is", positions, {"mode": "lines", "line": {"color": GLOBAL_COLOUR, "width": 2}}),
+            ("cut to", cut, {"mode": "markers", "marker": {"color": LIMIT_COLOUR, "size": 6}}),
+        ):
+            figure.add_scatter(
+                x=after,
+                y=values,
+                name=name,
+                legendgroup=name,
+                showlegend=number == 0,
+                hovertemplate=f"%{{x:.1f}} s: %{{y:.1f}}{unit}",
+                row=number // 2 + 1,
+                col=number % 2 + 1,
+                **style,
+            )
+    figure.update_xaxes(showgrid=False, fixedrange=True, ticksuffix=" s")
+    figure.update_yaxes(zeroline=False, automargin=True)
+    return figure.update_layout(height=560, legend_y=1.06)
 
 
 def blank(y_title: str) -> go.Figure:

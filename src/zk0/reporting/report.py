@@ -69,6 +69,7 @@ class TaskScenes:
     sentence: str
     unseen: bool
     scenes: list[Scene] = field(default_factory=list)
+    joints: Plot | None = None
 
 
 def write_report(root: Path, out: Path) -> None:
@@ -213,12 +214,24 @@ def read_scenes(root: Path, evaluation: Evaluation) -> list[TaskScenes]:
             scene.base = clip
         else:
             scene.trained = clip
-    tasks = []
+    tasks: list[TaskScenes] = []
     for name, task in [*evaluation.with_role("site").items(), *evaluation.with_role("unseen").items()]:
         own = [scene for (of, _), scene in sorted(scenes.items()) if of == name]
         if own:
-            tasks.append(TaskScenes(name, task.sentence, task.role == "unseen", own))
+            joints = _joints(evaluation, name, len(tasks))
+            tasks.append(TaskScenes(name, task.sentence, task.role == "unseen", own, joints))
     return tasks
+
+
+def _joints(evaluation: Evaluation, task: str, number: int) -> Plot | None:
+    """The joints of a task's first filmed scene, as the global model drove them; None where nobody wrote them down."""
+    traced = ((video.seed, video.trace) for video in evaluation.videos if video.task == task and video.trace)
+    seed, trace = min(traced, key=lambda one: one[0], default=(0, None))
+    if trace is None:
+        return None
+    fastest = view.fastest_joint(trace, evaluation.max_relative_target or {})
+    caption = f"Joints in scene {seed}, driven by the global model; gripper in percent of its opening. {fastest}"
+    return _plot(f"joints-{number}", figures.joints_over_time(trace), caption)
 
 
 def _data_uri(root: Path, video: Video) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from zk0.records.results import Evaluation, Pair, Safety, SafetyCheck, Task
+from zk0.records.results import Evaluation, JointTrace, Pair, Safety, SafetyCheck, Task
 from zk0.records.run import Round, Run, Site
 from zk0.reporting import format as fmt
 from zk0.reporting.changes import Change, Success, task_success
@@ -102,6 +102,21 @@ def safety_rows(safety: Pair[Safety]) -> list[SafetyRow]:
         one = trained.get(key) or base[key]
         rows.append(SafetyRow(one.name, one.unit, one.limit, base.get(key), trained.get(key)))
     return rows
+
+
+def fastest_joint(trace: JointTrace, longest: Mapping[str, float]) -> str:
+    """How fast the arm was at most, in words, and how fast it may be.
+
+    Args:
+        trace: The joints' way.
+        longest: Joint to its longest step, degrees (gripper: percent); empty where it is not known.
+    """
+    steps = zip(trace.positions, trace.positions[1:], strict=False)
+    speeds = [[abs(after - before) * trace.hz for before, after in zip(*pair, strict=True)] for pair in steps]
+    arm = [(max(column), joint) for joint, column in zip(trace.joints, zip(*speeds, strict=True), strict=True)]
+    speed, joint = max(one for one in arm if one[1] != "gripper")
+    told = f"Fastest: {joint.replace('_', ' ')}, {speed:.0f} degrees a second"
+    return f"{told}; it may ask for {longest[joint] * trace.hz:.0f}." if joint in longest else f"{told}."
 
 
 def left_out(rounds: Iterable[Round]) -> list[tuple[int, str, str]]:

@@ -19,8 +19,8 @@
     layout.font = { family: getComputedStyle(document.body).fontFamily, size: 12, color: ink };
     layout.hoverlabel = { ...layout.hoverlabel, bgcolor: surface, bordercolor: grid, font: { color: ink } };
     layout.modebar = { bgcolor: "rgba(0,0,0,0)", color: muted, activecolor: ink };
-    for (const axis of [layout.xaxis, layout.yaxis]) {
-      Object.assign(axis, { gridcolor: grid, linecolor: grid, zerolinecolor: grid });
+    for (const name of Object.keys(layout).filter((key) => /^[xy]axis\d*$/.test(key))) {
+      Object.assign(layout[name], { gridcolor: grid, linecolor: grid, zerolinecolor: grid });
     }
     for (const trace of figure.data) {
       if (trace.error_y) trace.error_y.color = ink;
@@ -38,6 +38,12 @@
   }
 
   draw();
+  // What was drawn while it was folded away has no width.
+  for (const folded of document.querySelectorAll("details")) {
+    folded.addEventListener("toggle", () => {
+      for (const canvas of folded.querySelectorAll(".canvas")) Plotly.Plots.resize(canvas);
+    });
+  }
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 
   const button = document.getElementById("play-all");
