@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import constants
 
 from zk0.checks import Check, passed
+from zk0.cli.app import main
 from zk0.environment import Environment, check_environment, needs, surroundings
 from zk0.errors import StageError
 from zk0.files import read_json
@@ -320,6 +322,28 @@ def test_validate_leaves_an_equal_lock_untouched(root: Path) -> None:
 
     assert (same.st_ino, same.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert (root / "sources.lock.json").stat().st_ino != before.st_ino
+
+
+def test_other_params_are_checked_and_nothing_is_written(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the project's own params resolve to belongs to its run."""
+    for name, content in (("params.yaml", make_params()), ("other.yaml", make_params(data={"episodes": 31}))):
+        (root / name).write_text(yaml.safe_dump(content.model_dump(mode="json")))
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "argv", ["zk0", "validate", "--params", "./params.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    kept = {path: path.read_bytes() for path in root.rglob("*.json")}
+    assert ended.value.code == 0 and root / "sources.lock.json" in kept
+
+    monkeypatch.setattr(sys, "argv", ["zk0", "validate", "--params", "other.yaml"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 0
+    assert {path: path.read_bytes() for path in root.rglob("*.json")} == kept
+    assert "nothing was written" in capsys.readouterr().out
 
 
 def test_validate_refuses_with_advice_and_keeps_the_old_lock(root: Path) -> None:

@@ -25,14 +25,14 @@ from zk0.cli.models import app as models_app
 from zk0.cli.models import base_app, model_app
 from zk0.cli.operate import app as operate_app
 from zk0.cli.operate import deploy_app
-from zk0.cli.options import Engine, ParamsFile, params_on
+from zk0.cli.options import PARAMS, Engine, ParamsFile, params_on
 from zk0.cli.security import app as security_app
 from zk0.cli.security import site_app
 from zk0.cli.server import app as server_app
 from zk0.cli.study import app as study_app
 from zk0.cli.train import app as train_app
 from zk0.console import console, errors
-from zk0.pipeline.stages import FEDERATE, STAGE_LOCK, STAGES, alone
+from zk0.pipeline.stages import FEDERATE, STAGE_LOCK, STAGES, VALIDATE, alone
 
 if TYPE_CHECKING:
     from zk0.params import Params
@@ -95,13 +95,23 @@ def _run_stage(stage: Step[[Path, Params], None], params: Path, engine: str | No
 def _stage_command(stage: Step[[Path, Params], None]) -> Callable[..., None]:
     """What `zk0 STAGE` does."""
 
-    def run(params: ParamsFile = Path("params.yaml")) -> None:
+    def run(params: ParamsFile = PARAMS) -> None:
         _run_stage(stage, params)
 
-    def federate(params: ParamsFile = Path("params.yaml"), engine: Engine = None) -> None:
+    def federate(params: ParamsFile = PARAMS, engine: Engine = None) -> None:
         _run_stage(stage, params, engine)
 
-    return federate if stage is FEDERATE else run
+    def validate(params: ParamsFile = PARAMS) -> None:
+        if params.resolve() == PARAMS.resolve():
+            _run_stage(stage, params)
+            return
+        from zk0.pipeline.validate import checked, show_checks
+
+        show_checks(checked(Path.cwd(), params_on(params, None))[0].checks)
+        told = f"nothing was written: a run here is of {PARAMS}; `zk0 profile use` makes a profile of them"
+        console.print(told, markup=False)
+
+    return {FEDERATE: federate, VALIDATE: validate}.get(stage, run)
 
 
 for _stage in STAGES:
@@ -195,7 +205,7 @@ def profile_use(name: Annotated[str, typer.Argument(help="One of `zk0 profile li
     from zk0.params import ParamsError, load_params
     from zk0.words import nearest_hint
 
-    source, target = Path("profiles") / f"{name}.yaml", Path("params.yaml")
+    source, target = Path("profiles") / f"{name}.yaml", PARAMS
     if not source.exists():
         known = [path.stem for path in _profiles()]
         raise ParamsError(f"there is no profile '{name}'{nearest_hint(name, known)}")

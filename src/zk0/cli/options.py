@@ -26,6 +26,7 @@ class _Argument(TyperArgument):
 
 setattr(typer.main, "TyperArgument", _Argument)  # noqa: B010  # it is not exported
 
+PARAMS = Path("params.yaml")  # the project's own
 ParamsFile = Annotated[Path, typer.Option("--params", help="The params file to use.")]
 Engine = Annotated[
     str | None,

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from zk0.checks import Check
 from zk0.console import console, folded_table
-from zk0.environment import check_environment
+from zk0.environment import Environment, check_environment
 from zk0.environment.code import CODE_LOCK, Installed
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
@@ -30,16 +30,22 @@ def run(root: Path, params: Params) -> None:
     Raises:
         StageError: A check failed; lists each with what to do. The report is written all the same.
     """
-    report = check_environment(params, root)
-    lock, check = _sources(root, params)
-    report.checks += [check, *_revisions(lock)]
-    report.passed = report.passed and check.passed
+    report, lock = checked(root, params)
     write_json(root / ENVIRONMENT, asdict(report))
     show_checks(report.checks)
     if not _holds(root / LOCK, lock):
         write_json(root / LOCK, lock)
     if (root / PIPELINE).is_file() and not _holds(root / CODE_LOCK, code := Installed().lock()):
         write_json(root / CODE_LOCK, code)
+
+
+def checked(root: Path, params: Params) -> tuple[Environment, SourcesLock | None]:
+    """What the checks found, and what the sources resolve to, None where they do not; writes nothing."""
+    report = check_environment(params, root)
+    lock, check = _sources(root, params)
+    report.checks += [check, *_revisions(lock)]
+    report.passed = report.passed and check.passed
+    return report, lock
 
 
 def _sources(root: Path, params: Params) -> tuple[SourcesLock | None, Check]:
