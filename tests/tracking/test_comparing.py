@@ -49,7 +49,7 @@ def test_two_versions_task_by_task_and_overall(two: Path) -> None:
 
     assert "success_rate: version 3 (@challenger) against version 2 (@champion)" in told
     (red,) = [line for line in told.splitlines() if "red-cube" in line][:1]
-    assert "52%" in red and "50%" in red and "+2.0 points (" in red and "50" in red
+    assert "52.0%" in red and "50.0%" in red and "+2.0 points (" in red and "50" in red
     assert "sites' tasks" in told and "unseen tasks" in told
     assert "action_error_deg" in told and "2.83 deg" not in told.split("action_error_deg")[0]
     assert "safety check of version 3 (@challenger) failed: joint speed, rollouts" in told

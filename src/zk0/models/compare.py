@@ -15,6 +15,7 @@ from zk0.evaluation.scores import METRICS, Comparison, IncomparableError, Metric
 from zk0.evaluation.scores import compare as compare_scores
 from zk0.params import Params
 from zk0.records.results import MODELS, Evaluation, Model
+from zk0.reporting import format as fmt
 from zk0.tracking.promotion import in_words
 from zk0.tracking.registry import read_checkpoint, read_scores
 
@@ -120,7 +121,8 @@ def comparison_table(a: Scores, b: Scores, found: Comparison, confidence: float)
 
 
 def _value(metric: Metric, value: float) -> str:
-    return f"{value:.0%}" if metric == "success_rate" else f"{value:.2f} deg"
+    """As the report rounds it."""
+    return fmt.percent(value) if metric == "success_rate" else fmt.degrees(value)
 
 
 def _gain(metric: Metric, gain: Difference) -> tuple[str, str, str]:
