@@ -6,12 +6,13 @@ noise and times are fixed by seed, the same for every model, so that models are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from zk0.console import progress_bar
 from zk0.data.frames import Frames
 from zk0.data.manifest import Manifest
 from zk0.evaluation.held_out import SensorNoise, episode_errors, held_out_loss, mean_error, predictions
@@ -19,6 +20,7 @@ from zk0.evaluation.limits import Limits
 from zk0.evaluation.paired import wilson
 from zk0.evaluation.rollouts import Driven, Rollout, drive, why_no_rollouts
 from zk0.evaluation.safety import Arm, Motion, frames_motion, recorded_jerk, rollouts_motion, safety_report
+from zk0.evaluation.side_by_side import each
 from zk0.params import FeatureParams, Params
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.inputs import StoredFeatures
@@ -69,6 +71,21 @@ class JudgedTask:
         return [rollout for rollout in self.driven.limited if rollout.frames is not None]
 
 
+@dataclass(frozen=True)
+class _HeldOut:
+    """What a model's predictions on a task's recordings came to.
+
+    Attributes:
+        score: The part of it that recordings decide.
+        motion: Where actions were taken to what they ask of the arm.
+        jerk: The recordings' own, with which that of rollouts is compared.
+    """
+
+    score: TaskScore
+    motion: Mapping[str, Motion]
+    jerk: np.ndarray
+
+
 def judge_task(
     loaded: LoadedPolicy,
     recordings: Recordings,
@@ -85,6 +102,10 @@ def judge_task(
         driven: The model's rollouts on this task, see :func:`zk0.evaluation.rollouts.drive`.
         arm: What it would drive; None where nobody asks what actions ask of it.
     """
+    return _with_rollouts(recordings.manifest, _held_out(loaded, recordings, params, arm), params, driven, arm)
+
+
+def _held_out(loaded: LoadedPolicy, recordings: Recordings, params: Params, arm: Arm | None) -> _HeldOut:
     frames, features = recordings.held_out_frames, recordings.features("held-out", loaded, params.features)
     settings, seed = params.evaluation, params.seed
     predicted = list(predictions(loaded, frames, seed, features=features))
@@ -96,50 +117,78 @@ def judge_task(
         action_error_deg=float(by_joint[_ARM].mean()),
         action_error_deg_by_joint=dict(zip(JOINTS, by_joint.tolist(), strict=True)),
         episode_errors_deg={str(episode): float(error[_ARM].mean()) for episode, (error, _) in errors.items()},
-        **_closed_loop(driven).content(),
     )
-    motion: dict[str, Motion] = {}
-    if arm is not None:
-        noise = SensorNoise(settings.perturbation, settings.perturbation_deg)
-        jerk = recorded_jerk(frames, *([recordings.train_frames] if recordings.manifest.train_episodes else []))
-        motion["held-out"] = frames_motion(frames, predicted, arm, jerk)
-        motion["perturbed"] = frames_motion(frames, predictions(loaded, frames, seed, noise), arm, jerk)
-        if driven.limited:
-            motion["rollouts"] = rollouts_motion(driven.limited, arm, jerk, settings.actions_per_look)
-    return JudgedTask(recordings.manifest, score, motion, driven)
+    if arm is None:
+        return _HeldOut(score, {}, np.zeros((0, len(JOINTS))))
+    noise = SensorNoise(settings.perturbation, settings.perturbation_deg)
+    jerk = recorded_jerk(frames, *([recordings.train_frames] if recordings.manifest.train_episodes else []))
+    motion = {
+        "held-out": frames_motion(frames, predicted, arm, jerk),
+        "perturbed": frames_motion(frames, predictions(loaded, frames, seed, noise), arm, jerk),
+    }
+    return _HeldOut(score, motion, jerk)
+
+
+def _with_rollouts(
+    manifest: Manifest, held_out: _HeldOut, params: Params, driven: Driven, arm: Arm | None
+) -> JudgedTask:
+    score = held_out.score.model_copy(update=_closed_loop(driven).content())
+    motion = dict(held_out.motion)
+    if arm is not None and driven.limited:
+        looks = params.evaluation.actions_per_look
+        motion["rollouts"] = rollouts_motion(driven.limited, arm, held_out.jerk, looks)
+    return JudgedTask(manifest, score, motion, driven)
 
 
 def judge_models(
     models: Mapping[Model, LoadedPolicy],
-    tasks: Iterable[Recordings],
+    manifests: Sequence[Manifest],
+    opened: Callable[[Manifest], Recordings],
     params: Params,
     limits: Limits,
     filmed: int = 0,
+    about: str = "evaluating",
 ) -> dict[Model, list[JudgedTask]]:
-    """Judge models beside each other, each on every task and on the scenes of the params.
+    """Judge models beside each other, each on every task and on the scenes of the params, and show how far it is.
 
     What would come of them with no step cut is asked of the global model alone: the base fails either way, for long.
+    On a CPU as many rollouts and recordings are judged at a time as params allow threads.
 
     Args:
         models: With their normalisation.
-        tasks: One after the other; recordings are let go of before the next are asked for.
+        manifests: Of the tasks.
+        opened: Opens a task's recordings; they are let go of when it is judged.
         params: Settings, scenes and seed.
         limits: What the sites' recordings show the arm doing.
         filmed: How many of a task's first rollouts to film.
+        about: What to show beside the progress.
     """
     settings = params.evaluation
     scenes = range(settings.seed, settings.seed + settings.rollouts)
     arm = Arm.of(limits, settings.step_factor)
-    judged: dict[Model, list[JudgedTask]] = {model: [] for model in models}
-    met: dict[tuple[Model, str], Driven] = {}  # sites may share a task, and then its scenes
-    for recordings in tasks:
-        source = recordings.manifest.source
-        for model, loaded in models.items():
-            if (model, source) not in met:
-                raw = model == "global"
-                met[model, source] = drive(loaded, source, settings, limits, scenes, filmed=filmed, raw=raw)
-            judged[model].append(judge_task(loaded, recordings, params, met[model, source], arm))
-    return judged
+    sources = dict.fromkeys(manifest.source for manifest in manifests)  # sites may share a task, and then its scenes
+
+    def work(item: tuple[Model, str] | Manifest) -> Driven | dict[Model, _HeldOut]:
+        if isinstance(item, Manifest):
+            recordings = opened(item)
+            return {model: _held_out(loaded, recordings, params, arm) for model, loaded in models.items()}
+        model, source = item
+        return drive(models[model], source, settings, limits, scenes, filmed=filmed, raw=model == "global")
+
+    items: list[tuple[Model, str] | Manifest] = [(model, source) for source in sources for model in models]
+    items += manifests
+    results = each(work, items, params.threads)
+    with progress_bar() as bar:
+        made = dict(bar.track(results, total=len(items), description=about))
+    driven: dict[tuple[Model, str], Any] = {item: made[n] for n, item in enumerate(items) if isinstance(item, tuple)}
+    held_out: dict[str, Any] = {item.site: made[n] for n, item in enumerate(items) if isinstance(item, Manifest)}
+    return {
+        model: [
+            _with_rollouts(manifest, held_out[manifest.site][model], params, driven[model, manifest.source], arm)
+            for manifest in manifests
+        ]
+        for model in models
+    }
 
 
 def _closed_loop(driven: Driven) -> TaskScore:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.table import Column, Table
 
-from zk0.console import console, folded_table, progress_bar
-from zk0.data.manifest import read_manifests
+from zk0.console import console, folded_table
+from zk0.data.manifest import Manifest, read_manifests
 from zk0.digests import digest_folder
 from zk0.errors import StageError
 from zk0.evaluation.paired import Difference
@@ -95,12 +95,16 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
             digest, loaded[which] = digest_folder(folder), load_checkpoint(folder, resolve_device(device))
         files[which] = {"digest": digest}
     sites, unseen = read_manifests(root)
-    opened = [Site(root, manifest, params.data.decoded_limit_bytes) for manifest in [*sites, *unseen]]
-    limits = recorded_limits(opened[: len(sites)])
-    with progress_bar() as bar:
-        tasks = bar.track(opened, description=f"judging {' and '.join(labels.values())}")
-        evaluation = evaluation_of(files, judge_models(loaded, tasks, params, limits), params, limits)
-    return evaluation, labels
+
+    def opened(manifest: Manifest) -> Site:
+        return Site(root, manifest, params.data.decoded_limit_bytes)
+
+    limits, about = (
+        recorded_limits([opened(manifest) for manifest in sites]),
+        f"judging {' and '.join(labels.values())}",
+    )
+    judged = judge_models(loaded, [*sites, *unseen], opened, params, limits, about=about)
+    return evaluation_of(files, judged, params, limits), labels
 
 
 def comparison_table(a: Scores, b: Scores, found: Comparison, confidence: float) -> Table:

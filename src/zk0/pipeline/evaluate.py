@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zk0.console import console, progress_bar
+from zk0.console import console
 from zk0.data.manifest import Manifest, read_manifests
 from zk0.data.sim.simulation import CONTROL_HZ
 from zk0.digests import digest_folder
@@ -51,10 +51,11 @@ def run(root: Path, params: Params) -> None:
     }
     sites, unseen = read_manifests(root)
     _refuse_leakage(report, sites)
-    with progress_bar() as bar:
-        manifests = bar.track([*sites, *unseen], description="evaluating")
-        opened = (Site(root, manifest, params.data.decoded_limit_bytes) for manifest in manifests)
-        judged = judge_models(models, opened, params, limits, filmed=params.evaluation.videos)
+
+    def opened(manifest: Manifest) -> Site:
+        return Site(root, manifest, params.data.decoded_limit_bytes)
+
+    judged = judge_models(models, [*sites, *unseen], opened, params, limits, filmed=params.evaluation.videos)
     files: dict[Model, Mapping[str, object]] = {
         "base": {"path": base_source, "digest": base_digest},
         "global": {**report.checkpoints.best.content(), "digest": digest_folder(best)},
