@@ -74,8 +74,9 @@ def run_flow(module: str, root: Path, params: Params, command: str) -> int:
         finally:  # also where nobody reads on
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
-            ended = process.wait(_PATIENCE_S)
-            _end_session(process.pid)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_PATIENCE_S)
+            ended = _end_session(process)
     if asked and ended:
         say_stopped(root, command)
         return STOPPED
@@ -95,9 +96,13 @@ def say_stopped(root: Path, command: str) -> None:
 
 @contextmanager
 def _stop_is_a_wish() -> Iterator[list[float]]:
-    """Ctrl-C and the like are noted with their time, and end nothing."""
+    """Ctrl-C and the like are noted with their time, and end nothing; what was ignored, as by nohup, still is."""
     asked: list[float] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
     before = [signal.signal(number, lambda *_: asked.append(time.monotonic())) for number in numbers]
     try:
         yield asked
@@ -114,20 +119,26 @@ def _polled(process: subprocess.Popen[bytes], asked: Sequence[float]) -> Iterato
             told = True
             process.send_signal(signal.SIGINT)
         if asked and time.monotonic() - asked[0] > _PATIENCE_S:
-            _end_session(process.pid)
+            _end_session(process)
         yield told
         time.sleep(_POLL_S)
     yield told
 
 
-def _end_session(session: int) -> None:
-    """End what is left of a session, such as the server of a flow that was killed."""
-    rest = []
-    for process in psutil.process_iter():
+def _end_session(process: subprocess.Popen[bytes]) -> int:
+    """End a flow that still runs, and what is left of its session, as the server of one that was killed.
+
+    Returns:
+        The flow's exit status.
+    """
+    process.kill()
+    ended, rest = process.wait(), []
+    for other in psutil.process_iter():
         with suppress(ProcessLookupError, PermissionError):
-            if os.getsid(process.pid) == session:
-                rest.append(process)
+            if os.getsid(other.pid) == process.pid:
+                rest.append(other)
     end(rest, psutil.Process.terminate, _END_S)
+    return ended
 
 
 def _at_a_terminal(log: FlowLog, view: FlowView, events: EventsAsTheyCome, polled: Iterable[bool]) -> None:
