@@ -117,3 +117,14 @@ def test_a_stop_is_told_in_a_sentence_and_leaves_nothing_running(
             ".run/demo.log",
         ):
             assert re.search(shown, said), said[-3000:]
+
+
+def test_where_nobody_reads_on_it_is_stopped_too(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", tmp_path / "prefect")
+
+    done = project.run("bash", "-c", "zk0 demo | sed -u '/^1 of 7/q'")
+
+    assert done.stdout.splitlines()[0] == "Prefect's log: .run/demo.log"
+    assert "Traceback" not in done.stderr and running_in(project.root) == []
+    with closing(sqlite3.connect(project.root / "prefect.db")) as database:
+        assert database.execute("select state_name from flow_run").fetchall() == [("Cancelled",)]
