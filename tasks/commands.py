@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 from prefect.logging import get_run_logger
 
+from tasks.stop import stoppable
 from zk0.errors import StageError
 from zk0.services.supervise import end, family_of
 
@@ -58,11 +59,12 @@ def stream(
     with started(command, root, environment, without) as process:
         assert process.stdout is not None
         try:
-            for line in process.stdout:
-                text = line.rstrip()
-                if text and not text.strip().startswith(leave_out):
-                    lines.append(text)
-                    logger.info(text)
+            with stoppable():
+                for line in process.stdout:
+                    text = line.rstrip()
+                    if text and not text.strip().startswith(leave_out):
+                        lines.append(text)
+                        logger.info(text)
         except BaseException as problem:
             end_command(process, signal.SIGINT if isinstance(problem, KeyboardInterrupt) else signal.SIGTERM)
             lines += [text for line in process.stdout if (text := line.rstrip())]
@@ -88,12 +90,12 @@ def started(
     command: Sequence[str], root: Path, environment: Mapping[str, str] | None = None, without: tuple[str, ...] = ()
 ) -> subprocess.Popen[str]:
     """Start a command in a project, its output and errors as one stream of text; as :func:`stream` takes them."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(without)}
+    inherited = {"COLUMNS": "110"} | {name: value for name, value in os.environ.items() if not name.startswith(without)}
     return subprocess.Popen(
         [sys.executable, *command],
         cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**inherited, "PYTHONUNBUFFERED": "1", "COLUMNS": "110", **(environment or {})},
+        env={**inherited, "PYTHONUNBUFFERED": "1", **(environment or {})},
     )

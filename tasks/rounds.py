@@ -14,6 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from tasks.stop import stoppable
 from zk0.context import StageOutcome
 from zk0.errors import StageError
 from zk0.records.run import Event
@@ -58,16 +59,18 @@ class Rounds:
         for event in self._heard:
             if wanted(event):
                 return event
-        for event in self._said:
-            self._heard.append(event)
-            if wanted(event):
-                return event
+        with stoppable():
+            for event in self._said:
+                self._heard.append(event)
+                if wanted(event):
+                    return event
         return None
 
     def finish(self) -> None:
         """Wait for what comes after the last round, such as the checkpoints."""
-        for _ in self._said:
-            pass
+        with stoppable():
+            for _ in self._said:
+                pass
 
 
 def run_rounds(

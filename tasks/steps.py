@@ -20,6 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed
 
+from tasks.stop import listen, stoppable
 from zk0.context import StageOutcome, build_context, render_markdown, write_context
 from zk0.steps import Asks, Outcome, Step
 from zk0.words import in_markdown
@@ -60,7 +61,8 @@ class Steps:
             KeyboardInterrupt: One was stopped.
         """
         for step in steps:
-            began = time.monotonic()
+            with stoppable():  # not begun, where it was stopped before
+                began = time.monotonic()
             state = self._task(step)(return_state=True)
             if not state.is_completed():
                 seconds = time.monotonic() - began
@@ -75,8 +77,10 @@ class Steps:
         @task(name=step.name, description=step.about, cache_policy=NO_CACHE, **RETRIES[step.asks])
         def run() -> State[StageOutcome]:
             began, logger = time.monotonic(), get_run_logger()
+            logger.info(step.about)
             try:
-                outcome = self.do(step) or Outcome(changed=True)
+                with stoppable():
+                    outcome = self.do(step) or Outcome(changed=True)
             except KeyboardInterrupt:
                 return Cancelled(message="stopped by Ctrl-C")
             for line in outcome.told:
@@ -180,6 +184,7 @@ class WayOn:
 
 def by_hand(flow: Any) -> NoReturn:
     """Run a flow as a command: Prefect has told how it ended, and the exit status says it once more."""
+    listen()
     state = flow(return_state=True)
     sys.exit(0 if state.is_completed() else 130 if state.is_cancelled() else 1)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 # No emoji: a fingerprint with ":CD:" in it would get a disc.
@@ -37,8 +39,44 @@ def lerobot_quiet() -> Iterator[None]:
         yield
 
 
+class _ProgressInLines(Progress):
+    """Counted work where no bar can move, as in a log: a line at its begin and end, and every few seconds between."""
+
+    _EVERY_S = 2.0
+
+    def __init__(self) -> None:
+        super().__init__(console=console, disable=True)
+        self._told: dict[TaskID, tuple[float, float]] = {}  # when, and how much was done
+
+    def add_task(self, *given: Any, **named: Any) -> TaskID:
+        task = super().add_task(*given, **named)
+        self._tell(task)
+        return task
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def update(self, task_id: TaskID, **named: Any) -> None:
+        super().update(task_id, **named)
+        self._tell(task_id)
+
+    def _tell(self, number: TaskID) -> None:
+        task, now = self._tasks[number], time.monotonic()
+        since, done = self._told.get(number, (-self._EVERY_S, -1.0))
+        if task.total and task.completed != done and (task.finished or now - since >= self._EVERY_S):
+            self._told[number] = (now, task.completed)
+            self.console.print(f"{task.description}: {task.completed:.0f} of {task.total:.0f}", markup=False)
+
+
+# Such a line, as it is found again in a log.
+PROGRESS = re.compile(r"(?P<what>.+): (?P<done>\d+) of (?P<total>\d+)")
+
+
 def progress_bar() -> Progress:
-    """A progress display for counted work; a log of a non-terminal gets only its last state."""
+    """A progress display for counted work: a bar at a terminal, lines elsewhere."""
+    if not console.is_terminal:
+        return _ProgressInLines()
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
     )

@@ -6,9 +6,6 @@ Nothing heavy is imported until a command runs, so that `zk0 --help` answers at 
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -79,8 +76,6 @@ def _zk0(
     pass
 
 
-_STOPPED = 130  # a shell's exit status of what Ctrl-C has ended
-
 # Stages that take long and write where the others read: two of them at once would spoil each other's files.
 _ALONE = ("prepare", "federate", "evaluate", "benchmark")
 
@@ -121,11 +116,18 @@ for _stage in STAGES:
 @app.command(rich_help_panel="Start here")
 def demo() -> None:
     """Run the whole job as a flow, and show what came of it."""
+    from zk0.cli.watched import STOPPED, run_flow, say_stopped
     from zk0.files import new_file
 
-    with new_file(Path.cwd() / "context.json"):  # where nothing can be written, that is told before anything starts
-        pass
-    if ended := _run_flow("flows.federate"):
+    root, command = Path.cwd(), "make demo"
+    try:
+        with new_file(root / "context.json"):  # where nothing can be written, that is told before anything starts
+            pass
+        ended = run_flow("flows.federate", root, params_on(Path("params.yaml"), None), command)
+    except KeyboardInterrupt:  # before the flow was begun
+        say_stopped(root, command)
+        raise typer.Exit(STOPPED) from None
+    if ended:
         raise typer.Exit(ended)
     from zk0.pipeline.summary import comparison_table
     from zk0.records.files import read
@@ -136,30 +138,6 @@ def demo() -> None:
     console.print(f"report     {Path('results/report.html').resolve()}", markup=False)
     console.print("models     make ui, then http://127.0.0.1:5000", markup=False)
     console.print("schedules  make up, then http://127.0.0.1:4200", markup=False)
-
-
-def _run_flow(module: str) -> int:
-    """Run a flow, and give its exit status; once it was stopped, say what is kept and how it goes on.
-
-    Ctrl-C reaches it through here alone, since it has a session of its own: Prefect's server, which it starts, must
-    still be there to be told.
-    """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    process = subprocess.Popen([sys.executable, "-m", module], start_new_session=True)
-    while True:
-        try:
-            ended = process.wait()
-            break
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-    if ended == _STOPPED:
-        from zk0.operations.monitor.progress import read_progress
-
-        progress = read_progress(Path.cwd())
-        kept = f"round {progress.round} is kept" if progress and progress.active else "what is complete is kept"
-        console.print(f"stopped: {kept}; `make demo` goes on", markup=False)
-    return ended
 
 
 @app.command(rich_help_panel="Start here")
