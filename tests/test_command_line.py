@@ -49,7 +49,7 @@ def test_a_package_that_is_not_installed_is_named_with_what_brings_it(
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout) == (1, "")
-    what = f"this needs the package {module}, which is not installed"
+    what = f"this needs the package {module}, which zk0[site] brings"
     assert done.stderr == f"error: {what}; `make install` installs it\n"
 
 

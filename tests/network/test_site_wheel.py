@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.release, pytest.mark.timeout(3600)]
 MOST_PACKAGES, MOST_BYTES = 150, 2.5e9
 # torch's wheel for x86-64 does not run without them, and they weigh more than all the rest.
 OF_CUDA = ("nvidia-", "triton", "cuda-")
+UV = str(Path(sys.executable).with_name("uv"))
 NOT_FOR_A_SITE = ("prefect", "dvc", "mlflow", "mujoco", "so101_nexus", "matplotlib", "plotly", "flows", "tasks")
 
 
@@ -45,28 +46,50 @@ class Site:
         assert (done.returncode == 0) == ok, f"{words}:\n{done.stdout}\n{done.stderr}"
         return done.stdout if ok else done.stderr
 
+    def install(self, *words: str) -> None:
+        """Install packages, or skip the tests that need them where they are not to be had."""
+        python = str(self.environment / "bin/python")
+        if why := refused(UV, "pip", "install", "--python", python, *words):
+            pytest.skip(f"its packages are not to be had here: {why}")
+
+
+def refused(*words: str, folder: Path = REPO) -> str:
+    """Run a command: what it says where it refuses, and nothing where all is well."""
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=1800, check=False)
+    return "" if done.returncode == 0 else f"{words}: {done.stderr[-800:]}"
+
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """Made as docs/join.md says, from the wheel of this clone."""
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """The wheel of this clone and what it brings by itself, and a project that it laid out."""
     folder = tmp_path_factory.mktemp("site")
-    uv, python = str(Path(sys.executable).with_name("uv")), str(folder / "env/bin/python")
-
-    def refused(*words: str) -> str:
-        done = subprocess.run(words, cwd=REPO, capture_output=True, text=True, timeout=1800, check=False)
-        return "" if done.returncode == 0 else f"{words}: {done.stderr[-500:]}"
-
     assert not refused(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
-    assert not refused(uv, "venv", "--python", sys.executable, str(folder / "env"))
-    install = (uv, "pip", "install", "--python", python)
-    if why := refused(*install, "--require-hashes", "-r", "requirements/site.txt"):
-        pytest.skip(f"the site's packages are not to be had here: {why}")
-    (wheel,) = folder.glob("*.whl")
-    assert not refused(*install, "--no-deps", str(wheel))
+    assert not refused(UV, "venv", "--python", sys.executable, str(folder / "env"))
     made = Site(folder / "env", folder / "arm")
+    (wheel,) = folder.glob("*.whl")
+    made.install(str(wheel))
     made.project.mkdir()
     made.run("zk0", "init", ".")
     return made
+
+
+@pytest.fixture(scope="module")
+def site(bare: Site) -> Site:
+    """The same with a site's packages, as docs/join.md says."""
+    bare.install("-r", str(bare.project / "requirements/site.txt"))
+    return bare
+
+
+def test_alone_it_says_what_else_to_install(bare: Site) -> None:
+    assert "federate" in bare.run("zk0", "--help") and "--noise" in bare.run("zk0", "client", "join", "--help")
+    assert "so100-hub" in bare.run("zk0", "profile", "list")
+    for words, extra in ((("demo",), "all"), (("client", "keys"), "site"), (("validate",), "site")):
+        said = bare.run("zk0", *words, ok=False)
+        assert f"zk0[{extra}]" in said and f"`pip install -r requirements/{extra}.txt` installs it" in said
+    (bare.project / "params.yaml").rename(bare.project / "kept.yaml")
+    (bare.project / "params.yaml").write_text("thread: 1\n")
+    assert "did you mean 'threads'" in bare.run("zk0", "validate", ok=False)
+    (bare.project / "kept.yaml").rename(bare.project / "params.yaml")
 
 
 def test_it_is_small(site: Site) -> None:
@@ -88,10 +111,43 @@ def test_what_a_site_does_without_is_not_there(site: Site) -> None:
     assert site.run("python", "-P", "-c", code) == "[]\n"
 
 
-def test_commands_that_need_more_say_so(site: Site) -> None:
-    assert "federate" in site.run("zk0", "--help") and "--noise" in site.run("zk0", "client", "join", "--help")
-    for command, extra in (("demo", "all"), ("up", "server"), ("report", "server")):
-        assert f"`pip install 'zk0[{extra}]'` installs it" in site.run("zk0", command, ok=False)
+def test_commands_of_other_roles_say_so(site: Site) -> None:
+    for command, extra in (("demo", "all"), ("up", "server"), ("report", "server"), ("prepare", "sim")):
+        assert f"zk0[{extra}]" in site.run("zk0", command, ok=False)
+
+
+@pytest.mark.parametrize(("system", "most"), [("aarch64-manylinux_2_28", 140), ("aarch64-apple-darwin", 120)])
+def test_its_lock_holds_elsewhere(tmp_path: Path, system: str, most: int) -> None:
+    """As wheels, but for docopt, which is Python alone; where the registry can be asked."""
+    known, found = REPO / "requirements/site.txt", tmp_path / "found.txt"
+    words = ("pyproject.toml", "--extra", "site", "--constraints", str(known), "--python-version", "3.12", "-q")
+    only = ("--only-binary", ":all:", "--no-binary", "docopt", "--no-annotate", "--no-header", "-o", str(found))
+    if why := refused(UV, "pip", "compile", *words, "--python-platform", system, *only):
+        assert "No solution found" not in why
+        pytest.skip(f"the registry cannot be asked: {why}")
+
+    pinned = found.read_text().splitlines()
+
+    locked = {line.split()[0] for line in known.read_text().splitlines() if "==" in line}
+    assert 100 < len(pinned) <= most and set(pinned) <= locked
+
+
+def test_another_torch_may_be_brought(tmp_path: Path) -> None:
+    """What torch.txt names is what is left out, torch's own packages and no other."""
+    names = (REPO / "requirements/torch.txt").read_text().split()
+    assert not refused(UV, "venv", "--python", sys.executable, str(tmp_path / "env"))
+    words = (UV, "pip", "install", "--dry-run", "--python", str(tmp_path / "env/bin/python"))
+    done = subprocess.run(
+        [*words, "-r", "requirements/site.txt", "--excludes", "requirements/torch.txt"],
+        cwd=REPO, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        pytest.skip(f"the site's packages are not to be had here: {done.stderr[-500:]}")
+
+    taken = {line.split()[1].partition("==")[0] for line in done.stderr.splitlines() if line.startswith(" + ")}
+
+    assert "lerobot" in taken and "torch" in names and not taken & set(names)
+    assert len(taken) + len(names) <= MOST_PACKAGES
 
 
 def test_joining_fails_at_nothing_but_the_server(site: Site, recorded: Path, tmp_path: Path) -> None:

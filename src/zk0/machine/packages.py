@@ -12,7 +12,7 @@ import platform
 import re
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,9 @@ PACKAGES = (
 )  # fmt: skip
 # In the order in which one is named that brings a package.
 _ROLES: tuple[Extra, ...] = ("site", "server", "sim", "scale", "dev")
+# Roles that have a lock of their own; all.txt has these and more, and lock.txt what is beyond that.
+_LOCKS, _BEYOND = ("site", "server"), {"scale", "dev"}
+_TEMPLATE = Path(__file__).parents[1] / "projects" / "template"  # in an installation: zk0/projects/template.py
 # Modules that come by another name, or with another package that is asked for.
 _BROUGHT_BY = {
     "google": "protobuf",
@@ -93,7 +96,7 @@ def missing(error: BaseException) -> str | None:
     module = ((isinstance(error, ModuleNotFoundError) and error.name) or "").partition(".")[0]
     name = _BROUGHT_BY.get(module, module.replace("_", "-"))
     extra = next((role for role in _ROLES if name in {item.name for item in asked([role])}), None)
-    return extra and f"this needs the package {name}, which is not installed; {install(extra)}"
+    return extra and f"this needs the package {name}, which zk0[{extra}] brings; {install([extra])}"
 
 
 def demand(extra: Extra, what: str) -> None:
@@ -104,12 +107,17 @@ def demand(extra: Extra, what: str) -> None:
     """
     lacking = [item.name for item in asked([extra]) if installed(item.name) is None]
     if lacking:
-        raise StageError(f"{what} needs packages that are not installed: {_some(lacking)}; {install(extra)}")
+        raise StageError(f"{what} needs zk0[{extra}], of which {_some(lacking)} are missing; {install([extra])}")
 
 
-def install(extra: Extra) -> str:
-    """The command that installs an extra, in words."""
-    return "`make install` installs it" if clone() else f"`pip install 'zk0[{extra}]'` installs it"
+def install(extras: Sequence[Extra]) -> str:
+    """The command that installs what some extras bring, in the versions that were tested; in words."""
+    if clone():
+        return "`make install` installs it"
+    own = len(extras) == 1 and extras[0] in _LOCKS
+    name = extras[0] if own else "lock" if _BEYOND & set(extras) else "all"
+    lock = Path("requirements", f"{name}.txt")
+    return f"`pip install -r {lock if lock.is_file() else _TEMPLATE / lock}` installs it"
 
 
 def check_system(role: Extra) -> Check:
@@ -132,7 +140,7 @@ def check_python() -> Check:
     )
 
 
-def check_required_packages(root: Path, extras: Iterable[Extra]) -> Check:
+def check_required_packages(root: Path, extras: Sequence[Extra]) -> Check:
     """What is asked for by roles: without these versions the code is not known to work."""
     wanted = asked(extras, root)
     wrong = [
@@ -140,11 +148,8 @@ def check_required_packages(root: Path, extras: Iterable[Extra]) -> Check:
         for item in wanted
         if not item.specifier.contains(installed(item.name) or "0.dev0", prereleases=bool(installed(item.name)))
     ]
-    roles = ",".join(extras)
-    advice = "`make install`" if clone() else f"`pip install 'zk0[{roles}]'`"
-    return Check(
-        "packages", not wrong, _some(wrong) or f"all {len(wanted)}", f"what zk0[{roles}] asks for", f"install: {advice}"
-    )
+    expected = f"what zk0[{','.join(extras)}] asks for"
+    return Check("packages", not wrong, _some(wrong) or f"all {len(wanted)}", expected, install(extras))
 
 
 def check_locked_packages(root: Path) -> Check:
@@ -173,7 +178,7 @@ def check_video() -> Check:
     """Whether recordings and rollouts can be encoded and decoded."""
     found = importlib.util.find_spec("av") is not None
     expected = "PyAV, with its own FFmpeg"
-    return Check("video", found, f"PyAV {installed('av')}" if found else "no PyAV", expected, install("site"))
+    return Check("video", found, f"PyAV {installed('av')}" if found else "no PyAV", expected, install(["site"]))
 
 
 def _some(items: list[str], most: int = 5) -> str:
