@@ -122,7 +122,7 @@ def demo() -> None:
     from zk0.machine.packages import demand
 
     demand("all", "`zk0 demo`")
-    root, command = Path.cwd(), "make demo"
+    root, command = Path.cwd(), f"{_how()} demo"
     try:
         with new_file(root / "context.json"):  # where nothing can be written, that is told before anything starts
             pass
@@ -139,8 +139,13 @@ def demo() -> None:
     console.print()
     console.print(comparison_table(read(Path(), Evaluation)))
     console.print(f"report     {Path('results/report.html').resolve()}", markup=False)
-    console.print("models     make ui, then http://127.0.0.1:5000", markup=False)
-    console.print("schedules  make up, then http://127.0.0.1:4200", markup=False)
+    console.print(f"models     {_how('mlflow')} ui, then http://127.0.0.1:5000", markup=False)
+    console.print(f"schedules  {_how()} up, then http://127.0.0.1:4200", markup=False)
+
+
+def _how(elsewhere: str = "zk0") -> str:
+    """The program that is typed: a clone has a Makefile, another project has none."""
+    return "make" if Path("Makefile").is_file() else elsewhere
 
 
 @app.command(rich_help_panel="Start here")
