@@ -43,7 +43,7 @@ class DiscreetExecutor(SubprocessExecutor):
         output = subprocess.DEVNULL if spec.suppress_output else None
         with _nameless() as file:
             file.write(spec.token)
-            file.flush()
+            file.seek(0)  # on macOS, whoever opens /dev/stdin goes on where it is
             subprocess.Popen(command, stdin=file, stdout=output, stderr=output)
         return LaunchResult.accepted()
 
