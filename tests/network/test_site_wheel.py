@@ -78,7 +78,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Site:
 @pytest.fixture(scope="module")
 def site(bare: Site) -> Site:
     """The same with a site's packages, as docs/join.md says."""
-    bare.install("-r", str(bare.project / "requirements/site.txt"))
+    bare.install("--no-deps", "-r", str(bare.project / "requirements/site.txt"))
     return bare
 
 
@@ -87,7 +87,7 @@ def test_alone_it_says_what_else_to_install(bare: Site) -> None:
     assert "so100-hub" in bare.run("zk0", "profile", "list")
     for words, extra in ((("demo",), "all"), (("client", "keys"), "site"), (("validate",), "site")):
         said = bare.run("zk0", *words, ok=False)
-        assert f"zk0[{extra}]" in said and f"`pip install -r requirements/{extra}.txt` installs it" in said
+        assert f"zk0[{extra}]" in said and f"`pip install --no-deps -r requirements/{extra}.txt` installs it" in said
     (bare.project / "params.yaml").rename(bare.project / "kept.yaml")
     (bare.project / "params.yaml").write_text("thread: 1\n")
     assert "did you mean 'threads'" in bare.run("zk0", "validate", ok=False)
@@ -139,7 +139,7 @@ def test_another_torch_may_be_brought(tmp_path: Path) -> None:
     assert not refused(UV, "venv", "--python", sys.executable, str(tmp_path / "env"))
     words = (UV, "pip", "install", "--dry-run", "--python", str(tmp_path / "env/bin/python"))
     done = subprocess.run(
-        [*words, "-r", "requirements/site.txt", "--excludes", "requirements/torch.txt"],
+        [*words, "--no-deps", "-r", "requirements/site.txt", "--excludes", "requirements/torch.txt"],
         cwd=REPO, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     if done.returncode:

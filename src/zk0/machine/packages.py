@@ -117,7 +117,7 @@ def install(extras: Sequence[Extra]) -> str:
     own = len(extras) == 1 and extras[0] in _LOCKS
     name = extras[0] if own else "lock" if _BEYOND & set(extras) else "all"
     lock = Path("requirements", f"{name}.txt")
-    return f"`pip install -r {lock if lock.is_file() else _TEMPLATE / lock}` installs it"
+    return f"`pip install --no-deps -r {lock if lock.is_file() else _TEMPLATE / lock}` installs it"
 
 
 def check_system(role: Extra) -> Check:
