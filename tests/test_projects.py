@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import yaml
 from docs_commands import typed
 from tests_support import REPO
 
+from zk0.digests import new_digest
 from zk0.errors import StageError
 from zk0.params import load_params
 from zk0.projects import layout, template
@@ -32,6 +35,12 @@ def project(tmp_path: Path) -> Path:
 def held(folder: Path) -> dict[str, bytes]:
     files = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def dvc_is_content(folder: Path) -> bool:
+    command = [sys.executable, "-m", "dvc", "stage", "list", "--name-only"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return done.stdout.split()[:2] == ["validate", "prepare"]
 
 
 def git(folder: Path, *words: str) -> str:
@@ -64,13 +73,13 @@ def test_git_has_it_and_nothing_is_left_to_commit(project: Path) -> None:
     assert git(project, "status", "--porcelain", "--ignored") == ""
 
 
-def test_inside_another_repository_dvc_looks_further_up(tmp_path: Path) -> None:
+def test_inside_another_repository_it_makes_none(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
 
     _, told = layout.lay_out(tmp_path / "arms")
 
     assert told == f"commit them to git, which has {tmp_path}"
-    assert "subdir = true" in (tmp_path / "arms/.dvc/config").read_text()
+    assert dvc_is_content(tmp_path / "arms")
     assert not (tmp_path / "arms/.git").exists()
 
 
@@ -80,7 +89,7 @@ def test_without_git_dvc_does_without(tmp_path: Path, monkeypatch: pytest.Monkey
     _, told = layout.lay_out(tmp_path / "arms")
 
     assert "git is not installed" in told
-    assert "no_scm = true" in (tmp_path / "arms/.dvc/config").read_text()
+    assert dvc_is_content(tmp_path / "arms")
 
 
 def test_what_else_is_in_the_folder_stays(tmp_path: Path) -> None:
@@ -102,6 +111,27 @@ def test_what_is_in_the_way_is_named_and_nothing_is_written(tmp_path: Path, ther
         layout.lay_out(tmp_path)
 
     assert held(tmp_path) == {there: b"mine"}
+
+
+def test_a_folder_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "arms").symlink_to(tmp_path / "disk")
+
+    layout.lay_out(tmp_path / "arms")
+
+    assert (tmp_path / "disk/params.yaml").is_file()
+
+
+def test_nothing_outside_the_project_is_removed(project: Path) -> None:
+    other = project.parent / "other"
+    other.write_text("mine")
+    noted = json.loads((project / ".zk0.json").read_text())
+    noted["files"]["../other"] = new_digest(b"mine").hexdigest()
+    (project / ".zk0.json").write_text(json.dumps(noted))
+
+    layout.upgrade(project)
+
+    assert other.read_text() == "mine"
 
 
 def test_a_second_time_is_refused(project: Path) -> None:

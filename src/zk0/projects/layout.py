@@ -69,11 +69,13 @@ def lay_out(folder: Path) -> tuple[int, str]:
             )
     files = content()
     for path in files:
-        for place in (folder / path, *(folder / parent for parent in path.parents)):
-            if place.is_symlink() or (place.exists() and (place == folder / path or not place.is_dir())):
-                raise StageError(f"{place} is there, and would be overwritten; choose another folder, or move it away")
+        for place in (path, *path.parents):
+            at = folder / place
+            if (at.is_symlink() or at.exists()) and (place == path or not at.is_dir()):
+                raise StageError(f"{at} is there, and would be overwritten; choose another folder, or move it away")
     inside = work_tree(folder)
-    files[_DVC] += _dvc_settings(folder, inside)
+    if not has_git():
+        files[_DVC] += b"    no_scm = true\n"  # or DVC would ask for git
     with _removed_if_it_fails(folder) as written:
         for path, raw in files.items():
             written.append(folder / path)
@@ -118,13 +120,6 @@ def _write(path: Path, raw: bytes) -> None:
     write_bytes(path, raw)
 
 
-def _dvc_settings(folder: Path, inside: Path | None) -> bytes:
-    """Where DVC is to look for git: here, further up, or nowhere."""
-    if inside is None:
-        return b"" if has_git() else b"    no_scm = true\n"
-    return b"" if inside == folder.resolve() else b"    subdir = true\n"
-
-
 def _note(folder: Path, files: dict[Path, bytes]) -> None:
     digests = {path.as_posix(): _digest(raw) for path, raw in sorted(files.items())}
     write_text(folder / MANIFEST, Manifest(zk0=__version__, files=digests).model_dump_json(indent=2))
@@ -138,7 +133,8 @@ def _noted(folder: Path) -> dict[Path, str]:
         raise StageError(f"{folder} is no project that `zk0 init` laid out: it has no {MANIFEST}") from error
     except ValidationError as error:
         raise StageError(f"{folder / MANIFEST} is not as zk0 wrote it; take it from git, or an earlier copy") from error
-    return {Path(path): digest for path, digest in found.files.items()}
+    noted = {Path(path): digest for path, digest in found.files.items()}
+    return {path: digest for path, digest in noted.items() if not path.is_absolute() and ".." not in path.parts}
 
 
 def _digest(raw: bytes) -> str:
