@@ -54,7 +54,10 @@ up: $(STAMP) ## Prefect server and worker, with the nightly and weekly schedules
 down: ## stop them
 	@$(BIN)/zk0 down
 
-lock: ## resolve anew and write requirements/lock.txt
+wheel: $(STAMP) ## zk0 for where there is no clone, into dist/
+	@$(BIN)/python -m hatchling build -t wheel
+
+lock: ## resolve anew and write requirements/*.txt
 	@scripts/lock
 
-.PHONY: help install demo test test-services test-release test-all lint bench bench-quick ui up down lock
+.PHONY: help install demo test test-services test-release test-all lint bench bench-quick ui up down wheel lock

@@ -53,7 +53,7 @@ def federate(
             REPORT,
             TRACK,
         )
-    get_run_logger().info("report: %s   compare runs: make ui", root / "results" / "report.html")
+    get_run_logger().info("report: %s   compare runs: mlflow ui", root / "results" / "report.html")
     if all_unchanged(outcomes):
         return Completed(name="Unchanged", message="nothing was new")
     return Completed(message="federated, compared, reported and tracked")

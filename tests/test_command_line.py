@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pytest
 from rich.console import Console
+from tests_support import REPO
 from typer.main import get_command
 
 from zk0 import __version__, runtime_env
+from zk0.__main__ import main
 from zk0.cli.app import app
 from zk0.console import folded_table
 
@@ -31,6 +35,29 @@ def test_an_error_is_one_line_on_standard_error(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: there are no profiles in ")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [("flwr", ["status"]), ("numpy", ["prepare"]), ("cryptography", ["security", "show"])]
+)
+def test_a_package_that_is_not_installed_is_named_with_what_brings_it(
+    tmp_path: Path, module: str, words: list[str]
+) -> None:
+    shutil.copy(REPO / "params.yaml", tmp_path)
+    code = f"import sys; sys.modules[{module!r}] = None; sys.argv[1:] = {words}; from zk0.cli.app import main; main()"
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    what = f"this needs the package {module}, which zk0[site] brings"
+    assert done.stderr == f"error: {what}; `make install` installs it\n"
+
+
+def test_where_nothing_would_run_that_is_said_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+
+    with pytest.raises(SystemExit, match="zk0 runs on Linux"):
+        main()
 
 
 def test_a_table_loses_nothing_where_it_is_narrow() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import http.server
 import os
 import subprocess
@@ -42,7 +43,7 @@ def make_params(**sections: dict[str, Any]) -> Params:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A project with one dependency and one locked package, both as installed."""
-    (tmp_path / "pyproject.toml").write_text('[project]\ndependencies = ["pydantic>=2"]\n')
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "zk0"\ndependencies = ["pydantic>=2"]\n')
     (tmp_path / "requirements").mkdir()
     write_lock(tmp_path, f"pydantic=={packages.installed('pydantic')}")
     return tmp_path
@@ -105,12 +106,70 @@ def test_lock_file_that_is_missing_is_noted(root: Path) -> None:
     ("dependency", "found"), [("pydantic>=99", "needs >=99"), ("no-such-package", "no-such-package missing")]
 )
 def test_unmet_dependency_is_an_error(root: Path, dependency: str, found: str) -> None:
-    (root / "pyproject.toml").write_text(f'[project]\ndependencies = ["{dependency}"]\n')
+    (root / "pyproject.toml").write_text(f'[project]\nname = "zk0"\ndependencies = ["{dependency}"]\n')
 
     report = check_environment(make_params(), root)
 
     assert found in check_named(report, "packages").found
     assert not report.passed
+
+
+def test_what_is_asked_for_goes_by_role(tmp_path: Path) -> None:
+    """An owner's own pyproject.toml beside the params is not zk0's."""
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "kitchen"\ndependencies = ["no-such-package"]\n')
+
+    bare, site, everything = ({one.name for one in packages.asked(extras)} for extras in ((), ("site",), ("all",)))
+
+    assert bare < site < everything and "no-such-package" not in everything | {"zk0"}
+    assert "torch" in site - bare and not site & {"prefect", "dvc", "mlflow", "mujoco", "matplotlib", "plotly"}
+    assert {"prefect", "dvc", "mlflow", "mujoco", "matplotlib", "plotly"} <= everything
+    assert {one.name for one in packages.asked(["site"], tmp_path)} == site
+
+
+@pytest.mark.parametrize(
+    ("source", "pipeline", "roles"),
+    [
+        ("local:a", False, "zk0[site]"),
+        ("sim:push-red-cube-left", False, "zk0[site,sim]"),
+        ("sim:push-red-cube-left", True, "zk0[server,sim]"),
+    ],
+)
+def test_a_run_asks_for_the_roles_that_it_needs(tmp_path: Path, source: str, pipeline: bool, roles: str) -> None:
+    if pipeline:
+        (tmp_path / "dvc.yaml").touch()
+
+    report = check_environment(make_params(data={"sites": {"a": source}}), tmp_path)
+
+    assert check_named(report, "packages").expected == f"what {roles} asks for"
+
+
+@pytest.mark.parametrize(
+    ("system", "role", "severity"),
+    [("linux", "server", None), ("darwin", "site", None), ("darwin", "server", "warning"), ("sunos5", "site", "error")],
+)
+def test_a_system_serves_roles(
+    monkeypatch: pytest.MonkeyPatch, system: str, role: packages.Extra, severity: str | None
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+
+    check = packages.check_system(role)
+
+    assert check.passed == (severity is None) and severity in (None, check.severity)
+
+
+def test_what_every_command_imports_is_brought_by_an_extra() -> None:
+    """What is missing can be told with the extra that brings it, whichever third-party module it is."""
+    code = [path for path in sorted((ROOT / "src/zk0").rglob("*.py")) if "template" not in path.parts]
+    nodes = [node for path in code for node in ast.walk(ast.parse(path.read_text()))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    strange = {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) - {"zk0"}
+
+    told = {name: packages.missing(ModuleNotFoundError(name=name)) for name in strange}
+
+    core = {"filelock", "httpx", "packaging", "psutil", "pydantic", "pydantic_core", "rich", "typer", "xxhash", "yaml"}
+    assert {name for name, text in told.items() if text is None} - core == set()
+    assert packages.missing(ModuleNotFoundError(name="nonesuch")) is None
 
 
 def test_this_projects_own_files_are_understood() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zk0.cli.app import profile_list, profile_use
+from zk0.cli.project import profile_list, profile_use
 from zk0.params import ParamsError
 
 PROFILE = "# Two arms.\nseed: 3\ndata: {sites: {lab: sim:push-red-cube-left}}\npolicy: {base: random:nano}\n"

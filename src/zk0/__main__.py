@@ -1,5 +1,16 @@
-"""`python -m zk0` is `zk0`."""
+"""`zk0`, and `python -m zk0`: refuses where nothing of it would run, before anything that could not even be loaded."""
 
-from zk0.cli.app import main
+import sys
 
-main()
+
+def main() -> None:
+    """Entry point."""
+    if sys.platform == "win32":  # files could not be locked
+        sys.exit("error: zk0 runs on Linux, and as a site on macOS; on Windows install it inside WSL")
+    from zk0.cli.app import main as command  # noqa: PLC0415 - could not be loaded there
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

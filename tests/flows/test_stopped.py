@@ -100,7 +100,7 @@ def test_a_stop_is_told_in_a_sentence_and_leaves_nothing_running(
 
     assert demo.interrupt() == 130
     said = demo.said
-    assert re.search(rf"\nstopped: {kept} is kept; `make demo` goes on\n+$", said), said[-1000:]
+    assert re.search(rf"\nstopped: {kept} is kept; `zk0 demo` goes on\n+$", said), said[-1000:]
     assert "Traceback" not in said and "Crash" not in said and "Warning" not in said
     assert running_in(project.root) == []
     with closing(sqlite3.connect(project.root / "prefect.db")) as database:

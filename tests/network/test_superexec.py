@@ -19,8 +19,10 @@ from zk0.services.process import own_environment
 TOKEN = "5e" * 32
 
 
-def test_a_task_gets_its_token_and_ps_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+def test_a_task_gets_its_token_and_ps_does_not(monkeypatch: pytest.MonkeyPatch, system: str) -> None:
     """Flower's own `flwr-clientapp`, which asks the Runtime API for its work with the token in a header."""
+    monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setenv("PATH", own_environment()["PATH"])
     asked, came = list[str | None](), threading.Event()
 

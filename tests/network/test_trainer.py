@@ -8,6 +8,7 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,23 @@ def test_a_trainer_that_is_started_again_gets_the_message_it_died_with(
         second.process.kill()
         second.process.wait()
         assert site_app(asked, waits).error.reason.startswith("TrainerAway: the site's trainer does not run")
+
+
+def test_where_a_path_has_no_shorter_name_a_long_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS; the socket itself is the same on both."""
+    monkeypatch.setattr(sys, "platform", "darwin")
+    long = tmp_path / ("a-long-name-" * 8) / "left.sock"
+    long.parent.mkdir()
+    with pytest.raises(channel.ChannelError, match="a folder with a shorter path"), channel.listening(long):
+        pass
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        channel.listening(Path(folder) / "short.sock"),
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        connection.connect(f"{folder}/short.sock")
 
 
 def test_what_a_killed_trainer_leaves_of_its_socket_is_no_hindrance(tmp_path: Path) -> None:

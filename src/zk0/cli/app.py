@@ -5,7 +5,6 @@ Nothing heavy is imported until a command runs, so that `zk0 --help` answers at 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +22,8 @@ from zk0.cli.models import base_app, model_app
 from zk0.cli.operate import app as operate_app
 from zk0.cli.operate import deploy_app
 from zk0.cli.options import PARAMS, Engine, ParamsFile, params_on
+from zk0.cli.project import app as project_app
+from zk0.cli.project import profile_app
 from zk0.cli.security import app as security_app
 from zk0.cli.security import site_app
 from zk0.cli.server import app as server_app
@@ -44,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Federated training of SmolVLA on SO-100 arms. Run from the project's root.",
 )
-profile_app = typer.Typer(no_args_is_help=True, help="Complete alternatives to params.yaml.")
+app.add_typer(project_app)
 app.add_typer(train_app)
 app.add_typer(models_app)
 app.add_typer(model_app, name="model")
@@ -118,8 +119,10 @@ def demo() -> None:
     """Run the whole job as a flow, and show what came of it."""
     from zk0.cli.watched import STOPPED, run_flow, say_stopped
     from zk0.files import new_file
+    from zk0.machine.packages import demand
 
-    root, command = Path.cwd(), "make demo"
+    demand("all", "`zk0 demo`")
+    root, command = Path.cwd(), f"{_how()} demo"
     try:
         with new_file(root / "context.json"):  # where nothing can be written, that is told before anything starts
             pass
@@ -136,8 +139,13 @@ def demo() -> None:
     console.print()
     console.print(comparison_table(read(Path(), Evaluation)))
     console.print(f"report     {Path('results/report.html').resolve()}", markup=False)
-    console.print("models     make ui, then http://127.0.0.1:5000", markup=False)
-    console.print("schedules  make up, then http://127.0.0.1:4200", markup=False)
+    console.print(f"models     {_how('mlflow')} ui, then http://127.0.0.1:5000", markup=False)
+    console.print(f"schedules  {_how()} up, then http://127.0.0.1:4200", markup=False)
+
+
+def _how(elsewhere: str = "zk0") -> str:
+    """The program that is typed: a clone has a Makefile, another project has none."""
+    return "make" if Path("Makefile").is_file() else elsewhere
 
 
 @app.command(rich_help_panel="Start here")
@@ -155,8 +163,10 @@ def simulate(
 @app.command(rich_help_panel="Services")
 def up(port: Annotated[int, typer.Option(help="The server's, on loopback.")] = 4200) -> None:
     """Start Prefect's server and a worker, with the nightly and weekly schedules."""
+    from zk0.machine.packages import demand
     from zk0.operations.start import start_prefect
 
+    demand("server", "`zk0 up`")
     url = start_prefect(Path.cwd(), port)
     console.print(f"server and worker are up: {url}\nfrom a shell:  export PREFECT_API_URL={url}/api", markup=False)
 
@@ -169,42 +179,10 @@ def down() -> None:
     console.print(f"stopped: {', '.join(stop_prefect(Path.cwd())) or 'nothing was running'}")
 
 
-@profile_app.command("list")
-def profile_list() -> None:
-    """Name the profiles."""
-    for path in _profiles():
-        first = path.read_text().splitlines()[0].lstrip("# ")
-        console.print(f"{path.stem:<12} {first}", markup=False)
-
-
-@profile_app.command("use")
-def profile_use(name: Annotated[str, typer.Argument(help="One of `zk0 profile list`.")]) -> None:
-    """Make a profile the params.yaml of this project; the present one is kept as params.yaml.old."""
-    from zk0.params import ParamsError, load_params
-    from zk0.words import nearest_hint
-
-    source, target = Path("profiles") / f"{name}.yaml", PARAMS
-    if not source.exists():
-        known = [path.stem for path in _profiles()]
-        raise ParamsError(f"there is no profile '{name}'{nearest_hint(name, known)}")
-    load_params(source)
-    if target.exists() and target.read_text() != source.read_text():
-        shutil.copy(target, "params.yaml.old")
-    shutil.copy(source, target)
-    console.print(f"params.yaml is now profile '{name}'", markup=False)
-
-
-def _profiles() -> list[Path]:
-    from zk0.params import ParamsError
-
-    if found := sorted(Path("profiles").glob("*.yaml")):
-        return found
-    raise ParamsError(f"there are no profiles in {Path.cwd()}; they lie in the project's folder profiles/")
-
-
 def main() -> None:
     """Entry point: mendable errors are shown as their message, on standard error."""
     from zk0.errors import StageError, refused_by_disk
+    from zk0.machine.packages import missing
     from zk0.params import ParamsError
 
     try:
@@ -213,7 +191,9 @@ def main() -> None:
         _refuse(str(error))
         raise SystemExit(1) from None
     except Exception as error:
-        told = refused_by_disk(error) or (str(error) if isinstance(error, ValueError | OSError) else None)
+        told = refused_by_disk(error) or missing(error)
+        if isinstance(error, ValueError | OSError):
+            told = told or str(error)
         if told is None:
             raise
         _refuse(told)

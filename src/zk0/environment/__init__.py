@@ -13,13 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from zk0.checks import Check, passed
-from zk0.environment.needs import check_device, check_disk, check_memory, check_threads
+from zk0.environment.needs import check_device, check_disk, check_memory, check_threads, simulated_sources
 from zk0.environment.surroundings import SERVICES, check_graphics, check_hub, check_port
 from zk0.machine import machine
 from zk0.machine.packages import (
+    Extra,
     check_locked_packages,
     check_python,
     check_required_packages,
+    check_system,
     check_video,
     versions,
 )
@@ -49,9 +51,11 @@ def check_environment(params: Params, root: Path) -> Environment:
         The content of ``results/environment.json``.
     """
     this, free = machine(), shutil.disk_usage(root).free
+    roles = _roles(params, root)
     checks = [
+        check_system(roles[0]),
         check_python(),
-        check_required_packages(root),
+        check_required_packages(root, roles),
         check_locked_packages(root),
         check_device(params, this["gpus"]),
         check_threads(params, this["cores"]),
@@ -65,3 +69,13 @@ def check_environment(params: Params, root: Path) -> Environment:
     ]
     created, told = datetime.now(UTC).isoformat(timespec="seconds"), {**this, "disk_free_bytes": free}
     return Environment(created, passed(checks), checks, told, versions())
+
+
+def _roles(params: Params, root: Path) -> tuple[Extra, ...]:
+    """The extras that a run's packages come by: the pipeline's stages are the server's, an owner's folder a site's."""
+    wanted: list[Extra] = ["server" if (root / "dvc.yaml").is_file() else "site"]
+    if simulated_sources(params):
+        wanted.append("sim")
+    if params.engine.name == "ray":
+        wanted.append("scale")
+    return tuple(wanted)

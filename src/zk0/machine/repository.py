@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,17 +33,42 @@ class Revision:
         return self.commit and self.commit + ", with uncommitted changes" * self.dirty
 
 
+def _git(root: Path, *words: str) -> str | None:
+    """What git says of a folder; None where it refuses, or is not installed."""
+    try:
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
 def revision(root: Path) -> Revision:
     """The commit that a folder stands at, and whether it was changed since."""
+    dirty = bool(_git(root, "status", "--porcelain", "--", ":/", *_NOT_CODE))
+    return Revision(_git(root, "rev-parse", "HEAD"), dirty)
 
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
 
-    return Revision(git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", ":/", *_NOT_CODE)))
+def has_git() -> bool:
+    """Whether git is installed."""
+    return shutil.which("git") is not None
+
+
+def work_tree(folder: Path) -> Path | None:
+    """The folder of the git repository that a folder is, or would be, in; None where it is in none."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    found = _git(there, "rev-parse", "--show-toplevel")
+    return Path(found) if found else None
+
+
+def first_commit(root: Path, files: Iterable[Path]) -> str:
+    """Make a folder a git repository with one commit, of these files; what came of it, in words."""
+    if not has_git():
+        return "git is not installed, so runs are not kept as DVC experiments"
+    someone = () if _git(root, "config", "user.email") else ("-c", "user.name=zk0", "-c", "user.email=zk0@localhost")
+    commit = (*someone, "-c", "commit.gpgsign=false", "commit", "--quiet", "--message", "zk0 init")
+    steps = (("init", "--quiet"), ("add", "--", *map(str, files)), commit)
+    done = all(_git(root, *words) is not None for words in steps)
+    return "committed to git" if done else "git did not take them: commit them by hand"
 
 
 def default_remote(root: Path) -> str | None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
+import tempfile
+from typing import IO
 
 from zk0 import runtime_env
 from zk0.federation.flower import (
@@ -38,11 +41,16 @@ class DiscreetExecutor(SubprocessExecutor):
         if spec.runtime_dependency_install:
             command.append("--allow-runtime-dependency-installation")
         output = subprocess.DEVNULL if spec.suppress_output else None
-        with os.fdopen(os.memfd_create("token"), "w") as file:
+        with _nameless() as file:
             file.write(spec.token)
-            file.flush()
+            file.seek(0)  # on macOS, whoever opens /dev/stdin goes on where it is
             subprocess.Popen(command, stdin=file, stdout=output, stderr=output)
         return LaunchResult.accepted()
+
+
+def _nameless() -> IO[str]:
+    """A file that no other process can open: memory, or on macOS one that is unlinked as it is made."""
+    return tempfile.TemporaryFile("w") if sys.platform == "darwin" else os.fdopen(os.memfd_create("token"), "w")
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def model_folder() -> Path:
     spec = importlib.util.find_spec("so101_nexus")
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(
-            "the package so101-nexus, which carries the SO-101 model, is not installed; run `make install`"
+            "the package so101-nexus, which carries the SO-101 model, is not installed", name="so101_nexus"
         )
     return Path(spec.submodule_search_locations[0]) / "assets" / "SO101_menagerie"
 

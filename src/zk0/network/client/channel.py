@@ -2,7 +2,7 @@
 
 A message is Flower's own protobuf after eight bytes that hold its length; nothing is pickled. The socket is a file
 that only its owner may open, in a folder that only its owner may enter, and each end asks the kernel who the other is.
-Linux only, as the SuperNode's other half of the promise is.
+Each system is asked in its own way: Linux, and macOS.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,9 @@ _FOLDER = Path(".run/trainer")
 _LENGTH = struct.Struct(">Q")
 _LIMIT_BYTES = (1 << 31) - 1  # protobuf's own
 _PEER = struct.Struct("3i")  # process, user and group, as SO_PEERCRED tells them
+# macOS: SOL_LOCAL and LOCAL_PEERCRED of sys/un.h, and of its struct xucred the version, which is 0, and the user.
+_MAC_LEVEL, _MAC_OPTION, _MAC_PEER = 0, 1, struct.Struct("2I")
+_MAC_ADDRESS_BYTES = 103
 _BLOCK_BYTES = 1 << 20
 
 
@@ -72,6 +76,14 @@ def listening(path: Path) -> Iterator[socket.socket]:
 @contextmanager
 def _reachable(path: Path) -> Iterator[str]:
     """A name for the path that is short enough for a socket's address, which holds 107 bytes."""
+    if sys.platform != "linux":  # without such names
+        if len(os.fsencode(path)) > _MAC_ADDRESS_BYTES:
+            raise ChannelError(
+                f"the path of the trainer's socket, {path}, has more than the {_MAC_ADDRESS_BYTES} bytes that this "
+                "system takes; put the project into a folder with a shorter path"
+            )
+        yield str(path)
+        return
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         yield f"/proc/self/fd/{folder}/{path.name}"
@@ -85,7 +97,10 @@ def check_peer(connection: socket.socket) -> None:
     Raises:
         ChannelError: It is; names both.
     """
-    _, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    if sys.platform == "darwin":
+        _, user = _MAC_PEER.unpack(connection.getsockopt(_MAC_LEVEL, _MAC_OPTION, _MAC_PEER.size))
+    else:
+        _, user, _ = _PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
     if user != os.getuid():
         raise ChannelError(f"user {user} is at the other end of the trainer's socket, expected {os.getuid()}")
 
