@@ -45,8 +45,8 @@ bench-quick: $(STAMP) ## small sizes, about ten minutes, compared with earlier o
 	@scripts/install-bench
 	@$(BIN)/python -m benchmarks --quick && $(BIN)/python -m benchmarks --compare
 
-ui: $(STAMP) ## MLflow's pages on http://127.0.0.1:5000
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui
+ui: $(STAMP) ## MLflow's pages, opened at the table of runs
+	@$(BIN)/zk0 ui
 
 up: $(STAMP) ## Prefect server and worker, with the nightly and weekly schedules
 	@$(BIN)/zk0 up

@@ -134,7 +134,7 @@ def demo() -> None:
     console.print()
     console.print(comparison_table(read(Path(), Evaluation)))
     console.print(f"report     {Path('results/report.html').resolve()}", markup=False)
-    console.print("models     make ui, then http://127.0.0.1:5000", markup=False)
+    console.print("models     make ui", markup=False)
     console.print("schedules  make up, then http://127.0.0.1:4200", markup=False)
 
 
@@ -172,6 +172,27 @@ def simulate(
     from zk0.pipeline import simulate
 
     simulate.run(Path.cwd(), folder)
+
+
+@app.command(rich_help_panel="Services")
+def ui(
+    params: ParamsFile = Path("params.yaml"),
+    port: Annotated[int, typer.Option(min=1, max=65534, help="The server's, on loopback.")] = 5000,
+    browser: Annotated[bool, typer.Option(help="Open the page, where there is a desktop.")] = True,
+) -> None:
+    """Serve MLflow's pages until Ctrl-C, and open them at the table of this project's runs."""
+    from zk0.operations.ui import mlflow_pages, show_in_browser
+    from zk0.params import load_params
+
+    try:
+        with mlflow_pages(Path.cwd(), load_params(params).tracking.experiment, port) as (page, server):
+            typer.echo(page)
+            if browser:
+                show_in_browser(page)
+            if server is not None:
+                server.wait()
+    except KeyboardInterrupt:
+        raise typer.Exit from None
 
 
 @app.command(rich_help_panel="Services")

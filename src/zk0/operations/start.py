@@ -137,13 +137,16 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
 
 def _start_mlflow(root: Path, config: DeploymentConfig) -> None:
     url = config.local_urls()["mlflow"]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port_of(url))]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{root / DATABASE}"]
-    command += ["--default-artifact-root", f"./{ARTIFACTS}", "--no-serve-artifacts"]
     write_json(root / _UVICORN_LOG, UVICORN_JSON)
-    command += ["--uvicorn-opts", f"--log-config {_UVICORN_LOG}"]
-    # Its job runner is four more processes of 400 MB each, for evaluations that nobody here asks for.
-    _launch(root, "mlflow", command, lambda: answers(f"{url}/health"), MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    command = [*mlflow_command(root, port_of(url)), "--uvicorn-opts", f"--log-config {_UVICORN_LOG}"]
+    _launch(root, "mlflow", command, lambda: answers(f"{url}/health"))
+
+
+def mlflow_command(root: Path, port: int) -> list[str]:
+    """What serves a project's own MLflow store on loopback."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{root / DATABASE}"]
+    return [*command, "--default-artifact-root", f"./{ARTIFACTS}", "--no-serve-artifacts"]
 
 
 def _start_prefect(root: Path, config: DeploymentConfig) -> None:
