@@ -184,6 +184,7 @@ def ui(
     from zk0.operations.ui import mlflow_pages, show_in_browser
     from zk0.params import load_params
 
+    typer.echo("MLflow is coming up; Ctrl-C stops it", err=True)
     try:
         with mlflow_pages(Path.cwd(), load_params(params).tracking.experiment, port) as (page, server):
             typer.echo(page)

@@ -8,15 +8,19 @@ import sys
 import time
 import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from zk0.errors import StageError
-from zk0.operations.start import mlflow_command
+from zk0.operations.start import MLFLOW_WITHOUT_JOBS, mlflow_command
 from zk0.services.process import RUN, Services, answers, own_environment
+from zk0.services.supervise import end
 from zk0.tracking.store import experiment_id, opened
 from zk0.tracking.view import runs_page
 
+_LOG = RUN / "ui.log"
 _WAIT_S = 180.0
 _LOOK_S = 0.2
 _GRACE_S = 10.0
@@ -46,24 +50,32 @@ def mlflow_pages(root: Path, experiment: str, port: int) -> Iterator[tuple[str, 
             raise StageError(f"port {port} is taken, by no server of this project; `zk0 ui --port {port + 1}`")
         yield page, None
         return
-    process = subprocess.Popen(mlflow_command(root, port), cwd=root, env=own_environment(), stdout=subprocess.DEVNULL)
+    log = root / _LOG
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as told:
+        # Of a session of its own: Ctrl-C ends this process, and this process ends the server.
+        process = subprocess.Popen(
+            mlflow_command(root, port),
+            cwd=root,
+            env=own_environment(**MLFLOW_WITHOUT_JOBS),
+            stdout=told,
+            stderr=told,
+            start_new_session=True,
+        )
     try:
-        _await(process, f"{server}/health", port)
+        _await(process, f"{server}/health")
         yield page, process
     finally:
-        process.terminate()
-        try:
-            process.wait(_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with suppress(psutil.NoSuchProcess):
+            end([psutil.Process(process.pid)], psutil.Process.terminate, _GRACE_S)
+        process.wait()
 
 
-def _await(process: subprocess.Popen[bytes], health: str, port: int) -> None:
+def _await(process: subprocess.Popen[bytes], health: str) -> None:
     deadline = time.monotonic() + _WAIT_S
     while not answers(health):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise StageError(f"MLflow's server did not come up on port {port}; its last lines are above")
+            raise StageError(f"MLflow's server did not come up; {_LOG} says why")
         time.sleep(_LOOK_S)
 
 

@@ -1,8 +1,8 @@
 """How MLflow shows a project's runs: the page of model training, with the columns by which runs are told apart.
 
-MLflow takes columns from a view that is kept as a tag of the experiment and named in the address. Without a view it shows
-source, model and data set, and nothing of what came of a run. Its page is chosen by the workflow in the address: it opens
-on traces of language models otherwise.
+MLflow takes columns from a view that is kept as a tag of the experiment and named in the address; without one it shows
+source, model and data set, and nothing of what came of a run. The workflow is in the address, too, as it would open on
+traces of language models otherwise.
 """
 
 from __future__ import annotations
