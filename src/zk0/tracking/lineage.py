@@ -92,6 +92,8 @@ class RunRow(TypedDict):
     Attributes:
         run: The params' digest.
         codec: Up and down, one name if they are the same.
+        flow_run: Name of the flow run that made it.
+        champion: ``yes``, ``was``, ``no`` or ``not decided``.
         versions: Such as ``zk0-smolvla/3 (champion)``.
         refused: Why it did not become the champion; None if nothing was against it.
     """
@@ -107,6 +109,8 @@ class RunRow(TypedDict):
     sites: int
     git_revision: str | None
     dvc_experiment: str | None
+    flow_run: str | None
+    champion: str | None
     versions: list[str]
     refused: str | None
     held_out_loss: float | None
@@ -256,6 +260,8 @@ def _row(run: Run, labels: dict[str, list[str]]) -> RunRow:
         "sites": sum(given["role"] == "training" for given in _datasets(run).values()),
         "git_revision": tags.get(metric_names.GIT_REVISION) or None,
         "dvc_experiment": tags.get(metric_names.DVC_EXPERIMENT),
+        "flow_run": tags.get("prefect.flow_run_name"),
+        "champion": tags.get(metric_names.IS_CHAMPION),
         "versions": labels.get(run.info.run_id, []),
         "refused": tags.get(metric_names.PROMOTION_REASONS)
         if tags.get(metric_names.PROMOTION) == metric_names.REFUSED

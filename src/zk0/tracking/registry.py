@@ -95,6 +95,14 @@ def champion(root: Path, model_name: str) -> Path | None:
     return folder
 
 
+def champion_number(root: Path, model_name: str) -> int | None:
+    """The champion's version, or None if there is no champion yet."""
+    if not (root / DATABASE).exists():
+        return None
+    with opened(root) as client:
+        return (aliases(client, model_name) or {}).get(CHAMPION)
+
+
 def find_version(client: MlflowClient, model_name: str, version: int) -> ModelVersion:
     """One of a model's versions, with its aliases.
 
