@@ -10,6 +10,7 @@ from typing import Any
 
 import mlflow
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from zk0.records.files import RecordError
@@ -43,12 +44,19 @@ def test_a_run_is_projected_whole(trained: Path, files: Any) -> None:
     assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 1772359200000, 1772359230000)
     assert run.info.run_name == "fedavg-01234567 75%"
     assert run.data.tags["mlflow.note.content"].splitlines() == [
-        "success on the sites' tasks 75% (base 0%)  ",
+        "success 75% on the sites' tasks (base 0%); not decided whether it becomes champion  ",
+        "version 1 of zk0-smolvla  ",
         "action error 3.50 degrees (base 9.00)  ",
         "safety check passed",
     ]
-    assert run.data.params["data.sites.red-cube"] == "sim:touch-red-cube"
-    assert run.data.params["federation.rounds"] == "3"
+    assert run.data.params == {
+        "seed": "1",
+        "policy.base": "models/nano-base",
+        "federation.strategy": "fedavg",
+        "federation.rounds": "3",
+    }
+    kept = yaml.safe_load((trained / run.info.artifact_uri / "params.yaml").read_text())
+    assert kept["data"]["sites"]["red-cube"] == "sim:touch-red-cube"
     assert run.data.tags["zk0.run"] == "0123456789abcdef"
     assert run.data.tags["mlflow.source.git.commit"] == "4f2a91c"
     assert run.data.tags["prefect.flow_run_id"] == "flow-1"

@@ -165,7 +165,7 @@ def _add_files(client: MlflowClient, results: Results, run: Run) -> list[str]:
             else:
                 added.append(file.name)
     if films:
-        added.append(f"{films} videos")
+        added.append(f"videos ({films})")
     if not (results.root / run.info.artifact_uri / PARAMS_FILE).is_file():
         client.log_text(run.info.run_id, yaml.safe_dump(dict(results.run.params), sort_keys=False), str(PARAMS_FILE))
         added.append(str(PARAMS_FILE))

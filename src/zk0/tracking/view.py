@@ -12,6 +12,7 @@ import json
 from zk0.tracking import metric_names
 
 _NAME = "zk0"
+_RUN_NAME = {"attributes.`Run Name`": 250}  # always shown; by itself too narrow for a name
 # Canonical name of a column, as MLflow's pages have it, to its width in pixels.
 COLUMNS = {
     f"tags.`{metric_names.IS_CHAMPION}`": 125,
@@ -38,8 +39,8 @@ TAGS = {
             "modelVersionFilter": "All Runs",
             "datasetsFilter": [],
             "selectedColumns": list(COLUMNS),
-            "columnOrder": list(COLUMNS),
-            "columnWidths": COLUMNS,
+            "columnOrder": [*_RUN_NAME, *COLUMNS],
+            "columnWidths": {**_RUN_NAME, **COLUMNS},
         }
     ),
 }
