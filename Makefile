@@ -48,6 +48,10 @@ bench-quick: $(STAMP) ## small sizes, about ten minutes, compared with earlier o
 ui: $(STAMP) ## MLflow's pages, opened at the table of runs
 	@$(BIN)/zk0 ui
 
+# With Debian's chromium, of what `make demo` left here.
+screens: $(STAMP) ## pictures of MLflow, the report and Prefect for docs/images
+	@$(BIN)/python tests/support/screens.py
+
 up: $(STAMP) ## Prefect server and worker, with the nightly and weekly schedules
 	@$(BIN)/zk0 up
 
@@ -57,4 +61,4 @@ down: ## stop them
 lock: ## resolve anew and write requirements/lock.txt
 	@scripts/lock
 
-.PHONY: help install demo test test-services test-release test-all lint bench bench-quick ui up down lock
+.PHONY: help install demo test test-services test-release test-all lint bench bench-quick ui screens up down lock
