@@ -49,7 +49,7 @@ ui: $(STAMP) ## MLflow's pages, opened at the table of runs
 	@$(BIN)/zk0 ui
 
 # With Debian's chromium, of what `make demo` left here.
-screens: $(STAMP) ## pictures of MLflow, the report and Prefect for docs/images
+screens: $(STAMP) ## pictures of MLflow and the report for docs/images/screens
 	@$(BIN)/python tests/support/screens.py
 
 up: $(STAMP) ## Prefect server and worker, with the nightly and weekly schedules

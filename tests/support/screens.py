@@ -1,7 +1,6 @@
 """Pictures of what an operator sees, of the project in this folder: `make screens`, after `make demo`.
 
-MLflow's table of runs, the charts of the newest run and the champion's page; the report, on a desktop and on a phone;
-Prefect's flow runs and its nights.
+MLflow's table of runs, the newest run and its charts, and the first version; the report, on a desktop and on a phone.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from pathlib import Path
 from browser import CHROMIUM, NONE, take_picture
 from network_services import free_port
 
-from zk0.operations.start import start_prefect, stop_prefect
 from zk0.operations.ui import mlflow_pages
 from zk0.params import load_params
 from zk0.tracking.lineage import list_runs
@@ -37,12 +35,6 @@ def main() -> None:
     report = (root / "results" / "report.html").as_uri()
     take("report", report, DESKTOP)
     take("report-phone", report, PHONE)
-    server = start_prefect(root, free_port())
-    try:
-        take("prefect-runs", f"{server}/runs", DESKTOP)
-        take("prefect-nights", f"{server}/artifacts/key/nights", WIDE)
-    finally:
-        stop_prefect(root)
 
 
 def take(name: str, url: str, size: tuple[int, int]) -> None:
