@@ -45,8 +45,12 @@ bench-quick: $(STAMP) ## small sizes, about ten minutes, compared with earlier o
 	@scripts/install-bench
 	@$(BIN)/python -m benchmarks --quick && $(BIN)/python -m benchmarks --compare
 
-ui: $(STAMP) ## MLflow's pages on http://127.0.0.1:5000
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui
+ui: $(STAMP) ## MLflow's pages, opened at the table of runs
+	@$(BIN)/zk0 ui
+
+# With Debian's chromium, of what `make demo` left here.
+screens: $(STAMP) ## pictures of MLflow and the report for docs/images/screens
+	@$(BIN)/python tests/support/screens.py
 
 up: $(STAMP) ## Prefect server and worker, with the nightly and weekly schedules
 	@$(BIN)/zk0 up
@@ -60,4 +64,4 @@ wheel: $(STAMP) ## zk0 for where there is no clone, into dist/
 lock: ## resolve anew and write requirements/*.txt
 	@scripts/lock
 
-.PHONY: help install demo test test-services test-release test-all lint bench bench-quick ui up down wheel lock
+.PHONY: help install demo test test-services test-release test-all lint bench bench-quick ui screens up down wheel lock

@@ -10,7 +10,7 @@ from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
-from tasks.federate import find_champion, steps_of
+from tasks.federate import find_champion, show_nights, steps_of
 from tasks.steps import WayOn, all_unchanged, by_hand, leaves_context, of_this_flow_run, run_name
 from zk0.params import load_params
 from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT, TRACK, VALIDATE
@@ -42,8 +42,8 @@ def federate(
     if save_as_experiment:
         environment["ZK0_DVC_EXPERIMENT"] = f"nightly-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     with leaves_context(root, "federate", priority) as outcomes:
-        if start == "champion" and (champion := find_champion(root)):
-            environment["ZK0_BASE"] = champion
+        if start == "champion":
+            environment |= find_champion(root)
         steps_of(root, outcomes, environment).run(
             VALIDATE,
             PREPARE,
@@ -53,7 +53,9 @@ def federate(
             REPORT,
             TRACK,
         )
-    get_run_logger().info("report: %s   compare runs: mlflow ui", root / "results" / "report.html")
+        if start == "champion":
+            show_nights(root)
+    get_run_logger().info("report: %s   compare runs: zk0 ui", root / "results" / "report.html")
     if all_unchanged(outcomes):
         return Completed(name="Unchanged", message="nothing was new")
     return Completed(message="federated, compared, reported and tracked")

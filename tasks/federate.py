@@ -16,7 +16,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from tasks.commands import stream
-from tasks.steps import Steps, show_data
+from tasks.steps import Steps, rename_flow_run, show_data
 from zk0.context import StageOutcome
 from zk0.params import PARAMS_FILE, load_params
 from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT
@@ -32,14 +32,30 @@ _ADVICE = ("To track the changes with git", "git add ", "To enable auto staging"
 
 
 @task(name="find champion", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
-def find_champion(root: Path) -> str | None:
-    """What a nightly run starts from, see :func:`zk0.models.nightly.nightly_start`; None is params' own base."""
-    from zk0.models.nightly import nightly_start  # MLflow, which most flow runs do without
+def find_champion(root: Path) -> dict[str, str]:
+    """What a nightly run starts from, see :func:`zk0.models.nightly.nightly_start`; its name says so from here on.
+
+    Returns:
+        Variables for the stages' commands.
+    """
+    from zk0.models.nightly import nightly_start, told_start  # MLflow, which most flow runs do without
 
     params = load_params(root / PARAMS_FILE)
     where = nightly_start(root, params)
-    get_run_logger().info("starting from %s", where or f"{params.policy.base}: no champion, or nothing new since it")
-    return where
+    told = told_start(root, params, where)
+    get_run_logger().info("%s: starting from %s", told, where or params.policy.base)
+    named = {"ZK0_FLOW_RUN_NAME": rename_flow_run(told)}
+    return named if where is None else {**named, "ZK0_BASE": where}
+
+
+@task(name="show nights", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
+def show_nights(root: Path) -> None:
+    """Nightly runs so far, newest first, as MLflow knows them: one artifact that each night renews."""
+    from zk0.models.nights import nights_markdown
+    from zk0.tracking.lineage import list_runs
+
+    table = nights_markdown(list_runs(root, load_params(root / PARAMS_FILE).tracking.experiment))
+    create_markdown_artifact(key="nights", markdown=table, description="Nightly runs so far, newest first")
 
 
 def steps_of(root: Path, outcomes: list[StageOutcome], environment: Mapping[str, str], force: bool = False) -> Steps:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from prefect import runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed
@@ -190,14 +191,26 @@ def by_hand(flow: Any) -> NoReturn:
 
 
 def run_name() -> str:
-    """A flow run's name: what it does, when, by which deployment, of what and from what.
+    """A flow run's name: what it does, when, by which deployment and of what.
 
-    ``federate 2026-11-28 nightly from champion``; by hand without the deployment.
+    ``federate 2026-11-28 nightly``; by hand without the deployment.
     """
     given = runtime.flow_run.parameters
-    what = [given.get("study") or given.get("name"), "from champion" if given.get("start") == "champion" else None]
-    told = [runtime.flow_run.flow_name, f"{datetime.now(UTC):%Y-%m-%d}", runtime.deployment.name, *what]
+    what = given.get("study") or given.get("name")
+    told = [runtime.flow_run.flow_name, f"{datetime.now(UTC):%Y-%m-%d}", runtime.deployment.name, what]
     return " ".join(str(word) for word in told if word)
+
+
+def rename_flow_run(told: str) -> str:
+    """Add to a flow run's name what is known only once it runs, as in ``federate 2026-11-28 nightly from champion 3``.
+
+    Returns:
+        The new name.
+    """
+    name = f"{run_name()} {told}"
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(runtime.flow_run.id, name=name)
+    return name
 
 
 def of_this_flow_run() -> dict[str, str]:

@@ -34,7 +34,16 @@ def test_nightly_completes_then_is_unchanged(served: Any) -> None:
 
     ended = [state for state in states_of(api, "federate") if not state["auto"]]
     assert sorted(state["name"] for state in ended) == ["Completed", "Unchanged"]
-    assert {re.sub(r"\d", "n", state["run"]) for state in ended} == {"federate nnnn-nn-nn nightly from champion"}
+    names = [re.sub(r"\d", "n", run["name"]) for run in post(f"{api}/flow_runs/filter", {"sort": "START_TIME_ASC"})]
+    nightly = [
+        name for name in names if "federate nnnn-nn-nn nightly" in name and name != "federate nnnn-nn-nn nightly"
+    ]
+    champion = "champion" in project.run("zk0", "runs").stdout
+    again = "nothing new since champion n" if champion else "from base"
+    assert nightly == [f"federate nnnn-nn-nn nightly {start}" for start in ("from base", again)]
+    nights = [artifact for artifact in post(f"{api}/artifacts/filter", {"limit": 100}) if artifact["key"] == "nights"]
+    assert [artifact["data"].count("\n| 20") for artifact in nights] == [1, 1]  # of two nights, one made a model
+    assert "fedavg-" in nights[0]["data"] and "zk0-smolvla/1" in nights[0]["data"]
     assert first["task_information"]["mode"]["value"] == "scheduled"
     assert first["task_information"]["task_id"] != second["task_information"]["task_id"]
     experiments = project.run("dvc", "exp", "list", "--name-only").stdout.split()

@@ -10,7 +10,7 @@ import pytest
 from zk0.evaluation.scores import Judged, Scores
 from zk0.params import PromotionParams
 from zk0.tracking import promotion
-from zk0.tracking.promotion import decide
+from zk0.tracking.gate import decide
 
 PARAMS = PromotionParams(site_margin=0.1)
 SCENES = 100

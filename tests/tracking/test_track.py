@@ -10,6 +10,7 @@ from typing import Any
 
 import mlflow
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from zk0.records.files import RecordError
@@ -43,19 +44,26 @@ def test_a_run_is_projected_whole(trained: Path, files: Any) -> None:
     assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 1772359200000, 1772359230000)
     assert run.info.run_name == "fedavg-01234567 75%"
     assert run.data.tags["mlflow.note.content"].splitlines() == [
-        "success on the sites' tasks 75% (base 0%)  ",
+        "success 75% on the sites' tasks (base 0%); not decided whether it becomes champion  ",
+        "version 1 of zk0-smolvla  ",
         "action error 3.50 degrees (base 9.00)  ",
         "safety check passed",
     ]
-    assert run.data.params["data.sites.red-cube"] == "sim:touch-red-cube"
-    assert run.data.params["federation.rounds"] == "3"
+    assert run.data.params == {
+        "seed": "1",
+        "policy.base": "models/nano-base",
+        "federation.strategy": "fedavg",
+        "federation.rounds": "3",
+    }
+    kept = yaml.safe_load((trained / run.info.artifact_uri / "params.yaml").read_text())
+    assert kept["data"]["sites"]["red-cube"] == "sim:touch-red-cube"
     assert run.data.tags["zk0.run"] == "0123456789abcdef"
     assert run.data.tags["mlflow.source.git.commit"] == "4f2a91c"
     assert run.data.tags["prefect.flow_run_id"] == "flow-1"
     assert run.data.tags["zk0.dvc_experiment"] == "nightly-1"
-    history = store.get_metric_history(result.run_id, "eval/held_out_loss")
+    history = store.get_metric_history(result.run_id, "by_round/held_out_loss")
     assert [(point.step, point.value) for point in history] == [(0, 0.9), (1, 0.6), (2, 0.4), (3, 0.5)]
-    assert [point.step for point in store.get_metric_history(result.run_id, "train/loss")] == [1, 2, 3]
+    assert [point.step for point in store.get_metric_history(result.run_id, "by_round/train_loss")] == [1, 2, 3]
     expected = {
         "eval/action_error_deg": 3.5,
         "eval/base/action_error_deg": 9.0,
@@ -69,8 +77,8 @@ def test_a_run_is_projected_whole(trained: Path, files: Any) -> None:
         "safety/joint-ranges-held-out": 0.0,
         "comm/total_bytes_up": 6000.0,
         "train/sites": 2.0,
-        "bench/optimiser-step/s": 0.11,
-        "bench/optimiser-step/p50_s": 0.1,
+        "machine/optimiser-step/s": 0.11,
+        "machine/optimiser-step/p50_s": 0.1,
     }
     assert {name: run.data.metrics.get(name) for name in expected} == expected
     assert "eval/success_rate_unseen" not in run.data.metrics
@@ -86,7 +94,7 @@ def test_sites_are_children_with_their_own_rounds_and_data(tracked: Path) -> Non
     name = parent.info.run_name
     assert sorted(child.info.run_name for child in children) == [f"{name}/green-ball", f"{name}/red-cube"]
     assert {child.info.status for child in children} == {"FINISHED"}
-    history = store.get_metric_history(children[0].info.run_id, "eval/held_out_loss")
+    history = store.get_metric_history(children[0].info.run_id, "by_round/held_out_loss")
     assert [(point.step, point.value) for point in history] == [(0, 0.9), (1, 0.6), (2, 0.4), (3, 0.5)]
     (given,) = next(child for child in children if child.info.run_name == f"{name}/red-cube").inputs.dataset_inputs
     assert (given.dataset.name, given.dataset.digest) == ("red-cube", "red-cube-digest")
@@ -103,7 +111,7 @@ def test_every_round_has_a_model_record_with_its_metrics(tracked: Path) -> None:
 
     assert sorted(models) == ["best", "last", "round-0001", "round-0002", "round-0003"]
     assert models["round-0002"].params == {"round": "2", "digest": "d2", "best": "true"}
-    assert {m.key: m.value for m in models["round-0002"].metrics}["eval/held_out_loss"] == 0.4
+    assert {m.key: m.value for m in models["round-0002"].metrics}["by_round/held_out_loss"] == 0.4
     assert models["best"].tags["zk0.round"] == "2"
     assert {m.key: m.value for m in models["best"].metrics}["eval/best_held_out_loss"] == 0.4
     assert {output.model_id for output in parent.outputs.model_outputs} == {m.model_id for m in models.values()}
@@ -155,10 +163,15 @@ def test_what_comes_later_is_added_and_nothing_else(tracked: Path, files: Any) -
         "model card",
     )
     new = set(after.data.metrics) - set(before.data.metrics)
-    assert {name.split("/")[0] for name in new} == {"eval", "safety", "bench"}
+    assert {name.split("/")[0] for name in new} == {"by_round", "eval", "safety", "machine"}
     store = client(tracked)
-    assert {len(store.get_metric_history(result.run_id, name)) for name in new} == {1}
-    assert len(store.get_metric_history(result.run_id, "eval/held_out_loss")) == 4
+    once = {name for name in new if not name.startswith("by_round/")}
+    assert {len(store.get_metric_history(result.run_id, name)) for name in once} == {1}
+    # As bars, not lines: MLflow draws a line from step 1 on.
+    assert {store.get_metric_history(result.run_id, name)[0].step for name in once} == {0}
+    judged = store.get_metric_history(result.run_id, "by_round/success_rate_seen")
+    assert [(point.step, point.value) for point in judged] == [(0, 0.0), (2, 0.75)]
+    assert len(store.get_metric_history(result.run_id, "by_round/held_out_loss")) == 4
     plot = (tracked / after.info.artifact_uri / "run.svg").read_text()
     assert all(word in plot for word in ("red-cube", "green-ball", "held-out loss", "success rate", "best round"))
     report = tracked / after.info.artifact_uri / "report.html"
@@ -245,7 +258,7 @@ def test_a_projection_cut_off_is_completed(
     store = client(trained)
     assert parent.info.status == "FINISHED"
     assert len(store.search_runs([parent.info.experiment_id])) == 3
-    assert len(store.get_metric_history(result.run_id, "eval/held_out_loss")) == 4
+    assert len(store.get_metric_history(result.run_id, "by_round/held_out_loss")) == 4
     models = store.search_logged_models([parent.info.experiment_id])
     assert sorted(m.name for m in models) == ["best", "last", "round-0001", "round-0002", "round-0003"]
     assert {str(m.status) for m in models} == {"READY"}
@@ -261,6 +274,7 @@ def test_a_projection_cut_off_is_completed(
 def test_locations_are_relative_so_that_a_project_may_move(tracked: Path) -> None:
     assert str(tracked) not in "".join(run.info.artifact_uri for run in parents(tracked))
     assert [file.path for file in client(tracked).list_artifacts(parents(tracked)[0].info.run_id)] == [
+        "params.yaml",
         "results",
         "run.svg",
     ]

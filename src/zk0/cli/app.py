@@ -139,13 +139,13 @@ def demo() -> None:
     console.print()
     console.print(comparison_table(read(Path(), Evaluation)))
     console.print(f"report     {Path('results/report.html').resolve()}", markup=False)
-    console.print(f"models     {_how('mlflow')} ui, then http://127.0.0.1:5000", markup=False)
+    console.print(f"models     {_how()} ui", markup=False)
     console.print(f"schedules  {_how()} up, then http://127.0.0.1:4200", markup=False)
 
 
-def _how(elsewhere: str = "zk0") -> str:
+def _how() -> str:
     """The program that is typed: a clone has a Makefile, another project has none."""
-    return "make" if Path("Makefile").is_file() else elsewhere
+    return "make" if Path("Makefile").is_file() else "zk0"
 
 
 @app.command(rich_help_panel="Start here")
@@ -158,6 +158,28 @@ def simulate(
     from zk0.pipeline import simulate
 
     simulate.run(Path.cwd(), folder)
+
+
+@app.command(rich_help_panel="Services")
+def ui(
+    params: ParamsFile = Path("params.yaml"),
+    port: Annotated[int, typer.Option(min=1, max=65534, help="The server's, on loopback.")] = 5000,
+    browser: Annotated[bool, typer.Option(help="Open the page, where there is a desktop.")] = True,
+) -> None:
+    """Serve MLflow's pages until Ctrl-C, and open them at the table of this project's runs."""
+    from zk0.operations.ui import mlflow_pages, show_in_browser
+    from zk0.params import load_params
+
+    typer.echo("MLflow is coming up; Ctrl-C stops it", err=True)
+    try:
+        with mlflow_pages(Path.cwd(), load_params(params).tracking.experiment, port) as (page, server):
+            typer.echo(page)
+            if browser:
+                show_in_browser(page)
+            if server is not None:
+                server.wait()
+    except KeyboardInterrupt:
+        raise typer.Exit from None
 
 
 @app.command(rich_help_panel="Services")

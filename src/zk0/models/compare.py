@@ -16,7 +16,7 @@ from zk0.evaluation.scores import compare as compare_scores
 from zk0.params import Params
 from zk0.records.results import MODELS, Evaluation, Model
 from zk0.reporting import format as fmt
-from zk0.tracking.promotion import in_words
+from zk0.tracking.gate import in_words
 from zk0.tracking.registry import read_checkpoint, read_scores
 
 _ROLES = {"site": "sites' tasks", "unseen": "unseen tasks"}

@@ -14,7 +14,7 @@ from zk0.records.paths import RUN
 from zk0.records.run import Run
 from zk0.sources import LOCK, LockEntry, SourcesLock, read_lock
 from zk0.sources_lock import resolve_sources
-from zk0.tracking.registry import champion
+from zk0.tracking.registry import champion, champion_number
 
 
 def nightly_start(root: Path, params: Params) -> str | None:
@@ -45,6 +45,22 @@ def nightly_start(root: Path, params: Params) -> str | None:
             before = str(start["source"])
             return None if before == params.policy.base else before
     return str(holder.relative_to(root) if holder.is_relative_to(root) else holder)
+
+
+def told_start(root: Path, params: Params, start: str | None) -> str:
+    """A nightly run's start in words, for its name.
+
+    Args:
+        root: Project folder.
+        params: The project's.
+        start: As :func:`nightly_start` found it.
+    """
+    name = params.tracking.model
+    number, holder = champion_number(root, name), champion(root, name)
+    if number is None or holder is None:
+        return "from base"
+    begins = start is not None and (root / start).resolve() == holder.resolve()
+    return f"from champion {number}" if begins else f"nothing new since champion {number}"
 
 
 def _still(root: Path, params: Params, start: LockEntry) -> bool:

@@ -14,8 +14,8 @@ from zk0.console import console, folded_table
 from zk0.errors import StageError
 from zk0.params import Params
 from zk0.tracking.lineage import Description, RunRow, describe_version, list_runs
-from zk0.tracking.metric_names import flatten
-from zk0.tracking.promotion import REFUSED, Promotion
+from zk0.tracking.metric_names import REFUSED, flatten
+from zk0.tracking.promotion import Promotion
 from zk0.tracking.promotion import demote as demote_champion
 from zk0.tracking.promotion import promote as promote_version
 from zk0.tracking.publish import publish_version

@@ -27,6 +27,8 @@ _GRACE_S = 20.0
 POOL = "zk0"
 # Into the services' logs, that is; a flow run's own log is in the server's database.
 _PREFECT_JSON_LOGS = {"PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER": "json"}
+# The job runner of MLflow's server is four more processes of 400 MB each, for evaluations that nobody here asks for.
+MLFLOW_WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 _UVICORN_LOG = RUN / "mlflow" / "logging.json"
 
 
@@ -137,13 +139,16 @@ def _environment(more: Mapping[str, str]) -> Iterator[None]:
 
 def _start_mlflow(root: Path, config: DeploymentConfig) -> None:
     url = config.local_urls()["mlflow"]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port_of(url))]
-    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{root / DATABASE}"]
-    command += ["--default-artifact-root", f"./{ARTIFACTS}", "--no-serve-artifacts"]
     write_json(root / _UVICORN_LOG, UVICORN_JSON)
-    command += ["--uvicorn-opts", f"--log-config {_UVICORN_LOG}"]
-    # Its job runner is four more processes of 400 MB each, for evaluations that nobody here asks for.
-    _launch(root, "mlflow", command, lambda: answers(f"{url}/health"), MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    command = [*mlflow_command(root, port_of(url)), "--uvicorn-opts", f"--log-config {_UVICORN_LOG}"]
+    _launch(root, "mlflow", command, lambda: answers(f"{url}/health"), **MLFLOW_WITHOUT_JOBS)
+
+
+def mlflow_command(root: Path, port: int) -> list[str]:
+    """What serves a project's own MLflow store on loopback."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{root / DATABASE}"]
+    return [*command, "--default-artifact-root", f"./{ARTIFACTS}", "--no-serve-artifacts"]
 
 
 def _start_prefect(root: Path, config: DeploymentConfig) -> None:

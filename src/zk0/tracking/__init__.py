@@ -8,8 +8,9 @@ from zk0.errors import StageError
 DATABASE = Path("mlflow.db")
 ARTIFACTS = Path("mlruns")
 
-# Of a run's artifacts, the folder with the files that stages wrote.
+# Of a run's artifacts, the folders with the files that stages wrote, and with its rollouts as videos.
 FILES = "results"
+VIDEOS = "videos"
 
 
 class TrackingError(StageError):

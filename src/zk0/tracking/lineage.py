@@ -17,7 +17,6 @@ from zk0.records.paths import RUN
 from zk0.records.run import Run as FederatedRun
 from zk0.tracking import DATABASE, metric_names
 from zk0.tracking.experiments import git_remote, here
-from zk0.tracking.promotion import REFUSED
 from zk0.tracking.registry import aliases, find_version, kept_file, version_checkpoint
 from zk0.tracking.store import opened, runs, versions
 
@@ -93,6 +92,8 @@ class RunRow(TypedDict):
     Attributes:
         run: The params' digest.
         codec: Up and down, one name if they are the same.
+        flow_run: Name of the flow run that made it.
+        champion: ``yes``, ``was``, ``no`` or ``not decided``.
         versions: Such as ``zk0-smolvla/3 (champion)``.
         refused: Why it did not become the champion; None if nothing was against it.
     """
@@ -108,6 +109,8 @@ class RunRow(TypedDict):
     sites: int
     git_revision: str | None
     dvc_experiment: str | None
+    flow_run: str | None
+    champion: str | None
     versions: list[str]
     refused: str | None
     held_out_loss: float | None
@@ -173,7 +176,7 @@ def describe_version(root: Path, model_name: str, version: int) -> Description:
         found = find_version(client, model_name, version)
         run = client.get_run(str(found.run_id))
         checkpoint = version_checkpoint(client, root, found)
-        base = read(root, FederatedRun, kept_file(client, root, found, RUN)).base
+        federated = read(root, FederatedRun, kept_file(client, root, found, RUN))
     tags = {**run.data.tags, **found.tags}
     revision, dvc_experiment = tags.get(metric_names.GIT_REVISION) or None, tags.get(metric_names.DVC_EXPERIMENT)
     datasets = _datasets(run)
@@ -189,14 +192,14 @@ def describe_version(root: Path, model_name: str, version: int) -> Description:
         "round": int(tags[metric_names.ROUND]),
         "digest": tags[metric_names.DIGEST],
         "checkpoint": checkpoint.relative_to(root).as_posix(),
-        "base_source": base.source,
+        "base_source": federated.base.source,
         "base_digest": tags[metric_names.BASE_DIGEST],
         "strategy": tags[metric_names.STRATEGY],
         "git_revision": revision,
         "git_dirty": tags[metric_names.GIT_DIRTY] == "true",
         "dvc_experiment": dvc_experiment,
         "flow_run": tags.get("prefect.flow_run_id"),
-        "params": dict(run.data.params),
+        "params": metric_names.flatten(federated.params),
         "datasets": datasets,
         "metrics": dict(run.data.metrics),
         "push": back.push,
@@ -257,8 +260,12 @@ def _row(run: Run, labels: dict[str, list[str]]) -> RunRow:
         "sites": sum(given["role"] == "training" for given in _datasets(run).values()),
         "git_revision": tags.get(metric_names.GIT_REVISION) or None,
         "dvc_experiment": tags.get(metric_names.DVC_EXPERIMENT),
+        "flow_run": tags.get("prefect.flow_run_name"),
+        "champion": tags.get(metric_names.IS_CHAMPION),
         "versions": labels.get(run.info.run_id, []),
-        "refused": tags.get(metric_names.PROMOTION_REASONS) if tags.get(metric_names.PROMOTION) == REFUSED else None,
+        "refused": tags.get(metric_names.PROMOTION_REASONS)
+        if tags.get(metric_names.PROMOTION) == metric_names.REFUSED
+        else None,
         "held_out_loss": metrics.get("eval/best_held_out_loss"),
         "action_error_deg": metrics.get("eval/action_error_deg"),
         "base_action_error_deg": metrics.get("eval/base/action_error_deg"),

@@ -1,9 +1,10 @@
 """What a run is called in MLflow: params, metrics and tags, made from the result files.
 
-Metric names have structure: ``train/``, ``eval/``, ``comm/`` and ``time/`` with step = round;
-``eval/...`` of the judged model, ``eval/base/...`` of the model it started from, both with step =
-the best round; ``eval/gain/...``, by how much the one is better than the other, with its one-sided
-95% bound; ``safety/``, ``policy/`` and ``bench/``.
+Metric names have structure, and MLflow draws a section of charts for each part before the last slash, in the order of
+the alphabet. So ``by_round/``, loss and success over the rounds, comes first; ``comm/``, ``time/`` and ``train/`` have
+step = round, too. What holds of a run as a whole has step 0, which MLflow draws as a bar a run: ``eval/...`` of the
+judged model, ``eval/base/...`` of the model it started from, ``eval/gain/...``, by how much the one is better than the
+other, with its one-sided 95% bound; ``machine/``, what was measured on this machine; ``policy/`` and ``safety/``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
 from zk0.evaluation.scores import gains
+from zk0.params import Params
 from zk0.records.base import Record
 from zk0.records.results import Benchmark, Evaluation
 from zk0.records.run import PolicySize, Round
@@ -37,13 +42,15 @@ PROMOTION_AGAINST = "zk0.promotion.against"
 PROMOTION_REASONS = "zk0.promotion.reasons"
 PROMOTION_BASIS = "zk0.promotion.basis"
 CHAMPION_BEFORE = "zk0.champion_before"
+IS_CHAMPION = "zk0.champion"
+PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
 
 _ROUND_METRICS = {
-    "train_loss": "train/loss",
+    "train_loss": "by_round/train_loss",
     "learning_rate": "train/learning_rate",
     "server_learning_rate": "train/server_learning_rate",
     "proximal_mu": "train/proximal_mu",
-    "held_out_loss": "eval/held_out_loss",
+    "held_out_loss": "by_round/held_out_loss",
     "bytes_up": "comm/bytes_up",
     "bytes_down": "comm/bytes_down",
     "round_s": "time/round_s",
@@ -53,9 +60,9 @@ _ROUND_METRICS = {
 }
 _SITE_METRICS = {
     "examples": "train/examples",
-    "train_loss": "train/loss",
+    "train_loss": "by_round/train_loss",
     "update_norm": "train/update_norm",
-    "held_out_loss": "eval/held_out_loss",
+    "held_out_loss": "by_round/held_out_loss",
     "bytes_up": "comm/bytes_up",
     "bytes_down": "comm/bytes_down",
     "train_s": "time/train_s",
@@ -67,7 +74,6 @@ _RUN_METRICS = {
     "best_held_out_loss": "eval/best_held_out_loss",
     "last_held_out_loss": "eval/last_held_out_loss",
 }
-# "eval/held_out_loss" is the series over rounds, so the judged model's figure has its own name.
 _OVERALL_METRICS = {
     "held_out_loss": "final_held_out_loss",
     "action_error_deg": "action_error_deg",
@@ -88,6 +94,10 @@ _TASK_METRICS = (
 )
 
 
+_ASKED_FOR = ("seed", "policy.base", "training.local_steps", "federation.strategy", "federation.rounds")
+_NOT_A_RUNS = ("data.sites", "data.unseen", "study.")
+
+
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Params as MLflow takes them.
 
@@ -101,6 +111,30 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
     return flat
+
+
+def telling_params(params: Mapping[str, Any]) -> dict[str, str]:
+    """The params by which a run differs from the defaults, and the few that everybody asks for.
+
+    Sites and unseen tasks are left out, being the run's datasets, and so is what only a study reads.
+    """
+    usual, flat = flatten(to_jsonable_python(_defaults(Params))), flatten(params)
+    return {
+        name: value
+        for name, value in flat.items()
+        if name in _ASKED_FOR or (value != usual.get(name) and not name.startswith(_NOT_A_RUNS))
+    }
+
+
+def _defaults(section: type[BaseModel]) -> dict[str, Any]:
+    """What a section's params are where nothing is said; without those that must be."""
+    found: dict[str, Any] = {}
+    for name, field in section.model_fields.items():
+        if not field.is_required():
+            found[name] = field.get_default(call_default_factory=True)
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found[name] = _defaults(field.annotation)
+    return found
 
 
 def slug(text: str) -> str:
@@ -130,6 +164,18 @@ def round_metrics(one: Round) -> dict[str, float]:
 def site_metrics(one: Round, site: str) -> dict[str, float]:
     """A site's metrics of a round; empty when it took no part."""
     return _pick(one.sites[site], _SITE_METRICS) if site in one.sites else {}
+
+
+def success_by_round(results: Results) -> list[tuple[str, int, float]]:
+    """Name, round and value: success is judged of the starting policy, round 0, and of the best round's model."""
+    if results.evaluation is None:
+        return []
+    overall, best = results.evaluation.overall, results.run.best_round
+    found = []
+    for name in ("success_rate_seen", "success_rate_unseen"):
+        judged = {0: getattr(overall.base, name), best: getattr(overall.trained, name)}
+        found += [(f"by_round/{name}", step, float(rate)) for step, rate in judged.items() if rate is not None]
+    return found
 
 
 def final_metrics(results: Results) -> dict[str, float]:
@@ -167,7 +213,7 @@ def _evaluation_metrics(evaluation: Evaluation) -> dict[str, float]:
 def _benchmark_metrics(benchmark: Benchmark) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for row in benchmark.rows:
-        name = f"bench/{slug(row.name)}"
+        name = f"machine/{slug(row.name)}"
         if any(other == name or other.startswith(f"{name}/") for other in metrics):
             name = f"{name}-{slug(row.detail or '2')}"
         unit = slug(row.unit or "value")

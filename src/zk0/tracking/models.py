@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import mlflow
 import numpy as np
@@ -17,10 +17,14 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.models import Model, ModelSignature
-from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import AnyType, Array
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME
 
+from zk0.checkpoints.reading import CONFIG
+from zk0.files import read_json
 from zk0.records.run import Round
+from zk0.so100 import STATE
 from zk0.tracking import TrackingError, metric_names
 from zk0.tracking.results import Results
 from zk0.tracking.store import logged_models
@@ -32,10 +36,8 @@ _MODEL_FILE = "MLmodel"
 _CHECKPOINT = "checkpoint"
 _SERVING = Path(__file__).with_name("serving.py")
 _REQUIREMENTS = ("mlflow", "lerobot", "torch", "torchvision", "transformers", "numpy")
-_SIGNATURE = ModelSignature(
-    outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
-    params=ParamSchema([ParamSpec("seed", DataType.long, 0)]),
-)
+_TASK = "task"
+_EXAMPLE_PIXELS = 32
 
 
 def round_name(number: int) -> str:
@@ -142,6 +144,7 @@ def _save(
         params={"round": str(number), "digest": digest},
         model_type="zk0-policy",
     )
+    example = _example(results, folder)
     described = Model(
         artifact_path=model.artifact_location,
         model_uuid=model.model_id,
@@ -156,11 +159,34 @@ def _save(
             python_model=str(_SERVING),
             artifacts={_CHECKPOINT: folder.relative_to(results.root).as_posix()},
             model_config={"device": "cpu"},
-            signature=_SIGNATURE,
+            signature=_signature(example),
+            input_example=example,
             pip_requirements=[f"{package}=={version(package)}" for package in _REQUIREMENTS],
         )
         client.log_model_artifacts(model.model_id, f"{temporary}/model")
     return client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _signature(example: dict[str, Any]) -> ModelSignature:
+    """What goes in and out; a model says itself what is wrong with an observation, so MLflow is to let all pass."""
+    images = AnyType()  # type: ignore[no-untyped-call]
+    kinds: dict[str, Array | DataType] = {STATE: Array(DataType.double), _TASK: DataType.string}
+    return ModelSignature(
+        inputs=Schema([ColSpec(kinds.get(key, images), key, required=False) for key in example]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
+        params=ParamSchema([ParamSpec("seed", DataType.long, 0)]),
+    )
+
+
+def _example(results: Results, checkpoint: Path) -> dict[str, Any]:
+    """An observation of the true form: the mean state, grey images, a site's task. No frame of an owner is in it."""
+    features = read_json(checkpoint / CONFIG)["input_features"]
+    (joints,) = features[STATE]["shape"]
+    mean = results.run.stats.get(STATE, {}).get("mean", [0.0] * joints)
+    grey = np.full((_EXAMPLE_PIXELS, _EXAMPLE_PIXELS, 3), 128).tolist()
+    cameras = {name: grey for name, feature in features.items() if feature["type"] == "VISUAL"}
+    tasks = [task for site in results.run.sites.values() for task in site.tasks]
+    return {STATE: [float(value) for value in mean], **cameras, _TASK: next(iter(tasks), "move")}
 
 
 def _link(client: MlflowClient, run_id: str, steps: dict[str, int]) -> None:
@@ -174,7 +200,7 @@ def _link(client: MlflowClient, run_id: str, steps: dict[str, int]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence MLflow's advice on saving: no example is saved with the model, images being large."""
+    """Silence MLflow's advice on saving."""
     logger = logging.getLogger("mlflow")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -6,15 +6,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric, Run, RunTag
 from mlflow.entities.model_registry import ModelVersion
 
 from zk0.digests import digest_file
 from zk0.files import write_text
-from zk0.params import PromotionParams
-from zk0.tracking import metric_names
+from zk0.params import PARAMS_FILE, PromotionParams
+from zk0.tracking import VIDEOS, metric_names
 from zk0.tracking.experiments import Kept
+from zk0.tracking.headline import write_headline
 from zk0.tracking.models import BEST, ensure_models, kept_checkpoints
 from zk0.tracking.plot import ensure_plot
 from zk0.tracking.promotion import Promotion, settle_challenger
@@ -116,6 +118,7 @@ def track(
             decided = None
             if promotion is not None and results.evaluation is not None:
                 decided = settle_challenger(changes, root, version, results.evaluation, promotion)
+            write_headline(changes, root, version)
         if registered:
             added.append(f"{model_name} version {version.version}")
         added += _add_links(client, run, version, flow_run, kept)
@@ -131,26 +134,41 @@ def _find(client: MlflowClient, results: Results, experiment: str) -> Run | None
 
 def _add_final_metrics(client: MlflowClient, results: Results, run: Run, best: LoggedModel) -> list[str]:
     """What holds of the run as a whole; a figure is logged only if it is new or has changed."""
-    known = run.data.metrics
-    # A figure that changed is a later measurement, and MLflow shows the latest.
+    known, run_id = run.data.metrics, run.info.run_id
+    # A figure that changed is a later measurement; MLflow shows the latest of the last step.
     now = int(time.time() * 1000)
-    metrics = [
-        Metric(name, value, now if name in known else results.ended_ms, results.run.best_round, best.model_id)
-        for name, value in metric_names.final_metrics(results).items()
-        if known.get(name) != value
-    ]
+    metrics = []
+    for name, value in metric_names.final_metrics(results).items():
+        if name not in known:
+            metrics.append(Metric(name, value, results.ended_ms, 0, best.model_id))
+        elif known[name] != value:
+            step = client.get_metric_history(run_id, name)[-1].step
+            metrics.append(Metric(name, value, now, step, best.model_id))
+    success = metric_names.success_by_round(results)
+    judged = {name: value for name, _, value in success}  # the last of each, as MLflow tells it
+    for name, step, value in success:
+        if known.get(name) != judged[name]:
+            metrics.append(Metric(name, value, now if name in known else results.ended_ms, step))
     log_metrics(client, run.info.run_id, metrics)
     return [f"{len(metrics)} final metrics"] if metrics else []
 
 
 def _add_files(client: MlflowClient, results: Results, run: Run) -> list[str]:
-    """The result files themselves, and the report."""
-    added = []
+    """The result files themselves, the report, videos, and all params."""
+    added, films = [], 0
     for file, folder in results.files():
         logged = results.root / run.info.artifact_uri / (folder or "") / file.name
         if not logged.is_file() or digest_file(logged) != digest_file(results.place / file):
             client.log_artifact(run.info.run_id, str(results.place / file), folder)
-            added.append(file.name)
+            if folder == VIDEOS:
+                films += 1
+            else:
+                added.append(file.name)
+    if films:
+        added.append(f"videos ({films})")
+    if not (results.root / run.info.artifact_uri / PARAMS_FILE).is_file():
+        client.log_text(run.info.run_id, yaml.safe_dump(dict(results.run.params), sort_keys=False), str(PARAMS_FILE))
+        added.append(str(PARAMS_FILE))
     return added
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
@@ -12,14 +11,18 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import TypeAdapter
 
-from zk0.evaluation.scores import SITE, UNSEEN, Comparison, IncomparableError, Metric, Scores, compare
+from zk0.evaluation.scores import Scores
 from zk0.files import read_json, write_json
 from zk0.params import PromotionParams
 from zk0.records.results import Evaluation
 from zk0.tracking import TrackingError, metric_names
+from zk0.tracking.gate import Decision, decide
+from zk0.tracking.headline import write_headline
+from zk0.tracking.metric_names import FORCED, PROMOTED, REFUSED
 from zk0.tracking.registry import (
     CHALLENGER,
     CHAMPION,
+    PROMOTION_RECORD,
     aliases,
     find_version,
     kept_file,
@@ -28,30 +31,6 @@ from zk0.tracking.registry import (
     version_checkpoint,
 )
 from zk0.tracking.store import Transaction, opened, transaction
-
-RECORD = Path("results/promotion.json")
-PROMOTED, REFUSED, FORCED = "promoted", "refused", "forced"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether a challenger may become the champion.
-
-    Attributes:
-        passed: Whether it may.
-        against: What it was compared with.
-        reasons: Every reason against it; empty when it may.
-        comparison: The numbers, unless the two could not be compared.
-    """
-
-    passed: bool
-    against: str
-    reasons: tuple[str, ...]
-    comparison: Comparison | None
-
-    def content(self) -> dict[str, object]:
-        """As plain lists and numbers."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -114,7 +93,7 @@ def read_promotion(root: Path, model_name: str, version: int) -> Promotion:
     """
     root = root.resolve()
     with opened(root) as client:
-        file = kept_file(client, root, find_version(client, model_name, version), RECORD)
+        file = kept_file(client, root, find_version(client, model_name, version), PROMOTION_RECORD)
     if not file.is_file():
         raise TrackingError(f"nothing was decided on '{model_name}', version {version}; `zk0 promote {version}` does")
     found = read_json(file)
@@ -143,6 +122,9 @@ def demote(root: Path, model_name: str) -> tuple[int, int | None]:
         with transaction(client, model_name) as changes:
             changes.tag(champion, {metric_names.CHAMPION_BEFORE: None})
             changes.point(CHAMPION, before)
+            for number in (champion, before):
+                if number is not None:
+                    write_headline(changes, root, find_version(client, model_name, number))
     return champion, before
 
 
@@ -191,6 +173,9 @@ def _settle(
     if promotion.promoted:
         changes.tag(number, {metric_names.CHAMPION_BEFORE: str(before) if before else None})
         changes.point(CHAMPION, number)
+        if before is not None:
+            write_headline(changes, root, find_version(client, changes.name, before))
+    write_headline(changes, root, version)
     return promotion
 
 
@@ -226,83 +211,10 @@ def _basis(evaluation: Evaluation, params: PromotionParams) -> str:
 
 def _keep_record(changes: Transaction, root: Path, version: ModelVersion, promotion: Promotion) -> None:
     """Write the decision among the run's files, numbers and all."""
-    file = kept_file(changes.client, root, version, RECORD)
+    file = kept_file(changes.client, root, version, PROMOTION_RECORD)
     before = read_json(file) if file.is_file() else None
     write_json(file, promotion.content())
     if before is None:
         changes.undo.callback(file.unlink)
     else:
         changes.undo.callback(write_json, file, before)
-
-
-def decide(challenger: Scores, champion: Scores, params: PromotionParams) -> Decision:
-    """Let a challenger pass if it is safe, better than the champion, and worse on no site by more than a margin.
-
-    Better: the one-sided paired test over all sites' tasks. Not worse: for every site, the one-sided
-    bound on what it loses stays within the margin. Passing takes all of these tests at once, which
-    keeps the error of the whole at that of each: Berger, "Multiparameter Hypothesis Testing and
-    Acceptance Sampling", Technometrics 24(4), 1982. A margin that few scenes cannot resolve refuses.
-
-    Unseen tasks, such as those of an owner who has left, refuse only where they are shown to be worse
-    by the same test: a federation learns nothing of them, but it may forget what they stand for.
-
-    Args:
-        challenger: The new model's evaluation.
-        champion: That of the model it would replace, or of the base while there is no champion.
-        params: Metric, margin and confidence.
-    """
-    reasons = []
-    if params.require_safe and not challenger.safe:
-        which = ", ".join(challenger.failed) or "no check was made"
-        reasons.append(f"the safety check failed: {which}")
-    if challenger.digest == champion.digest:
-        reasons.append(f"it is the same model as {champion.label}")
-    comparison = None
-    try:
-        comparison = compare(challenger, champion, params.metric, params.confidence)
-    except IncomparableError as error:
-        reasons.append(str(error))
-    else:
-        reasons += _shortcomings(challenger, champion, comparison, params)
-    return Decision(not reasons, champion.label, tuple(reasons), comparison)
-
-
-def _shortcomings(challenger: Scores, champion: Scores, comparison: Comparison, params: PromotionParams) -> list[str]:
-    reasons = []
-    told = partial(in_words, params.metric)
-    for task, role in challenger.roles.items():
-        if role == SITE and task in comparison.left_out:
-            reasons.append(f"site {task} cannot be compared: {comparison.left_out[task]}")
-    if SITE not in comparison.overall:
-        return [*reasons, "no site's task could be compared"]
-    overall = comparison.overall[SITE]
-    if overall.p_better > 1 - params.confidence:
-        reasons.append(
-            f"not shown to be better than {champion.label} on the sites' tasks: gain in {params.metric} "
-            f"{told(overall.value)}, at least {told(overall.lower_bound)} at {params.confidence:.0%} confidence "
-            f"(p = {overall.p_better:.2g})"
-        )
-    for task, found in comparison.tasks.items():
-        if found.role == SITE and found.gain.lower_bound < -params.site_margin:
-            reasons.append(
-                f"site {task} may lose more than promotion.site_margin {told(params.site_margin, signed=False)}: gain "
-                f"{told(found.gain.value)}, at least {told(found.gain.lower_bound)} at {params.confidence:.0%} "
-                f"confidence on {found.scenes} scenes"
-            )
-    unseen = comparison.overall.get(UNSEEN)
-    if unseen and unseen.p_worse < 1 - params.confidence:
-        reasons.append(
-            f"worse than {champion.label} on the unseen tasks: gain in {params.metric} {told(unseen.value)}, at most "
-            f"{told(unseen.upper_bound)} at {params.confidence:.0%} confidence (p = {unseen.p_worse:.2g})"
-        )
-    return reasons
-
-
-def in_words(metric: Metric, value: float, signed: bool = True) -> str:
-    """A difference in a metric's unit.
-
-    >>> in_words("success_rate", 0.125), in_words("action_error_deg", 0.25, signed=False)
-    ('+12.5 points', '0.25 degrees')
-    """
-    sign = "+" if signed else ""
-    return f"{100 * value:{sign}.1f} points" if metric == "success_rate" else f"{value:{sign}.2f} degrees"

@@ -24,8 +24,7 @@ from zk0.records.paths import RUN
 from zk0.records.results import TaskScore
 from zk0.records.run import Run
 from zk0.tracking import TrackingError, metric_names
-from zk0.tracking.promotion import RECORD
-from zk0.tracking.registry import find_version, kept_file, read_evaluation, version_checkpoint
+from zk0.tracking.registry import PROMOTION_RECORD, find_version, kept_file, read_evaluation, version_checkpoint
 from zk0.tracking.store import opened
 from zk0.words import in_markdown
 
@@ -59,7 +58,7 @@ def render_card(client: MlflowClient, root: Path, version: ModelVersion, place: 
     Raises:
         TrackingError: The run's files are gone.
     """
-    file, decided = (kept_file(client, root, version, name) for name in (RUN, RECORD))
+    file, decided = (kept_file(client, root, version, name) for name in (RUN, PROMOTION_RECORD))
     if not file.is_file():
         raise TrackingError(f"the files of '{version.name}', version {version.version}, lack {RUN.name}")
     run, evaluation = read(root, Run, file), read_evaluation(client, root, version, needed=False)

@@ -21,6 +21,7 @@ from zk0.tracking.store import Transaction, opened, versions
 
 CHALLENGER = "challenger"
 CHAMPION = "champion"
+PROMOTION_RECORD = Path("results/promotion.json")  # the last decision on a version, among its run's files
 
 
 def ensure_version(
@@ -48,7 +49,7 @@ def ensure_version(
         version = changes.create_version(f"models:/{model.model_id}", run_id, model.model_id, tags)
         existing.append(version)
     changes.point(CHALLENGER, max(int(v.version) for v in existing))
-    changes.describe(version, _describe(results))
+    changes.describe(version, f"{_describe(results)}\n\n{_links(client, run_id, model)}")
     return version, created
 
 
@@ -63,6 +64,15 @@ def _describe(results: Results) -> str:
             text += f", success on seen tasks {rate:.0%}"
         text += f", safety check {'passed' if results.evaluation.safety.trained.passed else 'failed'}"
     return text
+
+
+def _links(client: MlflowClient, run_id: str, model: LoggedModel) -> str:
+    """To what is kept elsewhere in MLflow."""
+    pages = f"#/experiments/{client.get_run(run_id).info.experiment_id}"
+    return (
+        f"[videos, report and params]({pages}/runs/{run_id}/artifacts), "
+        f"[model card and example]({pages}/models/{model.model_id}/artifacts)"
+    )
 
 
 def champion(root: Path, model_name: str) -> Path | None:
@@ -83,6 +93,14 @@ def champion(root: Path, model_name: str) -> Path | None:
     if not (folder / "model.safetensors").is_file():
         raise TrackingError(f"the champion of '{model_name}', version {version.version}, has no checkpoint at {folder}")
     return folder
+
+
+def champion_number(root: Path, model_name: str) -> int | None:
+    """The champion's version, or None if there is no champion yet."""
+    if not (root / DATABASE).exists():
+        return None
+    with opened(root) as client:
+        return (aliases(client, model_name) or {}).get(CHAMPION)
 
 
 def find_version(client: MlflowClient, model_name: str, version: int) -> ModelVersion:

@@ -18,7 +18,7 @@ from zk0.records.files import read, read_rounds
 from zk0.records.paths import BENCHMARK, EVALUATION, REPORT, ROUNDS, RUN
 from zk0.records.results import Benchmark, Evaluation
 from zk0.records.run import Round, Run
-from zk0.tracking import FILES, TrackingError
+from zk0.tracking import FILES, VIDEOS, TrackingError
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class Results:
         yield from ((RUN, FILES), (ROUNDS, FILES))
         if self.evaluation is not None:
             yield EVALUATION, FILES
+            films = [Path(video.file) for video in self.evaluation.videos]
+            yield from ((film, VIDEOS) for film in films if (self.place / film).is_file())
         if self.benchmark is not None:
             yield BENCHMARK, FILES
         if self.report is not None:

@@ -20,16 +20,15 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NAME,
-    MLFLOW_RUN_NOTE,
     MLFLOW_SOURCE_NAME,
     MLFLOW_SOURCE_TYPE,
     MLFLOW_USER,
 )
 from mlflow.utils.validation import MAX_DATASET_DIGEST_SIZE
 
-from zk0.records.results import Evaluation
 from zk0.records.run import Site
 from zk0.tracking import TrackingError, metric_names
+from zk0.tracking.headline import run_name
 from zk0.tracking.models import round_name
 from zk0.tracking.results import Results
 from zk0.tracking.store import runs
@@ -88,7 +87,7 @@ def create_run(client: MlflowClient, results: Results, experiment: str) -> Run:
     identity = metric_names.identity_tags(results)
     tags = {
         **identity,
-        MLFLOW_RUN_NAME: _run_name(results),
+        MLFLOW_RUN_NAME: run_name(identity, results.evaluation),
         MLFLOW_SOURCE_NAME: "zk0 federate",
         MLFLOW_SOURCE_TYPE: "LOCAL",
         MLFLOW_USER: _user(),
@@ -97,34 +96,7 @@ def create_run(client: MlflowClient, results: Results, experiment: str) -> Run:
         tags[MLFLOW_GIT_COMMIT] = revision
     if why := results.run.stopped:
         tags[metric_names.STOPPED] = why
-    if results.evaluation is not None:
-        tags[MLFLOW_RUN_NOTE] = _in_words(results.evaluation)
     return client.create_run(experiment, start_time=results.started_ms, tags=tags)
-
-
-def _run_name(results: Results) -> str:
-    """What tells it from others in a table: strategy, digest, and how often it succeeds on the sites' tasks."""
-    identity = metric_names.identity_tags(results)
-    name = f"{identity[metric_names.STRATEGY]}-{identity[metric_names.RUN][:8]}"
-    seen = results.evaluation.overall.trained.success_rate_seen if results.evaluation else None
-    return name if seen is None else f"{name} {seen:.0%}"
-
-
-def _in_words(evaluation: Evaluation) -> str:
-    """A run's description: what came of it, as far as it was measured."""
-    base, trained = evaluation.overall.base, evaluation.overall.trained
-    told = []
-    pairs = {
-        "the sites' tasks": (trained.success_rate_seen, base.success_rate_seen),
-        "unseen tasks": (trained.success_rate_unseen, base.success_rate_unseen),
-    }
-    for what, (rate, before) in pairs.items():
-        if rate is not None and before is not None:
-            told.append(f"success on {what} {rate:.0%} (base {before:.0%})")
-    if trained.action_error_deg is not None and base.action_error_deg is not None:
-        told.append(f"action error {trained.action_error_deg:.2f} degrees (base {base.action_error_deg:.2f})")
-    told.append(f"safety check {'passed' if evaluation.safety.trained.passed else 'failed'}")
-    return "  \n".join(told)
 
 
 def add_rounds(
@@ -139,7 +111,7 @@ def add_rounds(
         run_id: The federated run.
         models: The rounds' records by name; a round's metrics are shown with its model as well.
     """
-    params = [Param(key, value) for key, value in metric_names.flatten(results.run.params).items()]
+    params = [Param(key, value) for key, value in metric_names.telling_params(results.run.params).items()]
     for start in range(0, len(params), _PARAMS_PER_BATCH):
         client.log_batch(run_id, params=params[start : start + _PARAMS_PER_BATCH])
     client.log_inputs(run_id, _dataset_inputs(results))
@@ -168,11 +140,12 @@ def _add_site(
 ) -> None:
     """A site's own run below the federated one."""
     if child is None:
+        identity = metric_names.identity_tags(results)
         tags = {
-            **metric_names.identity_tags(results),
+            **identity,
             metric_names.SITE: site,
             MLFLOW_PARENT_RUN_ID: run_id,
-            MLFLOW_RUN_NAME: f"{_run_name(results)}/{site}",
+            MLFLOW_RUN_NAME: f"{run_name(identity, results.evaluation)}/{site}",
             MLFLOW_USER: _user(),
         }
         child = client.create_run(experiment, start_time=results.started_ms, tags=tags)

@@ -28,6 +28,7 @@ from mlflow.store.entities import PagedList
 from mlflow.tracking import is_tracking_uri_set
 
 from zk0.tracking import ARTIFACTS, DATABASE, TrackingError
+from zk0.tracking.view import TAGS
 
 _LONGEST_WAIT_S = 300
 
@@ -101,14 +102,15 @@ def experiment_id(client: MlflowClient, root: Path, name: str) -> str:
     """
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        # The tag spares the UI its question what kind of experiment this is.
-        made = client.create_experiment(name, tags={"mlflow.experimentKind": "custom_model_development"})
-        experiment = client.get_experiment(made)
+        experiment = client.get_experiment(client.create_experiment(name, tags=TAGS))
     if experiment.lifecycle_stage != "active":
         raise TrackingError(
             f"the MLflow experiment '{name}' was deleted; `mlflow experiments restore -x "
             f"{experiment.experiment_id}` brings it back, or set tracking.experiment to another name"
         )
+    for key, value in TAGS.items():
+        if experiment.tags.get(key) != value:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
     location = (ARTIFACTS / experiment.experiment_id).as_posix()
     if experiment.artifact_location != location:
         # MLflow's own API turns every relative location into an absolute one.
