@@ -105,7 +105,7 @@ def safety_rows(safety: Pair[Safety]) -> list[SafetyRow]:
 
 
 def fastest_joint(trace: JointTrace, longest: Mapping[str, float]) -> str:
-    """How fast the arm was at most, in words, and how fast it may be.
+    """How fast the arm was at most, in words, and how far ahead of it a target may lie.
 
     Args:
         trace: The joints' way.
@@ -116,7 +116,7 @@ def fastest_joint(trace: JointTrace, longest: Mapping[str, float]) -> str:
     arm = [(max(column), joint) for joint, column in zip(trace.joints, zip(*speeds, strict=True), strict=True)]
     speed, joint = max(one for one in arm if one[1] != "gripper")
     told = f"Fastest: {joint.replace('_', ' ')}, {speed:.0f} degrees a second"
-    return f"{told}; it may ask for {longest[joint] * trace.hz:.0f}." if joint in longest else f"{told}."
+    return f"{told}; its target may lie {longest[joint]:.1f} degrees ahead." if joint in longest else f"{told}."
 
 
 def left_out(rounds: Iterable[Round]) -> list[tuple[int, str, str]]:
