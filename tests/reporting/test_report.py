@@ -194,7 +194,8 @@ def test_joints_over_time(project: Path, edit: Editor) -> None:
         "where it is": ([0, 0.1, 0.2], [0, 4, 6]),
         "cut to": ([0, 0.1, 0.2], [5, None]),
     }
-    assert "Fastest: elbow flex, 40 degrees a second; its target may lie 5.0 degrees ahead." in page.sections["rollouts"]
+    told = "Fastest: elbow flex, 40 degrees a second; its target may lie 5.0 degrees ahead."
+    assert told in page.sections["rollouts"]
 
     edit("results/evaluation.json", lambda e: e["videos"][1]["trace"]["sent"].pop())
     with pytest.raises(RecordError, match="one position more than steps"):
