@@ -31,6 +31,7 @@ def square(number):
     return number * number, os.getpid(), torch.get_num_threads()
 
 torch.set_num_threads(2)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children are begun without
 try:
     made = dict(each(square, range(4), 2 if sys.argv[1] != "one" else 1))
 except (StageError, KeyboardInterrupt) as error:

@@ -246,7 +246,7 @@ def test_long_work_shows_its_progress(
 
     said = capsys.readouterr().out
     assert "of features are kept in" in said and str(made.folder) in said and "free)" in said
-    assert "computing features" in said and f"{count}/{count}" in said
+    assert f"computing features: {count} of {count}" in said
 
 
 # -- what they belong to -------------------------------------------------------------------------
