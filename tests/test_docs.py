@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -91,6 +92,15 @@ def leads_nowhere(page: Path, text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     assert leads_nowhere(page, page.read_text()) == []
+
+
+def test_links_of_the_notebook_lead_somewhere() -> None:
+    notebook = REPO / "docs" / "demo.ipynb"
+    cells = json.loads(notebook.read_text())["cells"]
+    text = "".join(line for cell in cells if cell["cell_type"] == "markdown" for line in cell["source"])
+
+    assert len(re.findall(r"\]\(", text)) > 3
+    assert leads_nowhere(notebook, text) == []
 
 
 @pytest.mark.parametrize("link", ["docs/none.md#", "docs/data.md#none", "#none"])
