@@ -61,7 +61,10 @@ down: ## stop them
 wheel: $(STAMP) ## zk0 for where there is no clone, into dist/
 	@$(BIN)/python -m hatchling build -t wheel
 
+docs: $(STAMP) ## the pages of docs/ as a site, into site/; a link that leads nowhere is an error
+	@$(BIN)/python -m mkdocs build
+
 lock: ## resolve anew and write requirements/*.txt
 	@scripts/lock
 
-.PHONY: help install demo test test-services test-release test-all lint bench bench-quick ui screens up down wheel lock
+.PHONY: help install demo test test-services test-release test-all lint bench bench-quick ui screens up down wheel docs lock
