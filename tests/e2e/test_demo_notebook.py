@@ -25,7 +25,7 @@ def test_it_is_valid_and_holds_no_outputs() -> None:
     assert [cell.source for cell in cells if cell.outputs or cell.execution_count is not None] == []
 
 
-@pytest.mark.services
+@pytest.mark.release
 def test_executed_it_federates_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

@@ -21,7 +21,7 @@ from zk0.params import PromotionParams
 from zk0.tracking.project import track
 from zk0.tracking.view import COLUMNS
 
-pytestmark = [pytest.mark.services, pytest.mark.skipif(CHROMIUM is None, reason=NONE)]
+pytestmark = [pytest.mark.release, pytest.mark.skipif(CHROMIUM is None, reason=NONE)]
 PARAMS = """
 policy: {base: "random:nano"}
 data: {sites: {a: "sim:push-red-cube-left"}}
