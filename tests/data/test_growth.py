@@ -22,7 +22,6 @@ from zk0.errors import DataError
 from zk0.federation.client_app import app as client_app
 from zk0.federation.inprocess import InProcessGrid
 from zk0.federation.run import run_federation
-from zk0.federation.site import forget
 from zk0.federation.start import locked_base
 from zk0.files import write_json
 from zk0.params import Params, parse_params
@@ -107,7 +106,6 @@ def test_nights_that_start_from_the_model_of_the_night_before(tmp_path: Path, mo
     for night, episodes in enumerate((range(4), range(4, 7))):
         record(tmp_path / "own", episodes)
         prepared(tmp_path, params)
-        forget()
         told = run_federation(InProcessGrid(client_app, tmp_path, 1, 10**9), tmp_path, params, locked_base(tmp_path))
         site = told.sites["cubes"]
         assert trained.isdisjoint(site.held_out_episodes)

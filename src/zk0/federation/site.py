@@ -12,7 +12,7 @@ from typing import Any
 
 from zk0.data.frames import Frames
 from zk0.data.load import load_frames
-from zk0.data.manifest import Manifest, read_manifests
+from zk0.data.manifest import MANIFESTS, Manifest, read_manifests
 from zk0.errors import DataError
 from zk0.evaluation.limits import Limits
 from zk0.federation.agreement import agree
@@ -99,13 +99,14 @@ class _Sites:
     """Sites that were opened; the least recently used are dropped when they are too many or hold too much."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[Path, int, int], Site] = OrderedDict()
+        self._open: OrderedDict[tuple[Path, int, int, int], Site] = OrderedDict()
 
     def get(self, root: Path, partition: int, limit: int, recordings: str | None = None) -> Site:
         """The site of a partition, opened if it is not; see :func:`open_site`."""
-        key = (root, partition, limit)
+        prepared = (root / MANIFESTS).stat().st_mtime_ns if (root / MANIFESTS).is_dir() else 0
+        key = (root, prepared, partition, limit)
         if key not in self._open:
-            sites = _manifests(root)
+            sites = _manifests(root, prepared)
             if partition not in sites:
                 there = ", ".join(map(str, sites))
                 raise DataError(f"there is no partition {partition}: the manifests are of {there}")
@@ -126,7 +127,8 @@ _sites = _Sites()
 
 
 @cache
-def _manifests(root: Path) -> dict[int, Manifest]:
+def _manifests(root: Path, _prepared: int) -> dict[int, Manifest]:
+    """Manifests by partition, read again once they were written anew."""
     return {manifest.partition: manifest for manifest in read_manifests(root)[0]}
 
 
