@@ -100,7 +100,7 @@ class ServoBus:
     def __init__(self, calibration: dict[str, Calibration], joints: np.ndarray) -> None:
         self.calibration, self.joints = calibration, joints
         self.servos = {number: Servo(number, calibration[joint]) for number, joint in enumerate(JOINTS, 1)}
-        self._seen: deque[dict[int, int]] = deque(maxlen=3)
+        self._seen: deque[dict[int, int]] = deque(maxlen=6)
         self._ours, theirs = pty.openpty()
         tty.setraw(theirs)
         self.port = os.ttyname(theirs)
