@@ -8,7 +8,7 @@ may: LeRobot waits for 50 ms.
 FOLDER holds calibration.json as LeRobot writes it and joints.npy, (3, 6) in LeRobot's units: where the joints are,
 where they are told to go, and whether they are switched on. The first line of output names the port, each other is a
 command to all motors, as JSON: `time` in seconds, and joint to LeRobot's units of `goal` as it was sent, and of `seen`,
-where the host read the joints to be, the last three times.
+where the host read the joints to be, the last six times.
 """
 
 from __future__ import annotations
