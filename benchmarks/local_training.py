@@ -222,7 +222,7 @@ def outcome(
             "LeRobot's `train()` runs unchanged (its policy, dataset class, sampler, loader with "
             f"{setting.workers} workers, {peers[0]['decoder']} decoding, preprocessor, optimiser preset and update), "
             "ours is the function that a site trains with, from features that are kept on disk: image tokens, or keys "
-            "and values of image and language prefix. Same dataset, same training frames, same batch size, same "
+            "and values of image and language prefix. Same dataset, same training episodes, same batch size, same "
             "threads; each in a process of its own, in turns. Our seconds are those of a whole local training of "
             f"{setting.own_steps} steps, with everything that belongs to it, over its steps; the peer's are its steps "
             f"alone, without the first {skipped}, in which its optimiser allocates and its loader's processes start."

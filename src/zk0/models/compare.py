@@ -99,10 +99,8 @@ def judge_anew(root: Path, params: Params, first: str, second: str) -> tuple[Eva
     def opened(manifest: Manifest) -> Site:
         return Site(root, manifest, params.data.decoded_limit_bytes)
 
-    limits, about = (
-        recorded_limits([opened(manifest) for manifest in sites]),
-        f"judging {' and '.join(labels.values())}",
-    )
+    limits = recorded_limits([opened(manifest) for manifest in sites])
+    about = f"judging {' and '.join(labels.values())}"
     judged = judge_models(loaded, [*sites, *unseen], opened, params, limits, about=about)
     return evaluation_of(files, judged, params, limits), labels
 
