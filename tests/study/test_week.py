@@ -126,10 +126,9 @@ def test_what_no_week_can_be_made_of_is_said(change: dict[str, Any]) -> None:
         week_of(parse_params(content), 1)
 
 
-def test_a_night_from_the_champion_is_short_and_one_from_the_base_a_whole_run() -> None:
+def test_every_night_takes_half_of_the_rounds() -> None:
     params = load_params(Path(__file__).parents[2] / "profiles/quality.yaml")
 
     week = week_of(params, 1)
 
     assert (week.params.federation.rounds, week.params.training.warmup_steps) == (36, 20)
-    assert week.from_base == {"federation.rounds": 72, "training.warmup_steps": 40}

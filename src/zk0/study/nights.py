@@ -24,7 +24,7 @@ from zk0.federation.site import forget
 from zk0.files import read_json, write_json
 from zk0.machine import machine
 from zk0.models.nightly import nightly_start, nothing_new
-from zk0.params import Params, with_changes
+from zk0.params import Params
 from zk0.pipeline import evaluate, prepare, track
 from zk0.pipeline import federate as federation
 from zk0.policy.checkpoint import LoadedPolicy, load_checkpoint
@@ -42,7 +42,6 @@ from zk0.study.spoiled import spoiled
 from zk0.study.training import Trained, federate, plan_of, train_in_one_place
 from zk0.study.week import ATTACK, Night, Week
 from zk0.tracking.promotion import read_promotion
-from zk0.tracking.registry import champion
 
 _TOGETHER = 25  # rollouts
 
@@ -75,15 +74,7 @@ class Runner:
         params["policy"] = counted(self.week.params.policy, {"base"})
         nights = [asdict(night) for night in self.week.nights]
         scenes = [self.scenes.start, len(self.scenes)]
-        return key_of(
-            {
-                "params": params,
-                "base": self.world.base[1],
-                "nights": nights,
-                "scenes": scenes,
-                "whole": self.week.from_base,
-            }
-        )
+        return key_of({"params": params, "base": self.world.base[1], "nights": nights, "scenes": scenes})
 
     @cached_property
     def _owners(self) -> dict[str, Manifest]:
@@ -166,18 +157,12 @@ class Runner:
         )
 
     def _begun(self, night: Night) -> tuple[Params, Begun]:
-        """Params and what was noted as the night began: one that was stopped may have trained, and promoted, already.
-
-        While there is no champion a night is a whole run. Where nothing is new, nobody touches the params.
-        """
+        """Params and what was noted as the night began: one that was stopped may have trained, and promoted, already."""
         params, note = self.week.params_of(night, self._owners, f"local:{self._spoiled}"), self.root / AT
-        whole = with_changes(params, self.week.from_base)
-        at: Begun = read_json(note) if note.is_file() else {"night": 0, "whole": True, "start": None, "new": None}
+        at: Begun = read_json(note) if note.is_file() else {"night": 0, "start": None, "new": None}
         if at["night"] != night.number:
-            long = at["whole"] if night.event == "nothing" else champion(self.root, params.tracking.model) is None
-            start = nightly_start(self.root, whole if long else params)
-            at = {"night": night.number, "whole": long, "start": start, "new": None}
-        return whole if at["whole"] else params, at
+            at = {"night": night.number, "start": nightly_start(self.root, params), "new": None}
+        return params, at
 
     def _stages(self, night: Night, params: Params) -> None:
         """A nightly run, as the flow makes it, without benchmark and report."""

@@ -27,7 +27,6 @@ class Begun(TypedDict):
     """The night that a week's project is at."""
 
     night: int
-    whole: bool  # as long as a run from the base
     start: str | None  # its policy; None is the params'
     new: bool | None  # whether there is something to train on; None before that was asked
 

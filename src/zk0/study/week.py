@@ -20,9 +20,9 @@ from zk0.study.arms import POISONED_PARTITION
 Event = Literal["begin", "join", "nothing", "lie", "leave", "spoil", "mend"]
 ATTACK: AttackKind = "sign-flip"
 EPISODES = 48  # that an owner records in the week, at most: with fewer there is little to gain after night 1
-SCENES = 60  # of each task, at most: of the gate, and of those that judge it
+SCENES = 100  # of each task, at most: of the gate, and of those that judge it
 KRUM_MARGIN = 2.0  # a lone owner differs by less, and stays; the liar is some hundred times as far off
-_NIGHT = 1 / 2  # of the params' rounds, from the champion
+_ROUNDS = 1 / 2  # of the params' rounds, each night: six nights of a week train
 
 # What befalls the federation night after night, and the share of their episodes that owners have recorded by then.
 _NIGHTS: tuple[tuple[Event, float, str], ...] = (
@@ -61,14 +61,12 @@ class Week:
 
     Attributes:
         params: With all owners as sites, as the world is recorded.
-        from_base: What params say else while there is no champion: as long a run as the project's own.
         nights: In order.
         owners: Site to source.
         joiner, leaver, liar, spoiled: Who does what, or has it done to them.
     """
 
     params: Params
-    from_base: Mapping[str, object]
     nights: tuple[Night, ...]
     owners: Mapping[str, str]
     joiner: str
@@ -170,9 +168,9 @@ def week_of(params: Params, seed: int) -> Week:
         "data.unseen": {name: source for name, source in data.unseen.items() if name != joiner},
         "data.episodes": min(data.episodes, EPISODES),
         "data.unfit": "leave-out",
-        "training.warmup_steps": round(settings.warmup_steps * _NIGHT),
+        "training.warmup_steps": round(settings.warmup_steps * _ROUNDS),
         "training.decay_steps": 0,
-        "federation.rounds": max(1, round(federation.rounds * _NIGHT)),
+        "federation.rounds": max(1, round(federation.rounds * _ROUNDS)),
         "federation.strategy": own.robust_strategy,  # one for all nights: nobody knows beforehand when a site lies
         "federation.krum_margin": KRUM_MARGIN,
         "federation.proximal_mu": 0.0,
@@ -185,5 +183,4 @@ def week_of(params: Params, seed: int) -> Week:
         "study.variants": {},
         "promotion.automatic": True,
     }
-    whole = {"federation.rounds": federation.rounds, "training.warmup_steps": settings.warmup_steps}
-    return Week(with_changes(params, changes), whole, tuple(nights), owners, **who)
+    return Week(with_changes(params, changes), tuple(nights), owners, **who)
