@@ -157,7 +157,7 @@ class Runner:
         )
 
     def _begun(self, night: Night) -> tuple[Params, Begun]:
-        """Params and what was noted as the night began: one that was stopped may have trained, and promoted, already."""
+        """Params, and what was noted as the night began: one that was stopped may have trained and promoted already."""
         params, note = self.week.params_of(night, self._owners, f"local:{self._spoiled}"), self.root / AT
         at: Begun = read_json(note) if note.is_file() else {"night": 0, "start": None, "new": None}
         if at["night"] != night.number:
