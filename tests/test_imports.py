@@ -34,6 +34,21 @@ def test_no_policy_is_loaded_for_what_needs_none(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_a_policy_is_loaded_without_what_nothing_uses_of_its_libraries() -> None:
+    code = """
+from zk0 import runtime_env
+real = runtime_env.importlib.metadata.packages_distributions()
+runtime_env.switch_off()
+import sys, zk0.policy.start
+from transformers.utils.import_utils import PACKAGE_DISTRIBUTION_MAPPING as found
+print(sys.modules["sklearn"], set(found) == set(real), found["torch"], found["jinja2"], found["PIL"], "no" in found)
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "None True ['torch'] ['Jinja2'] ['pillow'] False"
+
+
 def test_rooms_know_only_those_below_them() -> None:
     """The contracts of pyproject.toml, with the imports inside functions and for types alone."""
     linter = Path(sys.executable).with_name("lint-imports")
