@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import batched
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from zk0.cli.options import KeyFolder
 from zk0.console import console, folded_table
+from zk0.errors import StageError
 
 app = typer.Typer(no_args_is_help=True, help="Who is trusted in a federation over a network: see docs/SECURITY.md.")
 site_app = typer.Typer(no_args_is_help=True, help="Which sites belong to the federation: see docs/SECURITY.md.")
@@ -73,11 +75,27 @@ def rotate(
 
 
 @site_app.command()
-def admit(name: Site, pubkey: PublicKey, server: Server, out: Out = None, folder: KeyFolder = Path("security")) -> None:
-    """Let a site take part, by its public key's file or line, and write its invitation."""
+def admit(
+    sites: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME PUBKEY ...", help="The site's, and the file `site.pub` that its owner sent, or its text."
+        ),
+    ],
+    server: Server,
+    out: Out = None,
+    folder: KeyFolder = Path("security"),
+) -> None:
+    """Let a site take part, by its public key's file or line, or several, and write their invitations."""
     from zk0.network.security.invitation import admit_site
 
-    _invited(admit_site(folder, name, pubkey, server, out))
+    pairs = list(batched(sites, 2))
+    if len(pairs[-1]) < 2:
+        raise StageError(f"each site has a name and a public key; '{sites[-1]}' stands alone")
+    if out is not None and len(pairs) > 1:
+        raise StageError("--out names one invitation; those of several sites go into the key folder's invitations/")
+    for name, pubkey in pairs:
+        _invited(admit_site(folder, name, pubkey, server, out))
     _tell_superlink(folder)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zk0.cli.options import KeyFolder, project
+from zk0.cli.security import init as make_keys
 from zk0.console import console
 
 if TYPE_CHECKING:
@@ -45,9 +46,19 @@ def start(
     metrics_port: Annotated[
         int | None, typer.Option(help="Prometheus' metrics of the gateway, on loopback. None by default.")
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init",
+            metavar="HOST",
+            help="Where there are no keys yet, make them first, as `zk0 security init --host HOST` does.",
+        ),
+    ] = None,
     folder: KeyFolder = Path("security"),
 ) -> None:
     """Start SuperLink and gateway in the background; settings are kept in gateway.yaml."""
+    if init is not None and not (folder.exists() and any(folder.iterdir())):
+        make_keys([init], folder=folder)
     server = _server(folder)
     upstream = None if superlink_port is None else f"https://127.0.0.1:{superlink_port}"
     started = server.start(host=host, port=port, upstream=upstream, metrics_port=metrics_port)

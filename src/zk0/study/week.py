@@ -22,7 +22,6 @@ ATTACK: AttackKind = "sign-flip"
 EPISODES = 48  # that an owner records in the week, at most: with fewer there is little to gain after night 1
 SCENES = 100  # of each task, at most: of the gate, and of those that judge it
 KRUM_MARGIN = 2.0  # a lone owner differs by less, and stays; the liar is some hundred times as far off
-_ROUNDS = 1 / 2  # of the params' rounds, each night: six nights of a week train
 
 # What befalls the federation night after night, and the share of their episodes that owners have recorded by then.
 _NIGHTS: tuple[tuple[Event, float, str], ...] = (
@@ -96,24 +95,22 @@ class Week:
             spoiled: Source of the spoiled recordings.
         """
         sites = {name: self.owners[name] for name in night.sites}
-        absent = {name: source for name, source in self.owners.items() if name not in sites}
-        leave_out = {name: self._left_out(night, name, world[name]) for name in self.owners}
+        leave_out = {name: self._left_out(night, world[name]) for name in sites}
+        coming = self.joiner if self.joiner not in sites else None  # who has left has taken the recordings along
         if night.event == "spoil":
             sites[self.spoiled] = spoiled
             del leave_out[self.spoiled]
         changes = {
             "data.sites": sites,
-            "data.unseen": {**absent, **self.params.data.unseen},
+            "data.unseen": {**({coming: self.owners[coming]} if coming else {}), **self.params.data.unseen},
             "data.leave_out": {name: episodes for name, episodes in leave_out.items() if episodes},
         }
         return with_changes(self.params, changes)
 
-    def _left_out(self, night: Night, name: str, manifest: Manifest) -> tuple[int, ...]:
-        """Of a site what it has not recorded yet; of an owner who is away all that was ever trained on."""
-        if name in night.sites:
-            kept = {*_first(manifest.train_episodes, night.share), *_first(manifest.held_out_episodes, night.share)}
-            return tuple(sorted({*manifest.train_episodes, *manifest.held_out_episodes} - kept))
-        return self._used(night, name, manifest)
+    def _left_out(self, night: Night, manifest: Manifest) -> tuple[int, ...]:
+        """What a site has not recorded yet."""
+        kept = {*_first(manifest.train_episodes, night.share), *_first(manifest.held_out_episodes, night.share)}
+        return tuple(sorted({*manifest.train_episodes, *manifest.held_out_episodes} - kept))
 
     def _used(self, night: Night, name: str, manifest: Manifest) -> tuple[int, ...]:
         """What a site has trained on, if it was there, that night or before."""
@@ -161,21 +158,21 @@ def week_of(params: Params, seed: int) -> Week:
         present -= {leaver} if event == "leave" else set()
         sites = tuple(name for name in names if name in present)
         nights.append(Night(number, event, about.format(**who, attack=ATTACK), share, sites))
-    settings, federation, own = params.training, params.federation, params.study
+    federation, own = params.federation, params.study
+    momentum = federation.server_momentum if federation.strategy == "fedavgm" else 0
     changes = {
         "seed": seed,
         "data.sites": owners,
         "data.unseen": {name: source for name, source in data.unseen.items() if name != joiner},
         "data.episodes": min(data.episodes, EPISODES),
         "data.unfit": "leave-out",
-        "training.warmup_steps": round(settings.warmup_steps * _ROUNDS),
         "training.decay_steps": 0,
-        "federation.rounds": max(1, round(federation.rounds * _ROUNDS)),
         "federation.strategy": own.robust_strategy,  # one for all nights: nobody knows beforehand when a site lies
         "federation.krum_margin": KRUM_MARGIN,
         "federation.proximal_mu": 0.0,
         "federation.proximal_schedule": "constant",
-        "federation.server_learning_rate": None,
+        # It has no momentum, with which a run would come so much farther in as many rounds.
+        "federation.server_learning_rate": 1 / (1 - momentum),
         "federation.min_replies": min(federation.min_replies, 0.7),
         "privacy.mode": "off",
         "evaluation.rollouts": min(params.evaluation.rollouts, SCENES),
