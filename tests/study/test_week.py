@@ -128,11 +128,3 @@ def test_what_no_week_can_be_made_of_is_said(change: dict[str, Any]) -> None:
 
     with pytest.raises(StageError, match="the study of nights records every task anew"):
         week_of(parse_params(content), 1)
-
-
-def test_a_night_goes_as_far_as_a_run_with_the_momentum_of_params() -> None:
-    params = load_params(Path(__file__).parents[2] / "profiles/quality.yaml")
-
-    federation = week_of(params, 1).params.federation
-
-    assert (federation.rounds, federation.server_learning_rate) == (72, 2.0)

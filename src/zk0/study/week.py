@@ -159,7 +159,6 @@ def week_of(params: Params, seed: int) -> Week:
         sites = tuple(name for name in names if name in present)
         nights.append(Night(number, event, about.format(**who, attack=ATTACK), share, sites))
     federation, own = params.federation, params.study
-    momentum = federation.server_momentum if federation.strategy == "fedavgm" else 0
     changes = {
         "seed": seed,
         "data.sites": owners,
@@ -171,8 +170,7 @@ def week_of(params: Params, seed: int) -> Week:
         "federation.krum_margin": KRUM_MARGIN,
         "federation.proximal_mu": 0.0,
         "federation.proximal_schedule": "constant",
-        # It has no momentum, with which a run would come so much farther in as many rounds.
-        "federation.server_learning_rate": 1 / (1 - momentum),
+        "federation.server_learning_rate": None,
         "federation.min_replies": min(federation.min_replies, 0.7),
         "privacy.mode": "off",
         "evaluation.rollouts": min(params.evaluation.rollouts, SCENES),
