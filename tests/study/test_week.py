@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from nights_params import WEEK
 
 from zk0.data.manifest import Manifest
 from zk0.errors import StageError
-from zk0.params import Params, load_params, parse_params
+from zk0.params import Params, parse_params
 from zk0.study.project import refuse_leakage
 from zk0.study.week import Night, Week, week_of
 
