@@ -218,6 +218,9 @@ class Tracking(Record):
 class SiteTurn(Record):
     """A round in which a site trained: run, round, loss, seconds, and bytes both ways."""
 
+    held_out_loss: Annotated[
+        float | None, Field(description="Of what came of it, on the site's own; as :data:`Loss`")
+    ] = None
     judged: Annotated[bool, Field(description="Whether it judged what came of the round")] = False
     bytes_up: Bytes = 0
     bytes_down: Bytes = 0
