@@ -15,6 +15,7 @@ from zk0.study.results_store import STUDIES, StudyFolder
 
 
 def test_an_arm_is_run_and_kept(recorded_folder: Path) -> None:
+    """By `zk0 study comparison` with --quick and --only."""
     arms = plan_study.fn(recorded_folder, "comparison", True)
 
     with disable_run_logger():
