@@ -11,6 +11,7 @@ from prefect.logging import disable_run_logger
 
 from tasks.study import plan_study, run_arm
 from zk0.errors import StageError
+from zk0.records.paths import COMPARISON
 from zk0.study.results_store import STUDIES, StudyFolder
 
 
@@ -27,6 +28,7 @@ def test_an_arm_is_run_and_kept(recorded_folder: Path) -> None:
     made = {arm.name: list(pieces) for arm, pieces in kept.pieces(record) if pieces}
     assert made == {"base": [0]}
     assert str(recorded_folder) not in (kept.folder / "study.json").read_text()
+    assert not (recorded_folder / COMPARISON).exists()  # small sizes compare nothing
     assert {path.name for path in recorded_folder.iterdir()} == {"params.yaml", "results", ".cache"}
 
 

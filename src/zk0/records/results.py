@@ -235,6 +235,36 @@ class SiteSummary(Record):
     failures: tuple[str, ...] = ()
 
 
+class Interval(Record):
+    """A mean over training seeds, tasks and scenes, and where it lies with 95%."""
+
+    value: float
+    low: float
+    high: float
+
+
+class ComparedArm(Record):
+    """What an arm of a study came to: success, or without a simulator degrees of error; null where neither was judged."""
+
+    name: str
+    about: str
+    seen: Interval | None = None
+    unseen: Interval | None = None
+
+
+class Comparison(Record):
+    """A study's base, sites alone, all data in one place and federation, for whoever shows them beside a run."""
+
+    command: str
+    seeds: Annotated[tuple[int, ...], Field(description="Training seeds")]
+    scenes: Annotated[tuple[int, int], Field(description="The first scene's seed, and how many scenes")]
+    closed_loop: Annotated[bool, Field(description="Whether arms were driven")]
+    missing: Annotated[int, Field(description="Pieces that are still to be made")] = 0
+    results_version: int
+    params: dict[str, Any]
+    arms: tuple[ComparedArm, ...]
+
+
 class Need(Record):
     """A resource that a deployment asks for."""
 
