@@ -295,13 +295,13 @@ def test_what_an_owner_asks_comes_first(project: Path) -> None:
 
 
 def test_an_owner_is_told_to_let_an_unsafe_model_drive_no_arm(project: Path) -> None:
-    failing = [{"name": "joint speed", "passed": False}]
+    failing = [{"name": "jerk, rollouts", "passed": False}]
     edit(project, "results/evaluation.json", "safety", "global", value={"passed": False, "checks": failing})
 
     told = short(build(project, steps(*STAGES)))
 
-    assert told["came_of_it"][-1] == "safety check: not passed (joint speed): let it drive no arm"
-    assert told["what_next"] == ["results/report.html says what to do about the safety check"]
+    assert told["came_of_it"][-1] == "safety check: not passed (jerk, rollouts): let it drive no arm"
+    assert len(told["what_next"]) == 1 and told["what_next"][0].startswith("Its targets are restless. More rounds")
 
 
 def test_a_site_of_a_network_is_told_what_left_it(project: Path) -> None:

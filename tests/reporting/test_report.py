@@ -427,6 +427,8 @@ def study(project: Path) -> dict[str, Any]:
     """A comparison with the run's params; written where a study leaves it."""
     run = read_json(project / RUN)
     run["base"]["source"] = run["params"].setdefault("policy", {}).setdefault("base", "models/nano-base")
+    for name, site in run["sites"].items():
+        site["revision"] = f"{name}-recordings"
     write_json(project / RUN, run)
     rates = {"base": 0.1, "alone:red": 0.3, "pooled:samples": 0.8, "federated": 0.6}
     arms = [
@@ -440,6 +442,7 @@ def study(project: Path) -> dict[str, Any]:
         "closed_loop": True,
         "results_version": RESULTS_VERSION,
         "params": run["params"],
+        "revisions": {name: site["revision"] for name, site in run["sites"].items()},
         "arms": arms,
     }
     write_json(project / COMPARISON, told)
@@ -459,10 +462,12 @@ def test_a_study_of_the_runs_params_is_shown_beside_it(project: Path, study: dic
     assert "60.0%" in told and "55.0% to 65.0%" in told
 
 
-@pytest.mark.parametrize("other", ["params", "state", "start", "none"])
+@pytest.mark.parametrize("other", ["params", "recordings", "state", "start", "none"])
 def test_a_study_of_something_else_is_not(project: Path, study: dict[str, Any], tmp_path: Path, other: str) -> None:
     if other == "params":
         study["params"] = {**study["params"], "federation": {"strategy": "another"}}
+    if other == "recordings":
+        study["revisions"] = dict.fromkeys(study["revisions"], "grown")
     if other == "state":
         study["results_version"] -= 1
     write_json(project / COMPARISON, study)

@@ -67,7 +67,7 @@ def test_rates_and_advantages_are_those_of_the_outcomes(copied: StudyFolder) -> 
 def test_what_a_report_shows_is_of_the_arms_that_differ_in_where_they_train(compared: StudyFolder) -> None:
     result = StudyResult.read(compared)
 
-    told = result.summary()
+    told = result.summary({"red": "one", "disc": "two"})
 
     assert [arm.name for arm in told.arms] == [
         "base", "alone:red", "alone:disc", "pooled:samples", "pooled:steps", "federated",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from zk0.context.facts import REPORT, Facts
+from zk0.context.facts import EVALUATION, REPORT, Facts
 from zk0.context.fields import recovery_procedures
 from zk0.data.manifest import Manifest
 from zk0.records.results import Task
 from zk0.records.run import Site
 from zk0.reporting.format import data_size, degrees, duration
+from zk0.reporting.verdict import what_next as mend
 
 _WITH_RECORDINGS = ("federate", "train", "client", "server")
 
@@ -90,10 +91,10 @@ def what_next(facts: Facts) -> list[str]:
     if (judged := facts.own_evaluation) is None:
         return []
     if not judged.safety.trained.passed:
-        return [f"{REPORT} says what to do about the safety check"]
+        return mend(judged.safety.trained) or [f"{EVALUATION} has the figures of the safety check"]
     of = f" --params trainings/{facts.root.name}/params.yaml" if facts.flow == "train" else ""
     return [
-        f"{REPORT} shows it, with films",
+        *([f"{REPORT} shows it, with films"] if facts.finished("report") else []),
         f"`zk0 runs{of}` names the model's version",
         f"`zk0 publish VERSION --to local:FOLDER{of}` writes the model with the command that lets it drive your arm",
     ]

@@ -244,7 +244,7 @@ class Interval(Record):
 
 
 class ComparedArm(Record):
-    """What an arm of a study came to: success, or without a simulator degrees of error; null where neither was judged."""
+    """What an arm of a study came to: success, or degrees of error without a simulator; null if not judged."""
 
     name: str
     about: str
@@ -262,6 +262,7 @@ class Comparison(Record):
     missing: Annotated[int, Field(description="Pieces that are still to be made")] = 0
     results_version: int
     params: dict[str, Any]
+    revisions: Annotated[dict[str, str], Field(description="Site to what its recordings were, as in a run's record")]
     arms: tuple[ComparedArm, ...]
 
 

@@ -14,7 +14,7 @@ _DECIDING = ("seed", "policy", "data", "training", "federation", "privacy")
 
 
 def study_beside(root: Path, run: Run) -> Comparison | None:
-    """The comparison of a run's own params and start; None where there is none, or one of others.
+    """The comparison of a run's own params, recordings and start; None where there is none, or one of others.
 
     Args:
         root: Project folder.
@@ -28,5 +28,6 @@ def study_beside(root: Path, run: Run) -> Comparison | None:
     except MissingRecordError:
         return None
     same = all(found.params.get(name) == run.params.get(name) for name in _DECIDING)
+    same = same and found.revisions == {name: site.revision for name, site in run.sites.items()}
     from_params = run.base.source == run.params.get("policy", {}).get("base")
     return found if same and from_params and found.results_version == RESULTS_VERSION else None

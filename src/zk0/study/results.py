@@ -133,8 +133,12 @@ class StudyResult:
             return None
         return (max if self.closed_loop else min)(known, key=lambda name: known[name])
 
-    def summary(self) -> Comparison:
-        """Rates of the arms that differ in where training takes place and in nothing else, for a run's report."""
+    def summary(self, revisions: Mapping[str, str]) -> Comparison:
+        """Rates of the arms that differ in where training takes place and in nothing else, for a run's report.
+
+        Args:
+            revisions: By site, of the recordings that it was made of.
+        """
         return Comparison(
             command=self.record.command,
             seeds=self.record.seeds,
@@ -143,6 +147,7 @@ class StudyResult:
             missing=self.missing,
             results_version=self.record.results_version,
             params=self.record.params,
+            revisions=dict(revisions),
             arms=tuple(
                 ComparedArm(
                     name=name,

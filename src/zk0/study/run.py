@@ -45,7 +45,8 @@ def run(root: Path, study: Study, only: str | None = None) -> list[Piece]:
     pieces = runner.run(study.params, only, one_by_one if here.engine.name == "inprocess" else side_by_side)
     console.print(overview(runner.folder))
     if study.name == "comparison":
-        write(root, StudyResult.read(runner.folder).summary())
+        revisions = {manifest.site: manifest.revision for manifest in runner.project.sites}
+        write(root, StudyResult.read(runner.folder).summary(revisions))
     return pieces
 
 
