@@ -162,7 +162,7 @@ class StudyResult:
 
 
 def _interval(found: Estimate | None) -> Interval | None:
-    return found and Interval(value=found.value, low=found.low, high=found.high)
+    return None if found is None else Interval(value=found.value, low=found.low, high=found.high)
 
 
 def _successes(task: TaskResult) -> dict[int, float]:
