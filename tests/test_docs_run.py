@@ -1,7 +1,7 @@
 """Every command that README and docs show: the test that runs it, or why none can here.
 
-What a test runs may have other ports, hosts and names, and smaller sizes, than a page shows; of a few it is the function
-behind the command.
+What a test runs may have other ports, hosts and names, and smaller sizes, than a page shows; of a few it is the
+function behind the command.
 """
 
 from __future__ import annotations
