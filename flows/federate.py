@@ -22,7 +22,13 @@ _way = WayOn(
 )
 
 
-@flow(name="federate", flow_run_name=run_name, on_failure=[_way.show], on_crashed=[_way.show])
+@flow(
+    name="federate",
+    flow_run_name=run_name,
+    on_completion=[show_nights],
+    on_failure=[_way.show, show_nights],
+    on_crashed=[_way.show, show_nights],
+)
 @_way.after_a_stop
 def federate(
     start: Literal["base", "champion"] = "base",
@@ -53,8 +59,6 @@ def federate(
             REPORT,
             TRACK,
         )
-        if start == "champion":
-            show_nights(root)
     get_run_logger().info("report: %s   compare runs: zk0 ui", root / "results" / "report.html")
     if all_unchanged(outcomes):
         return Completed(name="Unchanged", message="nothing was new")

@@ -8,11 +8,21 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefect import task
+from prefect import get_client, task
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterName,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateName,
+)
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.logging import get_run_logger
 
 from tasks.commands import stream
@@ -25,6 +35,9 @@ from zk0.records.files import EventsAsTheyCome, read
 from zk0.records.paths import EVENTS
 from zk0.records.results import Benchmark, Evaluation
 from zk0.steps import Outcome, Step
+
+if TYPE_CHECKING:
+    from zk0.models.nights import Night
 
 _SKIPPED = "didn't change, skipping"
 # DVC's advice to someone typing at a prompt, which means nothing in a flow run's log.
@@ -48,14 +61,39 @@ def find_champion(root: Path) -> dict[str, str]:
     return named if where is None else {**named, "ZK0_BASE": where}
 
 
-@task(name="show nights", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=5)
-def show_nights(root: Path) -> None:
-    """Nightly runs so far, newest first, as MLflow knows them: one artifact that each night renews."""
+def show_nights(flow: Any, flow_run: Any, state: Any) -> None:  # noqa: ARG001 - by these names Prefect gives them
+    """Nights so far, newest first: one artifact that each renews, a hook of a flow that has ended."""
+    if flow_run.parameters.get("start") != "champion":
+        return
     from zk0.models.nights import nights_markdown
     from zk0.tracking.lineage import list_runs
 
-    table = nights_markdown(list_runs(root, load_params(root / PARAMS_FILE).tracking.experiment))
-    create_markdown_artifact(key="nights", markdown=table, description="Nightly runs so far, newest first")
+    root = Path.cwd()
+    rows = list_runs(root, load_params(root / PARAMS_FILE).tracking.experiment)
+    table = nights_markdown(rows, _without_a_model(flow.name))
+    create_markdown_artifact(key="nights", markdown=table, description="Nights so far, newest first")
+
+
+def _without_a_model(flow: str) -> list[Night]:
+    """Nights in which nothing was new, or that did not come to their end, as Prefect's server knows them."""
+    from zk0.models.nights import MOST_NIGHTS, NIGHTLY, UNCHANGED, Night
+
+    ended = FlowRunFilterState(
+        name=FlowRunFilterStateName(any_=[UNCHANGED, "Failed", "Crashed", "TimedOut", "Cancelled"])
+    )
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[NIGHTLY])),
+            flow_run_filter=FlowRunFilter(state=ended),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=MOST_NIGHTS,
+        )
+    return [
+        Night(began, run.state.name or "", run.state.message or "", run.total_run_time.total_seconds())
+        for run in found
+        if run.state and (began := run.start_time or run.expected_start_time)
+    ]
 
 
 def steps_of(root: Path, outcomes: list[StageOutcome], environment: Mapping[str, str], force: bool = False) -> Steps:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from docs_commands import path_of
 
 from zk0.context import StageOutcome, build_context, render_markdown, write_context
 from zk0.files import read_json, write_json, write_text
+from zk0.records.paths import SITE_SUMMARY
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FIELDS = {
+    "in_short": ["trained_on", "left_the_machine", "came_of_it", "what_next"],
     "task_information": ["task_id", "parent_task", "created", "mode", "priority"],
     "project_constraints": ["document", "items"],
     "task_description": ["objective", "scope", "success_criteria"],
@@ -28,6 +32,11 @@ FIELDS = {
     "capture": ["captured_by", "last_updated", "version"],
 }
 TEMPLATE = """
+### In Short
+**Trained On**:
+**Left This Machine**:
+**Came of It**:
+**What to Do Next**:
 ### Task Information
 **Task ID**:
 **Parent Task**:
@@ -245,6 +254,85 @@ def test_whole_run_passes_every_check(project: Path) -> None:
     assert critical["dataset digests"] == {"a": "da", "b": "db"}
     assert critical["checkpoint digests"] == {"best": "be57", "last": "1a57"}
     assert len(critical["params digest"]) == 32 and "of an earlier run" not in critical
+
+
+def short(context: dict[str, Any]) -> dict[str, Any]:
+    return {name: field["value"] for name, field in context["in_short"].items()}
+
+
+def test_what_an_owner_asks_comes_first(project: Path) -> None:
+    recorded = {"train_episodes": [0, 1, 2], "held_out_episodes": [3], "train_frames": 1170, "fps": 10}
+    edit(project, "results/federation/run.json", "sites", "a", value={"source": "sim:touch-red-cube", **recorded})
+    edit(project, "results/federation/run.json", "privacy", value={"mode": "site", "epsilon": 7.912, "delta": 1e-5})
+    rows = [{"round": n, "held_out_loss": 0.5, "bytes_up": n * 2_000_000, "bytes_down": 4_000_000} for n in range(3)]
+    write_text(project / "results/federation/rounds.jsonl", "\n".join(map(json.dumps, rows)))
+    driven = {"sentence": "touch the red cube", **judged(2.0, 3.0)}
+    driven["global"] |= {"rollouts": 50, "successes": 31}
+    driven["base"] |= {"rollouts": 50, "successes": 5}
+    edit(project, "results/evaluation.json", "tasks", "a", value=driven)
+
+    context = build(project, steps(*STAGES))
+
+    told = short(context)
+    assert told["trained_on"] == [
+        "a: 3 episodes (1 min 57 s), and 1 kept to judge by",
+        "b: hub:owner/name@main",
+    ]
+    assert told["left_the_machine"] == [
+        "nothing: all sites trained on this machine; over a network they would have sent 6.00 MB and received 12.0 MB "
+        "in 2 rounds",
+        "noise hides what one site contributes: epsilon 7.91 at delta 1e-05",
+    ]
+    assert told["came_of_it"] == [
+        "touch the red cube: 31 of 50 tries succeed (before: 5 of 50); "
+        "2.00° from what was recorded, a joint on average (before: 3.00°)",
+        "b: 4.00° from what was recorded, a joint on average (before: 5.00°)",
+        "safety check: passed",
+    ]
+    text = render_markdown(context)
+    assert text.index("### In Short") < text.index("### Task Information")
+    assert "- touch the red cube: 31 of 50 tries succeed" in text
+
+
+def test_an_owner_is_told_to_let_an_unsafe_model_drive_no_arm(project: Path) -> None:
+    failing = [{"name": "jerk, rollouts", "passed": False}]
+    edit(project, "results/evaluation.json", "safety", "global", value={"passed": False, "checks": failing})
+
+    told = short(build(project, steps(*STAGES)))
+
+    assert told["came_of_it"][-1] == "safety check: not passed (jerk, rollouts): let it drive no arm"
+    assert len(told["what_next"]) == 1 and told["what_next"][0].startswith("Its targets are restless. More rounds")
+
+
+def test_a_site_of_a_network_is_told_what_left_it(project: Path) -> None:
+    turn = {"judged": True, "bytes_up": 1_500_000, "bytes_down": 3_000_000}
+    rounds = [{**turn, "held_out_loss": loss} for loss in (0.9, 0.45)]
+    write_json(project / SITE_SUMMARY, {"connected": True, "state": "connected as node 7", "rounds": rounds})
+
+    told = short(build(project, steps("training loop", "logging and monitoring"), flow="client"))
+
+    assert told["left_the_machine"] == [
+        "3.00 MB to the server, in 2 rounds: updates of the model, means and losses; 6.00 MB came back",
+        "no recording, no picture, and nothing that was computed of a single frame",
+    ]
+    assert told["came_of_it"] == ["loss on your kept episodes 0.9 after the first round, 0.45 after the last"]
+    assert told["what_next"][0].startswith(f"`zk0 client status {project.name}` shows")
+
+
+@pytest.mark.parametrize("flow", ["federate", "train", "client"])
+def test_the_commands_that_go_on_are_commands(project: Path, flow: str) -> None:
+    told = short(build(project, steps(*STAGES), flow=flow))["what_next"]
+
+    lines = [line for one in told for line in re.findall("`(.*?)`", one)]
+    assert lines
+    for line in lines:
+        path_of(line.replace("VERSION", "3").replace("FOLDER", "arm"))
+
+
+def test_without_recordings_there_is_nothing_for_an_owner(project: Path) -> None:
+    fields = build(project, steps("security setup"), flow="deploy")["in_short"].values()
+
+    assert {field["why_empty"] for field in fields} == {"the deploy flow uses no recording"}
 
 
 def test_decisions_and_assumptions_are_those_of_the_run(project: Path) -> None:

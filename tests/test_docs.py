@@ -11,14 +11,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import typer
 import yaml
 from click.exceptions import UsageError
+from docs_commands import path_of, shown_commands
 from tests_support import REPO
-from typer.core import TyperGroup
 
 from zk0 import __version__
-from zk0.cli.app import app
 
 PAGES = [
     *(REPO / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "constraints.md")),
@@ -28,31 +26,19 @@ _STARTS = ("zk0 ", "prefect deployment run ")
 
 
 def lines(page: Path) -> list[str]:
-    """What a page tells a person to type, with continuations and without comments."""
-    text = "".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)).replace("\\\n", " ")
-    return [line.strip() for line in text.splitlines() if line.strip().startswith(_STARTS)]
-
-
-def parse(line: str) -> None:
-    """Read a line as when it is typed, and run nothing; what is no command is raised."""
-    words = shlex.split(re.split(r"\s[;&|]+\s", line)[0], comments=True)[1:]
-    command = typer.main.get_command(app)
-    context = command.make_context("zk0", words)
-    while isinstance(command, TyperGroup) and (rest := [*context.protected_args, *context.args]):
-        name, command, rest = command.resolve_command(context, rest)
-        assert command is not None
-        context = command.make_context(name, rest, parent=context)
+    """What of a page's commands can be read without being run."""
+    return [line for line in shown_commands(page) if line.startswith(_STARTS)]
 
 
 @pytest.mark.parametrize("line", sorted({line for page in PAGES for line in lines(page) if line.startswith("zk0 ")}))
 def test_a_documented_line_is_a_command_with_such_arguments(line: str) -> None:
-    parse(line)
+    path_of(line)
 
 
 @pytest.mark.parametrize("line", ["zk0 nonesuch", "zk0 status --jsn", "zk0 backup", "zk0 site none", "zk0 down now"])
 def test_what_is_no_command_would_be_found(line: str) -> None:
     with pytest.raises(UsageError):
-        parse(line)
+        path_of(line)
 
 
 def test_documented_deployments_exist() -> None:

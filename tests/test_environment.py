@@ -20,11 +20,12 @@ from zk0.checks import Check, passed
 from zk0.cli.app import main
 from zk0.environment import Environment, check_environment, needs, surroundings
 from zk0.errors import StageError
-from zk0.files import read_json
+from zk0.files import read_json, write_text
 from zk0.machine import machine, packages
 from zk0.machine.packages import versions
 from zk0.params import Params, parse_params
 from zk0.pipeline import validate
+from zk0.records.paths import COMPARISON
 
 ROOT = Path(__file__).parents[1]
 
@@ -381,6 +382,18 @@ def test_validate_leaves_an_equal_lock_untouched(root: Path) -> None:
 
     assert (same.st_ino, same.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert (root / "sources.lock.json").stat().st_ino != before.st_ino
+
+
+def test_a_study_that_the_report_would_show_is_noted_for_dvc(root: Path) -> None:
+    (root / "dvc.yaml").write_text("stages: {}")
+    noted = []
+    for content in (None, "{}", '{"arms": []}'):
+        if content:
+            write_text(root / COMPARISON, content)
+        validate.run(root, make_params())
+        noted.append(read_json(root / "code.lock.json")["study"])
+
+    assert noted[0] == "none" and len(set(noted)) == 3
 
 
 def test_other_params_are_checked_and_nothing_is_written(

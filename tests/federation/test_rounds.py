@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from federated_sites import (
@@ -68,6 +69,8 @@ def test_round_averages_by_examples_and_tells_all(
     sites = list(row.sites.values())
     assert row.train_loss == pytest.approx(np.mean([site.train_loss for site in sites]))
     assert row.bytes_up == sum(site.bytes_up for site in sites) > 4 * sum(t.numel() for t in state.tensors.values())
+    assert row.cpu_s is not None and row.memory_bytes is not None
+    assert row.cpu_s > 0 and 50e6 < row.memory_bytes <= psutil.virtual_memory().total
     assert all(site.examples == 2 and site.update_norm > 0 and site.held_out_loss > 0 for site in sites)
     events = [event["event"] for event in read_lines(server.journal._path)]
     assert events == ["round-start", "train", "train", "aggregate", "evaluate"]

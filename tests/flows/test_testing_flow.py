@@ -45,6 +45,7 @@ def _experiment(root: Path) -> list[str]:
 
 
 def test_sound_project_passes(project: Project) -> None:
+    """`python -m flows.testing`, of fewer tests and benchmarks; `zk0 simulate` is one of its steps."""
     lay_out(project.root, test_tiny=PASSING, test_services=SERVICES)
 
     flow = _FLOW.format(tests=None, benchmarks=["simulation"])

@@ -91,6 +91,8 @@ def test_status_tells_it(joined: Membership, home: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(home)
     said = typed(line("zk0 client status"))
     assert "connected as node" in said and "0 served, 0 not" in said and "trainer.log" in said
+    assert "zk0 client start cellar" in typed(documented("join.md", "zk0 client boot  "))
+    assert typed(documented("join.md", "zk0 client boot --cron")).startswith("@reboot ")
 
 
 def test_the_key_never_leaves_and_no_service_logs_it(joined: Membership) -> None:

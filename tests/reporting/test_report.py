@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from zk0.digests import RESULTS_VERSION
+from zk0.files import read_json, write_json
 from zk0.records.files import MissingRecordError, RecordError
+from zk0.records.paths import COMPARISON, RUN
 from zk0.reporting.report import write_report
 
 Editor = Callable[[str, Callable[[Any], None]], None]
@@ -417,3 +420,64 @@ def test_strange_videos_are_refused(project: Path, edit: Editor, video: dict[str
 
     with pytest.raises(RecordError, match=problem):
         write_report(project, project / "report.html")
+
+
+@pytest.fixture
+def study(project: Path) -> dict[str, Any]:
+    """A comparison with the run's params; written where a study leaves it."""
+    run = read_json(project / RUN)
+    run["base"]["source"] = run["params"].setdefault("policy", {}).setdefault("base", "models/nano-base")
+    for name, site in run["sites"].items():
+        site["revision"] = f"{name}-recordings"
+    write_json(project / RUN, run)
+    rates = {"base": 0.1, "alone:red": 0.3, "pooled:samples": 0.8, "federated": 0.6}
+    arms = [
+        {"name": name, "about": f"about {name}", "seen": {"value": rate, "low": rate - 0.05, "high": rate + 0.05}}
+        for name, rate in rates.items()
+    ]
+    told = {
+        "command": "zk0 study comparison",
+        "seeds": [1, 2, 3],
+        "scenes": [200000, 100],
+        "closed_loop": True,
+        "results_version": RESULTS_VERSION,
+        "params": run["params"],
+        "revisions": {name: site["revision"] for name, site in run["sites"].items()},
+        "arms": arms,
+    }
+    write_json(project / COMPARISON, told)
+    return told
+
+
+BESIDE = "Beside training alone and in one place"
+
+
+def test_a_study_of_the_runs_params_is_shown_beside_it(project: Path, study: dict[str, Any], tmp_path: Path) -> None:
+    write_report(project, tmp_path / "report.html")
+
+    told = Page((tmp_path / "report.html").read_text()).sections["evaluation"]
+    assert BESIDE in told and "training seeds 1, 2, 3" in told and "100 scenes a task from seed 200000" in told
+    for arm in study["arms"]:
+        assert arm["name"] in told and arm["about"] in told
+    assert "60.0%" in told and "55.0% to 65.0%" in told
+
+
+@pytest.mark.parametrize("other", ["params", "recordings", "state", "start", "none"])
+def test_a_study_of_something_else_is_not(project: Path, study: dict[str, Any], tmp_path: Path, other: str) -> None:
+    if other == "params":
+        study["params"] = {**study["params"], "federation": {"strategy": "another"}}
+    if other == "recordings":
+        study["revisions"] = dict.fromkeys(study["revisions"], "grown")
+    if other == "state":
+        study["results_version"] -= 1
+    write_json(project / COMPARISON, study)
+    if other == "start":
+        run = read_json(project / RUN)
+        run["base"]["source"] = "mlruns/champion"
+        write_json(project / RUN, run)
+    if other == "none":
+        (project / COMPARISON).unlink()
+
+    write_report(project, tmp_path / "report.html")
+
+    assert BESIDE not in (tmp_path / "report.html").read_text()

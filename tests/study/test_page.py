@@ -64,6 +64,20 @@ def test_rates_and_advantages_are_those_of_the_outcomes(copied: StudyFolder) -> 
     assert result.rate("federated", ()) is None and result.advantage("federated", "absent", ("red",)) is None
 
 
+def test_what_a_report_shows_is_of_the_arms_that_differ_in_where_they_train(compared: StudyFolder) -> None:
+    result = StudyResult.read(compared)
+
+    told = result.summary({"red": "one", "disc": "two"})
+
+    assert [arm.name for arm in told.arms] == [
+        "base", "alone:red", "alone:disc", "pooled:samples", "pooled:steps", "federated",
+    ]  # fmt: skip
+    seen = result.rate("federated", ("red", "disc"))
+    assert seen is not None and told.arms[-1].seen is not None
+    assert (told.arms[-1].seen.value, told.arms[-1].seen.low) == (seen.value, seen.low)
+    assert told.params == result.record.params and told.missing == 0
+
+
 def test_without_outcomes_errors_are_compared_and_less_is_better(
     tmp_path: Path, local_project: StudyProject, small_params: Params, comparison_study: Study
 ) -> None:

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
+import typer
 from tests_support import REPO
+from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from zk0.cli.app import app
+
+
+def shown_commands(page: Path) -> list[str]:
+    """Every line that a page tells a person to type, each on one line and without its comment."""
+    text = "".join(re.findall(r"```bash\n(.*?)```", page.read_text(), re.S)).replace("\\\n", " ")
+    lines = (" ".join(re.sub(r"(^|\s+)#\s.*", "", line).split()) for line in text.splitlines())
+    return [line for line in lines if line]
+
+
+def path_of(line: str) -> str:
+    """Read a `zk0` line as when it is typed, and run nothing: the command's name; what is no command is raised."""
+    words = shlex.split(re.split(r"\s[;&|]+\s", line)[0], comments=True)[1:]
+    command = typer.main.get_command(app)
+    context = command.make_context("zk0", words)
+    while isinstance(command, TyperGroup) and (rest := [*context.protected_args, *context.args]):
+        name, command, rest = command.resolve_command(context, rest)
+        assert command is not None
+        context = command.make_context(name, rest, parent=context)
+    return context.command_path.removeprefix("zk0").strip()
 
 
 def documented(page: str, start: str) -> str:

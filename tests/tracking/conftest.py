@@ -99,6 +99,8 @@ def rounds() -> list[dict[str, Any]]:
                 "round_s": 9.25,
                 "aggregate_s": 0.01,
                 "save_s": 0.02,
+                "cpu_s": 4.625,
+                "memory_bytes": 900_000_000 + number,
                 "is_best": number < 3,
                 "digest": f"d{number}",
                 "left_out": {},

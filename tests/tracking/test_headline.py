@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mlflow.entities import Run
 from mlflow.models import Model
 
 from zk0.files import write_json
-from zk0.models.nights import nights_markdown
+from zk0.models.nights import Night, nights_markdown
 from zk0.params import Params, PromotionParams
 from zk0.tracking.lineage import list_runs
 from zk0.tracking.metric_names import telling_params
@@ -169,4 +170,17 @@ def test_nights_at_a_glance(nights: Path) -> None:
     assert [line.split(" | ")[0] for line in table[2:]] == ["| 2026-03-03 10:00", "| 2026-03-02 10:00"]
     assert " | no | " in table[2] and "the safety check failed: joint speed, rollouts" in table[2]
     assert "zk0-smolvla/2 (champion) | yes | " in table[3] and table[3].endswith(" | yes | 0 | 30 |  |")
-    assert nights_markdown([]) == "No night has made a model yet."
+    assert nights_markdown([]) == "There has been no night yet."
+
+
+def test_nights_without_a_model_are_among_them(nights: Path) -> None:
+    quiet = Night(datetime(2026, 3, 4, 3, tzinfo=timezone(timedelta(hours=1))), "Unchanged", "nothing was new", 41.2)
+    failed = Night(datetime(2026, 3, 2, 23, tzinfo=UTC), "Failed", "prepare: disk | full", 9.0)
+
+    table = nights_markdown(list_runs(nights, "zk0"), [quiet, failed]).splitlines()
+
+    began = [line.split(" | ")[0].removeprefix("| ") for line in table[2:]]
+    assert began == ["2026-03-04 02:00", "2026-03-03 10:00", "2026-03-02 23:00", "2026-03-02 10:00"]
+    assert table[2].endswith(" | Unchanged |  |  |  |  |  | 41 | nothing was new |")
+    assert "`dvc repro` or this deployment goes on from the last complete round |" in table[4]
+    assert {line.replace("\\|", "").count("|") for line in table} == {10}

@@ -45,6 +45,7 @@ def test_the_runs_table_and_the_charts(tracked: Path, files: Any, spread: Callab
             running = " ".join(" ".join(process.cmdline()) for process in family)
             table = html.unescape(page_after_scripts(page, (4000, 900)))
             run = f"{page.partition('/runs')[0]}/runs/{result.run_id}"
+            system = page_after_scripts(f"{run}/system-metrics?workflowType=machine_learning")
             charts = page_after_scripts(f"{run}/model-metrics?workflowType=machine_learning")
         finally:
             served.send_signal(signal.SIGINT)
@@ -55,4 +56,5 @@ def test_the_runs_table_and_the_charts(tracked: Path, files: Any, spread: Callab
     assert "fedavg-01234567 75%" in table and "Model training" in table
     shown = {int(at): column for at, column in re.findall(r'aria-colindex="(\d+)" col-id="([^"]+)"', table)}
     assert [shown[at] for at in sorted(shown) if shown[at] in COLUMNS] == list(COLUMNS)
-    assert re.findall(r">([^<>]+)</div><div[^>]*>\((\d+)\)</div>", charts)[0] == ("by_round", "4")
+    sections = [re.findall(r">([^<>]+)</div><div[^>]*>\((\d+)\)</div>", one) for one in (charts, system)]
+    assert sections[0][0] == ("by_round", "4") and sections[1] == [("System metrics", "2")]

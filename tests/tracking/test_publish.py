@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from docs_commands import documented, typed
+from huggingface_hub import constants
 
 from zk0.digests import digest_folder
 from zk0.params import PromotionParams
@@ -109,7 +111,7 @@ def judged(tracked: Path, files: Any, spread: Callable[..., list[bool]]) -> Path
     return tracked
 
 
-def test_a_version_is_pushed_with_its_card(judged: Path, hub: tuple[Hub, str]) -> None:
+def test_a_version_is_pushed_with_its_card(judged: Path, hub: tuple[Hub, str], monkeypatch: pytest.MonkeyPatch) -> None:
     state, address = hub
 
     where = publish_version(judged, NAME, 1, "hub:someone/arm", private=True, endpoint=address)
@@ -124,8 +126,11 @@ def test_a_version_is_pushed_with_its_card(judged: Path, hub: tuple[Hub, str]) -
     assert pushed == kept
     assert 'from_pretrained("someone/arm")' in card
     assert state.private == {"someone/arm": True} and state.messages == ["zk0-smolvla, version 1"]
-    # To a repository that is there it is pushed again.
-    publish_version(judged, NAME, 1, "hub:someone/arm", endpoint=address)
+    # To a repository that is there it is pushed again, as documented.
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    (judged / "params.yaml").write_text('policy: {base: x}\ndata: {sites: {red-cube: "sim:push-red-cube-left"}}\n')
+    line = documented("models.md", "zk0 publish 3").replace(" 3 ", " 1 ").replace("ME/ARM", "someone/arm")
+    assert f"published: {address}/someone/arm/commit/abc" in typed(line)
     assert len(state.messages) == 2
 
 

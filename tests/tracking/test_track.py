@@ -64,6 +64,12 @@ def test_a_run_is_projected_whole(trained: Path, files: Any) -> None:
     history = store.get_metric_history(result.run_id, "by_round/held_out_loss")
     assert [(point.step, point.value) for point in history] == [(0, 0.9), (1, 0.6), (2, 0.4), (3, 0.5)]
     assert [point.step for point in store.get_metric_history(result.run_id, "by_round/train_loss")] == [1, 2, 3]
+    for name, values in {
+        "system/process_cpu_percentage": [50.0] * 3,
+        "system/process_memory_megabytes": [pytest.approx(900.0)] * 3,
+    }.items():  # by the prefix MLflow finds what it shows as system metrics
+        points = store.get_metric_history(result.run_id, name)
+        assert ([point.step for point in points], [point.value for point in points]) == ([1, 2, 3], values)
     expected = {
         "eval/action_error_deg": 3.5,
         "eval/base/action_error_deg": 9.0,

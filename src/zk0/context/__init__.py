@@ -14,7 +14,7 @@ from typing import Any, NotRequired, TypedDict
 import jinja2
 
 from zk0 import __version__
-from zk0.context import fields
+from zk0.context import fields, owner
 from zk0.context.criteria import Item, after_task, before_task, success_criteria, validation_points
 from zk0.context.facts import CONSTRAINTS, LOCK, RUN, Facts, StageOutcome
 from zk0.files import write_json
@@ -27,6 +27,10 @@ VERSION = "1.0"
 _TEMPLATES = Path(__file__).with_name("templates")
 # The template's wording, where it is not the key's own words.
 _LABELS = {
+    "trained_on": "Trained On",
+    "came_of_it": "Came of It",
+    "left_the_machine": "Left This Machine",
+    "what_next": "What to Do Next",
     "task_id": "Task ID",
     "project_constraints": "Project Constraints (MANDATORY)",
     "document": "See",
@@ -75,9 +79,11 @@ def build_context(
         error: Why it failed, if it did.
 
     Returns:
-        Sections of fields, in the template's order.
+        What an owner asks first, then the template's sections of fields in its order.
     """
+    facts = Facts(root, flow, outcome, stages, error, created)
     return {
+        "in_short": _in_short(facts),
         "task_information": {
             "task_id": _field(task_id, "the flow's run has no id"),
             "parent_task": _field(parent_id, "no other run started it"),
@@ -85,12 +91,22 @@ def build_context(
             "mode": _field(mode, "the mode was not given"),
             "priority": _field(priority, "the priority was not given"),
         },
-        **_sections(Facts(root, flow, outcome, stages, error, created)),
+        **_sections(facts),
         "capture": {
             "captured_by": {"value": f"the {flow} flow of zk0 {__version__}"},
             "last_updated": {"value": datetime.now(UTC).isoformat(timespec="seconds")},
             "version": {"value": VERSION},
         },
+    }
+
+
+def _in_short(facts: Facts) -> dict[str, Field]:
+    why = owner.why_nothing(facts)
+    return {
+        "trained_on": _field(owner.trained_on(facts), why),
+        "left_the_machine": _field(owner.left_the_machine(facts), why),
+        "came_of_it": _field(owner.came_of_it(facts), why),
+        "what_next": _field(owner.what_next(facts), why),
     }
 
 

@@ -12,6 +12,8 @@ from typing import Literal, cast
 
 import xxhash
 
+from zk0.data.manifest import Manifest, read_manifests
+from zk0.errors import StageError
 from zk0.files import BadFileError, read_mapping
 from zk0.machine.repository import revision
 from zk0.params import PARAMS_FILE, Params, ParamsError, load_params
@@ -142,6 +144,14 @@ class Facts:
     def site(self) -> SiteSummary | None:
         """What a site did in a federation over a network, if this run watched it to the end."""
         return self._read(SiteSummary) if self.finished("logging and monitoring") else None
+
+    @cached_property
+    def manifests(self) -> dict[str, Manifest]:
+        """The data that a site took into a federation over a network, by site."""
+        try:
+            return {one.site: one for one in read_manifests(self.root)[0]} if self.site else {}
+        except (StageError, ValueError):  # none, or damaged
+            return {}
 
     @cached_property
     def rounds(self) -> list[Round]:

@@ -37,6 +37,7 @@ from zk0.federation.privacy.central import Remembered, public_part
 from zk0.federation.server import FederationError, Server
 from zk0.federation.state import RoundState, Saver, StateFolder
 from zk0.federation.strategy import make_optimizer
+from zk0.measuring.timing import resident_bytes
 from zk0.params import Params
 from zk0.policy.checkpoint import Stats
 from zk0.policy.trainable import TensorMismatch, Tensors
@@ -67,7 +68,7 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
     Raises:
         FederationError: Too few sites answered well.
     """
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     server.begin_round()
     federation, held = server.params.federation, Model(state.tensors, state.digest)
     plan = plan_round(server.params, state.rounds, list(server.sites))
@@ -105,6 +106,8 @@ def run_round(server: Server, state: RoundState, stats: Stats, saver: Saver | No
         "proximal_mu": mu,
         "round_s": time.perf_counter() - began,
         "aggregate_s": aggregate_s,
+        "cpu_s": time.process_time() - worked,
+        "memory_bytes": resident_bytes(),
         **private,
     }
     row = round_row(plan.round, loss, model.digest, sites, server.left_out, server.bounded, **figures)

@@ -3,41 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from zk0.tracking.lineage import RunRow
 from zk0.words import in_markdown
 
-_NIGHTLY = "nightly"  # the deployment, which is in its flow runs' names
-_MOST = 60
+NIGHTLY = "nightly"  # the deployment, which is in its flow runs' names
+MOST_NIGHTS = 60
+UNCHANGED = "Unchanged"
+_HEAD = ("night", "run", "champion", "seen (start)", "unseen (start)", "safe", "MB", "seconds", "why no champion")
 
 
-def nights_markdown(rows: Sequence[RunRow]) -> str:
-    """A table of the runs that nights made, in the order given.
+@dataclass(frozen=True)
+class Night:
+    """One that made no model.
+
+    Attributes:
+        began: When.
+        state: In which it ended, as Prefect calls it.
+        told: What Prefect says of that.
+        seconds: It took.
+    """
+
+    began: datetime
+    state: str
+    told: str
+    seconds: float
+
+
+def nights_markdown(rows: Sequence[RunRow], others: Sequence[Night] = ()) -> str:
+    """A table of nights, newest first.
 
     Args:
         rows: Tracked runs; those of other flow runs, or of none, are left out.
+        others: Nights that made none.
     """
-    nights = [row for row in rows if _NIGHTLY in (row["flow_run"] or "").split()]
+    made = [_made(row) for row in rows if NIGHTLY in (row["flow_run"] or "").split()]
+    nights = sorted([*made, *(_other(night) for night in others)], key=lambda night: night[0], reverse=True)
     if not nights:
-        return "No night has made a model yet."
-    head = ["night", "run", "champion", "seen (start)", "unseen (start)", "safe", "MB", "seconds", "why not champion"]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    for row in nights[:_MOST]:
-        moved = (row["bytes_up"] or 0) + (row["bytes_down"] or 0)
-        cells = [
-            f"{datetime.fromtimestamp(row['started_ms'] / 1000, UTC):%Y-%m-%d %H:%M}",
-            ", ".join([row["name"], *row["versions"]]),
-            row["champion"] or "",
-            _from(row["success_seen"], row["base_success_seen"]),
-            _from(row["success_unseen"], row["base_success_unseen"]),
-            {1.0: "yes", 0.0: "no"}.get(-1 if row["safe"] is None else row["safe"], ""),
-            f"{moved / 1e6:.0f}",
-            "" if row["wall_s"] is None else f"{row['wall_s']:.0f}",
-            row["refused"] or "",
-        ]
-        lines.append(f"| {' | '.join(in_markdown(cell) for cell in cells)} |")
+        return "There has been no night yet."
+    lines = [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
+    for began, cells in nights[:MOST_NIGHTS]:
+        lines.append(f"| {began:%Y-%m-%d %H:%M} | {' | '.join(in_markdown(cell) for cell in cells)} |")
     return "\n".join(lines)
+
+
+def _made(row: RunRow) -> tuple[datetime, list[str]]:
+    """When a night began that made a model, and the cells after that."""
+    moved = (row["bytes_up"] or 0) + (row["bytes_down"] or 0)
+    return datetime.fromtimestamp(row["started_ms"] / 1000, UTC), [
+        ", ".join([row["name"], *row["versions"]]),
+        row["champion"] or "",
+        _from(row["success_seen"], row["base_success_seen"]),
+        _from(row["success_unseen"], row["base_success_unseen"]),
+        {1.0: "yes", 0.0: "no"}.get(-1 if row["safe"] is None else row["safe"], ""),
+        f"{moved / 1e6:.0f}",
+        "" if row["wall_s"] is None else f"{row['wall_s']:.0f}",
+        row["refused"] or "",
+    ]
+
+
+def _other(night: Night) -> tuple[datetime, list[str]]:
+    """The same of one that made none."""
+    on = "" if night.state == UNCHANGED else "; `dvc repro` or this deployment goes on from the last complete round"
+    return night.began.astimezone(UTC), [night.state, *[""] * 5, f"{night.seconds:.0f}", f"{night.told}{on}"]
 
 
 def _from(rate: float | None, before: float | None) -> str:

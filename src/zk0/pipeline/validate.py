@@ -11,13 +11,14 @@ from rich.table import Table
 
 from zk0.checks import Check
 from zk0.console import console, folded_table
+from zk0.digests import digest_file
 from zk0.environment import Environment, check_environment
 from zk0.environment.code import CODE_LOCK, Installed
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.hub import moving
 from zk0.params import Params
-from zk0.records.paths import ENVIRONMENT
+from zk0.records.paths import COMPARISON, ENVIRONMENT
 from zk0.sources import LOCK, SourcesLock
 from zk0.sources_lock import resolve_sources, starting_policy
 
@@ -35,8 +36,13 @@ def run(root: Path, params: Params) -> None:
     show_checks(report.checks)
     if not _holds(root / LOCK, lock):
         write_json(root / LOCK, lock)
-    if (root / PIPELINE).is_file() and not _holds(root / CODE_LOCK, code := Installed().lock()):
+    if (root / PIPELINE).is_file() and not _holds(root / CODE_LOCK, code := {**Installed().lock(), **_study(root)}):
         write_json(root / CODE_LOCK, code)
+
+
+def _study(root: Path) -> dict[str, str]:
+    """What the report shows where it is there, which no dependency of a DVC stage may be."""
+    return {"study": digest_file(root / COMPARISON) if (root / COMPARISON).is_file() else "none"}
 
 
 def checked(root: Path, params: Params) -> tuple[Environment, SourcesLock | None]:

@@ -15,7 +15,7 @@ from zk0.errors import StageError
 from zk0.files import BadFileError, parse_json, read_mapping, read_records, write_json, write_text
 from zk0.records import paths
 from zk0.records.base import Record
-from zk0.records.results import Benchmark, Deployment, Environment, Evaluation, SiteSummary, Tracking
+from zk0.records.results import Benchmark, Comparison, Deployment, Environment, Evaluation, SiteSummary, Tracking
 from zk0.records.run import Event, Round, Run
 
 _PLACES: dict[type[Record], Path] = {
@@ -28,6 +28,7 @@ _PLACES: dict[type[Record], Path] = {
     Tracking: paths.TRACKING,
     Deployment: paths.DEPLOYMENT,
     SiteSummary: paths.SITE_SUMMARY,
+    Comparison: paths.COMPARISON,
 }
 
 

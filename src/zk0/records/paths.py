@@ -15,6 +15,7 @@ TRACKING = Path("results/tracking.json")
 REPORT = Path("results/report.html")
 DEPLOYMENT = Path("results/deployment.json")
 SITE_SUMMARY = Path("results/site/summary.json")
+COMPARISON = Path("results/studies/comparison/summary.json")
 CHECKPOINTS = Path("checkpoints")
 STATES = Path("state")
 
@@ -29,4 +30,5 @@ MAKERS = {
     TRACKING: "track",
     DEPLOYMENT: "deploy",
     SITE_SUMMARY: "client join",
+    COMPARISON: "study comparison",
 }

@@ -137,6 +137,8 @@ class Round(Record):
     round_s: Seconds = None
     aggregate_s: Seconds = None
     save_s: Seconds = None
+    cpu_s: Annotated[float | None, Field(description="Processor seconds, of the process that makes the rounds")] = None
+    memory_bytes: Annotated[int | None, Field(description="Bytes that it held, resident, as the round ended")] = None
     digest: Annotated[str | None, Field(description="Of the global model's trainable tensors")] = None
     left_out: dict[str, str] = Field(default_factory=dict, description="Site to why it does not count in this round")
     bounded: dict[str, str] = Field(default_factory=dict, description="Site to what of its numbers counts for less")

@@ -13,9 +13,10 @@ from plotly.offline import get_plotlyjs
 from zk0.files import write_text
 from zk0.records.files import MissingRecordError, RecordError, read, read_journal, read_rounds, require
 from zk0.records.paths import EVALUATION, ROUNDS
-from zk0.records.results import Benchmark, Environment, Evaluation, Video
+from zk0.records.results import Benchmark, Comparison, Environment, Evaluation, Video
 from zk0.records.run import Event, Round, Run
 from zk0.reporting import curves, figures, view
+from zk0.reporting.beside import study_beside
 from zk0.reporting.pages import environment, verbatim
 from zk0.reporting.verdict import judge, what_next
 
@@ -32,6 +33,7 @@ class Inputs:
     events: list[Event]
     evaluation: Evaluation
     benchmark: Benchmark
+    study: Comparison | None = None
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,15 @@ def read_inputs(root: Path) -> Inputs:
     rounds = read_rounds(root)
     if not rounds:
         raise RecordError(f"{root / ROUNDS} holds no round, not even round 0; run `zk0 federate` again")
+    run = read(root, Run)
     return Inputs(
         environment=read(root, Environment),
-        run=read(root, Run),
+        run=run,
         rounds=rounds,
         events=read_journal(root),
         evaluation=read(root, Evaluation),
         benchmark=read(root, Benchmark),
+        study=study_beside(root, run),
     )
 
 
@@ -116,6 +120,7 @@ def render(inputs: Inputs, scenes: list[TaskScenes]) -> str:
         environment=inputs.environment,
         evaluation=inputs.evaluation,
         benchmark=inputs.benchmark,
+        study=inputs.study,
         scenes=scenes,
         verdict=verdict,
         tiles=view.tiles(verdict, inputs.evaluation),

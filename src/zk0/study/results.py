@@ -8,7 +8,7 @@ from statistics import mean
 
 from zk0.evaluation.outcomes import Outcomes
 from zk0.evaluation.paired import Difference, Estimate, difference, rate
-from zk0.records.results import Role
+from zk0.records.results import ComparedArm, Comparison, Interval, Role
 from zk0.study.results_store import ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
 
 Whose = str | Mapping[str, str]  # an arm, or of each task the arm that it is taken of
@@ -132,6 +132,37 @@ class StudyResult:
         if not known:
             return None
         return (max if self.closed_loop else min)(known, key=lambda name: known[name])
+
+    def summary(self, revisions: Mapping[str, str]) -> Comparison:
+        """Rates of the arms that differ in where training takes place and in nothing else, for a run's report.
+
+        Args:
+            revisions: By site, of the recordings that it was made of.
+        """
+        return Comparison(
+            command=self.record.command,
+            seeds=self.record.seeds,
+            scenes=self.record.scenes,
+            closed_loop=self.closed_loop,
+            missing=self.missing,
+            results_version=self.record.results_version,
+            params=self.record.params,
+            revisions=dict(revisions),
+            arms=tuple(
+                ComparedArm(
+                    name=name,
+                    about=found.arm.about,
+                    seen=_interval(self.rate(name, found.tasks("site"))),
+                    unseen=_interval(self.rate(name, found.tasks("unseen"))),
+                )
+                for name, found in self.arms.items()
+                if not found.arm.changes
+            ),
+        )
+
+
+def _interval(found: Estimate | None) -> Interval | None:
+    return None if found is None else Interval(value=found.value, low=found.low, high=found.high)
 
 
 def _successes(task: TaskResult) -> dict[int, float]:

@@ -17,7 +17,9 @@ from filelock import FileLock
 from zk0.console import console
 from zk0.errors import StageError
 from zk0.params.federation import EngineParams
+from zk0.records.files import write
 from zk0.study.project import prepared, with_absolute_paths
+from zk0.study.results import StudyResult
 from zk0.study.results_store import Piece
 from zk0.study.runner import Job, Runner, Tell, one_by_one
 from zk0.study.studies import Study
@@ -42,6 +44,9 @@ def run(root: Path, study: Study, only: str | None = None) -> list[Piece]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     pieces = runner.run(study.params, only, one_by_one if here.engine.name == "inprocess" else side_by_side)
     console.print(overview(runner.folder))
+    if study.name == "comparison":
+        revisions = {manifest.site: manifest.revision for manifest in runner.project.sites}
+        write(root, StudyResult.read(runner.folder).summary(revisions))
     return pieces
 
 

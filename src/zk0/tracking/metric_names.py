@@ -4,7 +4,8 @@ Metric names have structure, and MLflow draws a section of charts for each part 
 the alphabet. So ``by_round/``, loss and success over the rounds, comes first; ``comm/``, ``time/`` and ``train/`` have
 step = round, too. What holds of a run as a whole has step 0, which MLflow draws as a bar a run: ``eval/...`` of the
 judged model, ``eval/base/...`` of the model it started from, ``eval/gain/...``, by how much the one is better than the
-other, with its one-sided 95% bound; ``machine/``, what was measured on this machine; ``policy/`` and ``safety/``.
+other, with its one-sided 95% bound; ``machine/``, what was measured on this machine; ``policy/`` and ``safety/``. What
+begins with ``system/`` is on MLflow's page of system metrics, of the process that made the rounds.
 """
 
 from __future__ import annotations
@@ -153,11 +154,15 @@ def round_times(results: Results) -> list[int]:
 
 
 def round_metrics(one: Round) -> dict[str, float]:
-    """A round's metrics: losses, bytes, seconds, and how many sites took part."""
+    """A round's metrics: losses, bytes, seconds, how many sites took part, and the process's share of one core."""
     metrics = _pick(one, _ROUND_METRICS)
     if one.round:
         metrics["train/sites"] = float(sum(bool(site.examples) for site in one.sites.values()))
         metrics["train/sites_left_out"] = float(len(one.left_out))
+    if one.cpu_s is not None and one.round_s:
+        metrics["system/process_cpu_percentage"] = 100 * one.cpu_s / one.round_s
+    if one.memory_bytes is not None:
+        metrics["system/process_memory_megabytes"] = one.memory_bytes / 1e6
     return metrics
 
 
