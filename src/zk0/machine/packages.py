@@ -108,7 +108,8 @@ def demand(extra: Extra, what: str) -> None:
     """
     lacking = [item.name for item in asked([extra]) if installed(item.name) is None]
     if lacking:
-        raise StageError(f"{what} needs zk0[{extra}], of which {_some(lacking)} are missing; {install([extra])}")
+        are = "is" if len(lacking) == 1 else "are"
+        raise StageError(f"{what} needs zk0[{extra}], of which {_some(lacking)} {are} missing; {install([extra])}")
 
 
 def install(extras: Sequence[Extra]) -> str:
