@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from docs_commands import documented
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -43,6 +45,12 @@ def project(prepared: Path, params_content: dict[str, Any], tmp_path: Path, monk
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params_content))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def told_to_type(start: str, **names: str) -> list[str]:
+    """The words of a line of docs/data.md, with other names than that page's."""
+    words = shlex.split(documented("data.md", start), comments=True)[2:]
+    return [names.get(word.replace("-", "_"), word) for word in words]
 
 
 def shown(*words: str) -> Found:
@@ -80,7 +88,7 @@ def test_an_episode_of_a_partition_is_shown_as_it_is_trained_on(project: Path) -
     site = read_manifests(project)[0][0]
     frames = load_frames(site, project, site.held_out_episodes[:1], 10**9)
 
-    found = shown(site.site)
+    found = shown(*told_to_type("zk0 view red-cube  ", red_cube=site.site))
 
     assert set(found) == CAMERAS | {f"/{name}/{joint}" for name in ("action", "state") for joint in JOINTS}
     np.testing.assert_array_equal(by_joint(found, "action"), frames.actions)
@@ -96,7 +104,7 @@ def test_an_episode_of_a_dataset_is_shown_as_it_was_recorded(project: Path, reco
     rows = DatasetFolder(recorded, "zk0/cubes").rows
     start, stop = rows.bounds[3]
 
-    found = shown(str(recorded), "--episode", "3")
+    found = shown(*told_to_type("zk0 view local:cups", **{"local:cups": str(recorded)}))
 
     np.testing.assert_array_equal(by_joint(found, "action"), rows.actions[start:stop])
     assert {len(values) for _, values in found.values()} == {stop - start}
@@ -109,7 +117,7 @@ def test_a_policys_chunks_stand_beside_the_recorded_actions(project: Path) -> No
     looks = np.arange(0, len(frames), base.chunk)
     ((_, sent),) = predictions(base, frames, seed=1, batches=[looks])
 
-    found = shown(site.site, "--policy", "base")
+    found = shown(*told_to_type("zk0 view red-cube --policy", red_cube=site.site, best="base"))
 
     chunks = by_joint(found, "chunk")
     assert chunks.shape == frames.actions.shape and len(looks) > 1
@@ -127,7 +135,7 @@ def test_rollouts_show_the_film_and_what_was_asked_and_cut(project: Path, loaded
     models, safety = (dict.fromkeys(both, of) for of in ({"digest": "0"}, {"passed": True}))
     write(project, Evaluation(models=models, tasks={}, overall=both, safety=safety, videos=videos))
 
-    found = shown()
+    found = shown(*told_to_type("zk0 view  "))
 
     scene = f"/{judged.manifest.site}/100000"
     assert rollout.cut and len(found[f"{scene}/base"][1]) == len(found[f"{scene}/global"][1]) > rollout.steps
