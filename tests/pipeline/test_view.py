@@ -154,11 +154,12 @@ def test_rollouts_show_the_film_and_what_was_asked_and_cut(project: Path, loaded
     ("words", "told"),
     [
         (["cubes-00"], "neither rollouts, nor a partition, nor a dataset's folder; did you mean 'cubes-0'"),
-        (["cubes-0", "--episode", "99"], "cubes-0 has no episode 99; it has "),
+        (["cubes-0", "--episode", "99"], "cubes-0 has no such episode: it has "),
         (["cubes-0", "--policy", "best"], "run.json"),
         (["sim:press-magenta-disc"], "recorded by `zk0 prepare`"),
         (["local:data", "--policy", "base"], "--policy is for a partition"),
         ([], "evaluation.json"),
+        (["--policy", "best"], "say which"),
     ],
 )
 def test_what_is_not_there_is_said_and_nothing_is_written(project: Path, words: list[str], told: str) -> None:

@@ -53,6 +53,8 @@ def view(
             raise
         errors.print(str(error), markup=False)
         return
+    if what == _ROLLOUTS and (policy or episode is not None):
+        raise StageError("--policy and --episode are for recordings: say which, as in `zk0 view SITE --policy best`")
     with tempfile.TemporaryDirectory(prefix="zk0-view-") as folder:
         file = save or Path(folder) / "view.rrd"
         if what == _ROLLOUTS:

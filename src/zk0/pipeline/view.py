@@ -80,9 +80,10 @@ def _partition(root: Path, name: str) -> Manifest | None:
 
 
 def _episode(wanted: int | None, known: list[int], what: str) -> int:
-    if wanted is not None and wanted not in known:
-        raise StageError(f"{what} has no episode {wanted}; it has {stretches(known)}")
-    return known[0] if wanted is None else wanted
+    number = known[0] if wanted is None and known else wanted
+    if number is None or number not in known:
+        raise StageError(f"{what} has no such episode: it has {stretches(known) or 'none'}")
+    return number
 
 
 def _named(names: tuple[str, ...], values: np.ndarray) -> dict[str, np.ndarray]:
