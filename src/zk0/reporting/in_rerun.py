@@ -24,6 +24,10 @@ if TYPE_CHECKING:  # rollouts are shown without torch, which takes seconds
 _AT_ONCE = 32  # pictures of a camera in memory
 _JPEG = 90  # quality
 _CUT = "cut"  # drawn as points: where nothing was cut there is no value
+_COLOURS = {
+    **{"action": 0x1F77B4FF, "state": 0x7F7F7FFF, "chunk": 0xD62728FF},
+    **{"was": 0x1F77B4FF, "asked": 0x7F7F7FFF, _CUT: 0xD62728FF},
+}
 
 # What is drawn over time: a name, as "action", to joint to (N,) values; NaN where there is none.
 Lines = Mapping[str, Mapping[str, np.ndarray]]
@@ -88,20 +92,22 @@ def _driven(trace: JointTrace) -> Lines:
 
 
 def _by_joint(path: str, lines: Lines) -> rrb.Grid:
-    """A view a joint, with all lines that it has."""
-    joints = dict.fromkeys(joint for values in lines.values() for joint in values)
-    named = {joint: [f"{path}{_path(name, joint)}" for name in lines if joint in lines[name]] for joint in joints}
-    return rrb.Grid(
-        *(rrb.TimeSeriesView(name=joint, contents=paths) for joint, paths in named.items()), name="by joint"
-    )
+    """A view a joint, with all lines that it has, which are told apart by name and colour."""
+    views = []
+    for joint in dict.fromkeys(joint for values in lines.values() for joint in values):
+        style: dict[str, rr.SeriesLines | rr.SeriesPoints] = {}
+        for name in lines:
+            if joint in lines[name]:
+                kind = rr.SeriesPoints if name == _CUT else rr.SeriesLines
+                style[f"{path}{_path(name, joint)}"] = kind(names=name, colors=_COLOURS[name])
+        views.append(rrb.TimeSeriesView(name=joint, contents=list(style), overrides=style))
+    return rrb.Grid(*views, grid_columns=3, name="by joint")
 
 
 def _draw(stream: rr.RecordingStream, path: str, hz: float, lines: Lines) -> None:
     for name, joints in lines.items():
         for joint, values in joints.items():
             place, rows = f"{path}{_path(name, joint)}", np.flatnonzero(np.isfinite(values))
-            if name == _CUT:
-                stream.log(place, rr.SeriesPoints(marker_sizes=4.0), static=True)
             times = [rr.TimeColumn("frame_index", sequence=rows), rr.TimeColumn("timestamp", duration=rows / hz)]
             stream.send_columns(place, times, rr.Scalars.columns(scalars=values[rows].astype(np.float64)))
 
