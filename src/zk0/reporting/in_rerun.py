@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -95,11 +95,12 @@ def _by_joint(path: str, lines: Lines) -> rrb.Grid:
     """A view a joint, with all lines that it has, which are told apart by name and colour."""
     views = []
     for joint in dict.fromkeys(joint for values in lines.values() for joint in values):
-        style: dict[str, rr.SeriesLines | rr.SeriesPoints] = {}
+        style: dict[Any, rr.SeriesLines | rr.SeriesPoints] = {}
         for name in lines:
             if joint in lines[name]:
-                kind = rr.SeriesPoints if name == _CUT else rr.SeriesLines
-                style[f"{path}{_path(name, joint)}"] = kind(names=name, colors=_COLOURS[name])
+                colour, place = _COLOURS[name], f"{path}{_path(name, joint)}"
+                points = rr.SeriesPoints(names=name, colors=colour)
+                style[place] = points if name == _CUT else rr.SeriesLines(names=name, colors=colour)
         views.append(rrb.TimeSeriesView(name=joint, contents=list(style), overrides=style))
     return rrb.Grid(*views, grid_columns=3, name="by joint")
 
@@ -130,7 +131,8 @@ def _recording(file: Path, title: str, shown: rrb.Container) -> Iterator[rr.Reco
     """Write a file that is there, whole, once the block has ended well."""
     with new_file(file) as (_, temporary):
         stream = rr.RecordingStream("zk0")
-        stream.save(temporary, rrb.Blueprint(shown, rrb.TimePanel(timeline="timestamp"), collapse_panels=True))
+        time = rrb.TimePanel(state="collapsed", timeline="timestamp")
+        stream.save(temporary, rrb.Blueprint(shown, time, collapse_panels=True))
         stream.send_recording_name(title)
         yield stream
         stream.flush()
