@@ -174,7 +174,7 @@ def test_without_rerun_the_report_is_named(project: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(packages, "installed", lambda name: None if name == "rerun-sdk" else there(name))
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    missing = "`zk0 view` needs zk0[view], of which rerun-sdk is missing; `make install` installs it"
+    missing = "`zk0 view` needs zk0[view], of which is missing: rerun-sdk; `make install` installs it"
 
     with pytest.raises(StageError) as refused:
         CliRunner().invoke(app, ["view"], catch_exceptions=False)

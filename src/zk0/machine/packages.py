@@ -108,8 +108,7 @@ def demand(extra: Extra, what: str) -> None:
     """
     lacking = [item.name for item in asked([extra]) if installed(item.name) is None]
     if lacking:
-        are = "is" if len(lacking) == 1 else "are"
-        raise StageError(f"{what} needs zk0[{extra}], of which {_some(lacking)} {are} missing; {install([extra])}")
+        raise StageError(f"{what} needs zk0[{extra}], of which is missing: {_some(lacking)}; {install([extra])}")
 
 
 def install(extras: Sequence[Extra]) -> str:
