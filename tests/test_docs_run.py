@@ -90,6 +90,7 @@ RUN_BY: dict[str, tuple[str, ...]] = {
         "zk0 deploy boot --cron",
     ),
     "network/test_site_wheel.py::test_it_joins": (
+        "make wheel",
         "python3.12 -m venv env && source env/bin/activate",
         "pip install zk0-0.1.0-py3-none-any.whl",
         "pip install --no-deps -r requirements/site.txt",
@@ -201,6 +202,17 @@ RUN_BY: dict[str, tuple[str, ...]] = {
     ),
     "federation/test_scale.py::test_a_run_that_is_stopped_or_killed_goes_on": ("zk0 federate --engine ray",),
     "study/test_tasks.py::test_an_arm_is_run_and_kept": ("zk0 study comparison",),
+    "pipeline/test_view.py::test_an_episode_of_a_partition_is_shown_as_it_is_trained_on": (
+        "zk0 view red-cube",
+        "zk0 view red-cube --save cube.rrd",
+    ),
+    "pipeline/test_view.py::test_an_episode_of_a_dataset_is_shown_as_it_was_recorded": (
+        "zk0 view local:cups --episode 3",
+    ),
+    "pipeline/test_view.py::test_a_policys_chunks_stand_beside_the_recorded_actions": (
+        "zk0 view red-cube --policy best",
+    ),
+    "pipeline/test_view.py::test_rollouts_show_the_film_and_what_was_asked_and_cut": ("zk0 view",),
 }
 
 NOT_HERE: dict[str, tuple[str, ...]] = {
@@ -229,6 +241,8 @@ NOT_HERE: dict[str, tuple[str, ...]] = {
         "zk0 study comparison --quick --engine ray",
     ),
     "it renews the clone that is tested": ("git pull && make install",),
+    "its one package is in .venv, by lock.txt": ("pip install --no-deps -r requirements/view.txt",),
+    "nothing here builds images; tests/test_container.py reads what is typed": ("docker compose ...",),
 }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,3 +92,26 @@ def test_services_inherit_nothing_of_the_flow_run_that_starts_them(root: Path, m
     inherited = process.environ()
     assert inherited["ZK0_GPU_SHARE"] == "0.5" and "PREFECT__FLOW_RUN_ID" not in inherited
     assert os.environ["PREFECT__FLOW_RUN_ID"] == "of another" and "ZK0_GPU_SHARE" not in os.environ
+
+
+def test_one_that_stays_stops_all_when_it_is_told_to_end(root: Path) -> None:
+    """As a container's only command; `zk0 status --check` is its health."""
+    config(root, ["monitor"])
+    params = {"policy": {"base": "random:nano"}, "data": {"sites": {"a": "sim:push-red-cube-left"}}}
+    write_text(root / "params.yaml", yaml.safe_dump(params))
+    zk0, services = [sys.executable, "-m", "zk0"], Services(root / ".run")
+
+    def health() -> int:
+        return subprocess.run([*zk0, "status", "--check"], cwd=root, capture_output=True, check=False).returncode
+
+    before = health()
+    with subprocess.Popen([*zk0, "deploy", "--stay"], cwd=root, stdout=subprocess.PIPE, text=True) as staying:
+        lines = iter(staying.stdout.readline, "")  # type: ignore[union-attr]
+        assert any("`zk0 stop` stops it" in line for line in lines), "it ended by itself"
+        while_there, running = health(), list(services.running())
+        staying.terminate()
+        told = list(lines)
+
+    assert (before, while_there, running) == (1, 0, ["monitor"])
+    assert (staying.returncode, told) == (0, ["stopped: monitor\n"])
+    assert list(services.running()) == []

@@ -29,6 +29,7 @@ from zk0.cli.security import site_app
 from zk0.cli.server import app as server_app
 from zk0.cli.study import app as study_app
 from zk0.cli.train import app as train_app
+from zk0.cli.view import app as view_app
 from zk0.console import console, errors
 from zk0.pipeline.stages import FEDERATE, STAGE_LOCK, STAGES, VALIDATE, alone
 
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.add_typer(project_app)
 app.add_typer(train_app)
+app.add_typer(view_app)
 app.add_typer(models_app)
 app.add_typer(model_app, name="model")
 app.add_typer(profile_app, name="profile")
@@ -167,7 +169,8 @@ def ui(
     browser: Annotated[bool, typer.Option(help="Open the page, where there is a desktop.")] = True,
 ) -> None:
     """Serve MLflow's pages until Ctrl-C, and open them at the table of this project's runs."""
-    from zk0.operations.ui import mlflow_pages, show_in_browser
+    from zk0.machine.desktop import show_in_browser
+    from zk0.operations.ui import mlflow_pages
     from zk0.params import load_params
 
     typer.echo("MLflow is coming up; Ctrl-C stops it", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -22,14 +23,29 @@ Service = Annotated[
 
 
 @deploy_app.callback(invoke_without_command=True)
-def deploy(context: typer.Context) -> None:
+def deploy(
+    context: typer.Context,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Stay until Ctrl-C or SIGTERM, then stop it all: for a container.")
+    ] = False,
+) -> None:
     """Bring up what deployment.yaml names, in the seven documented steps. What is well is left as it is."""
     if context.invoked_subcommand is not None:
         return
     from zk0.operations.deploy import Deployment, run
+    from zk0.operations.start import stop_services
 
-    run(Deployment.open(Path.cwd()))
-    console.print("`zk0 status` shows it all, `zk0 stop` stops it", markup=False)
+    if stay:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        run(Deployment.open(Path.cwd()))
+        console.print("`zk0 status` shows it all, `zk0 stop` stops it", markup=False)
+        while stay:
+            signal.pause()
+    except KeyboardInterrupt:
+        if not stay:
+            raise
+        console.print(f"stopped: {', '.join(stop_services(Path.cwd())) or 'nothing was running'}", markup=False)
 
 
 @deploy_app.command()
@@ -53,16 +69,23 @@ def boot(cron: Annotated[bool, typer.Option(help="A line for crontab instead.")]
 
 
 @app.command(rich_help_panel=_PANEL)
-def status(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 where a service that deployment.yaml names does not run.")
+    ] = False,
+) -> None:
     """Services, sites, last round, certificates, disk and alerts on one screen."""
     from zk0.operations.status import overview, render
 
     seen = overview(Path.cwd())
     if as_json:
         typer.echo(json.dumps(seen, indent=2))
-        return
-    for part in render(seen):
-        console.print(part)
+    else:
+        for part in render(seen):
+            console.print(part)
+    if check and (not seen["services"] or any(one["wanted"] and not one["up"] for one in seen["services"])):
+        raise typer.Exit(1)
 
 
 @app.command(rich_help_panel=_PANEL)

@@ -10,6 +10,7 @@ import torch
 import xxhash
 
 from zk0.data.clips import CLIPS, clip_digest, identity
+from zk0.data.conventions import JointMap
 from zk0.data.dataset import DatasetFolder, open_dataset
 from zk0.data.frames import Frames
 from zk0.data.manifest import Manifest
@@ -113,22 +114,41 @@ def load_frames(manifest: Manifest, root: Path, episodes: Sequence[int], decoded
                 f"partition '{manifest.site}': episode {episode} of {dataset.root} is missing or has changed since "
                 "`zk0 prepare`; run it again"
             )
-    bounds = np.array([rows.bounds[episode] for episode in wanted]).reshape(-1, 2)
-    taken = [np.arange(start, stop, manifest.every) for start, stop in bounds]
+    return _frames_of(dataset, wanted, manifest.camera_sources, manifest.every, manifest.joint_map, decoded_limit_bytes)
+
+
+def recorded_frames(dataset: DatasetFolder, episode: int) -> Frames:
+    """An episode as it was recorded: every frame, camera and number, by the recording's own names and in its units.
+
+    Raises:
+        DataError: The dataset has no such episode, or cannot be read.
+    """
+    return _frames_of(dataset, [episode], {camera: camera for camera in dataset.cameras})
+
+
+def _frames_of(
+    dataset: DatasetFolder,
+    episodes: Sequence[int],
+    cameras: dict[str, str],
+    every: int = 1,
+    joint_map: JointMap | None = None,
+    decoded_limit_bytes: int = 0,
+) -> Frames:
+    rows = dataset.rows
+    bounds = np.array([rows.bounds[episode] for episode in episodes]).reshape(-1, 2)
+    taken = [np.arange(start, stop, every) for start, stop in bounds]
     chosen = np.concatenate(taken)
     lengths = np.array([len(rows_of) for rows_of in taken])
     states, actions = rows.states[chosen], rows.actions[chosen]
-    if manifest.joint_map is not None:
-        states, actions = manifest.joint_map.apply(states), manifest.joint_map.apply(actions)
+    if joint_map is not None:
+        states, actions = joint_map.apply(states), joint_map.apply(actions)
     index = rows.episodes[chosen]
-    size = sum(int(np.prod(dataset.image_shape(own))) for own in manifest.camera_sources.values()) * len(chosen)
+    size = sum(int(np.prod(dataset.image_shape(own))) for own in cameras.values()) * len(chosen)
     return Frames(
         states=states,
         actions=actions,
         last=np.repeat(np.cumsum(lengths) - 1, lengths),
         episodes=index,
         sentences=tuple(dataset.task_names[int(task)] for task in rows.tasks[chosen]),
-        images=VideoImages(
-            dataset, manifest.camera_sources, index, rows.timestamps[chosen], fits=size <= decoded_limit_bytes
-        ),
+        images=VideoImages(dataset, cameras, index, rows.timestamps[chosen], fits=size <= decoded_limit_bytes),
     )

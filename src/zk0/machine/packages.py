@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from zk0.checks import Check
 from zk0.errors import StageError
 
-Extra = Literal["site", "server", "sim", "scale", "dev", "all"]
+Extra = Literal["site", "server", "sim", "scale", "view", "dev", "all"]
 LOCK_FILE = Path("requirements/lock.txt")
 PYTHON = (3, 12)
 # What the numbers of a run depend on.
@@ -30,9 +30,9 @@ PACKAGES = (
     "mujoco", "so101-nexus", "flwr", "dvc", "prefect", "mlflow",
 )  # fmt: skip
 # In the order in which one is named that brings a package.
-_ROLES: tuple[Extra, ...] = ("site", "server", "sim", "scale", "dev")
-# Roles that have a lock of their own; all.txt has these and more, and lock.txt what is beyond that.
-_LOCKS, _BEYOND = ("site", "server"), {"scale", "dev"}
+_ROLES: tuple[Extra, ...] = ("site", "server", "sim", "scale", "view", "dev")
+# Extras that have a lock of their own; all.txt has more than the roles, and lock.txt what is beyond that.
+_LOCKS, _BEYOND = ("site", "server", "view"), {"scale", "view", "dev"}
 _TEMPLATE = Path(__file__).parents[1] / "projects" / "template"  # in an installation: zk0/projects/template.py
 # Modules that come by another name, or with another package that is asked for.
 _BROUGHT_BY = {
@@ -41,6 +41,7 @@ _BROUGHT_BY = {
     "draccus": "lerobot",
     "huggingface_hub": "lerobot",
     "PIL": "lerobot",
+    "rerun": "rerun-sdk",
     "tokenizers": "transformers",
 }
 # Which roles a system serves. Windows, where files could not be locked, is refused by zk0/__main__.py.
@@ -107,7 +108,7 @@ def demand(extra: Extra, what: str) -> None:
     """
     lacking = [item.name for item in asked([extra]) if installed(item.name) is None]
     if lacking:
-        raise StageError(f"{what} needs zk0[{extra}], of which {_some(lacking)} are missing; {install([extra])}")
+        raise StageError(f"{what} needs zk0[{extra}], of which is missing: {_some(lacking)}; {install([extra])}")
 
 
 def install(extras: Sequence[Extra]) -> str:

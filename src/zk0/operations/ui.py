@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import time
-import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,13 +74,3 @@ def _await(process: subprocess.Popen[bytes], health: str) -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             raise StageError(f"MLflow's server did not come up; {_LOG} says why")
         time.sleep(_LOOK_S)
-
-
-def show_in_browser(page: str) -> bool:
-    """Open a page where there is a desktop; whether there is one."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return False  # what would be found there is a browser in letters, which takes the terminal
-    try:
-        return webbrowser.open(page)
-    except (webbrowser.Error, OSError):
-        return False

@@ -54,7 +54,7 @@ def check(root: Path, params: DataParams | None, text: str | None) -> None:
 
 
 def _show(root: Path, name: str, text: str, params: DataParams | None) -> None:
-    revision, dataset = _open(root, Source.of_owner(text))
+    revision, dataset = open_source(root, Source.of_owner(text))
     if params is None or name == UNNAMED:
         params = DataParams(sites={name: text}, fps=int(dataset.fps))
     watch = Watch(dataset)
@@ -115,14 +115,14 @@ def convert(root: Path, text: str, target: Path) -> None:
     """
     from zk0.data.convert import convert_dataset  # with LeRobot, which a look at data does without
 
-    _, dataset = _open(root, Source.of_owner(text))
+    _, dataset = open_source(root, Source.of_owner(text))
     done = convert_dataset(dataset.root, root / target.expanduser())
     said = "converted" if done.fresh else "was converted before, and is as its source still says"
     console.print(f"{done.folder} {said}: {done.episodes} episodes, {done.frames} frames", markup=False)
     console.print(f"its source in params: local:{target}   look at it: zk0 data check local:{target}", markup=False)
 
 
-def _open(root: Path, source: Source) -> tuple[str, DatasetFolder]:
+def open_source(root: Path, source: Source) -> tuple[str, DatasetFolder]:
     """Revision, empty for a folder, and dataset of a source that lies somewhere already, in whatever format.
 
     Raises:

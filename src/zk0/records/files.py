@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, Self
 
 from pydantic import ValidationError
@@ -15,9 +15,19 @@ from zk0.errors import StageError
 from zk0.files import BadFileError, parse_json, read_mapping, read_records, write_json, write_text
 from zk0.records import paths
 from zk0.records.base import Record
-from zk0.records.results import Benchmark, Comparison, Deployment, Environment, Evaluation, SiteSummary, Tracking
+from zk0.records.results import (
+    Benchmark,
+    Comparison,
+    Deployment,
+    Environment,
+    Evaluation,
+    SiteSummary,
+    Tracking,
+    Video,
+)
 from zk0.records.run import Event, Round, Run
 
+FILMS = {".mp4": "video/mp4", ".webm": "video/webm"}
 _PLACES: dict[type[Record], Path] = {
     Environment: paths.ENVIRONMENT,
     Run: paths.RUN,
@@ -59,6 +69,24 @@ def read[R: Record](root: Path, kind: type[R], file: Path | None = None) -> R:
         raise missing(path, kind) from error
     except BadFileError as error:
         raise _again(error, kind) from error
+
+
+def film(root: Path, video: Video) -> Path:
+    """Where the film of a rollout lies.
+
+    Raises:
+        MissingRecordError: It is not there.
+        RecordError: It is of an unknown kind, or outside the project.
+    """
+    place = PurePosixPath(video.file)
+    # Judged by its text: DVC may link results to a cache elsewhere, and such a link is fine.
+    if place.is_absolute() or ".." in place.parts:
+        raise RecordError(f"{root / paths.EVALUATION} lists the video {video.file}, which is outside the project")
+    if place.suffix not in FILMS:
+        raise RecordError(f"{root / paths.EVALUATION} lists {video.file}; a video must end in {' or '.join(FILMS)}")
+    if not (root / place).is_file():
+        raise MissingRecordError(f"{root / place} is missing; `zk0 evaluate` makes it")
+    return root / place
 
 
 def read_rounds(root: Path) -> list[Round]:

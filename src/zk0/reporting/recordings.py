@@ -17,10 +17,10 @@ from zk0.data.quality.judge import Judgement
 from zk0.data.quality.looks import Sketch
 from zk0.data.quality.remarks import ADVICE, Numbers
 from zk0.files import write_text
+from zk0.records.paths import RECORDING_PAGES
 from zk0.reporting.pages import environment, verbatim
 from zk0.so100 import JOINTS
 
-PAGES = Path("results/data-check")
 _MANY = 100  # episodes above which a page must save bytes
 WIDTH, LANE, MARGIN = 220, 17, 2  # in the drawing's own units
 _LEAST_DEG = 5.0  # a joint that hardly moves is a flat line, not an enlarged tremble
@@ -77,7 +77,7 @@ def write_recording_page(
         "styles": verbatim("styles.css") + verbatim("recording.css"),
         "script": verbatim("recording.js"),
     }
-    page = PAGES / f"{name}.html"
+    page = RECORDING_PAGES / f"{name}.html"
     write_text(root / page, environment().get_template("recording.html.j2").render(content))
     return page
 

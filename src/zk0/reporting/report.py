@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import plotly.graph_objects as go
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from zk0.files import write_text
-from zk0.records.files import MissingRecordError, RecordError, read, read_journal, read_rounds, require
+from zk0.records.files import FILMS, RecordError, film, read, read_journal, read_rounds, require
 from zk0.records.paths import EVALUATION, ROUNDS
 from zk0.records.results import Benchmark, Comparison, Environment, Evaluation, Video
 from zk0.records.run import Event, Round, Run
@@ -19,8 +19,6 @@ from zk0.reporting import curves, figures, view
 from zk0.reporting.beside import study_beside
 from zk0.reporting.pages import environment, verbatim
 from zk0.reporting.verdict import judge, what_next
-
-_KINDS = {".mp4": "video/mp4", ".webm": "video/webm"}
 
 
 @dataclass(frozen=True)
@@ -241,12 +239,5 @@ def _joints(evaluation: Evaluation, task: str, number: int) -> Plot | None:
 
 def _data_uri(root: Path, video: Video) -> str:
     """A film as a data URI, which a page can hold."""
-    place = PurePosixPath(video.file)
-    # Judged by its text: DVC may link results to a cache elsewhere, and such a link is fine.
-    if place.is_absolute() or ".." in place.parts:
-        raise RecordError(f"{root / EVALUATION} lists the video {video.file}, which is outside the project")
-    if place.suffix not in _KINDS:
-        raise RecordError(f"{root / EVALUATION} lists {video.file}; a video must end in {' or '.join(_KINDS)}")
-    if not (root / place).is_file():
-        raise MissingRecordError(f"{root / place} is missing; `zk0 evaluate` makes it")
-    return f"data:{_KINDS[place.suffix]};base64,{base64.b64encode((root / place).read_bytes()).decode()}"
+    file = film(root, video)
+    return f"data:{FILMS[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
