@@ -1,15 +1,19 @@
 """Pictures of what an operator sees, of the project in this folder: `make screens`, after `make demo`.
 
-MLflow's table of runs, the newest run and its charts, and the first version; the report, on a desktop and on a phone.
+MLflow's table of runs, the newest run and its charts, and the first version; Prefect's flow runs, and the newest; the
+report, on a desktop and on a phone.
 """
 
 from __future__ import annotations
 
+import json
+import urllib.request
 from pathlib import Path
 
 from browser import CHROMIUM, NONE, take_picture
 from network_services import free_port
 
+from zk0.operations.start import start_prefect, stop_prefect
 from zk0.operations.ui import mlflow_pages
 from zk0.params import load_params
 from zk0.tracking.lineage import list_runs
@@ -32,9 +36,25 @@ def main() -> None:
         take("mlflow-run", f"{experiment}/runs/{newest}{mode}", DESKTOP)
         take("mlflow-charts", f"{experiment}/runs/{newest}/model-metrics{mode}", DESKTOP)
         take("mlflow-version", f"{page.partition('#')[0]}#/models/{tracking.model}/versions/1{mode}", DESKTOP)
+    try:
+        server = start_prefect(root, free_port())
+        take("prefect-runs", f"{server}/runs", DESKTOP)
+        take("prefect-run", f"{server}/runs/flow-run/{newest_flow_run(server)}", DESKTOP)
+    finally:
+        stop_prefect(root)
     report = (root / "results" / "report.html").as_uri()
     take("report", report, DESKTOP)
     take("report-phone", report, PHONE)
+
+
+def newest_flow_run(server: str) -> str:
+    """The id of the newest that completed, by Prefect's interface."""
+    wanted = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}, "sort": "START_TIME_DESC", "limit": 1}
+    asked = urllib.request.Request(
+        f"{server}/api/flow_runs/filter", json.dumps(wanted).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(asked) as answer:
+        return str(json.load(answer)[0]["id"])
 
 
 def take(name: str, url: str, size: tuple[int, int]) -> None:
