@@ -91,7 +91,7 @@ def test_status_tells_it(joined: Membership, home: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(home)
     said = typed(line("zk0 client status"))
     assert "connected as node" in said and "0 served, 0 not" in said and "trainer.log" in said
-    assert "zk0 client start cellar" in typed(documented("join.md", "zk0 client boot  "))
+    assert '"client" "start" "cellar"' in typed(documented("join.md", "zk0 client boot  "))
     assert typed(documented("join.md", "zk0 client boot --cron")).startswith("@reboot ")
 
 
