@@ -70,7 +70,7 @@ def test_what_a_report_shows_is_of_the_arms_that_differ_in_where_they_train(comp
     told = result.summary({"red": "one", "disc": "two"})
 
     assert [arm.name for arm in told.arms] == [
-        "base", "alone:red", "alone:disc", "pooled:samples", "pooled:steps", "federated",
+        "base", "alone:red", "alone:disc", "pooled:steps", "pooled:samples", "federated",
     ]  # fmt: skip
     seen = result.rate("federated", ("red", "disc"))
     assert seen is not None and told.arms[-1].seen is not None
