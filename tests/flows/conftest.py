@@ -18,7 +18,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     base = tmp_path_factory.mktemp("served")
     project = make_project(base / "project", base / "prefect")
     port = free_port()
-    project.run("zk0", "up", "--port", str(port), timeout=240)
+    project.run("zk0", "up", "--port", str(port), timeout=480)
     try:
         yield project, f"http://127.0.0.1:{port}/api"
     finally:

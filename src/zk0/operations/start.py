@@ -156,7 +156,7 @@ def _start_prefect(root: Path, config: DeploymentConfig) -> None:
     start_prefect(root, port_of(config.local_urls()["prefect"]), _WAIT_S)
 
 
-def start_prefect(root: Path, port: int = 4200, wait_s: float = 120.0) -> str:
+def start_prefect(root: Path, port: int = 4200, wait_s: float = 240.0) -> str:
     """Start server and worker, create the work pool, deploy the flows.
 
     Args:
