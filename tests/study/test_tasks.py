@@ -12,9 +12,9 @@ from prefect.logging import disable_run_logger
 from tasks.study import plan_study, run_arm
 from zk0.errors import StageError
 from zk0.params import load_params
+from zk0.records.comparison import Comparison
 from zk0.records.files import read
 from zk0.records.paths import COMPARISON
-from zk0.records.results import Comparison
 from zk0.study.project import StudyProject
 from zk0.study.results_store import STUDIES, StudyFolder
 from zk0.study.run import run

@@ -15,9 +15,9 @@ from zk0.errors import StageError
 from zk0.files import BadFileError, parse_json, read_mapping, read_records, write_json, write_text
 from zk0.records import paths
 from zk0.records.base import Record
+from zk0.records.comparison import Comparison
 from zk0.records.results import (
     Benchmark,
-    Comparison,
     Deployment,
     Environment,
     Evaluation,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from zk0.digests import RESULTS_VERSION
+from zk0.records.comparison import Comparison
 from zk0.records.files import MissingRecordError, read
-from zk0.records.results import Comparison
 from zk0.records.run import Run
 
 # What decides how each arm is trained; the study judges all of them in its own way.

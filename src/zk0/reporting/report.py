@@ -11,9 +11,10 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from zk0.files import write_text
+from zk0.records.comparison import Comparison
 from zk0.records.files import FILMS, RecordError, film, read, read_journal, read_rounds, require
 from zk0.records.paths import EVALUATION, ROUNDS
-from zk0.records.results import Benchmark, Comparison, Environment, Evaluation, Video
+from zk0.records.results import Benchmark, Environment, Evaluation, Video
 from zk0.records.run import Event, Round, Run
 from zk0.reporting import curves, figures, view
 from zk0.reporting.beside import study_beside

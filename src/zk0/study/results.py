@@ -8,7 +8,8 @@ from statistics import mean
 
 from zk0.evaluation.outcomes import Outcomes
 from zk0.evaluation.paired import Difference, Estimate, difference, rate
-from zk0.records.results import ComparedArm, Comparison, Interval, Role
+from zk0.records.comparison import ComparedArm, Comparison, Interval
+from zk0.records.results import Role
 from zk0.study.results_store import ArmRecord, Piece, StudyFolder, StudyRecord, TaskResult
 
 Whose = str | Mapping[str, str]  # an arm, or of each task the arm that it is taken of
