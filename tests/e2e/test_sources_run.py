@@ -147,6 +147,7 @@ def test_local_only_by_dvc_then_by_the_demo(make: Make, owners: Path) -> None:
     assert f"success was not measured: {REAL}" in demo.stdout and "┃ success" not in demo.stdout
 
 
+@pytest.mark.release
 def test_hub_only_dealt_to_two_sites_by_the_flow_then_by_dvc_offline(make: Make, cups: Path) -> None:
     """Downloaded from a Hub by the flow; the branch is what the cache last saw of it once there is no network."""
     dealt = {"partition": {"scheme": "equal", "sites": 2}}

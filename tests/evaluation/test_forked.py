@@ -94,7 +94,8 @@ def test_processes_of_one_thread_each() -> None:
     ],
 )
 def test_what_ends_one_ends_all(how: str, told: dict[str, str]) -> None:
-    assert each(how)[0] == told and not each(how)[2]
+    made, _, left = each(how)
+    assert made == told and not left
 
 
 def test_figures_are_those_of_one_process(prepared: Path, tmp_path: Path, small_params: Params) -> None:

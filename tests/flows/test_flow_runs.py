@@ -99,6 +99,7 @@ def test_quick_benchmarks_are_compared_with_earlier_ones(served: Any) -> None:
     assert any("are worse than before" in artifact["data"] for artifact in found)
 
 
+@pytest.mark.release
 def test_testing_is_deployed_and_shows_its_report(served: Any) -> None:
     """The documented command, of a part: a path without tests and a benchmark that does not exist fail the flow."""
     project, api = served
