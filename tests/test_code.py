@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from zk0.digests import FileCache
 from zk0.environment.code import LEFT_OUT, OTHER_PACKAGES, STAGES, Installed
 
 REPO = Path(__file__).resolve().parents[1]
@@ -93,6 +95,30 @@ def test_comments_docstrings_layout_and_version_count_for_nothing(
     finally:
         for path, text in kept.items():
             path.write_text(text)
+
+
+def test_what_was_read_is_kept_until_a_file_is_another(
+    copy: Path, before: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    def digests() -> dict[str, dict[str, str]]:
+        with FileCache(tmp_path / "code.json", by="this") as cache:
+            return Installed(copy, cache).digests()
+
+    file = copy / "tracking" / "plot.py"
+    for path in copy.rglob("*.py"):
+        os.utime(path, (1, 1))  # settled long ago
+    assert digests() == before
+    kept = (tmp_path / "code.json").read_bytes()
+    assert str(file) in json.loads(kept)["files"]
+    assert digests() == before and (tmp_path / "code.json").read_bytes() == kept
+
+    text = file.read_text()
+    file.write_text(text + "\nEDITED = 1\n")
+    try:
+        after = digests()
+    finally:
+        file.write_text(text)
+    assert {stage for stage in STAGES if before[stage] != after[stage]} == {"track"}
 
 
 def test_packages_that_decide_numbers_are_named_by_version() -> None:

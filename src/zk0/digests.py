@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Buffer, Collection, Mapping
+from collections.abc import Buffer, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import xxhash
 from pydantic import BaseModel
@@ -99,47 +99,56 @@ def _hashers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(2, thread_name_prefix="zk0-digest")
 
 
-_HEX = 2 * new_digest().digest_size  # one of another length was made by an earlier zk0
+class FileCache:
+    """What was made of files, by their size and time stamp, so that an unchanged one costs a stat.
 
+    Args:
+        path: Where it is kept, as JSON.
+        by: What made it; what was made by anything else counts for nothing.
+    """
 
-class DigestCache:
-    """Digests of files by size and time stamp, so that an unchanged large folder costs a stat per file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, by: str) -> None:
+        self._path, self._by = path, by
         self._changed = False
         try:
-            self._known: dict[str, list[Any]] = {
-                key: known for key, known in dict(read_json(path)).items() if len(known[2]) == _HEX
-            }
+            kept = read_json(path)
+            self._known: dict[str, list[Any]] = dict(kept["files"]) if kept["by"] == by else {}
         except (OSError, ValueError, TypeError, LookupError):
             self._known = {}  # only a cache: missing or spoilt, it is built anew
 
-    def __enter__(self) -> DigestCache:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._changed:
-            write_json(self._path, self._known)
+            write_json(self._path, {"by": self._by, "files": self._known})
 
-    def digest(self, folder: Path, files: list[Path]) -> str:
-        """As :func:`zk0.files.digest_folder`, over ``files`` below ``folder``."""
-        whole = new_digest()
-        for path in files:
-            whole.update(f"{path.relative_to(folder).as_posix()}\0{self._file(path)}\n".encode())
-        self._forget_vanished(folder, {str(path.absolute()) for path in files})
-        return whole.hexdigest()
-
-    def _file(self, path: Path) -> str:
+    def of(self, path: Path, make: Callable[[Path], Any]) -> Any:
+        """What ``make`` gives for a file, plain JSON, or gave for it as it is."""
         stat, key = path.stat(), str(path.absolute())
         known = self._known.get(key)
         if isinstance(known, list) and known[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return str(known[2])
-        digest = digest_file(path)
+            return known[2]
+        made = make(path)
         if time.time_ns() - stat.st_mtime_ns > _SETTLED_NS:
-            self._known[key] = [stat.st_size, stat.st_mtime_ns, digest]
+            self._known[key] = [stat.st_size, stat.st_mtime_ns, made]
             self._changed = True
-        return digest
+        return made
+
+
+class DigestCache(FileCache):
+    """Digests of files."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, by=new_digest().name)
+
+    def digest(self, folder: Path, files: list[Path]) -> str:
+        """As :func:`digest_folder`, over ``files`` below ``folder``."""
+        whole = new_digest()
+        for path in files:
+            whole.update(f"{path.relative_to(folder).as_posix()}\0{self.of(path, digest_file)}\n".encode())
+        self._forget_vanished(folder, {str(path.absolute()) for path in files})
+        return whole.hexdigest()
 
     def _forget_vanished(self, folder: Path, present: set[str]) -> None:
         inside = f"{folder.absolute()}{os.sep}"

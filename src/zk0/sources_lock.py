@@ -6,7 +6,6 @@ lock depends on the machine or the time, so that an unchanged world writes the s
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from zk0.data.sim.rooms import room_of
 from zk0.digests import DigestCache, digest_file, digest_value, new_digest
 from zk0.files import read_json
 from zk0.hub import HubError, fetch_policy, hub_commit
+from zk0.machine.packages import installed
 from zk0.params import Params
 from zk0.sources import LockEntry, Source, SourcesLock
 from zk0.tracking import TrackingError
@@ -194,10 +194,9 @@ def _sim(name: str, source: Source, params: Params) -> tuple[str, dict[str, obje
 
 
 def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise ValueError(f"the package {package}, which simulated sources need, is not installed") from error
+    if version := installed(package):
+        return version
+    raise ValueError(f"the package {package}, which simulated sources need, is not installed")
 
 
 def _local(text: str, root: Path, cache: DigestCache) -> tuple[str, dict[str, object]]:

@@ -11,14 +11,18 @@ are of the code that is installed, so they hold outside a clone as well.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from zk0.digests import FileCache, digest_file
 from zk0.machine.packages import PACKAGES, installed
 
 CODE_LOCK = Path("code.lock.json")
+_CODE_CACHE = Path(".cache/code.json")
 STAGES = ("prepare", "federate", "evaluate", "benchmark", "report", "track")
 OTHER_PACKAGES = "packages"
 _LENGTH = 16
@@ -54,15 +58,14 @@ class Installed:
 
     Args:
         root: Folder of the package ``zk0``; the installed one by default.
+        cache: Where what is read of modules is kept.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, cache: FileCache | None = None) -> None:
         self._root = root or Path(__file__).resolve().parents[1]
+        self._cache = cache
         self._read: dict[str, _Module] = {}
-
-    def lock(self) -> dict[str, dict[str, dict[str, str]]]:
-        """The content of ``code.lock.json``: one key, by which `dvc exp show --drop code` leaves all of it out."""
-        return {"code": self.digests()}
+        self._file = functools.cache(self._found)
 
     def digests(self) -> dict[str, dict[str, str]]:
         """By stage, then by room of ``zk0``: 16 hex digits; and the versions of packages that decide numbers.
@@ -97,7 +100,7 @@ class Installed:
         told = ", ".join(f"{name} {version.partition('+')[0]}" for name, version in versions.items() if version)
         return {**found, **({OTHER_PACKAGES: told} if told else {})}
 
-    def _file(self, module: str) -> Path | None:
+    def _found(self, module: str) -> Path | None:
         place = self._root.joinpath(*module.split(".")[1:])
         return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
 
@@ -105,13 +108,29 @@ class Installed:
         if name not in self._read:
             file = self._file(name)
             assert file is not None
-            tree = ast.parse(file.read_text())
-            imports = frozenset(_imported(tree))
-            digest = hashlib.sha256(f"{name}\0{_meaning(tree)}\0".encode())
+            imports, meaning = self._cache.of(file, _parsed) if self._cache else _parsed(file)
+            digest = hashlib.sha256(f"{name}\0{meaning}\0".encode())
             for other in _beside_code(file.parent) if file.name == "__init__.py" else ():
                 digest.update(f"{other.name}\0".encode() + hashlib.sha256(other.read_bytes()).digest())
-            self._read[name] = _Module(imports, digest.digest())
+            self._read[name] = _Module(frozenset(imports), digest.digest())
         return self._read[name]
+
+
+def code_lock(root: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """The content of ``code.lock.json``: one key, by which `dvc exp show --drop code` leaves all of it out.
+
+    Args:
+        root: Of a project, whose cache has what was read of modules: to read all of them takes a second.
+    """
+    with FileCache(root / _CODE_CACHE, by=digest_file(Path(__file__))) as cache:
+        return {"code": Installed(cache=cache).digests()}
+
+
+def _parsed(file: Path) -> list[Any]:
+    """What a module imports, and a digest of what its code says."""
+    tree = ast.parse(file.read_text())
+    imports = sorted(set(_imported(tree)))
+    return [imports, hashlib.sha256(_meaning(tree).encode()).hexdigest()]
 
 
 def _joined(modules: list[_Module]) -> str:

@@ -57,9 +57,12 @@ def versions() -> dict[str, str]:
 def installed(name: str) -> str | None:
     """Version of an installed distribution, or None."""
     try:
-        return importlib.metadata.version(name)
+        found = importlib.metadata.distribution(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+    # A wheel's metadata end in its README; to parse all of that for one line takes most of half a second for a lock.
+    _, named, rest = (found.read_text("METADATA") or "").partition("\nVersion: ")
+    return rest.partition("\n")[0].strip() if named else found.version
 
 
 def clone() -> Path | None:

@@ -13,7 +13,7 @@ from zk0.checks import Check
 from zk0.console import console, folded_table
 from zk0.digests import digest_file
 from zk0.environment import Environment, check_environment
-from zk0.environment.code import CODE_LOCK, Installed
+from zk0.environment.code import CODE_LOCK, code_lock
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.hub import moving
@@ -36,7 +36,7 @@ def run(root: Path, params: Params) -> None:
     show_checks(report.checks)
     if not _holds(root / LOCK, lock):
         write_json(root / LOCK, lock)
-    if (root / PIPELINE).is_file() and not _holds(root / CODE_LOCK, code := {**Installed().lock(), **_study(root)}):
+    if (root / PIPELINE).is_file() and not _holds(root / CODE_LOCK, code := {**code_lock(root), **_study(root)}):
         write_json(root / CODE_LOCK, code)
 
 
