@@ -17,8 +17,8 @@ from zk0.pipeline.stages import BENCHMARK, EVALUATE, FEDERATE, PREPARE, REPORT, 
 
 _way = WayOn(
     "The run",
-    "Complete rounds are kept. Run `dvc repro` or this deployment again: it goes on "
-    "from the last complete round and ends at the same model as an undisturbed run.",
+    "Complete rounds are kept. Run this deployment again (or `dvc repro`, if it began from params' own base): it goes "
+    "on from the last complete round and ends at the same model as an undisturbed run.",
 )
 
 

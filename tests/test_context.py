@@ -417,7 +417,7 @@ def test_results_of_an_earlier_run_are_not_this_ones(project: Path) -> None:
     handover = context["subtask_requirements"]["handover_information"]["value"]
     assert "checkpoints/best at be57 (of an earlier run)" in handover and "data/manifests" in handover
     recovery = context["risk_mitigation"]["recovery_procedures"]["value"]
-    assert recovery[0].startswith("`zk0 federate` or `dvc repro` continues after the last complete round")
+    assert recovery[0].startswith("`zk0 federate` continues after the last complete round")
     assert "state/abc/" in recovery[0] and "ends with round 2" in recovery[0]
     assert "Failed in federate" in context["mode_transition_notes"]["notes"]["value"]
     assert "- error: round 2: too few replies" in render_markdown(context)

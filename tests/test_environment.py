@@ -261,9 +261,11 @@ def test_graphics_are_needed_for_simulated_sources_only(root: Path, monkeypatch:
 
     check = check_named(check_environment(make_params(), root), "graphics")
     local = check_environment(make_params(data={"sites": {"a": "local:a"}}), root)
+    elsewhere = check_environment(make_params(), root, data=False)  # a server reads no recordings, whatever params name
 
     assert not check.passed and "no-such-backend" in check.found
-    assert "graphics" not in [c.name for c in local.checks]
+    assert "graphics" not in [c.name for c in (*local.checks, *elsewhere.checks)]
+    assert "sim" not in check_named(elsewhere, "packages").expected
 
 
 def test_probe_tells_why_it_failed() -> None:

@@ -79,6 +79,17 @@ def test_too_few_good_replies_end_the_run_with_site_and_reason(
     assert "cubes-1: its update is refused: tensor 'model." in message and "non-finite" in message
 
 
+def test_too_few_updates_for_a_strategy_end_the_run_as_too_few_replies_do(
+    make_server: MakeServer, state: RoundState, stats: Stats
+) -> None:
+    server = make_server(strategy="fedmedian")
+
+    with pytest.raises(
+        FederationError, match=r"round 1: 2 updates are too few .* it needs 3.*Complete rounds are saved"
+    ):
+        train_round(server, state, stats)
+
+
 def test_no_good_reply_is_never_enough(make_server: MakeServer, state: RoundState, stats: Stats) -> None:
     with pytest.raises(FederationError, match=r"round 1: 0 of 2 sites trained well.*cubes-0 says: .OSError"):
         train_round(make_server(app_of(_fails_training), min_replies=0.01), state, stats)

@@ -114,8 +114,9 @@ def test_what_a_site_does_without_is_not_there(site: Site) -> None:
 
 
 def test_commands_of_other_roles_say_so(site: Site) -> None:
-    for command, extra in (("demo", "all"), ("up", "server"), ("report", "server")):
-        assert f"zk0[{extra}]" in site.run("zk0", command, ok=False)
+    train = ("train", "--data", "local:cups")
+    for command, extra in ((("demo",), "all"), (("up",), "server"), (("report",), "server"), (train, "server")):
+        assert f"zk0[{extra}]" in site.run("zk0", *command, ok=False)
 
 
 @pytest.mark.parametrize(("system", "most"), [("aarch64-manylinux_2_28", 140), ("aarch64-apple-darwin", 120)])

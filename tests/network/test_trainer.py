@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import struct
@@ -14,22 +15,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from network_services import Service, wait_until
 from site_trainers import lay_out_site, message, node, site_task, trainer, with_model
+from tests_support import REPO
 
 from zk0.errors import StageError
 from zk0.federation import protocol, wire
 from zk0.federation.client_app import app as client_app
-from zk0.federation.site import open_site
+from zk0.federation.site import forget, open_site
 from zk0.federation.start import locked_base
 from zk0.federation.statistics import Moments, merge_all, moments_of
+from zk0.files import read_json, write_json
 from zk0.network.client import channel
 from zk0.network.client.app import app as site_app
 from zk0.network.client.trainer import Trainer
-from zk0.params import Params
-from zk0.policy.checkpoint import Stats
+from zk0.params import Params, parse_params
+from zk0.policy.checkpoint import Stats, load_checkpoint, save_checkpoint
 from zk0.policy.trainable import Tensors, digest_tensors
 from zk0.records.files import read_lines
+from zk0.sources_lock import resolve_policy
 
 pytestmark = pytest.mark.services
 LIMIT = 10**9
@@ -107,6 +112,40 @@ def test_a_path_that_means_nothing_here_is_found_by_its_digest(
 ) -> None:
     task = site_task(small_params, ("/of/the/server", locked_base(site)[1]), partition=1)
     assert site_app(with_model(task, protocol.EVALUATE, start, stats), node(site, 1)).has_content()
+
+
+def test_a_starting_policy_that_was_replaced_is_loaded_anew(
+    prepared: Path, params_content: dict[str, Any], tmp_path: Path, start: Tensors, stats: Stats
+) -> None:
+    """In the same folder, while the trainer runs: it may not go on with what it has in memory."""
+    site, base = tmp_path / "site", tmp_path / "site/base"
+    shutil.copytree(REPO / "models/nano-base", base)
+    params = parse_params({**params_content, "policy": {**params_content["policy"], "base": "base"}})
+    lay_out_site(prepared, site, params.model_dump(mode="json"))
+    lock = read_json(site / "sources.lock.json")
+
+    def lost(running: Trainer) -> float:
+        task = site_task(params, locked_base(site), partition=1)
+        reply = running.answer(with_model(task, protocol.EVALUATE, start, stats))
+        return float(protocol.read(reply.content)[1]["held_out_loss"])
+
+    def lock_base() -> None:
+        write_json(site / "sources.lock.json", {**lock, "policy": resolve_policy(params, site, lock["policy"])})
+
+    lock_base()
+    running = Trainer(site, params, 1)
+    before = lost(running)
+    loaded = load_checkpoint(base, "cpu")
+    with torch.no_grad():
+        for tensor in loaded.policy.parameters():
+            if not tensor.requires_grad:
+                tensor.mul_(1.1)
+    save_checkpoint(loaded, base)
+    lock_base()
+
+    after = lost(running)
+    forget()
+    assert after == lost(Trainer(site, params, 1)) != before
 
 
 def test_what_the_site_cannot_do_is_an_error_reply(running: Service, site: Path) -> None:

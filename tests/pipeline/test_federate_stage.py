@@ -30,7 +30,7 @@ def test_other_code_trains_anew_and_the_same_code_does_not(project: Path, small_
     first = read_json(project / "results/federation/run.json")
 
     federate.run(project, small_params)
-    assert read_json(project / "results/federation/run.json")["resumed_at_rounds"] == [2]
+    assert read_json(project / "results/federation/run.json") == first  # no other run, which MLflow would keep as one
 
     write_json(project / "code.lock.json", {"code": {"federate": {"training": "second"}}})
     federate.run(project, small_params)
@@ -41,10 +41,11 @@ def test_other_code_trains_anew_and_the_same_code_does_not(project: Path, small_
 
 
 def test_a_stopped_and_a_private_run_go_on_with_other_code(tmp_path: Path, small_params: Params) -> None:
-    for name, note in (("stopped", None), ("complete", "other")):
+    for name, note in (("stopped", None), ("complete", "other"), ("private", "other")):
         (tmp_path / name).mkdir()
         if note:
             (tmp_path / name / "code.json").write_text(note)
+    (tmp_path / "private" / "privacy.json").write_text("{}")
     private = small_params.model_copy(update={"privacy": PrivacyParams(mode="central")})
 
     federate._set_aside_other(tmp_path, private, "this")
@@ -52,4 +53,4 @@ def test_a_stopped_and_a_private_run_go_on_with_other_code(tmp_path: Path, small
     assert (tmp_path / "complete").exists()
 
     federate._set_aside_other(tmp_path, small_params, "this")
-    assert [path.name for path in tmp_path.iterdir()] == ["stopped"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["private", "stopped"]

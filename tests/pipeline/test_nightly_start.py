@@ -61,5 +61,6 @@ def test_from_night_to_night(project: tuple[Path, Params]) -> None:
     version = one_night(root, with_changes(tonight, {"policy.base": start}))
     assert nightly_start(root, tonight) == start  # not promoted: the champion is what it was
     assert champions(root, tonight, version) == start  # promoted: still what that night started from
+    assert nightly_start(root, with_changes(tonight, {"policy.warm_start": 0.25})) not in (None, start)
     newer = nightly_start(root, params)
     assert newer not in (None, start)

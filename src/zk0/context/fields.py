@@ -225,7 +225,7 @@ def _pipeline_recovery(facts: Facts, last: int | None) -> list[str]:
             after = f"continues after the last complete round, from state/{states[-1].name}/{ends}"
         else:
             after = "starts from round 1: there is no saved state"
-        again = "`zk0 server run`" if facts.flow == "server" else "`zk0 federate` or `dvc repro`"
+        again = "`zk0 server run`" if facts.flow == "server" else "`zk0 federate`"
         lines.append(f"{again} {after}")
     others = [step.stage or step.name for step in facts.failed if step is not federate]
     lines += [f"`dvc repro` runs {stage} again, and nothing that is fresh" for stage in others if stage in STAGE_FILES]

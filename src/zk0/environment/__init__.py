@@ -40,16 +40,19 @@ class Environment:
     packages: dict[str, str]
 
 
-def check_environment(params: Params, root: Path) -> Environment:
+def check_environment(params: Params, root: Path, data: bool = True) -> Environment:
     """Compare this machine with what a run of these params needs.
 
     Args:
         params: What would be run.
         root: The project's root, for its lock file and its disk.
+        data: Whether the data that params name is read on this machine; a server of sites elsewhere reads none.
 
     Returns:
         The content of ``results/environment.json``.
     """
+    if not data:
+        params = params.model_copy(update={"data": params.data.model_copy(update={"sites": {}, "unseen": {}})})
     this, free = machine(), shutil.disk_usage(root).free
     roles = _roles(params, root)
     checks = [

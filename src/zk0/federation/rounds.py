@@ -156,7 +156,7 @@ def train(
         began = time.perf_counter()
         if central:
             central.charge_training(number)
-        mean = aggregator.finish()
+        mean = server.finish(aggregator, number)
     spent += time.perf_counter() - began
     chosen = getattr(aggregator, "chosen", range(len(updates)))  # those who were not are told by name
     without = [update.site for place, update in enumerate(updates) if place not in chosen]

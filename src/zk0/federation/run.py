@@ -24,16 +24,16 @@ from zk0.federation.start import drawn_back, warm_start
 from zk0.federation.state import RoundState, StateFolder
 from zk0.federation.statistics import public_moments
 from zk0.federation.strategy import check_enough, cost
-from zk0.files import write_text
+from zk0.files import read_mapping, write_json, write_text
 from zk0.machine import machine
 from zk0.machine.packages import versions
 from zk0.machine.repository import revision
 from zk0.params import Params
 from zk0.policy.checkpoint import LoadedPolicy, save_checkpoint
 from zk0.records.base import Checkpoint, Origin
-from zk0.records.files import append_lines, events_so_far, write, write_lines
+from zk0.records.files import append_lines, events_so_far, parse, write, write_lines
 from zk0.records.journal import Journal, Listener
-from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, ROUNDS, STATES
+from zk0.records.paths import CHECKPOINTS, EVENTS, RESULTS, ROUNDS, RUN, STATES
 from zk0.records.run import CURVES, Checkpoints, Event, Git, Privacy, Run, curves, rows_saved
 from zk0.sources import Shrink
 
@@ -120,8 +120,17 @@ def run_federation(
         git=Git(revision=code.commit, dirty=code.dirty),
         checkpoints=_export(root, states, state, warm),
     )
+    run = _as_told(states.folder / RUN.name, run, trained=state.resumed[-1:] != (state.round,))
     write(root, run)
     server.journal.say("done", f"{state.round} rounds, best is round {state.best_round}", round=state.round)
+    return run
+
+
+def _as_told(kept: Path, run: Run, trained: bool) -> Run:
+    """What was told when the last round was made: called for again, a complete run is no other run."""
+    if not trained and kept.is_file() and (before := parse(read_mapping(kept), Run, str(kept))).params == run.params:
+        return before
+    write_json(kept, run.content())
     return run
 
 

@@ -25,6 +25,7 @@ from zk0.federation.strategy import make_aggregator
 from zk0.federation.update_buffer import in_order
 from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import Stats
+from zk0.policy.trainable import Tensors
 from zk0.records.journal import Journal
 from zk0.words import printable
 
@@ -278,8 +279,9 @@ class Server:
         self.bounded[site] = "; ".join(filter(None, (self.bounded.get(site), why)))
         self.journal.say("site-bounded", f"{site} counts for less: {why}", round=number, site=site)
 
-    def _reasons(self) -> str:
-        return "; ".join(f"{site}: {reason}" for site, reason in self.left_out.items())
+    def _way_on(self) -> str:
+        reasons = "; ".join(f"{site}: {reason}" for site, reason in self.left_out.items())
+        return f"Left out: {reasons}. Complete rounds are saved; mend the sites and start it again to go on"
 
     def begin_round(self) -> None:
         """Forget whom the last round left out or bounded."""
@@ -292,6 +294,12 @@ class Server:
         if good < needed or not good:
             raise FederationError(
                 f"round {number}: {good} of {asked} sites {what} well and federation.min_replies asks for "
-                f"{self.params.federation.min_replies:g}. Left out: {self._reasons()}. Complete rounds are saved; "
-                "mend the sites and start it again to go on"
+                f"{self.params.federation.min_replies:g}. {self._way_on()}"
             )
+
+    def finish(self, aggregator: Aggregator, number: int) -> Tensors:
+        """Delta_t; a robust strategy may need more updates than there are."""
+        try:
+            return aggregator.finish()
+        except StageError as error:
+            raise FederationError(f"round {number}: {error}. {self._way_on()}") from error

@@ -65,7 +65,8 @@ def told_start(root: Path, params: Params, start: str | None) -> str:
 
 def _still(root: Path, params: Params, start: LockEntry) -> bool:
     """Whether data and params are what the last run from this start was made of; what cannot be found is news."""
-    if "shrink" in start and start["shrink"]["kept"] != params.policy.warm_start:
+    kept = start["shrink"]["kept"] if "shrink" in start else 1
+    if start["source"] != params.policy.base and kept != params.policy.warm_start:
         return False
     try:
         return nothing_new(root, params, {**resolve_sources(params, root), "policy": start})

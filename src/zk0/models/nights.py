@@ -66,7 +66,7 @@ def _made(row: RunRow) -> tuple[datetime, list[str]]:
 
 def _other(night: Night) -> tuple[datetime, list[str]]:
     """The same of one that made none."""
-    on = "" if night.state == UNCHANGED else "; `dvc repro` or this deployment goes on from the last complete round"
+    on = "" if night.state == UNCHANGED else "; this deployment goes on from the last complete round"
     return night.began.astimezone(UTC), [night.state, *[""] * 5, f"{night.seconds:.0f}", f"{night.told}{on}"]
 
 

@@ -108,7 +108,7 @@ def read_record(root: Path) -> dict[str, Ended]:
 @step("environment validation")
 def validate_environment(deployment: Deployment) -> Outcome:
     """Check this machine: Python, packages, device, threads, memory, disk, ports."""
-    report = check_environment(deployment.params, deployment.root)
+    report = check_environment(deployment.params, deployment.root, data=False)
     write_json(deployment.root / ENVIRONMENT, asdict(report))
     validate.show_checks(report.checks)
     notes = [c for c in report.checks if not c.passed]

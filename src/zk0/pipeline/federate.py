@@ -18,6 +18,7 @@ from zk0.errors import StageError
 from zk0.federation.attacks import Liar, app_with
 from zk0.federation.discovery import meet
 from zk0.federation.engine import engine_for
+from zk0.federation.privacy.central import LEDGER
 from zk0.federation.run import run_federation
 from zk0.federation.server import Server
 from zk0.federation.start import locked_base, locked_shrink
@@ -91,6 +92,6 @@ def _set_aside_other(states: Path, params: Params, code: str | None) -> None:
     if code is None or params.privacy.mode != "off":
         return
     for note in states.glob(f"*/{_MADE_BY}"):
-        if note.read_text().strip() != code:
+        if note.read_text().strip() != code and not (note.parent / LEDGER).exists():
             console.print(f"the code has changed since {note.parent.name} was trained: its rounds are not used again")
             shutil.rmtree(note.parent)

@@ -85,13 +85,12 @@ def champion(root: Path, model_name: str) -> Path | None:
     if not (root / DATABASE).exists():
         return None
     with opened(root) as client:
-        try:
-            version = client.get_model_version_by_alias(model_name, CHAMPION)
-        except MlflowException:
+        number = (aliases(client, model_name) or {}).get(CHAMPION)
+        if number is None:
             return None
-        folder = version_checkpoint(client, root, version)
+        folder = version_checkpoint(client, root, find_version(client, model_name, number))
     if not (folder / "model.safetensors").is_file():
-        raise TrackingError(f"the champion of '{model_name}', version {version.version}, has no checkpoint at {folder}")
+        raise TrackingError(f"the champion of '{model_name}', version {number}, has no checkpoint at {folder}")
     return folder
 
 

@@ -11,6 +11,7 @@ from zk0.console import console
 from zk0.data.manifest import read_manifests
 from zk0.digests import digest_folder
 from zk0.errors import StageError
+from zk0.machine.packages import demand
 from zk0.pipeline import prepare, validate
 from zk0.pipeline.stages import STAGE_LOCK, alone
 from zk0.records.arm_command import way_to_the_arm
@@ -63,6 +64,7 @@ def run(training: Training, only: str | None = None) -> None:
 @step("environment setup", stage="validate")
 def set_up_environment(training: Training) -> None:
     """Check the machine; note what the data and the starting policy are at this moment."""
+    demand("server", "`zk0 train`, which puts what it trained into MLflow,")
     validate.run(training.folder, training.params)
 
 

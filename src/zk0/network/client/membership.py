@@ -29,7 +29,8 @@ _INVITATION, _OWNER = "invitation.json", "membership.json"
 _HEADER = """\
 # A membership of `zk0 client join`: what this site says of itself. How it trains, the server says with every message.
 # Every setting is explained in the project's params.yaml; what is not here is as there by default.
-# After a change: `zk0 client join` again, with the invitation in this folder.
+# Made by the options of `zk0 client join`, and anew when it joins again. Threads, device and processes can be changed
+# here: `zk0 client stop`, then `zk0 client start`.
 """
 # Of the project's params, where there are any: what decides how its data is recorded, split and read.
 _OF_PROJECT = ("held_out", "episodes", "noise", "decoded_limit_bytes")

@@ -127,7 +127,7 @@ class Trainer:
             "processes": params.policy.processes,
             **(demands or {}),
         }
-        self._base = locked_base(root)[0]
+        self._base, self._digest = locked_base(root)
         self._bases = Bases(root, self._base)
         self._loaded: tuple[Any, ...] | None = None
 
@@ -138,7 +138,7 @@ class Trainer:
             Seconds it took.
         """
         began = time.perf_counter()
-        self._use(self._base, protocol.Adapters(), 0)
+        self._use(self._base, self._digest, protocol.Adapters(), 0)
         loaded = warm_policy(self.root, self._base, self.params.policy.device).start
         site = site_at(self._node)
         for part in ("train", "held-out"):
@@ -213,7 +213,7 @@ class Trainer:
         task, _ = protocol.read(message.content, protocol.SiteTask)
         self._own(task, True)
         base = self._bases.find(task)
-        self._use(base, task.adapters, task.seed if task.adapters.rank else 0)
+        self._use(base, task.base_digest, task.adapters, task.seed if task.adapters.rank else 0)
         return task, self._node | {"base": base}
 
     def _own(self, header: protocol.Header, named: bool) -> protocol.Header:

@@ -85,7 +85,7 @@ def run(serving: Serving) -> None:
 @step("Flower server initialization")
 def initialise(serving: Serving) -> Outcome:
     """Check this machine, start what does not run of the services, and find the starting policy."""
-    report = check_environment(serving.params, serving.server.root)
+    report = check_environment(serving.params, serving.server.root, data=False)
     write_json(serving.server.root / ENVIRONMENT, asdict(report))
     failed_checks(report.checks)
     policy = lock_policy(serving.server, serving.params)
