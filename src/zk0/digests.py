@@ -42,6 +42,11 @@ def digest_value(value: Any, size: int = 32) -> str:
     return new_digest(json.dumps(value, sort_keys=True).encode(), size).hexdigest()
 
 
+def quick_digest(value: Any) -> str:
+    """xxh3-128 of a JSON value, in hex; independent of the order of its keys. Finds accidents, not forgeries."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
+
+
 def counted(section: BaseModel, leave_out: Collection[str] = ()) -> dict[str, object]:
     """What a section of params adds to a key: what differs from the defaults in the code.
 

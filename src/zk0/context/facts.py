@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
 
-import xxhash
-
 from zk0.data.manifest import Manifest, read_manifests
+from zk0.digests import quick_digest
 from zk0.errors import StageError
 from zk0.files import BadFileError, read_mapping
+from zk0.hub import moving
 from zk0.machine.repository import revision
 from zk0.params import PARAMS_FILE, Params, ParamsError, load_params
 from zk0.records import paths
@@ -89,7 +88,7 @@ class Facts:
         """Digest of every param, defaults included."""
         if self.params is None:
             return None
-        return xxhash.xxh3_128(json.dumps(self.params.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        return quick_digest(self.params.model_dump(mode="json"))
 
     @cached_property
     def lock(self) -> SourcesLock | None:
@@ -172,8 +171,8 @@ class Facts:
     @cached_property
     def moving(self) -> list[str]:
         """Sources named by a branch or tag of the Hub, which may be another commit tomorrow."""
-        named = [entry["source"] for entry in [*self.sources.values(), *([self.start] if self.start else [])]]
-        return [text for text in named if text.startswith("hub:") and not re.search(r"@[0-9a-f]{40}$", text)]
+        entries = [*self.sources.values(), *([self.start] if self.start else [])]
+        return [entry["source"] for entry in entries if moving(entry["source"], entry["digest"])]
 
     @property
     def failed(self) -> list[StageOutcome]:

@@ -185,8 +185,6 @@ def loss_points(facts: Facts) -> list[str]:
     if facts.git and "," in facts.git:
         points.append("uncommitted changes: the git revision does not describe the code that ran")
     points += [f"{source} may be another commit tomorrow" for source in facts.moving]
-    if facts.has("mlflow.db"):
-        points.append("mlflow.db names artifacts by absolute path: a moved project does not find them")
     return points
 
 

@@ -91,18 +91,16 @@ def judge_task(
     recordings: Recordings,
     params: Params,
     driven: Driven,
-    arm: Arm | None = None,
 ) -> JudgedTask:
-    """Judge a model on a task: on its held-out recordings, and by what it came to in closed loop.
+    """Judge a model on a task: on its held-out recordings, and by what it came to in closed loop; not what an arm bears.
 
     Args:
         loaded: The model with its normalisation.
         recordings: Of the task.
         params: Its ``seed`` fixes noise and times.
         driven: The model's rollouts on this task, see :func:`zk0.evaluation.rollouts.drive`.
-        arm: What it would drive; None where nobody asks what actions ask of it.
     """
-    return _with_rollouts(recordings.manifest, _held_out(loaded, recordings, params, arm), params, driven, arm)
+    return _with_rollouts(recordings.manifest, _held_out(loaded, recordings, params, None), params, driven, None)
 
 
 def _held_out(loaded: LoadedPolicy, recordings: Recordings, params: Params, arm: Arm | None) -> _HeldOut:

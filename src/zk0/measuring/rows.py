@@ -11,21 +11,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
+from zk0.settings import Section
 
 
 class BenchmarkError(StageError):
     """A benchmark cannot be run or its results not be read; says what to do."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Row(_Frozen):
+class Row(Section):
     """One comparison.
 
     Attributes:
@@ -108,7 +105,7 @@ def row(
     )
 
 
-class Report(_Frozen):
+class Report(Section):
     """All rows measured on one machine.
 
     Attributes:
@@ -121,7 +118,7 @@ class Report(_Frozen):
     machine: dict[str, Any]
     created: str
     rows: tuple[Row, ...]
-    details: dict[str, Any] = {}
+    details: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("rows")
     @classmethod

@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.records.base import Machine
 from zk0.records.results import Role, TaskScore
+from zk0.settings import Section
 
 STUDIES = Path("results/studies")
 RECORD = "study.json"
 
 
-class Stored(BaseModel):
+class Stored(Section):
     """What a study keeps: frozen, and nothing beside what is described."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TaskResult(Stored):

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from zk0.data.manifest import Manifest
 from zk0.errors import StageError
-from zk0.federation.attacks import AttackKind
 from zk0.params import Params, with_changes
 from zk0.sources import Source
 from zk0.study.arms import POISONED_PARTITION
+
+if TYPE_CHECKING:
+    from zk0.federation.attacks import AttackKind
 
 Event = Literal["begin", "join", "nothing", "lie", "leave", "spoil", "mend"]
 ATTACK: AttackKind = "sign-flip"

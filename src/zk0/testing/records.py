@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.measuring.rows import Row
 from zk0.records.base import Machine
+from zk0.settings import Section
 
 FOLDER = Path("state/testing")
 RECORD = Path("results/testing.json")
@@ -31,11 +32,7 @@ class TestingError(StageError):
     __test__ = False  # pytest would take it for a test
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class StepResult(_Frozen):
+class StepResult(Section):
     """How one step ended.
 
     Attributes:
@@ -54,7 +51,7 @@ class StepResult(_Frozen):
     seconds: float = 0.0
 
 
-class Case(_Frozen):
+class Case(Section):
     """One test.
 
     Attributes:
@@ -72,7 +69,7 @@ class Case(_Frozen):
     lines: str = ""
 
 
-class Suite(_Frozen):
+class Suite(Section):
     """What one call of pytest came to.
 
     Attributes:
@@ -99,7 +96,7 @@ class Suite(_Frozen):
         return f"{self.passed} passed, {len(self.failures)} failed, {len(self.skips)} skipped"
 
 
-class Covered(_Frozen):
+class Covered(Section):
     """How much of a module or package the tests ran: lines that can run, and those of them that did."""
 
     name: str
@@ -112,7 +109,7 @@ class Covered(_Frozen):
         return self.covered / self.lines if self.lines else 1.0
 
 
-class Coverage(_Frozen):
+class Coverage(Section):
     """Coverage against its gate.
 
     Attributes:
@@ -132,7 +129,7 @@ class Coverage(_Frozen):
         return tuple(part for part in (self.total, *self.packages) if part.share < self.gate)
 
 
-class Finding(_Frozen):
+class Finding(Section):
     """One thing that a simulation must give, and what it gave."""
 
     name: str
@@ -141,7 +138,7 @@ class Finding(_Frozen):
     expected: str
 
 
-class SimulatedRound(_Frozen):
+class SimulatedRound(Section):
     """One round of the simulation; round 0 is the starting model, which nothing trained."""
 
     round: int
@@ -151,7 +148,7 @@ class SimulatedRound(_Frozen):
     seconds: float | None
 
 
-class Simulation(_Frozen):
+class Simulation(Section):
     """A federation of several sites on small params, and whether it gave what it must."""
 
     sites: tuple[str, ...]
@@ -160,7 +157,7 @@ class Simulation(_Frozen):
     seconds: float
 
 
-class Validation(_Frozen):
+class Validation(Section):
     """All of it. A part is None where its step left no result.
 
     Attributes:

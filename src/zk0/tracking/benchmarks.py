@@ -6,10 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE
 
+from zk0.digests import quick_digest
 from zk0.measuring.history import QUICK, Regression, read_history, regressions, remember
 from zk0.measuring.rows import Report, read_report
 from zk0.params import load_params
@@ -85,7 +85,7 @@ def track_benchmarks(root: Path, experiment: str, margin: float) -> tuple[str, .
         key = experiment_id(client, root.resolve(), experiment)
         known = {run.data.tags.get(RECORD) for run in runs(client, key, "") if run.info.status == FINISHED}
         for place, report in enumerate(history):
-            digest = digest_of(report)
+            digest = quick_digest(report.model_dump(mode="json"))
             if digest in known:
                 continue
             at = milliseconds(report.created)
@@ -120,8 +120,3 @@ def metrics_of(report: Report) -> dict[str, float]:
             if (value := getattr(row, part)) is not None:
                 metrics[f"bench/{slug(row.name)}/{part}"] = float(value)
     return metrics
-
-
-def digest_of(report: Report) -> str:
-    """Names a report by its content."""
-    return xxhash.xxh3_128_hexdigest(json.dumps(report.model_dump(mode="json"), sort_keys=True).encode())

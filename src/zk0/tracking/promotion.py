@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import TypeAdapter
 
+from zk0.digests import quick_digest
 from zk0.evaluation.scores import Scores
 from zk0.files import read_json, write_json
 from zk0.params import PromotionParams
@@ -206,7 +205,7 @@ def _basis(evaluation: Evaluation, params: PromotionParams) -> str:
     """Names what a decision was made on, besides the champion."""
     content = evaluation.content()
     judged = {part: content[part] for part in ("models", "tasks", "safety")}
-    return xxhash.xxh3_128_hexdigest(json.dumps([judged, params.model_dump()], sort_keys=True).encode())
+    return quick_digest([judged, params.model_dump()])
 
 
 def _keep_record(changes: Transaction, root: Path, version: ModelVersion, promotion: Promotion) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import xxhash
-
-from zk0.digests import digest_folder
+from zk0.digests import digest_folder, quick_digest
 from zk0.files import read_json
 from zk0.records.base import Checkpoint
 from zk0.records.files import read, read_rounds
@@ -129,5 +126,5 @@ def read_results(root: Path, place: Path | None = None) -> Results:
     if benchmark is not None and milliseconds(benchmark.created) < milliseconds(run.started):
         skipped.append(f"{BENCHMARK} was measured before this run began; `zk0 benchmark` renews it")
         benchmark = None
-    digest = xxhash.xxh3_128_hexdigest(json.dumps(read_json(place / RUN), sort_keys=True).encode())
+    digest = quick_digest(read_json(place / RUN))
     return Results(root, place, run, digest, rounds, evaluation, benchmark, report, tuple(skipped))

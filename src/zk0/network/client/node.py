@@ -22,7 +22,6 @@ from zk0.services.process import Services, own_environment
 TRAINER, SUPERNODE, SUPEREXEC = "trainer", "supernode", "superexec"
 NAMES = (SUPEREXEC, SUPERNODE, TRAINER)  # the order in which they are stopped
 
-_BIN = Path(sys.executable).parent
 _LOADING_S = 600.0  # a large policy on a slow disk, and its frames' features
 _NODE = re.compile(r"SuperNode ID: (\d+)")
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
-import xxhash
 from lerobot.policies.smolvla.modeling_smolvla import SmolVLAPolicy
 from torch import nn
 
 from zk0.data.frames import Frames
+from zk0.digests import quick_digest
 from zk0.policy.attention import covers
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.prefix import embed_images, encode_prefix
@@ -69,11 +68,6 @@ def regime(policy: SmolVLAPolicy) -> Regime:
     return Regime(tokens=tokens, prefix=tokens and not training["language model"], reason=reason)
 
 
-def digest_of(value: Any) -> str:
-    """xxh3-128 of a JSON value, in hex."""
-    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
-
-
 def backbone_digest(policy: SmolVLAPolicy, kind: str) -> str:
     """Digest of the weights and the configuration of what computes the features.
 
@@ -87,7 +81,7 @@ def backbone_digest(policy: SmolVLAPolicy, kind: str) -> str:
     seen = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in tensors.values())
     known = _DIGESTS.setdefault(policy, {})
     if kind not in known or known[kind][0] != seen:
-        known[kind] = (seen, digest_of([digest_tensors(tensors), _configuration(policy, kind)]))
+        known[kind] = (seen, quick_digest([digest_tensors(tensors), _configuration(policy, kind)]))
     return known[kind][1]
 
 
@@ -122,7 +116,7 @@ def backbone_key(loaded: LoadedPolicy, kind: str, dtype: str) -> str:
             "layers": policy_layers(loaded.policy),
             "words": tokenizer_digest(loaded),
         }
-    return digest_of(settings)
+    return quick_digest(settings)
 
 
 def policy_layers(policy: SmolVLAPolicy) -> int:
@@ -135,12 +129,12 @@ def tokenizer_digest(loaded: LoadedPolicy) -> str:
     step = next(s for s in loaded.preprocess.steps if hasattr(s, "input_tokenizer"))
     tokenizer = step.input_tokenizer
     if not hasattr(tokenizer, "backend_tokenizer"):
-        return digest_of([repr(tokenizer), int(loaded.policy.config.tokenizer_max_length)])
+        return quick_digest([repr(tokenizer), int(loaded.policy.config.tokenizer_max_length)])
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
     words = {
         name: value for name, value in backend.items() if name not in ("padding", "truncation")
     }  # set by each call
-    return digest_of([words, int(loaded.policy.config.tokenizer_max_length)])
+    return quick_digest([words, int(loaded.policy.config.tokenizer_max_length)])
 
 
 def image_block(network_pixels: int, device: str, block: int) -> int:

@@ -13,11 +13,12 @@ import torch
 
 from zk0.console import console, progress_bar
 from zk0.data.frames import Clip, Frames
+from zk0.digests import quick_digest
 from zk0.files import write_json
 from zk0.params import FeatureParams
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.features import backbone
-from zk0.policy.features.backbone import backbone_key, digest_of, image_block
+from zk0.policy.features.backbone import backbone_key, image_block
 from zk0.policy.features.places import ABOUT, MEMO, check_space, size_text
 from zk0.policy.features.store import (
     ITEMS,
@@ -85,10 +86,12 @@ class FrameFeatures:
         """Digest of all that an episode's features depend on, by name of what is kept."""
         shapes = {camera: list(self.frames.images.shape(camera)) for camera in self.cameras}
         if self.kind == "tokens":
-            return {c: digest_of([backbone, self.block, clip.digests[c], shapes[c], clip.length]) for c in self.cameras}
+            return {
+                c: quick_digest([backbone, self.block, clip.digests[c], shapes[c], clip.length]) for c in self.cameras
+            }
         pictures = [[clip.digests[camera], shapes[camera]] for camera in self.cameras]
         words = self.frames.sentences[clip.start : clip.start + clip.length]
-        return {KV: digest_of([backbone, self.block, pictures, clip.length, words])}
+        return {KV: quick_digest([backbone, self.block, pictures, clip.length, words])}
 
     def path(self, clip: int, name: str) -> Path:
         """The file of an episode; ``clip`` counts the frames' episodes from 0."""
