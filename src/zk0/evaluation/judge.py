@@ -92,7 +92,7 @@ def judge_task(
     params: Params,
     driven: Driven,
 ) -> JudgedTask:
-    """Judge a model on a task: on its held-out recordings, and by what it came to in closed loop; not what an arm bears.
+    """Judge a model on a task: on its held-out recordings, and by what it came to in closed loop.
 
     Args:
         loaded: The model with its normalisation.
