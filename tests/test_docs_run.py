@@ -65,10 +65,7 @@ RUN_BY: dict[str, tuple[str, ...]] = {
         "zk0 server halt",
         "zk0 server stop",
     ),
-    "network/test_security_commands.py::test_sync_tells_the_superlink": (
-        "zk0 site sync",
-        "zk0 site sync --superlink 127.0.0.1:8000",
-    ),
+    "network/test_security_commands.py::test_sync_tells_the_superlink": ("zk0 site sync --superlink 127.0.0.1:8000",),
     "network/test_join.py::test_joining_connects": (
         "zk0 client keys --name kitchen",
         "zk0 client join kitchen.json --clip ...",
