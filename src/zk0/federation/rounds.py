@@ -26,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median_low
 
+from zk0.errors import StageError
 from zk0.federation import protocol
 from zk0.federation.aggregation import Aggregator, longest_update
 from zk0.federation.agreement import agreed_loss
@@ -156,7 +157,10 @@ def train(
         began = time.perf_counter()
         if central:
             central.charge_training(number)
-        mean = server.finish(aggregator, number)
+        try:
+            mean = aggregator.finish()
+        except StageError as error:  # such as too few updates for a robust strategy, though enough sites answered
+            raise FederationError(f"round {number}: {error}. {server.way_on()}") from error
     spent += time.perf_counter() - began
     chosen = getattr(aggregator, "chosen", range(len(updates)))  # those who were not are told by name
     without = [update.site for place, update in enumerate(updates) if place not in chosen]

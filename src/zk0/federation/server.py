@@ -25,7 +25,6 @@ from zk0.federation.strategy import make_aggregator
 from zk0.federation.update_buffer import in_order
 from zk0.params import Params, PrivacyParams
 from zk0.policy.checkpoint import Stats
-from zk0.policy.trainable import Tensors
 from zk0.records.journal import Journal
 from zk0.words import printable
 
@@ -279,7 +278,8 @@ class Server:
         self.bounded[site] = "; ".join(filter(None, (self.bounded.get(site), why)))
         self.journal.say("site-bounded", f"{site} counts for less: {why}", round=number, site=site)
 
-    def _way_on(self) -> str:
+    def way_on(self) -> str:
+        """Who was left out of the round and why, and what to do where it cannot go on without them."""
         reasons = "; ".join(f"{site}: {reason}" for site, reason in self.left_out.items())
         return f"Left out: {reasons}. Complete rounds are saved; mend the sites and start it again to go on"
 
@@ -294,12 +294,5 @@ class Server:
         if good < needed or not good:
             raise FederationError(
                 f"round {number}: {good} of {asked} sites {what} well and federation.min_replies asks for "
-                f"{self.params.federation.min_replies:g}. {self._way_on()}"
+                f"{self.params.federation.min_replies:g}. {self.way_on()}"
             )
-
-    def finish(self, aggregator: Aggregator, number: int) -> Tensors:
-        """Delta_t; a robust strategy may need more updates than there are."""
-        try:
-            return aggregator.finish()
-        except StageError as error:
-            raise FederationError(f"round {number}: {error}. {self._way_on()}") from error
