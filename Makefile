@@ -23,14 +23,16 @@ PYTEST := $(BIN)/python -m pytest --durations=10 -q --cov
 test: $(STAMP) ## what needs no service, with coverage of src, flows and tasks
 	@$(PYTEST) -m "not services" -n logical --cov-report=term-missing:skip-covered
 
-# Services are mostly waited for, so there may be more at a time than cores.
-test-services: $(STAMP) ## real servers and clients on loopback, and whole runs; adds to the coverage of `make test`
-	@$(PYTEST) -m services -n 4 --cov-append --cov-report= --cov-fail-under=0
+# Services are mostly waited for, so there may be more at a time than cores. Measuring the coverage of every process
+# that they start takes a sixth of its start, so only `make test-all` does.
+test-services: $(STAMP) ## real servers and clients on loopback, and whole runs
+	@$(BIN)/python -m pytest --durations=10 -q -m services -n 4 $(COVERAGE)
 
 test-release: $(STAMP) ## before a release: a whole week of nightly runs, and variants of what test-services runs; hours
 	@$(BIN)/python -m pytest --durations=10 -q -m release
 
-test-all: test test-services ## both, and the coverage of both together
+test-all: test ## both, and the coverage of both together
+	@$(MAKE) --no-print-directory test-services COVERAGE="--cov --cov-append --cov-report= --cov-fail-under=0"
 	@$(BIN)/coverage report --format=total --fail-under=94
 
 lint: $(STAMP) ## style, types, and who may know whom

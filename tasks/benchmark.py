@@ -14,6 +14,7 @@ from tasks.commands import stream
 from zk0.errors import StageError
 from zk0.measuring.history import Regression
 from zk0.measuring.rows import Report
+from zk0.words import markdown_table
 
 
 @task(name="measure beside peers", cache_policy=NO_CACHE)
@@ -57,10 +58,14 @@ def comparison_markdown(report: Report, worse: list[Regression]) -> str:
     marked = {regression.name for regression in worse}
     parts = [f"**{len(worse)} figures are worse than before on this machine:**"] if worse else []
     parts += [f"- {regression}" for regression in worse]
-    parts += ["", "| what | ours | peer | ratio | unit |", "| --- | --: | --: | --: | --- |"]
-    for row in report.rows:
-        peer = "" if row.peer is None else f"{row.peer:.4g} ({row.peer_name})"
-        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
-        name = f"**{row.name}** (worse)" if row.name in marked else row.name
-        parts.append(f"| {name} | {row.ours:.4g} | {peer} | {ratio} | {row.unit} |")
-    return "\n".join(parts)
+    rows = [
+        (
+            f"{row.name} (worse)" if row.name in marked else row.name,
+            f"{row.ours:.4g}",
+            "" if row.peer is None else f"{row.peer:.4g} ({row.peer_name})",
+            "" if row.ratio is None else f"{row.ratio:.3g}",
+            row.unit,
+        )
+        for row in report.rows
+    ]
+    return "\n".join([*parts, "", markdown_table(("what", "ours", "peer", "ratio", "unit"), rows, figures=(1, 2, 3))])

@@ -9,6 +9,7 @@ from tasks.steps import Steps, show_data
 from zk0.context import StageOutcome
 from zk0.network.client.steps import JOINING, Awaited, is_connected, monitor, partition_dataset
 from zk0.steps import Outcome, Step
+from zk0.words import markdown_table
 
 
 def steps_of(awaited: Awaited, outcomes: list[StageOutcome]) -> Steps:
@@ -27,7 +28,5 @@ def steps_of(awaited: Awaited, outcomes: list[StageOutcome]) -> Steps:
 
 
 def _show_site(outcome: Outcome) -> None:
-    rows = "\n".join(f"| {what} | {found} |" for what, found in outcome.facts["rows"])
-    create_markdown_artifact(
-        key="site", markdown=f"| | |\n| --- | --- |\n{rows}\n", description="The site's part in the federation"
-    )
+    table = markdown_table(("", ""), outcome.facts["rows"])
+    create_markdown_artifact(key="site", markdown=table, description="The site's part in the federation")

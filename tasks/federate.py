@@ -35,6 +35,7 @@ from zk0.records.files import EventsAsTheyCome, read
 from zk0.records.paths import EVENTS
 from zk0.records.results import Benchmark, Evaluation
 from zk0.steps import Outcome, Step
+from zk0.words import markdown_table
 
 if TYPE_CHECKING:
     from zk0.models.nights import Night
@@ -137,10 +138,9 @@ def _show_comparison(root: Path) -> None:
 
 
 def _show_benchmark(root: Path) -> None:
-    rows = read(root, Benchmark).rows
-    lines = ["| what | value | unit | detail |", "| --- | --- | --- | --- |"]
-    lines += [f"| {r.name} | {r.value:.4g} | {r.unit} | {r.detail} |" for r in rows]
-    create_markdown_artifact(key="benchmark", markdown="\n".join(lines), description="Measured on this machine")
+    rows = [(row.name, f"{row.value:.4g}", row.unit, row.detail or "") for row in read(root, Benchmark).rows]
+    table = markdown_table(("what", "value", "unit", "detail"), rows, figures=[1])
+    create_markdown_artifact(key="benchmark", markdown=table, description="Measured on this machine")
 
 
 def _show_report(root: Path) -> None:

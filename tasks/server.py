@@ -18,20 +18,25 @@ from zk0.network.server.steps import Serving, monitor, prepare, validate_securit
 from zk0.records.files import rounds_so_far
 from zk0.records.run import Event
 from zk0.steps import Outcome
-from zk0.words import in_markdown
+from zk0.words import markdown_table
 
 
 def steps_of(serving: Serving, outcomes: list[StageOutcome]) -> Steps:
     """The steps of a server; its rounds and the checklist of its security are shown as tables."""
 
     def show_rounds(_: Outcome) -> None:
-        lines = ["| round | held-out loss | seconds | up | down | left out |", "| --: | --: | --: | --: | --: | --- |"]
-        for row in rounds_so_far(serving.server.root):
-            seconds = "" if row.round_s is None else f"{row.round_s:.1f}"
-            megabytes = " | ".join(f"{size / 1e6:.1f} MB" for size in (row.bytes_up, row.bytes_down))
-            left_out = in_markdown("; ".join(f"{site}: {why}" for site, why in row.left_out.items()))
-            lines.append(f"| {row.round} | {row.held_out_loss:.4f} | {seconds} | {megabytes} | {left_out} |")
-        create_markdown_artifact(key="rounds", markdown="\n".join(lines), description="The federation's rounds")
+        rows = [
+            (
+                str(row.round),
+                f"{row.held_out_loss:.4f}",
+                "" if row.round_s is None else f"{row.round_s:.1f}",
+                *(f"{size / 1e6:.1f} MB" for size in (row.bytes_up, row.bytes_down)),
+                "; ".join(f"{site}: {why}" for site, why in row.left_out.items()),
+            )
+            for row in rounds_so_far(serving.server.root)
+        ]
+        table = markdown_table(("round", "held-out loss", "seconds", "up", "down", "left out"), rows, figures=range(5))
+        create_markdown_artifact(key="rounds", markdown=table, description="The federation's rounds")
 
     def show_checks(outcome: Outcome) -> None:
         table = checks_markdown(outcome.facts["checks"])

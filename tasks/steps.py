@@ -24,7 +24,7 @@ from prefect.states import Cancelled, Completed
 from tasks.stop import listen, stoppable
 from zk0.context import StageOutcome, build_context, render_markdown, write_context
 from zk0.steps import Asks, Outcome, Step
-from zk0.words import in_markdown
+from zk0.words import in_markdown, markdown_table
 
 
 def hub_unreachable(_task: Any, _run: Any, state: State[Any]) -> bool:
@@ -226,8 +226,5 @@ def show_data(folder: Path) -> None:
 
 def checks_markdown(checks: Iterable[dict[str, str | bool]]) -> str:
     """Checks as a table."""
-    rows = [
-        f"| {check['name']} | {'ok' if check['passed'] else 'note'} | {in_markdown(str(check['found']))} |"
-        for check in checks
-    ]
-    return "\n".join(["| check | | found |", "| --- | --- | --- |", *rows])
+    rows = [(str(one["name"]), "ok" if one["passed"] else "note", str(one["found"])) for one in checks]
+    return markdown_table(("check", "", "found"), rows)

@@ -51,6 +51,7 @@ from zk0.testing.reports import (
     suite_command,
     write_validation,
 )
+from zk0.words import markdown_table
 
 _STATE_NAMES: dict[Status, str] = {"passed": "Completed", "warning": "Regressed", "nothing": "NothingToRun"}
 
@@ -222,8 +223,8 @@ def validation_report(root: Path, created: str, steps: Sequence[StepResult]) -> 
 def validation_markdown(validation: Validation, page: Path) -> str:
     """The steps as a table, then what failed with its last lines."""
     lines = [f"**{validation.headline}**", "", f"[{page.name}]({page.as_uri()})", ""]
-    lines += ["| step | result | what it came to | seconds |", "| --- | --- | --- | --: |"]
-    lines += [f"| {s.name} | {s.status} | {s.summary.replace('|', '/')} | {s.seconds:.0f} |" for s in validation.steps]
+    rows = [(one.name, one.status, one.summary, f"{one.seconds:.0f}") for one in validation.steps]
+    lines.append(markdown_table(("step", "result", "what it came to", "seconds"), rows, figures=[3]))
     for one in validation.steps:
         if one.problem:
             lines += ["", f"**{one.name}**", "", "```", one.problem, "```"]

@@ -58,6 +58,7 @@ def counted(section: BaseModel, leave_out: Collection[str] = ()) -> dict[str, ob
         leave_out: Fields that decide nothing.
 
     Example:
+        >>> from zk0.params import TrainingParams
         >>> counted(TrainingParams(batch=32, grad_clip=10.0))
         {'batch': 32}
     """

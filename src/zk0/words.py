@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import difflib
 import html
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 LONGEST = 300
 _QUOTED = 200  # leaves room for what zk0 itself says around it
+_TAG_OR_ENTITY = re.compile(r"<(?=[^\s\d])|&(?=[#\w])")  # as these begin in CommonMark, and a little more
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -47,12 +49,30 @@ def in_markdown(text: str) -> str:
     """A text from outside as text and nothing else in Markdown, also in a cell of a table: no tag, link or picture.
 
     >>> in_markdown("lift | <b>![x](http://a)")
-    'lift \\\\| &lt;b&gt;!\\\\[x\\\\](http://a)'
+    'lift \\\\| &lt;b>!\\\\[x\\\\](http://a)'
     """
-    safe = html.escape(text, quote=False)
+    safe = _TAG_OR_ENTITY.sub(lambda found: html.escape(found[0], quote=False), text)
     for mark in "|[]":
         safe = safe.replace(mark, f"\\{mark}")
     return " ".join(safe.split())
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], figures: Collection[int] = ()) -> str:
+    r"""A table in Markdown; whatever a cell says is text and nothing else.
+
+    Args:
+        head: The columns' names.
+        rows: Each with as many cells.
+        figures: Columns that stand on the right, counted from 0.
+
+    >>> print(markdown_table(["site", "loss"], [["a|b", "0.5"]], figures=[1]))
+    | site | loss |
+    | --- | --: |
+    | a\|b | 0.5 |
+    """
+    lines = [head, ["--:" if column in figures else "---" for column in range(len(head))]]
+    lines += [[in_markdown(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def brief(value: Any) -> str:
@@ -81,7 +101,7 @@ def fault(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{where} is missing"
     expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return f"{where} is {brief(first['input'])}: {expected}"
+    return f"{where} is {brief(first['input'])}: {expected}" if first["loc"] else f"{where}: {expected}"
 
 
 def nearest_hint(name: str, known: Iterable[str]) -> str:
@@ -110,7 +130,7 @@ def stretches(episodes: Iterable[int]) -> str:
     """Numbers of episodes in words.
 
     >>> stretches([0, 1, 2, 7])
-    "0 to 2, 7"
+    '0 to 2, 7'
     """
     parts: list[list[int]] = []
     for episode in sorted(episodes):

@@ -58,6 +58,6 @@ def test_the_table_marks_what_is_worse() -> None:
     worse = regressions(report(2.0, 8), [report(1.0, 1)], 0.25)
     text = comparison_markdown(report(2.0, 8), worse)
     assert "**1 figures are worse than before on this machine:**" in text
-    assert "| **round** (worse) | 2 | 12 (Flower) | 6 | s |" in text
+    assert "| round (worse) | 2 | 12 (Flower) | 6 | s |" in text
     assert "| b | 1 |  |  | s |" in text
     assert "worse" not in comparison_markdown(report(1.0, 8), [])

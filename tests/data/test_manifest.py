@@ -84,14 +84,14 @@ def test_overlap_written_into_a_file_is_refused_with_its_name(tmp_path: Path) ->
     content["held_out_episodes"] = [1]
     write_json(path, content)
 
-    with pytest.raises(DataError, match=r"a\.json: manifest: partition 'a': held-out episodes \[1\] are also"):
+    with pytest.raises(DataError, match=r"a\.json: content: partition 'a': held-out episodes \[1\] are also"):
         read_manifest(path)
 
 
 def test_field_that_is_wrong_is_named(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", make().model_dump(mode="json") | {"fps": "fast"})
 
-    with pytest.raises(DataError, match=r"a\.json: fps: "):
+    with pytest.raises(DataError, match=r"a\.json: fps is 'fast': expected a valid "):
         read_manifest(tmp_path / "a.json")
 
 

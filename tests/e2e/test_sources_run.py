@@ -116,6 +116,7 @@ def nothing_left(project: Project, **environment: str) -> None:
     assert [stage for stage in MADE_ONCE if FRESH.format(stage) not in output] == []
 
 
+@pytest.mark.release
 def test_local_only_by_dvc_then_by_the_demo(make: Make, owners: Path) -> None:
     """As documented: nothing is simulated or unseen, and what is not measured is said, not shown as 0."""
     told = (REPO / "docs/data.md").read_text().partition("## From my folder")[2].split("```")[1].removeprefix("yaml")

@@ -154,6 +154,7 @@ def test_a_worker_that_ends_is_replaced_and_nothing_counts_twice(
     assert "is replaced: its worker was lost" in capsys.readouterr().out
 
 
+@pytest.mark.release
 def test_a_site_that_ends_every_worker_is_left_out(root: Path, params: Params, machines: str, tmp_path: Path) -> None:
     (mark := tmp_path / "mark").mkdir()
     chosen = on(machines, with_changes(params, {"federation.min_replies": 0.75, "federation.rounds": 2}), workers=1)

@@ -85,7 +85,7 @@ class Demo:
 @pytest.mark.parametrize(
     ("moment", "kept", "terminal"),
     [
-        ("Starting temporary server", "what is complete", False),
+        pytest.param("Starting temporary server", "what is complete", False, marks=pytest.mark.release),
         ("2 of 7: prepare data", "what is complete", False),
         ("round 3 of 8", "round [2-7]", True),
     ],
@@ -119,6 +119,7 @@ def test_a_stop_is_told_in_a_sentence_and_leaves_nothing_running(
             assert re.search(shown, said), said[-3000:]
 
 
+@pytest.mark.release
 def test_where_nobody_reads_on_it_is_stopped_too(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", tmp_path / "prefect")
 

@@ -44,6 +44,7 @@ def _experiment(root: Path) -> list[str]:
         return [run.info.status for run in client.search_runs([experiment.experiment_id])]
 
 
+@pytest.mark.release
 def test_sound_project_passes(project: Project) -> None:
     """`python -m flows.testing`, of fewer tests and benchmarks; `zk0 simulate` is one of its steps."""
     lay_out(project.root, test_tiny=PASSING, test_services=SERVICES)
@@ -65,7 +66,6 @@ def test_sound_project_passes(project: Project) -> None:
     assert context["task_description"]["objective"]["value"].startswith("Test components")
 
 
-@pytest.mark.release
 def test_every_failure_is_reported_and_fails_the_flow(project: Project) -> None:
     """Each step fails in its own way, and none keeps the others or the report from running."""
     lay_out(project.root, test_tiny=FAILING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ def test_an_occurrence_is_told_once_and_so_is_its_end(tmp_path: Path) -> None:
 def test_an_alert_keeps_its_beginning(tmp_path: Path) -> None:
     book = AlertBook(tmp_path / "alerts.json")
     for since in (1.0, 2.0, 3.0):
-        book.note([Alert(**{**AWAY.as_dict(), "since": since})])
+        book.note([replace(AWAY, since=since)])
 
     assert [alert.since for alert in AlertBook(tmp_path / "alerts.json").open] == [1.0]
 

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,7 @@ def test_certificates_disk_and_services_are_alerted() -> None:
         ("service-down", "warning"),
         ("service-down", "critical"),
     ]
-    assert json.dumps([alert.as_dict() for alert in found])
+    assert json.dumps([asdict(alert) for alert in found])
 
 
 def test_status_without_a_deployment_says_what_runs(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_damaged_and_missing_files_are_told(copied: StudyFolder, tmp_path: Path)
     file = next((copied.folder / "pieces").iterdir())
     content = read_json(file)
     write_json(file, content | {"steps": -1})
-    with pytest.raises(StageError, match=r"is damaged \(steps: .*greater than or equal to 0\); delete it"):
+    with pytest.raises(StageError, match=r"is damaged \(steps is -1: .*greater than or equal to 0\); delete it"):
         write_page(tmp_path)
 
     file.write_text("{")

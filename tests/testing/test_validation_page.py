@@ -69,7 +69,7 @@ def test_record_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TestingError, match=r"testing.json is missing; run the testing workflow"):
         read_record(path, Validation)
     write_record(path, _steps()[0])
-    with pytest.raises(TestingError, match=r"testing.json, created: field required; run"):
+    with pytest.raises(TestingError, match=r"testing.json: created is missing; run"):
         read_record(path, Validation)
     path.write_text("{")
     with pytest.raises(TestingError, match="is not valid JSON"):

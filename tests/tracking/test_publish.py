@@ -197,7 +197,7 @@ def test_the_card_tells_data_training_results_and_limits(judged: Path) -> None:
         "| purple-cylinder | evaluation only | touch the purple cylinder | `sim:touch-purple-cylinder` | - | 3 "
         "| `purple-cylin` |"
     ) in lines
-    assert "| touch \\| the &lt;b&gt;red&lt;/b&gt; cube | yes | 10% | 50% | 30% to 95% | 8.83 | 3.00 |" in lines
+    assert "| touch \\| the &lt;b>red&lt;/b> cube | yes | 10% | 50% | 30% to 95% | 8.83 | 3.00 |" in lines
     assert "| strategy | fedavg, 3 rounds |" in lines and "| differential privacy | none |" in lines
     assert "| parameters | 2,000,000, of which 600,000 trained |" in lines
     assert "| joint speed, rollouts (times) | 3 | 5 (gripper) | no |" in lines

@@ -14,7 +14,7 @@ from zk0.digests import digest_value
 from zk0.errors import DataError
 from zk0.files import read_json, write_json
 from zk0.params import Convention, PartitionParams
-from zk0.words import check_site_name
+from zk0.words import check_site_name, fault
 
 MANIFESTS = Path("data/manifests")
 REPORT = Path("results/data.json")
@@ -105,9 +105,7 @@ def read_manifest(path: Path) -> Manifest:
     except FileNotFoundError as error:
         raise DataError(f"{path} not found; `zk0 prepare` writes it") from error
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(p) for p in problem["loc"]) or "manifest"
-        raise DataError(f"{path}: {where}: {problem['msg'].removeprefix('Value error, ')}") from error
+        raise DataError(f"{path}: {fault(error)}") from error
 
 
 def read_manifests(root: Path) -> tuple[list[Manifest], list[Manifest]]:

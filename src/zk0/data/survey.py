@@ -19,7 +19,7 @@ from zk0.data.units import check_units
 from zk0.errors import DataError
 from zk0.params import DataParams
 from zk0.so100 import IMAGES, STATE, embodiment
-from zk0.words import stretches
+from zk0.words import markdown_table, stretches
 
 
 @dataclass(frozen=True)
@@ -226,11 +226,5 @@ def markdown_of(surveys: Collection[Survey]) -> str:
     known = sorted({camera for survey in surveys for camera in survey.cameras.sources})
     parts = ["# Data check report", ""]
     for survey in surveys:
-        parts += [f"## {survey.name}", "", "| | |", "| --- | --- |"]
-        parts += [f"| {about} | {_cell(text)} |" for about, text in lines_of(survey, known)]
-        parts.append("")
+        parts += [f"## {survey.name}", "", markdown_table(("", ""), lines_of(survey, known)), ""]
     return "\n".join(parts)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")

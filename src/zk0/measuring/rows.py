@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from zk0.errors import StageError
 from zk0.files import read_json, write_json
 from zk0.settings import Section
+from zk0.words import fault
 
 
 class BenchmarkError(StageError):
@@ -171,9 +172,7 @@ def parse_report(content: Any, origin: str) -> Report:
     try:
         return Report.model_validate(content)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"])) or "report"
-        raise BenchmarkError(f"{origin}: {where}: {problem['msg'].removeprefix('Value error, ')}") from error
+        raise BenchmarkError(f"{origin}: {fault(error)}") from error
 
 
 def write_report(path: Path, report: Report) -> None:

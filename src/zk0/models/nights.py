@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from zk0.tracking.lineage import RunRow
-from zk0.words import in_markdown
+from zk0.words import markdown_table
 
 NIGHTLY = "nightly"  # the deployment, which is in its flow runs' names
 MOST_NIGHTS = 60
@@ -43,10 +43,7 @@ def nights_markdown(rows: Sequence[RunRow], others: Sequence[Night] = ()) -> str
     nights = sorted([*made, *(_other(night) for night in others)], key=lambda night: night[0], reverse=True)
     if not nights:
         return "There has been no night yet."
-    lines = [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
-    for began, cells in nights[:MOST_NIGHTS]:
-        lines.append(f"| {began:%Y-%m-%d %H:%M} | {' | '.join(in_markdown(cell) for cell in cells)} |")
-    return "\n".join(lines)
+    return markdown_table(_HEAD, ([f"{began:%Y-%m-%d %H:%M}", *cells] for began, cells in nights[:MOST_NIGHTS]))
 
 
 def _made(row: RunRow) -> tuple[datetime, list[str]]:

@@ -125,7 +125,16 @@ def overview(root: Path) -> Overview:
             for one in snapshot.certificates
         ],
         "disk_free_bytes": snapshot.disk_free_bytes,
-        "alerts": [{**alert.as_dict(), "since": _iso(alert.since)} for alert in alerts],
+        "alerts": [
+            {
+                "rule": one.rule,
+                "subject": one.subject,
+                "summary": one.summary,
+                "severity": one.severity,
+                "since": _iso(one.since),
+            }
+            for one in alerts
+        ],
         "problem": snapshot.problem,
     }
 

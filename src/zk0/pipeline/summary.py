@@ -7,6 +7,7 @@ from rich.text import Text
 
 from zk0.console import folded_table
 from zk0.records.results import Evaluation, TaskScore
+from zk0.words import markdown_table
 
 _COLUMNS = ("task", "action error (deg)", "held-out loss")
 _SUCCESS = "success"
@@ -63,6 +64,4 @@ def comparison_table(evaluation: Evaluation) -> Group:
 def comparison_markdown(evaluation: Evaluation) -> str:
     """The same table in Markdown."""
     head, *rows = _rows(evaluation)
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([*lines, *(f"\n{line}" for line in on_driving(evaluation))])
+    return "\n".join([markdown_table(head, rows), *(f"\n{line}" for line in on_driving(evaluation))])

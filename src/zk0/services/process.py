@@ -37,7 +37,7 @@ class Services:
 
     Example:
         >>> services = Services(Path(".run"))
-        >>> services.launch("clock", ["sleep", "60"], dict(os.environ))
+        >>> pid = services.launch("clock", ["sleep", "60"], dict(os.environ))
         >>> list(services.running())
         ['clock']
         >>> services.stop(["clock"])

@@ -18,6 +18,7 @@ from zk0.files import read_json, write_json
 from zk0.records.base import Machine
 from zk0.records.results import Role, TaskScore
 from zk0.settings import Section
+from zk0.words import fault
 
 STUDIES = Path("results/studies")
 RECORD = "study.json"
@@ -218,8 +219,5 @@ def checked[M: Stored](kind: type[M], path: Path) -> M:
     try:
         return kind.model_validate(read_json(path))
     except (ValidationError, ValueError) as error:
-        told = str(error)
-        if isinstance(error, ValidationError):
-            problem = error.errors()[0]
-            told = f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+        told = fault(error) if isinstance(error, ValidationError) else str(error)
         raise StageError(f"{path} is damaged ({told}); delete it and run the study again") from error

@@ -13,15 +13,14 @@ from zk0.reporting import format as fmt
 from zk0.study.arms import FEDERATED
 from zk0.study.results import StudyResult
 from zk0.study.results_store import StudyFolder
+from zk0.words import markdown_table
 
 Rows = list[list[str]]
 
 
 def markdown(head: Sequence[str], rows: Rows) -> str:
     """A Markdown table; the first column on the left, figures on the right."""
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " --: |" * (len(head) - 1)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
+    return markdown_table(head, rows, figures=range(1, len(head)))
 
 
 def estimate_text(estimate: Estimate | None, closed_loop: bool) -> str:

@@ -12,6 +12,7 @@ from zk0.files import read_json, write_json
 from zk0.measuring.rows import Row
 from zk0.records.base import Machine
 from zk0.settings import Section
+from zk0.words import fault
 
 FOLDER = Path("state/testing")
 RECORD = Path("results/testing.json")
@@ -209,9 +210,7 @@ def read_record[R: BaseModel](path: Path, kind: type[R]) -> R:
     except FileNotFoundError as error:
         raise TestingError(f"{path} is missing; {again}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
-        raise TestingError(f"{path}, {where}: {first['msg'].lower()}; {again}") from error
+        raise TestingError(f"{path}: {fault(error)}; {again}") from error
     except ValueError as error:
         raise TestingError(f"{error}; {again}") from error
 

@@ -109,8 +109,10 @@ class Room:
             ValueError: No such factor; names the nearest.
 
         Example:
-            >>> Room.of(3, {"delay": 0.5}) == replace(Room(), delay_s=Room.of(3).delay_s / 2)
-            True
+            >>> from dataclasses import replace
+            >>> half = Room.of(3, {"delay": 0.5})
+            >>> half == replace(Room(), delay_s=half.delay_s), half.delay_s < Room.of(3).delay_s
+            (True, True)
         """
         wanted = dict.fromkeys(FACTORS, 1.0) if sizes is None else sizes
         if strange := sorted(set(wanted) - set(FACTORS)):

@@ -65,6 +65,7 @@ class Simulation:
         room: Where the arm stands.
 
     Example:
+        >>> from zk0.data.sim.tasks import find_task
         >>> sim = Simulation(find_task("push-red-cube-left"))
         >>> sim.reset(seed=7)
         >>> sim.step(sim.state())

@@ -133,8 +133,9 @@ class SiteRegistry:
     under a lock. So commands, gateway and server may use it side by side.
 
     Example:
+        >>> from zk0.network.security.keys import NodeKey
         >>> registry = SiteRegistry.create(Path("security/sites.json"), "arms")
-        >>> registry.admit("kitchen", "ecdsa-sha2-nistp384 AAAA...").partition
+        >>> registry.admit("kitchen", NodeKey.create(Path("kitchen")).public_path.read_text()).partition
         0
         >>> registry.revoke("kitchen", "laptop stolen").state
         'revoked'

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -45,16 +45,6 @@ RULES = (
 )
 
 
-class AlertContent(TypedDict):
-    """An alert as a file, a log or a program has it; see :class:`Alert`."""
-
-    rule: str
-    subject: str
-    summary: str
-    severity: Literal["warning", "critical"]
-    since: float
-
-
 @dataclass(frozen=True)
 class Alert:
     """Something that is wrong.
@@ -77,16 +67,6 @@ class Alert:
     def key(self) -> tuple[str, str]:
         """By what the same occurrence is known again."""
         return self.rule, self.subject
-
-    def as_dict(self) -> AlertContent:
-        """As ``.run/monitor/alerts.json`` and messages have it."""
-        return {
-            "rule": self.rule,
-            "subject": self.subject,
-            "summary": self.summary,
-            "severity": self.severity,
-            "since": self.since,
-        }
 
 
 def find_alerts(snapshot: Snapshot, limits: Alerts) -> list[Alert]:
@@ -216,8 +196,8 @@ class AlertBook:
         return arrived
 
     def _write(self) -> None:
-        told = [{"alert": one.alert.as_dict(), "status": one.status} for one in self._to_tell]
-        write_json(self._path, {"open": [alert.as_dict() for alert in self.open], "to_tell": told})
+        told = [{"alert": asdict(one.alert), "status": one.status} for one in self._to_tell]
+        write_json(self._path, {"open": [asdict(alert) for alert in self.open], "to_tell": told})
 
 
 def webhook_address(root: Path, alerts: Alerts) -> str | None:

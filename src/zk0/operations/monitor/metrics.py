@@ -16,14 +16,7 @@ _LOSSES = ("train_loss", "held_out_loss")
 
 
 class SnapshotCollector(Collector):
-    """Metrics of whatever ``look`` returns when Prometheus asks.
-
-    Example:
-        >>> registry = CollectorRegistry()
-        >>> registry.register(SnapshotCollector(lambda: (take(root, config), ())))
-        >>> registry.get_sample_value("zk0_round", {"run": "0a1b..."})
-        3.0
-    """
+    """Metrics of whatever ``look`` returns when Prometheus asks."""
 
     def __init__(self, look: Callable[[], tuple[Snapshot, tuple[Alert, ...]]]) -> None:
         """Ask ``look`` for a snapshot and the alerts that are open."""

@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -62,7 +63,7 @@ class Monitor:
             tell("not-seen", logging.WARNING, problem=snapshot.problem)
         for message in self.book.note(find_alerts(snapshot, self.config.alerts)):
             level = logging.WARNING if message.status == "firing" else logging.INFO
-            tell(f"alert-{message.status}", level, **message.alert.as_dict())
+            tell(f"alert-{message.status}", level, **asdict(message.alert))
             self._show(message)
         address, name = self.webhook, self.config.federation
         self.book.deliver(lambda message: address is None or post(address, payload(message, name)))
