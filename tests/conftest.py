@@ -33,7 +33,7 @@ FIRST_SEED = 20  # its eight scenes have four green cubes and four red ones
 # What takes longest, so that it is begun first and no worker is left with it at the end. A folder's tests share what is
 # dear to make (a server, a finished run), so one worker has all of them, but for the files named before it.
 FIRST = (
-    "tests/e2e/test_sources_run.py",
+    "tests/flows/",
     "tests/network/test_walk_through.py",
     "tests/network/test_failures.py",
     "tests/study/test_nights_run.py",
@@ -41,8 +41,6 @@ FIRST = (
     "tests/federation/test_scale.py",
     "tests/e2e/test_profiles_run.py",
     "tests/e2e/",
-    "tests/flows/test_testing_flow.py",
-    "tests/flows/",
     "tests/network/test_full_disk.py",
     "tests/operations/",
     "tests/network/test_join.py",

@@ -26,7 +26,7 @@ from zk0.study.spoiled import spoiled
 from zk0.study.week import week_of
 from zk0.tracking.promotion import Promotion, read_promotion
 
-pytestmark = [pytest.mark.release, pytest.mark.timeout(6000)]
+pytestmark = pytest.mark.timeout(6000)
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def test_three_nights(nights: Nights) -> None:
     assert told["subject"] == "site lab" and told["status"] == "firing"
 
 
+@pytest.mark.release
 def test_a_whole_week(nights: Nights) -> None:
     """The study's own week at small size; but nobody lies, which no deployment can be told to do."""
     project = nights.project

@@ -19,7 +19,7 @@ from zk0.files import read_json, write_json
 from zk0.network.security.keys import NodeKey
 from zk0.network.security.sites import Site, SiteRegistry
 from zk0.network.server.control import members_of
-from zk0.network.server.roll_call import RollCall
+from zk0.network.server.roll_call import NOBODY, RollCall
 from zk0.params import Params
 from zk0.records.files import read_lines
 from zk0.records.journal import Journal
@@ -97,12 +97,15 @@ def test_a_site_that_is_away_is_remembered_when_the_run_goes_on(world: World) ->
 
 
 def test_a_site_that_was_revoked_keeps_its_place_and_is_asked_no_more(world: World) -> None:
+    """Two of them are told apart by what stands for their nodes."""
     world.call()
     world.registry.revoke("kitchen", "laptop stolen")
 
     server = world.call()
 
-    assert server.sites == {0: "kitchen", 1: "lab"} and server.nodes == {0: 0, 1: 2}
+    assert server.sites == {0: "kitchen", 1: "lab"} and server.nodes == {0: NOBODY, 1: 2}
+
+    assert world.call(members=[]).nodes == {0: NOBODY, 1: NOBODY - 1}
 
 
 def test_a_site_admitted_since_waits_for_the_next_run(world: World) -> None:

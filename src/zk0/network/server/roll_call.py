@@ -22,8 +22,9 @@ from zk0.records.run import Run
 from zk0.words import printable
 
 _POLL_S = 1.0
-# A Grid refuses every message to it: the node of a site that was shut out since the run began.
-NOBODY = 0
+# A Grid refuses every message to it: the node of a site that was shut out since the run began, less its partition,
+# since a reply tells its site by the node. Flower draws numbers of nodes from 64 bits at random.
+NOBODY = 2**64 - 1
 
 Manifests = dict[int, Manifest]
 
@@ -79,7 +80,7 @@ class RollCall:
         for partition, why in self.misfits(answered).items():
             del answered[partition]
             self._tell(server, sites[partition], printable(f"cannot take part: {why}"))
-        nodes = {site.partition: site.node_id or NOBODY for site in self.members}
+        nodes = {site.partition: site.node_id for site in self.members if site.node_id}
         run = self._kept(answered)
         if run is None:
             self._check_enough(answered)
@@ -90,7 +91,7 @@ class RollCall:
                 self._say(server, "site-away", site, f"is away{without}")
             elif site.partition not in run:
                 self._say(server, "site-waits", site, "was not in this run when it began, and takes part in the next")
-        manifests = server.serve({partition: (nodes.get(partition, NOBODY), run[partition]) for partition in run})
+        manifests = server.serve({number: (nodes.get(number, NOBODY - number), run[number]) for number in run})
         write_json(self._file, {"run": self._digest(run), "sites": [manifest.content() for manifest in manifests]})
         return manifests
 
