@@ -19,7 +19,7 @@ from zk0.pipeline.stages import run_stage
 
 pytestmark = pytest.mark.services
 
-LATER = ("demo", "network", "rooms")  # as quality but for sizes and owners: they run before a release
+LATER = ("demo", "network", "quality", "rooms")  # of simulated owners, as the other tests' runs: before a release
 PROFILES = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.release] * (path.stem in LATER))
     for path in sorted((REPO / "profiles").glob("*.yaml"))
