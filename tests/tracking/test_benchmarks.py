@@ -70,7 +70,7 @@ def test_a_projection_cut_off_is_completed(tmp_path: Path) -> None:
 def test_damaged_history_is_told(tmp_path: Path) -> None:
     (tmp_path / HISTORY).parent.mkdir(parents=True)
     (tmp_path / HISTORY).write_text("{}\n")
-    with pytest.raises(BenchmarkError, match=r"history.jsonl, line 1: machine: Field required"):
+    with pytest.raises(BenchmarkError, match=r"history.jsonl, line 1: machine is missing"):
         track_benchmarks(tmp_path, "zk0-benchmarks", 0.25)
 
 
