@@ -23,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest --durations=10 -q --cov
 test: $(STAMP) ## what needs no service, with coverage of src, flows and tasks
 	@$(PYTEST) -m "not services" -n logical --cov-report=term-missing:skip-covered
 
-# Services are mostly waited for, so there may be more at a time than cores. Measuring the coverage of every process
+# Services are also waited for, so there may be more at a time than cores. Measuring the coverage of every process
 # that they start takes a sixth of its start, so only `make test-all` does.
 test-services: $(STAMP) ## real servers and clients on loopback, and whole runs
 	@$(BIN)/python -m pytest --durations=10 -q -m services -n 4 $(COVERAGE)

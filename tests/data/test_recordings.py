@@ -122,11 +122,13 @@ def busy_cores() -> Iterator[None]:
             thread.join()
 
 
-def test_same_seed_same_pictures_while_all_cores_are_busy(tmp_path: Path, cube_task: SimTask) -> None:
-    for folder, meanwhile in (("one", nullcontext()), ("again", busy_cores())):
+def test_same_seed_same_pictures_while_all_cores_are_busy(
+    tmp_path: Path, cube_task: SimTask, first_seed: int
+) -> None:
+    for name, meanwhile in (("one", nullcontext()), ("again", busy_cores())):
         with meanwhile:
             record_dataset(
-                cube_task, tmp_path / folder, repo_id="zk0/cubes", episodes=2, seed=20, noise=0.25, image_size=96
+                cube_task, tmp_path / name, repo_id="zk0/x", episodes=2, seed=first_seed, noise=0.25, image_size=96
             )
 
     assert digest_folder(tmp_path / "again" / "videos") == digest_folder(tmp_path / "one" / "videos")

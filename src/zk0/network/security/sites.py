@@ -135,10 +135,8 @@ class SiteRegistry:
     Example:
         >>> from zk0.network.security.keys import NodeKey
         >>> registry = SiteRegistry.create(Path("security/sites.json"), "arms")
-        >>> registry.admit("kitchen", NodeKey.create(Path("kitchen")).public_path.read_text()).partition
+        >>> registry.admit("kitchen", NodeKey.create(Path("kitchen")).public).partition
         0
-        >>> registry.revoke("kitchen", "laptop stolen").state
-        'revoked'
     """
 
     def __init__(self, path: Path) -> None:
