@@ -122,9 +122,7 @@ def busy_cores() -> Iterator[None]:
             thread.join()
 
 
-def test_same_seed_same_pictures_while_all_cores_are_busy(
-    tmp_path: Path, cube_task: SimTask, first_seed: int
-) -> None:
+def test_same_seed_same_pictures_while_all_cores_are_busy(tmp_path: Path, cube_task: SimTask, first_seed: int) -> None:
     for name, meanwhile in (("one", nullcontext()), ("again", busy_cores())):
         with meanwhile:
             record_dataset(
