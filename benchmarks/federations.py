@@ -1,6 +1,6 @@
 """zk0's federations with the clock and the memory gauge on them: whole ones, without training, the server alone.
 
-Where training is left out, only what surrounds it is measured. What is real: server, rounds, in-process engine,
+Where training is left out, only what surrounds it is measured. What is real: server, rounds, engine,
 ClientApp, messages, digests and checks, codecs, aggregation, the server's optimiser, resumable state. Left out are:
 
 - The policy: a module that holds SmolVLA's trainable parameters (names in its order, its shapes) and nothing else.
@@ -16,8 +16,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from typing import TypedDict
 from unittest import mock
 
 import torch
+from flwr.clientapp import ClientApp
 from torch import nn
 
 from benchmarks.projects import CACHE, camera_params, params_of
@@ -33,7 +35,8 @@ from benchmarks.standin import Standin
 from zk0.data.manifest import read_manifests
 from zk0.federation import client_app, site
 from zk0.federation.discovery import meet
-from zk0.federation.inprocess import InProcessGrid, LocalGrid
+from zk0.federation.engine import engine_for
+from zk0.federation.inprocess import LocalGrid
 from zk0.federation.rounds import run_rounds
 from zk0.federation.run import run_federation
 from zk0.federation.server import Server
@@ -41,6 +44,7 @@ from zk0.federation.site import warm_policy
 from zk0.federation.start import locked_base
 from zk0.federation.state import RoundState, StateFolder
 from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes
+from zk0.params import Params, with_changes
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.trainable import Tensors, digest_tensors, load_trainable
 from zk0.records.files import read, read_rounds
@@ -49,6 +53,7 @@ from zk0.records.run import Event, Run
 from zk0.training.local import LocalResult, LocalTask
 
 _SMALL = 10_000
+_whole_process = ExitStack()  # what holds to its end, in a worker that does nothing else
 
 
 class Seconds(TypedDict):
@@ -93,24 +98,38 @@ class RoundClock:
         return {"start_s": self.starts[0] - self.began, "round_s": round_s}
 
 
-def federated_run(*, root: str, features: str) -> FederatedRun:
-    """Run the federation of a prepared project in process, from its beginning.
+def on_engine(params: Params, workers: int) -> Params:
+    """Params whose sites train in so many of Ray's workers, of one thread each; 0 = in this process, as it is.
+
+    The workers are to find ``benchmarks`` where this process has it.
+    """
+    if not workers:
+        return params
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    return with_changes(params, {"engine.name": "ray", "engine.workers": workers, "threads": 1})
+
+
+def federated_run(*, root: str, features: str, workers: int = 0) -> FederatedRun:
+    """Run the federation of a prepared project from its beginning.
 
     Args:
         root: The project; params.yaml says what to run.
         features: Folder where kept features are shared by runs on the same data.
+        workers: Ray's, whose memory is not counted; 0 = the sites train in this process.
 
+    Raises:
+        RuntimeError: The run ended before its last round.
     """
     os.environ["ZK0_FEATURES"] = features
-    folder, params = Path(root), params_of(root)
+    folder, params = Path(root), on_engine(params_of(root), workers)
     torch.set_num_threads(params.threads)
     for leftover in ("state", "results/federation", "checkpoints"):
         shutil.rmtree(folder / leftover, ignore_errors=True)
     count = len(read_manifests(folder)[0])
     clock = RoundClock()
-    grid = InProcessGrid(client_app.app, folder, count, params.data.decoded_limit_bytes)
-    run_federation(grid, folder, params, locked_base(folder), clock.listen)
-    seconds = clock.seconds()
+    with engine_for(folder, params, count) as grid:
+        run_federation(grid, folder, params, locked_base(folder), clock.listen)
+        seconds = clock.seconds()
     rows = read_rounds(folder)
     if (made := read(folder, Run).rounds) != params.federation.rounds:
         raise RuntimeError(f"the run ended after {made} of {params.federation.rounds} rounds")
@@ -166,6 +185,12 @@ def training_left_out(shapes: Mapping[str, Sequence[int]], cameras: tuple[str, .
         yield
 
 
+def app_without_training(shapes: Mapping[str, Sequence[int]], cameras: tuple[str, ...]) -> ClientApp:
+    """The sites' ClientApp for a worker of Ray, which from then on leaves training out."""
+    _whole_process.enter_context(training_left_out(shapes, cameras))
+    return client_app.app
+
+
 class _Unsaved(StateFolder):
     """Rounds of a federation that are not saved."""
 
@@ -173,17 +198,21 @@ class _Unsaved(StateFolder):
         """Nothing: the round is not saved."""
 
 
-def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: bool, threads: int) -> EmptyRounds:
-    """Run a project's rounds in process.
+def rounds_without_training(
+    *, root: str, shapes: dict[str, list[int]], saving: bool, threads: int, workers: int = 0
+) -> EmptyRounds:
+    """Run a project's rounds.
 
     Args:
         root: A prepared project; its number of sites and rounds counts.
         shapes: Of the trainable parameters, by name.
         saving: Whether rounds are saved, behind the next one's back as always.
         threads: Threads of this process.
+        workers: Ray's, whose memory is not counted; 0 = the sites are in this process.
     """
     torch.set_num_threads(threads)
-    params, sites = params_of(root), read_manifests(Path(root))[0]
+    params, sites = on_engine(params_of(root), workers), read_manifests(Path(root))[0]
+    app = partial(app_without_training, shapes, sites[0].cameras) if workers else lambda: client_app.app
     saves: list[float] = []
     baseline = resident_bytes()
     with (
@@ -192,13 +221,13 @@ def rounds_without_training(*, root: str, shapes: dict[str, list[int]], saving: 
     ):
         states = (StateFolder if saving else _Unsaved)(Path(folder) / "state")
         clock = RoundClock()
-        grid = InProcessGrid(client_app.app, Path(root), len(sites), params.data.decoded_limit_bytes)
         journal = Journal(Path(folder) / "events.jsonl", clock.listen)
-        server = Server(grid, params, "benchmark", (params.policy.base, ""), journal, Path(folder) / "waiting")
-        meet(server)
-        warm = warm_policy(Path(root), params.policy.base, params.policy.device)
-        state = run_rounds(server, states, warm.first, lambda _, seconds: saves.append(seconds or 0.0))
-        last, seconds = state.rounds[-1], clock.seconds()
+        with engine_for(Path(root), params, len(sites), app) as grid:
+            server = Server(grid, params, "benchmark", (params.policy.base, ""), journal, Path(folder) / "waiting")
+            meet(server)
+            warm = warm_policy(Path(root), params.policy.base, params.policy.device)
+            state = run_rounds(server, states, warm.first, lambda _, seconds: saves.append(seconds or 0.0))
+            last, seconds = state.rounds[-1], clock.seconds()
     return {
         "save_s": saves[1:] if saving else [],
         "bytes_site": {way: total / len(sites) for way, total in (("up", last.bytes_up), ("down", last.bytes_down))},

@@ -1,12 +1,13 @@
-"""A thousand sites on one machine: time a round and peak memory by number of sites.
+"""A thousand sites on one machine: time a round and peak memory by number of sites, and by engine.
 
-Five rounds in process of the small policy, one optimiser step at each site. A simulated recording is
-dealt to the sites, two episodes each; beyond those that were recorded, sites have copies of them.
+Three rounds of the small policy, one optimiser step at each site. A simulated recording is dealt to the
+sites, two episodes each; beyond those that were recorded, sites have copies of them.
 """
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -15,18 +16,22 @@ from benchmarks.harness import Outcome, plain_app
 from benchmarks.pieces import Pieces, isolated
 from benchmarks.projects import CACHE, demo_params, prepared, use_params
 from zk0.data.manifest import read_manifests, write_manifest
+from zk0.measuring.rows import Row
+from zk0.params import with_changes
 
 if TYPE_CHECKING:
     from benchmarks.federations import FederatedRun  # it loads torch
 
 NAME = "many_sites"
 TASK = "press-magenta-disc"
-RECORDED = 250  # sites with a recording of their own
-ROUNDS = 5
+RECORDED = 50  # sites with a recording of their own
+ROUNDS = 3
+FEWEST = 4  # sites, beside which the server's memory of many is told
+THREADS = 2
 
 
 def measure(pieces: Pieces) -> Outcome:
-    """One process for each number of sites."""
+    """One process for each number of sites, and for the largest on each engine."""
     sizes = (10, 20, 40) if pieces.quick else (125, 250, 500, 1000)
     most = min(sizes[-1], RECORDED)
     folder = (CACHE / "data" / f"{TASK}-{2 * most}").resolve()
@@ -41,16 +46,61 @@ def measure(pieces: Pieces) -> Outcome:
     whole = prepared(NAME, params)
     features = (CACHE / "features" / NAME).resolve()
 
-    def run(sites: int) -> FederatedRun:
+    def run(sites: int, threads: int = THREADS, workers: int = 0) -> FederatedRun:
         root = first_sites(whole, sites)
-        use_params(root, params)
-        result: FederatedRun = isolated("benchmarks.federations:federated_run", root=str(root), features=str(features))
+        use_params(root, with_changes(params, {"threads": threads}))
+        result: FederatedRun = isolated(
+            "benchmarks.federations:federated_run", root=str(root), features=str(features), workers=workers
+        )
         shutil.rmtree(root)
         return result
 
     # The largest first: it computes the features that all of them read.
     results = {sites: pieces.get(f"{sites} sites", run, sites) for sites in reversed(sizes)}
-    return outcome({sites: results[sites] for sites in sizes}, pieces)
+    most = sizes[-1]
+    engines = {n: pieces.get(f"{most} sites, {engine_name(n)}", run, most, threads=1, workers=n) for n in (0, 1, 2)}
+    few = pieces.get(f"{FEWEST} sites, {engine_name(2)}", run, FEWEST, threads=1, workers=2)
+    told = outcome({sites: results[sites] for sites in sizes}, pieces)
+    beside = engine_rows(most, median_round(results[most]), engines, few, pieces)
+    return replace(told, rows=[*told.rows, *beside])
+
+
+def engine_name(workers: int) -> str:
+    """How many of Ray's workers, each of one thread; or the process that stands beside them.
+
+    >>> engine_name(0), engine_name(1)
+    ('one process of one thread', '1 worker on Ray')
+    """
+    return f"{workers} worker{'s' * (workers > 1)} on Ray" if workers else "one process of one thread"
+
+
+def median_round(run: FederatedRun) -> float:
+    """Seconds; the first round of a process opens every site's data for the first time, and is left out."""
+    return median(run["round_s"][1:])
+
+
+def engine_rows(
+    sites: int, two_threads: float, engines: dict[int, FederatedRun], few: FederatedRun, pieces: Pieces
+) -> list[Row]:
+    """The largest number of sites on each engine, and the server's memory there beside that of a few sites.
+
+    Args:
+        sites: How many.
+        two_threads: Seconds a round in one process of two threads.
+        engines: By number of workers of one thread each, 0 = in process.
+        few: ``FEWEST`` sites on two workers.
+        pieces: The benchmark's.
+    """
+    seconds = {workers: median_round(run) for workers, run in engines.items()}
+    work = f"{sites} sites, small policy, one step each, evaluation and saving included, one thread a worker"
+    one, two, alone = engine_name(1), engine_name(2), (seconds[0], engine_name(0))
+    server, few_of = f"server's memory, {sites} sites, {two}", (few["peak_bytes"], f"{FEWEST} sites")
+    return [
+        pieces.row(f"round, {one}", work, "s", seconds[1], alone),
+        pieces.row(f"round, {two}", work, "s", seconds[2], alone),
+        pieces.row(f"round, {two}, beside two threads", work, "s", seconds[2], (two_threads, "a process of 2 threads")),
+        pieces.row(server, "peak, without the workers'", "bytes", engines[2]["peak_bytes"], few_of),
+    ]
 
 
 def first_sites(whole: Path, sites: int) -> Path:
@@ -76,8 +126,7 @@ def first_sites(whole: Path, sites: int) -> Path:
 def outcome(results: dict[int, FederatedRun], pieces: Pieces) -> Outcome:
     """Rows and plots of what was measured."""
     rows = []
-    # The first round of a process opens every site's data for the first time.
-    seconds = {sites: median(run["round_s"][1:]) for sites, run in results.items()}
+    seconds = {sites: median_round(run) for sites, run in results.items()}
     for sites, run in results.items():
         work = f"{sites} sites, small policy, one step each, evaluation and saving included, in process"
         rows.append(pieces.row(f"round of {sites} sites", work, "s", seconds[sites]))

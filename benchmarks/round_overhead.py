@@ -1,13 +1,16 @@
 """What a round costs besides training: four sites, 100 M trainable fp32 parameters, no training.
 
-Beside Flower's own simulation on Ray with its FedAvg; the limit is a plain copy of the same bytes.
+In one process, and in two workers on Ray. Beside Flower's own simulation on Ray with its FedAvg; the limit is a plain
+copy of the same bytes.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.harness import Outcome, plain_app
@@ -15,7 +18,7 @@ from benchmarks.pieces import Pieces, isolated
 from benchmarks.projects import camera_params, prepared
 from benchmarks.sizes import FULL, shapes_of
 from zk0.console import console
-from zk0.measuring.rows import BenchmarkError
+from zk0.measuring.rows import BenchmarkError, Row
 from zk0.measuring.timing import Spread, seconds_of
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ NAME = "round_overhead"
 PEER = "Flower 1.41 run_simulation (Ray), FedAvg"
 SITES = 4
 THREADS = 2
+WORKERS = 2  # on Ray, of one thread each
 
 
 def measure(pieces: Pieces) -> Outcome:
@@ -41,16 +45,30 @@ def measure(pieces: Pieces) -> Outcome:
     if not with_peer:
         console.print("  without Ray, Flower's simulation is left out; `make bench-quick` installs it", style="yellow")
 
-    plain, saved, peers = [], [], []
+    plain, saved, spread_out, peers = [], [], [], []
     for number in range(1, repeats + 1):
         plain.append(pieces.get(f"zk0 without saving, {number}", ours, saving=False, **size))
         if with_peer:
             name = f"Flower on Ray, {number}"
             peers.append(pieces.get(name, peer, sites=SITES, values=values, rounds=rounds))
+            name = f"zk0 on Ray, {number}"
+            spread_out.append(pieces.get(name, ours, saving=False, workers=WORKERS, **(size | {"threads": 1})))
         saved.append(pieces.get(f"zk0 with saving, {number}", ours, saving=True, **size))
     copied = {"total": 2 * SITES * values * 4, "repeats": 5, "threads": THREADS}
     limit = pieces.get("memory copy", "benchmarks.round_overhead:copy_seconds", **copied)
-    return outcome(values, pieces, plain, saved, peers, Spread.of(limit))
+    told = outcome(values, pieces, plain, saved, peers, Spread.of(limit))
+    return replace(told, rows=[*told.rows, *ray_rows(values, pieces, spread_out, peers)]) if with_peer else told
+
+
+def ray_rows(values: int, pieces: Pieces, ours: Sequence[EmptyRounds], peers: Sequence[PeerRounds]) -> Iterator[Row]:
+    """Rows of zk0's engine on Ray beside Flower's."""
+    work = f"{SITES} sites x {values / 1e6:.0f} M trainable fp32 parameters, no training, {WORKERS} workers on Ray"
+    seconds = median(s for run in ours for s in run["round_s"][1:])
+    peer_s = median(s for run in peers for s in run["round_s"])
+    yield pieces.row("round overhead on Ray", f"{work}, all checks on", "s", seconds, (peer_s, PEER))
+    memory, peer = _memory(ours, values), (_memory(peers, values), PEER)
+    work += ", main process less imports, over the trainable size"
+    yield pieces.row("server's memory on Ray", work, "x trainable", memory, peer)
 
 
 def no_training_project(rounds: int) -> Path:

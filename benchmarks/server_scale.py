@@ -109,16 +109,14 @@ def crowd(*, root: str, workers: int) -> list[Sample]:
         root: The project, laid out; params say what to run.
         workers: Ray's, whose processes are not counted.
     """
+    from benchmarks.federations import on_engine  # noqa: PLC0415 - it loads torch
     from benchmarks.standin import app_of  # noqa: PLC0415 - it loads Flower
     from zk0.data.manifest import read_manifests  # noqa: PLC0415
     from zk0.federation.engine import engine_for  # noqa: PLC0415 - it loads torch
     from zk0.federation.run import run_federation  # noqa: PLC0415
     from zk0.federation.start import locked_base  # noqa: PLC0415
-    from zk0.params import with_changes  # noqa: PLC0415
 
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
-    folder = Path(root)
-    params = with_changes(params_of(root), {"engine.name": "ray", "engine.workers": workers})
+    folder, params = Path(root), on_engine(params_of(root), workers)
     sampler = Sampler(folder, {"events": EVENTS, "rounds": ROUNDS, "state": STATES})
     this = {"server": psutil.Process()}
     count = len(read_manifests(folder)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,11 @@ def test_peers_model_has_the_same_tensors_as_ours() -> None:
     assert all(array.numpy().dtype == np.float32 for array in record.values())
 
 
-def test_rounds_without_training_are_real_rounds(_elsewhere: Path, prepared: Path) -> None:
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.release)])
+def test_rounds_without_training_are_real_rounds(
+    _elsewhere: Path, prepared: Path, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))  # the workers' is set
     from benchmarks.federations import rounds_without_training
     from benchmarks.projects import use_params
     from zk0.params import load_params, parse_params
@@ -91,7 +96,7 @@ def test_rounds_without_training_are_real_rounds(_elsewhere: Path, prepared: Pat
     assert load_params(root / "params.yaml") == params
 
     shapes = {name: list(shape) for name, shape in shapes_of(VALUES).items()}
-    result = rounds_without_training(root=str(root), shapes=shapes, saving=True, threads=1)
+    result = rounds_without_training(root=str(root), shapes=shapes, saving=True, threads=1, workers=workers)
 
     assert len(result["round_s"]) == 2
     assert len(result["save_s"]) == 2
