@@ -43,7 +43,7 @@ from zk0.federation.server import Server
 from zk0.federation.site import warm_policy
 from zk0.federation.start import locked_base
 from zk0.federation.state import RoundState, StateFolder
-from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes
+from zk0.measuring.timing import PrivatePeak, peak_bytes, private_bytes, reset_peak, resident_bytes
 from zk0.params import Params, with_changes
 from zk0.policy.checkpoint import LoadedPolicy
 from zk0.policy.trainable import Tensors, digest_tensors, load_trainable
@@ -72,12 +72,16 @@ class FederatedRun(Seconds):
 
 
 class EmptyRounds(Seconds):
-    """Seconds of each save; bytes ``up`` and ``down`` a site in the last round; memory at the beginning and at most."""
+    """Seconds of each save; bytes ``up`` and ``down`` a site in the last round; memory at the beginning and at most.
+
+    ``private_bytes`` is the most that the process alone held, less what it held at the beginning.
+    """
 
     save_s: list[float]
     bytes_site: dict[str, float]
     baseline_bytes: int
     peak_bytes: int
+    private_bytes: int
 
 
 @dataclass
@@ -214,8 +218,9 @@ def rounds_without_training(
     params, sites = on_engine(params_of(root), workers), read_manifests(Path(root))[0]
     app = partial(app_without_training, shapes, sites[0].cameras) if workers else lambda: client_app.app
     saves: list[float] = []
-    baseline = resident_bytes()
+    baseline, private = resident_bytes(), private_bytes()
     with (
+        PrivatePeak() as peak,
         tempfile.TemporaryDirectory(prefix="federation-", dir=Path(root)) as folder,
         training_left_out(shapes, sites[0].cameras),
     ):
@@ -233,6 +238,7 @@ def rounds_without_training(
         "bytes_site": {way: total / len(sites) for way, total in (("up", last.bytes_up), ("down", last.bytes_down))},
         "peak_bytes": peak_bytes(),
         "baseline_bytes": baseline,
+        "private_bytes": peak.most - private,
         **seconds,
     }
 

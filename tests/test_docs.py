@@ -154,7 +154,8 @@ def test_what_a_forge_runs_is_what_a_person_runs() -> None:
     hooks = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     makefile = (REPO / "Makefile").read_text()
 
-    assert job["steps"][-1] == {"run": ".ci/run"} and (REPO / ".ci/run").stat().st_mode & 0o100
+    assert [step["run"] for step in job["steps"][-2:]] == [".ci/run", "make test-release"]
+    assert (REPO / ".ci/run").stat().st_mode & 0o100 and "\ntest-release:" in makefile
     for hook in hooks:
         words = hook["entry"].removeprefix(".venv/bin/").removesuffix(" --fix")
         assert f"$(BIN)/{words}" in makefile, hook["id"]

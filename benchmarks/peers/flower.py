@@ -19,7 +19,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
 from benchmarks.sizes import shapes_of
-from zk0.measuring.timing import peak_bytes, reset_peak, resident_bytes
+from zk0.measuring.timing import PrivatePeak, peak_bytes, private_bytes, reset_peak, resident_bytes
 
 _SMALL = 10_000
 
@@ -74,6 +74,7 @@ class PeerRounds(TypedDict):
         round_s: Seconds of the others.
         peak_bytes: Most memory of the server's process.
         baseline_bytes: What that began with.
+        private_bytes: The most that the process alone held, less what it held at the beginning.
         replies: How many each round averaged.
     """
 
@@ -81,6 +82,7 @@ class PeerRounds(TypedDict):
     round_s: list[float]
     peak_bytes: int
     baseline_bytes: int
+    private_bytes: int
     replies: list[int]
 
 
@@ -99,13 +101,14 @@ def simulation_rounds(*, sites: int, values: int, rounds: int) -> PeerRounds:
     def serve(grid: Grid, _: Context) -> None:
         strategy.start(grid, initial_arrays=arrays_of(values), num_rounds=1 + rounds)
 
-    baseline, began = resident_bytes(), time.perf_counter()
-    run_simulation(
-        server_app,
-        client_app,
-        num_supernodes=sites,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
-    )
+    baseline, private, began = resident_bytes(), private_bytes(), time.perf_counter()
+    with PrivatePeak() as peak:
+        run_simulation(
+            server_app,
+            client_app,
+            num_supernodes=sites,
+            backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+        )
     seconds = [after - before for before, after in strategy.times]
     usual = median(seconds[1:])
     return {
@@ -113,6 +116,7 @@ def simulation_rounds(*, sites: int, values: int, rounds: int) -> PeerRounds:
         "round_s": seconds[1:],
         "peak_bytes": peak_bytes(),
         "baseline_bytes": baseline,
+        "private_bytes": peak.most - private,
         "replies": strategy.replies,
     }
 

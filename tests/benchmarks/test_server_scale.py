@@ -69,7 +69,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.services
+@pytest.mark.release
 def test_a_crowd_on_ray_is_measured(root: Path) -> None:
     pytest.importorskip("ray")
 
@@ -83,7 +83,7 @@ def test_a_crowd_on_ray_is_measured(root: Path) -> None:
     assert "| round | s | server, MB | server, files | events, MB on disk |" in table(samples)
 
 
-@pytest.mark.services
+@pytest.mark.release
 def test_nodes_on_one_superlink_are_measured(root: Path) -> None:
     samples = deployment(root=str(root), count=2)
 

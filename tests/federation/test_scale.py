@@ -167,6 +167,7 @@ def test_a_site_that_ends_every_worker_is_left_out(root: Path, params: Params, m
     assert run.rounds == 2
 
 
+@pytest.mark.release
 def test_a_site_that_hangs_is_left_out(root: Path, params: Params, machines: str, tmp_path: Path) -> None:
     (mark := tmp_path / "mark").mkdir()
     changes = {"federation.min_replies": 1.0, "federation.rounds": 2, "federation.timeout_s": 20.0}
@@ -235,7 +236,7 @@ def test_too_little_room_and_no_cluster_are_told_at_once(params: Params, machine
         pass
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("end", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.release)])
 def test_a_run_that_is_stopped_or_killed_goes_on(
     alone: Run, root: Path, prepared_four: Path, params: Params, end: signal.Signals
 ) -> None:

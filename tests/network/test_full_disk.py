@@ -25,7 +25,7 @@ from zk0.params import load_params
 from zk0.policy.trainable import digest_tensors
 from zk0.records.run import Run
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.release, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture

@@ -224,6 +224,7 @@ def test_stopped_with_all_that_it_started(deployed: Deployed, name: str) -> None
     assert shown == {**dict.fromkeys(EVERY, True), name: False}
 
 
+@pytest.mark.release
 def test_upgrading_brings_everything_back(deployed: Deployed) -> None:
     """The documented commands, in their order; the new version is the old one."""
     before, sites = pids(deployed), deployed.status()["sites"]

@@ -14,7 +14,7 @@ from zk0.study import nights, weeks
 from zk0.study.week import Event, Week, week_of
 from zk0.tracking.registry import champion
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.release, pytest.mark.timeout(1200)]
 NIGHTS: dict[Event, float] = {"begin": 0.5, "nothing": 0.5, "spoil": 0.75, "lie": 1.0}  # share of the episodes
 
 

@@ -21,7 +21,7 @@ from zk0.study.studies import Study
 pytest.importorskip("ray")
 from zk0.federation.scale.cluster import MOST_LOST, EngineError, cluster_for
 
-pytestmark = pytest.mark.services
+pytestmark = pytest.mark.release
 TIMES = {"train_s", "evaluate_s", "created"}
 
 
@@ -48,7 +48,6 @@ def test_pieces_are_those_of_one_process_and_are_not_made_twice(
     assert {path: path.stat().st_mtime_ns for path in (spread.folder.folder / "pieces").iterdir()} == before
 
 
-@pytest.mark.release
 def test_a_lost_worker_is_replaced(tmp_path: Path, study_params: Params) -> None:
     params = with_changes(study_params, {"engine.name": "ray", "engine.workers": 2, "threads": 1})
 

@@ -115,6 +115,7 @@ def test_the_cards_command_drives_the_arm_within_its_limits(
     assert max(steps) > 0.95  # and the limits did hold something back
 
 
+@pytest.mark.release
 def test_the_documented_command_drives_the_arm_with_fewer_cameras_than_the_policy_has(
     python: Path, tmp_path: Path
 ) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import resource
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import psutil
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_LOOK_S = 0.005
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,44 @@ def peak_bytes() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def private_bytes() -> int:
+    """Memory this process holds now for itself, without what it shares, such as files and a Ray cluster's store."""
+    now = psutil.Process().memory_info()
+    return int(now.rss - getattr(now, "shared", 0))
+
+
+class PrivatePeak(threading.Thread):
+    """Looks at :func:`private_bytes` every few milliseconds within a block, for the most of it since the block began.
+
+    The kernel keeps no high-water mark of it.
+
+    Example:
+        >>> with PrivatePeak() as peak:
+        ...     held = bytearray(10_000_000)
+        >>> peak.most > len(held)
+        True
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.most = private_bytes()
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Look until the block is over."""
+        while not self._over.wait(_LOOK_S):
+            self.most = max(self.most, private_bytes())
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.most = max(self.most, private_bytes())
+        self._over.set()
+        self.join()
 
 
 def reset_peak() -> None:
