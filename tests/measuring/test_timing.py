@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 
 import pytest
 
-from zk0.measuring.timing import Spread, alternated, seconds_of
+from zk0.measuring.timing import PrivatePeak, Spread, alternated, private_bytes, seconds_of
 
 
 def test_spread_is_of_the_middle_and_both_ends() -> None:
@@ -44,3 +45,20 @@ reset_peak()
 assert peak_bytes() - before < 100e6, peak_bytes() - before
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process shares")
+def test_what_a_process_shares_is_not_its_own() -> None:
+    size, chunk = 64_000_000, bytes(1_000_000)
+    before = private_bytes()
+
+    with PrivatePeak() as peak, mmap.mmap(-1, size) as shared:
+        for _ in range(size // len(chunk)):
+            shared.write(chunk)
+        while_shared = private_bytes()
+        held = bytearray(size)
+        held[:: mmap.PAGESIZE] = b"1" * len(held[:: mmap.PAGESIZE])
+        del held
+
+    assert while_shared - before < size / 2
+    assert 0.9 * size < peak.most - before < 1.5 * size
