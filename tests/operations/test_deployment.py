@@ -223,6 +223,9 @@ def test_stopped_with_all_that_it_started(deployed: Deployed, name: str) -> None
     shown = {one["name"]: one["up"] for one in deployed.status()["services"]}
     assert shown == {**dict.fromkeys(EVERY, True), name: False}
 
+    assert deployed.type(f"zk0 restart {name}") == f"started: {name}\n"
+    wait_until(lambda: deployed.status()["alerts"] == [], f"the end of the alert that {name} was stopped")
+
 
 @pytest.mark.release
 def test_upgrading_brings_everything_back(deployed: Deployed) -> None:
@@ -237,7 +240,7 @@ def test_upgrading_brings_everything_back(deployed: Deployed) -> None:
     after = pids(deployed)
     assert set(after) == set(EVERY) and not set(after.values()) & set(before.values())
     assert deployed.status()["sites"] == sites
-    wait_until(lambda: deployed.status()["alerts"] == [], "the end of the alert that mlflow was stopped")
+    wait_until(lambda: deployed.status()["alerts"] == [], "the end of all alerts")
 
 
 def test_everything_is_started_again_and_nobody_is_alerted(deployed: Deployed) -> None:
