@@ -118,13 +118,7 @@ def private_bytes() -> int:
 class PrivatePeak(threading.Thread):
     """Looks at :func:`private_bytes` every few milliseconds within a block, for the most of it since the block began.
 
-    The kernel keeps no high-water mark of it.
-
-    Example:
-        >>> with PrivatePeak() as peak:
-        ...     held = bytearray(10_000_000)
-        >>> peak.most > len(held)
-        True
+    The kernel keeps no high-water mark of it, and what is held between two looks is missed.
     """
 
     def __init__(self) -> None:
