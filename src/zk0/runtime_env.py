@@ -63,11 +63,13 @@ def switch_off(gives_back: bool = False) -> None:
     _shorten_imports()
 
 
-def end_with_parent() -> None:
-    """In a process of multiprocessing: end as soon as the one that started it does, whatever ended that.
+def begin_child() -> None:
+    """In a process of multiprocessing: settle its surroundings, and end as soon as the one that started it does.
 
-    A pool's processes would finish what they do first, and write where the next run of their parent already writes.
+    It inherits the environment, and nothing else of :func:`switch_off`. Whatever ended its parent, it would finish what
+    it does first, and write where the parent's next run already writes.
     """
+    switch_off()
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

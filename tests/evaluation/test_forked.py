@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,34 +14,41 @@ import yaml
 from zk0.params import Params, with_changes
 
 _EACH = """
-import json, os, signal, sys, time
+import json, os, signal, time
+from zk0 import runtime_env
+runtime_env.switch_off()
+import psutil
 import torch
 from zk0.errors import StageError
 from zk0.evaluation.side_by_side import each
 
-def square(number):
-    if sys.argv[1] == "killed" and number == 2:
+def square(how, number):
+    if how == "killed" and number == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-    if sys.argv[1] == "error" and number == 2:
+    if how == "error" and number == 2:
         raise StageError("the second is not fit")
-    if sys.argv[1] == "stopped":
+    if how == "stopped":
         if number == 1:
             os.kill(os.getppid(), signal.SIGINT)
         time.sleep(60)
     time.sleep(0.2)
     return number * number, os.getpid(), torch.get_num_threads()
 
+def told(how):
+    try:
+        made = dict(each(lambda number: square(how, number), range(4), 1 if how == "one" else 2))
+    except (StageError, KeyboardInterrupt) as error:
+        made = {type(error).__name__: str(error)}
+    return made, os.getpid(), [p.pid for p in psutil.Process().children() if p.is_running()]
+
 torch.set_num_threads(2)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children are begun without
-try:
-    made = dict(each(square, range(4), 2 if sys.argv[1] != "one" else 1))
-except (StageError, KeyboardInterrupt) as error:
-    made = {type(error).__name__: str(error)}
-import psutil
-print(json.dumps([made, os.getpid(), [p.pid for p in psutil.Process().children() if p.is_running()]]))
+print(json.dumps({how: told(how) for how in ("two", "error", "killed", "stopped", "one")}))
 """
 _JUDGE = """
-import resource, sys
+import json, resource, sys
+from zk0 import runtime_env
+runtime_env.switch_off()
 from pathlib import Path
 import torch
 from zk0.data.manifest import read_manifests
@@ -50,16 +58,19 @@ from zk0.params import load_params
 from zk0.policy.start import load_start
 
 root, params = Path(sys.argv[1]), load_params(Path(sys.argv[2]))
-torch.set_num_threads(params.threads)
 tasks = ("sim:push-red-cube-left", "sim:press-magenta-disc")
 manifests = [m.model_copy(update={"source": task}) for m, task in zip(read_manifests(root)[0], tasks, strict=True)]
 opened = lambda manifest: Site(root, manifest, 10**9)
 limits = recorded_limits([opened(manifest) for manifest in manifests])
 models = {model: load_start(root, "random:nano", "cpu") for model in ("base", "global")}
-judged = judge_models(models, manifests, opened, params, limits)
-files = {model: {"digest": "a" * 64} for model in models}
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > 0.1)
-print(evaluation_of(files, judged, params, limits).model_dump_json())
+files, before, told = {model: {"digest": "a" * 64} for model in models}, 0.0, []
+for threads in (2, 1):  # what has rendered does not fork any more
+    torch.set_num_threads(threads)
+    judged = judge_models(models, manifests, opened, params.model_copy(update={"threads": threads}), limits)
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    told.append((spent > before + 0.1, evaluation_of(files, judged, params, limits).model_dump(mode="json")))
+    before = spent
+print(json.dumps(told))
 """
 
 
@@ -68,43 +79,46 @@ def run(script: str, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def each(how: str) -> tuple[dict[str, object], int, list[int]]:
-    made, own, left = json.loads(run(_EACH, how).splitlines()[-1])
-    return made, own, left
+@pytest.fixture(scope="module")
+def told() -> dict[str, tuple[dict[str, Any], int, list[int]]]:
+    """What came of four items, by what became of those that worked on them; then one's own number, and who is left."""
+    found: dict[str, tuple[dict[str, Any], int, list[int]]] = json.loads(run(_EACH).splitlines()[-1])
+    return found
 
 
-def test_processes_of_one_thread_each() -> None:
-    made, own, left = each("two")
+def test_processes_of_one_thread_each(told: dict[str, tuple[dict[str, Any], int, list[int]]]) -> None:
+    made, own, left = told["two"]
 
-    assert [made[str(n)][0] for n in range(4)] == [0, 1, 4, 9]  # type: ignore[index]
-    processes = {pid for _, pid, _ in made.values()}  # type: ignore[misc]
+    assert [made[str(n)][0] for n in range(4)] == [0, 1, 4, 9]
+    processes = {pid for _, pid, _ in made.values()}
     assert len(processes) == 2 and own not in processes and not left
-    assert {threads for _, _, threads in made.values()} == {1}  # type: ignore[misc]
+    assert {threads for _, _, threads in made.values()} == {1}
 
-    alone, own, _ = each("one")
-    assert {(pid, threads) for _, pid, threads in alone.values()} == {(own, 2)}  # type: ignore[misc]
+    alone, own, _ = told["one"]
+    assert {(pid, threads) for _, pid, threads in alone.values()} == {(own, 2)}
 
 
 @pytest.mark.parametrize(
-    ("how", "told"),
+    ("how", "said"),
     [
         ("error", {"StageError": "the second is not fit"}),
         ("killed", {"StageError": "a process that judged was lost, perhaps for want of memory: set threads lower"}),
         ("stopped", {"KeyboardInterrupt": ""}),
     ],
 )
-def test_what_ends_one_ends_all(how: str, told: dict[str, str]) -> None:
-    made, _, left = each(how)
-    assert made == told and not left
+def test_what_ends_one_ends_all(
+    told: dict[str, tuple[dict[str, Any], int, list[int]]], how: str, said: dict[str, str]
+) -> None:
+    made, _, left = told[how]
+    assert made == said and not left
 
 
 def test_figures_are_those_of_one_process(prepared: Path, tmp_path: Path, small_params: Params) -> None:
-    told = []
-    for threads in (1, 2):
-        changes = {"threads": threads, "evaluation.rollouts": 2, "evaluation.max_steps": 8}
-        file = tmp_path / f"{threads}.yaml"
-        file.write_text(yaml.safe_dump(with_changes(small_params, changes).model_dump(mode="json")))
-        told.append(run(_JUDGE, str(prepared), str(file)).splitlines()[-2:])
+    params = with_changes(small_params, {"evaluation.rollouts": 2, "evaluation.max_steps": 8})
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(params.model_dump(mode="json")))
 
-    assert [forked for forked, _ in told] == ["False", "True"]
-    assert told[0][1] == told[1][1] and json.loads(told[0][1])["overall"]["trained"]["rollouts"] == 4
+    (forked, side_by_side), (here, alone) = json.loads(run(_JUDGE, str(prepared), str(file)).splitlines()[-1])
+
+    assert (forked, here) == (True, False)
+    assert side_by_side == alone and alone["overall"]["trained"]["rollouts"] == 4

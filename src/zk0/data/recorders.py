@@ -14,7 +14,7 @@ from typing import Any
 from zk0.console import progress_bar
 from zk0.data.sim.tasks import find_task
 from zk0.params import Params
-from zk0.runtime_env import end_with_parent
+from zk0.runtime_env import begin_child
 from zk0.sources import Source
 
 
@@ -71,7 +71,7 @@ _done: Any = None
 def _report_to(done: Any) -> None:
     """In a recording process: where to tell that an episode is finished. It ends with the process that wants it."""
     global _done
-    end_with_parent()
+    begin_child()
     _done = done
 
 

@@ -173,8 +173,9 @@ def judge_models(
         model, source = item
         return drive(models[model], source, settings, limits, scenes, filmed=filmed, raw=model == "global")
 
-    items: list[tuple[Model, str] | Manifest] = [(model, source) for source in sources for model in models]
-    items += manifests
+    # What takes longest first, or one process would be left with it at the end.
+    items: list[tuple[Model, str] | Manifest] = sorted(manifests, key=lambda one: -one.held_out_frames)
+    items += [(model, source) for source in sources for model in models]
     results = each(work, items, params.threads)
     with progress_bar() as bar:
         made = dict(bar.track(results, total=len(items), description=about))

@@ -15,7 +15,7 @@ import torch
 
 from zk0.errors import StageError
 from zk0.evaluation.rollouts import has_rendered
-from zk0.runtime_env import end_with_parent
+from zk0.runtime_env import begin_child
 
 _make: Callable[[Any], Any]
 
@@ -65,7 +65,7 @@ def _may_fork() -> bool:
 
 def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that wants it all to act on
-    end_with_parent()
+    begin_child()
     torch.set_num_threads(1)
 
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from zk0.errors import StageError
-from zk0.runtime_env import end_with_parent
+from zk0.runtime_env import begin_child
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -197,7 +197,7 @@ def _last_words(other: Any, connection: Connection) -> str:
 def _help(connection: Connection, threads: int, rank: int, size: int, meeting: str, kind: str) -> None:
     """Another process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the site's own process to act on
-    end_with_parent()
+    begin_child()
 
     def left(error: BaseException | None) -> None:
         if error is None:
