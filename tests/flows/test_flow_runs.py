@@ -204,13 +204,12 @@ def test_deployments_are_what_prefect_knows() -> None:
         assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
 
 
-@pytest.mark.services
-def test_failed_run_leaves_context(tmp_path: Path) -> None:
+def test_failed_run_leaves_context(served: Any, tmp_path: Path) -> None:
     """A flow whose stage refuses ends as failed, and context.json says at which step and why."""
     project = make_project(tmp_path / "project", tmp_path / "prefect")
     project.change_params(lambda p: p["policy"].update(base="models/absent"))
 
-    done = project.attempt("python", "-m", "flows.federate", timeout=300)
+    done = project.attempt("python", "-m", "flows.federate", PREFECT_API_URL=served[1], timeout=300)
 
     assert done.returncode != 0
     context = json.loads((project.root / "context.json").read_text())

@@ -23,7 +23,7 @@ from zk0.network.server.runs import submit
 from zk0.network.server.services import FederationServer
 from zk0.network.server.steps import prepare
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.release]
 
 STEPS = (
     "dependency installation",

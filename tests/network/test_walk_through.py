@@ -140,6 +140,7 @@ def flow(walk: Walk, tmp_path: Path) -> Project:
     return Project(walk.root, env)
 
 
+@pytest.mark.release
 def test_the_flow_shows_the_eight_steps(walk: Walk, flow: Project) -> None:
     _change(walk.root / "params.yaml", _another_of_one_round)
 

@@ -174,7 +174,7 @@ def judge_models(
         return drive(models[model], source, settings, limits, scenes, filmed=filmed, raw=model == "global")
 
     # What takes longest first, or one process would be left with it at the end.
-    items: list[tuple[Model, str] | Manifest] = sorted(manifests, key=lambda one: -one.held_out_frames)
+    items: list[tuple[Model, str] | Manifest] = [*sorted(manifests, key=lambda one: -one.held_out_frames)]
     items += [(model, source) for source in sources for model in models]
     results = each(work, items, params.threads)
     with progress_bar() as bar:
