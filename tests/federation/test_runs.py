@@ -28,11 +28,13 @@ from zk0.federation.rounds import run_round
 from zk0.federation.run import config_digest, run_federation
 from zk0.federation.server import FederationError
 from zk0.federation.site import forget, open_site, warm_policy
+from zk0.federation.start import warm_start
 from zk0.federation.state import RoundState
 from zk0.files import read_json, write_json
 from zk0.params import Params
 from zk0.params.training import TrainingParams
 from zk0.policy.checkpoint import Stats, load_checkpoint
+from zk0.policy.start import load_start
 from zk0.policy.trainable import digest_tensors, trainable_tensors
 from zk0.records.files import read_lines
 
@@ -151,6 +153,18 @@ def test_adapters_train_travel_and_are_merged_into_the_checkpoint(project: Path,
     assert report.policy.trainable_parameters < 0.2 * sum(tensor.numel() for tensor in whole.values())
 
 
+def test_denoising_steps_are_the_checkpoints_and_no_others(project: Path, quick: Params) -> None:
+    policy = quick.policy.model_copy(update={"denoising_steps": 2})
+
+    run_federation(
+        InProcessGrid(client_app, project, 2, LIMIT), project, quick.model_copy(update={"policy": policy}), BASE
+    )
+
+    assert load_checkpoint(project / "checkpoints" / "best").policy.config.num_steps == 2
+    own = warm_start(project, quick, BASE[0]).start.policy.config.num_steps
+    assert own == load_start(project, BASE[0], "cpu").policy.config.num_steps != 2
+
+
 def _stats_of(root: Path, run: str) -> dict[str, Any]:
     return dict(read_json(root / "state" / run / "round-0003" / "state.json")["stats"])
 
@@ -179,6 +193,9 @@ def test_cameras_the_policy_does_not_know_are_refused(project: Path, quick: Para
         ({"seed": 2}, False),
         ({"threads": 2}, False),
         ({"training": {"batch": 3}}, False),
+        ({"training": {"smoothness": 1.0}}, False),
+        ({"training": {"smoothness": 0.0}, "policy": {"denoising_steps": 0}}, True),
+        ({"policy": {"denoising_steps": 3}}, False),
         ({"federation": {"rounds": 3}}, False),
         ({"federation": {"fraction": 0.5}}, False),
         ({"federation": {"stop_after": 3}}, False),

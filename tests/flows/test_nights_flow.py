@@ -50,11 +50,6 @@ class Nights:
         return str(new["name"])
 
     @property
-    def made(self) -> bool:
-        """Whether there was a night yet."""
-        return any(state["name"] == "Completed" for state in states_of(self.api, "federate"))
-
-    @property
     def run(self) -> Run:
         """What the last night that trained left."""
         return read(self.project.root, Run)
@@ -80,8 +75,7 @@ def nights(served: tuple[Project, str]) -> Iterator[Nights]:
 
 def test_three_nights(nights: Nights) -> None:
     project = nights.project
-    if not nights.made:  # another test's, where there is one
-        assert nights.pass_one() == "Completed"
+    assert nights.pass_one() in ("Completed", "Unchanged")
     first, before = nights.run, nights.version
     project.run("zk0", "promote", str(before), "--force")
     assert nights.pass_one() == "Unchanged"

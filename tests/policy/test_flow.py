@@ -17,6 +17,7 @@ from policy_on_frames import flow_loss, predict_chunk
 
 from zk0.console import console, lerobot_quiet
 from zk0.data.frames import Frames, ImageStore
+from zk0.errors import StageError
 from zk0.federation.statistics import moments_of
 from zk0.policy import flow
 from zk0.policy.attention import covers
@@ -192,6 +193,38 @@ def test_padding_between_real_actions(loaded: LoadedPolicy, frames: Frames, rows
         losses = loaded.policy(expected, noise=noise[0], time=noise[1], reduction="none")[0]
 
     torch.testing.assert_close(found, losses, rtol=1e-5, atol=1e-6)
+
+
+def test_smoothness_is_the_error_of_the_actions_acceleration(
+    loaded: LoadedPolicy, frames: Frames, rows: np.ndarray
+) -> None:
+    batch, (noise, times) = FrameInputs(loaded, frames).batch(rows), draws(loaded, len(rows))
+    assert batch.is_pad is not None and batch.actions is not None
+    batch.is_pad[0, 2] = True
+    actions = torch.nn.functional.pad(batch.actions, (0, noise.shape[2] - batch.actions.shape[2]))
+    noisy = torch.lerp(actions, noise, times[:, None, None])
+    with torch.no_grad():
+        context = flow.context_of(loaded.policy, batch)
+        plain, smooth = (
+            flow.batch_loss(loaded.policy, batch, noise, times, "none", context, weight) for weight in (0.0, 0.5)
+        )
+        # at once, by one step: from the noisy actions, along the velocity, for all the time that is left
+        reached = noisy - times[:, None, None] * flow.velocity(loaded.policy, context, noisy, times)
+
+    wrong, joints = (reached - actions)[:, :, : batch.actions.shape[2]].numpy(), batch.actions.shape[2]
+    for sample, (pad, off) in enumerate(zip(batch.is_pad.numpy(), wrong, strict=True)):
+        whole = [n for n in range(2, len(pad)) if not pad[n - 2 : n + 1].any()]
+        bent = sum(float(((off[n] - 2 * off[n - 1] + off[n - 2]) ** 2).sum()) for n in whole)
+        expected = 0.5 * bent / (float((~pad).sum()) * joints)
+        assert float(smooth[sample] - plain[sample]) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    assert float((smooth - plain).max()) > 0.01
+
+
+def test_lerobots_own_forward_pass_knows_no_smoothness(loaded: LoadedPolicy, frames: Frames, rows: np.ndarray) -> None:
+    other = variant(loaded, frames, rtc_config=RTCConfig(enabled=True))
+    batch = FrameInputs(other, frames).batch(rows)
+    with pytest.raises(StageError, match=r"training.smoothness is 0.5, but .*: .*. Set training.smoothness to 0"):
+        flow.batch_loss(other.policy, batch, *draws(other, len(rows)), smoothness=0.5)
 
 
 def test_losses_of_samples(loaded: LoadedPolicy, frames: Frames, rows: np.ndarray) -> None:

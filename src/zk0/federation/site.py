@@ -168,6 +168,7 @@ class Warm:
     def __post_init__(self) -> None:
         self.first = trainable_tensors(self.start.policy)
         self.held = Held(self.first)
+        self._denoising: int = self.start.policy.config.num_steps
 
     def fitted(self, stats: Stats | None) -> LoadedPolicy:
         """The policy with processors for these statistics; None lets the starting policy's own stand."""
@@ -177,6 +178,10 @@ class Warm:
         if self._fitted is None or self._fitted[0] != key:
             self._fitted = (key, with_stats(self.start.policy, stats))
         return self._fitted[1]
+
+    def set_denoising(self, steps: int) -> None:
+        """How many steps make noise an action chunk, here and in what is saved; 0 = as many as the policy came with."""
+        self.start.policy.config.num_steps = steps or self._denoising
 
     def show(self, digest: str, tensors: Tensors) -> None:
         """Put a model into the policy, unless it is there already."""

@@ -39,7 +39,9 @@ def warm_start(root: Path, params: Params, base: str) -> Warm:
     """The starting policy as the rounds will want it; loaded once in a process, where sites may share it."""
     adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
     device = params.policy.device if params.engine.name == "inprocess" else "cpu"
-    return warm_policy(root, base, device, adapters, params.seed if adapters.rank else 0)
+    warm = warm_policy(root, base, device, adapters, params.seed if adapters.rank else 0)
+    warm.set_denoising(params.policy.denoising_steps)
+    return warm
 
 
 def drawn_back(root: Path, params: Params, first: Tensors, shrink: Shrink) -> Tensors:

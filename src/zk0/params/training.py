@@ -24,6 +24,8 @@ class PolicyParams(Section):
     """Train low-rank adapters of the action expert instead of all of it (0 = all of it)."""
     lora_alpha: float = Field(32.0, gt=0)
     """Adapters' scale is alpha / rank."""
+    denoising_steps: int = Field(0, ge=0, le=1000)
+    """That make noise an action chunk; checkpoints carry them (0 = as the base has it)."""
 
     @field_validator("base")
     @classmethod
@@ -64,6 +66,8 @@ class TrainingParams(Section):
     """AdamW's (0 = none)."""
     grad_clip: float = Field(10.0, ge=0)
     """Largest gradient norm (0 = off)."""
+    smoothness: float = Field(0.0, ge=0)
+    """Weight of the error of the actions' acceleration, beside that of the loss (0 = off)."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the arithmetic: fp32, or bf16 (mixed: weights stay fp32)."""
     keep_moments: bool = False

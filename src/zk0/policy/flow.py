@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zk0.console import console
+from zk0.errors import StageError
 from zk0.policy.attention import Rotation, attend, covers, finish, normed, project, rotate, rotation, split_heads
 from zk0.policy.inputs import Batch
 from zk0.policy.prefix import Prefix, prefix_of
@@ -169,9 +170,19 @@ def _embed_actions(policy: SmolVLAPolicy, noisy: Tensor, time: Tensor) -> Tensor
 
 
 def flow_losses(
-    policy: SmolVLAPolicy, context: Context, actions: Tensor, noise: Tensor, time: Tensor, is_pad: Tensor
+    policy: SmolVLAPolicy,
+    context: Context,
+    actions: Tensor,
+    noise: Tensor,
+    time: Tensor,
+    is_pad: Tensor,
+    smoothness: float = 0.0,
 ) -> Tensor:
     """Squared error of the velocity, (B, chunk, max_action_dim); of padding it means nothing.
+
+    And, if asked for, that of the acceleration of the actions to which the velocity would lead at once: of their second
+    difference along the chunk. Errors that are alike from one action to the next shift a motion, and an arm follows;
+    those that are not make it jerk, and count the more.
 
     Args:
         policy: Any that :func:`covers` accepts.
@@ -180,10 +191,16 @@ def flow_losses(
         noise: (B, chunk, max_action_dim).
         time: (B,), from 0 (actions) to 1 (noise).
         is_pad: (B, chunk), which actions are padding.
+        smoothness: Weight of the acceleration's error, from a chunk's third action on.
     """
     actions, when = pad_vector(actions, policy.config.max_action_dim), time[:, None, None]
     found = velocity(policy, context, when * noise + (1 - when) * actions, time, _Rows.of(is_pad))
-    return functional.mse_loss(found, noise - actions, reduction="none")
+    losses = functional.mse_loss(found, noise - actions, reduction="none")
+    if smoothness and losses.shape[1] > 2:
+        bent = torch.diff(when * (found - (noise - actions)), n=2, dim=1) ** 2
+        real = ~(is_pad[:, 2:] | is_pad[:, 1:-1] | is_pad[:, :-2])
+        losses = losses + smoothness * functional.pad(bent * real[:, :, None], (0, 0, 2, 0))
+    return losses
 
 
 def reduce_losses(policy: SmolVLAPolicy, losses: Tensor, is_pad: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -207,6 +224,7 @@ def batch_loss(
     times: Tensor,
     reduction: Reduction = "mean",
     context: Context | None = None,
+    smoothness: float = 0.0,
 ) -> Tensor:
     """The loss of ``SmolVLAPolicy.forward`` for a batch on the policy's device, its rules for padding included.
 
@@ -217,13 +235,22 @@ def batch_loss(
         times: (B,).
         reduction: ``mean``: a number; ``none``: (B,) losses.
         context: The batch's, where it serves several draws of noise and time.
+        smoothness: See :func:`flow_losses`.
+
+    Raises:
+        StageError: LeRobot's own forward pass, by which this policy runs, knows no smoothness.
     """
     if (reason := covers(policy)) is not None:
+        if smoothness:
+            raise StageError(
+                f"training.smoothness is {smoothness:g}, but this policy is trained by LeRobot's own forward pass, "
+                f"which has no such term: {reason}. Set training.smoothness to 0"
+            )
         _say_once(reason)
         loss: Tensor = policy(_for_lerobot(batch), noise=noise, time=times, reduction=reduction)[0]
         return loss
     actions, is_pad = _targets(batch)
-    losses = flow_losses(policy, context or context_of(policy, batch), actions, noise, times, is_pad)
+    losses = flow_losses(policy, context or context_of(policy, batch), actions, noise, times, is_pad, smoothness)
     return reduce_losses(policy, losses, is_pad, reduction)
 
 

@@ -23,9 +23,8 @@ from zk0.data.readings import MEASURED
 from zk0.digests import digest_value
 from zk0.errors import DataError, StageError
 from zk0.evaluation.limits import Limits
-from zk0.federation.protocol import Adapters
-from zk0.federation.site import Site, Warm, forget, open_site, recorded_limits, warm_policy
-from zk0.federation.start import locked_base
+from zk0.federation.site import Site, Warm, forget, open_site, recorded_limits
+from zk0.federation.start import locked_base, warm_start
 from zk0.files import read_json, write_json
 from zk0.params import Params, with_changes
 from zk0.pipeline import prepare
@@ -122,9 +121,7 @@ class StudyProject:
 
     def policy(self, params: Params) -> Warm:
         """The starting policy of these params, loaded once in a process and shared with the federation's sites."""
-        adapters = Adapters(rank=params.policy.lora_rank, alpha=params.policy.lora_alpha)
-        seed = params.seed if adapters.rank else 0
-        return warm_policy(self.root, self.base[0], params.policy.device, adapters, seed)
+        return warm_start(self.root, params, self.base[0])
 
     def forget(self) -> None:
         """Drop policies, frames and features that are kept warm."""

@@ -191,7 +191,7 @@ def _take_steps(
         ahead((lambda step: _pinned(draw(step))) if device.type == "cuda" else draw, settings.local_steps) as shares,
         part,
     ):
-        losses = part.sharing(_Losses(policy))
+        losses = part.sharing(_Losses(policy, settings.smoothness))
         for step, (batch, noise, times, weight) in enumerate(shares):
             rate = learning_rate((task.round - 1) * settings.local_steps + step, settings, task.decay_steps)
             noise, times = (tensor.to(device, non_blocking=True) for tensor in (noise, times))
@@ -215,12 +215,12 @@ def _pinned(share: Share) -> Share:
 class _Losses(nn.Module):
     """:func:`batch_loss` as a module."""
 
-    def __init__(self, policy: nn.Module) -> None:
+    def __init__(self, policy: nn.Module, smoothness: float) -> None:
         super().__init__()
-        self.policy = policy
+        self.policy, self.smoothness = policy, smoothness
 
     def forward(self, batch: Batch, noise: Tensor, times: Tensor) -> Tensor:
-        return batch_loss(self.policy, batch, noise, times)
+        return batch_loss(self.policy, batch, noise, times, smoothness=self.smoothness)
 
 
 def rows_drawn(task: LocalTask, frames: int) -> list[np.ndarray]:
