@@ -12,7 +12,7 @@ from prefect.states import Completed
 from tasks.client import steps_of
 from tasks.steps import WayOn, by_hand, leaves_context, run_name
 from zk0.network.client import steps
-from zk0.network.client.membership import Joining, find_membership, open_membership, removed_if_refused
+from zk0.network.client.membership import Joining, find_membership, open_membership
 from zk0.workspaces.defaults import Request
 
 _way = WayOn(
@@ -73,7 +73,7 @@ def client(
         joining = Joining(Path(invitation), request, Path(keys), name, authority, threads, demands or {})
         membership = open_membership(root, joining)
     mine = leaves_context(membership.folder, "client", priority, keep=root, deployed="deployed")
-    with removed_if_refused(membership), mine as outcomes:
+    with membership.removed_if_refused(), mine as outcomes:
         steps_of(steps.Awaited(membership, rounds, since, wait_s), outcomes).run(
             steps.install_dependencies,
             steps.initialise_client,

@@ -13,7 +13,7 @@ from tasks.rounds import run_rounds, unchanged_rounds
 from tasks.steps import WayOn, by_hand, leaves_context, run_name
 from tasks.train import rounds_of, steps_of
 from zk0.workspaces.defaults import Request
-from zk0.workspaces.folder import TRAININGS, open_training, removed_if_refused
+from zk0.workspaces.folder import TRAININGS, open_training
 from zk0.workspaces.training import (
     ROUND_STEPS,
     configure,
@@ -69,7 +69,7 @@ def train(
     root = Path.cwd()
     mine = (data, name, base, device, fps, cameras, convention, calibration, leave_out)
     training = open_training(root, Request(*mine, steps, batch, saves, learning_rate))
-    with removed_if_refused(training), leaves_context(training.folder, "train", priority, keep=root) as outcomes:
+    with training.removed_if_refused(), leaves_context(training.folder, "train", priority, keep=root) as outcomes:
         run = steps_of(training, outcomes).run
         run(set_up_environment)
         run(load_model)

@@ -75,17 +75,10 @@ def test_it_has_all_that_the_models_figures_rest_on() -> None:
         "wrist": {"type": "opencv", "index_or_path": 1, "width": 320, "height": 240, "fps": 30},
     }
     assert (given["task"], given["fps"], given["policy.n_action_steps"]) == ("lift the cube", "10", "4")
-    assert not any(name.startswith("inference") for name in given)
 
 
 def test_what_was_not_judged_is_not_said() -> None:
     assert "policy.n_action_steps" not in words(rollout_command(run_of(site()), evaluation_of()))
-
-
-def test_a_model_judged_with_real_time_chunking_is_driven_with_it() -> None:
-    given = words(rollout_command(run_of(site()), evaluation_of(), rtc_horizon=6))
-
-    assert given["inference.type"] == "rtc" and given["inference.rtc.execution_horizon"] == "6"
 
 
 def test_cameras_are_those_that_any_site_has() -> None:

@@ -10,7 +10,7 @@ from zk0.errors import StageError
 from zk0.files import write_json
 from zk0.params import ParamsError, load_params
 from zk0.workspaces.defaults import Request, camera_names
-from zk0.workspaces.folder import open_training, removed_if_refused
+from zk0.workspaces.folder import open_training
 
 SMALL = Request(data="cups", base="random:nano", steps=100, device="cpu")
 
@@ -126,7 +126,7 @@ def test_going_on_needs_a_training_and_takes_its_settings(home: Path) -> None:
 def test_only_a_new_training_that_has_not_trained_is_removed(home: Path) -> None:
     fresh = open_training(home, SMALL)
     (home / ".cache" / "features").mkdir()
-    with pytest.raises(StageError, match="refused"), removed_if_refused(fresh):
+    with pytest.raises(StageError, match="refused"), fresh.removed_if_refused():
         raise StageError("refused")
     assert not (home / "trainings").exists()
     assert (home / ".cache" / "features").is_dir()  # what is linked is the project's
@@ -135,7 +135,7 @@ def test_only_a_new_training_that_has_not_trained_is_removed(home: Path) -> None
     (trained.folder / "state").mkdir()
     opened = open_training(home, SMALL)
     for one in (trained, opened):
-        with pytest.raises(StageError, match="later"), removed_if_refused(one):
+        with pytest.raises(StageError, match="later"), one.removed_if_refused():
             raise StageError("later")
     assert (trained.folder / "params.yaml").exists()
 

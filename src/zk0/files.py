@@ -206,6 +206,25 @@ def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 @contextmanager
+def removed_unless_begun(folder: Path, first: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Within the block, whatever ends work before it has a state leaves nothing of it behind.
+
+    Args:
+        folder: Of the work; its ``state`` is there once a round was kept. An empty folder around it goes, too.
+        first: Called before anything is removed.
+    """
+    try:
+        yield
+    except BaseException:
+        if not (folder / "state").exists():
+            first()
+            shutil.rmtree(folder, ignore_errors=True)
+            if not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
+        raise
+
+
+@contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A folder that only its owner may enter, beside the target; gone when the block ends, unless it was renamed."""
     with _locked(target, lambda: tempfile.mkdtemp(prefix=f".{target.name}.", suffix=NEW, dir=target.parent)) as made:

@@ -146,9 +146,10 @@ def test_a_model_that_knows_the_task_pushes_the_cube_through_the_serial_line(
     # In another shape the picture would be another one to the policy.
     seen = {"image_shapes": {camera: [3, 96, 96] for camera in CAMERAS}, "tasks": ("push the red cube to the left",)}
     run = run.model_copy(update={"sites": {name: site.model_copy(update=seen) for name, site in run.sites.items()}})
-    line = rollout_command(run, Evaluation.model_validate(content), rtc_horizon=4)
+    line = rollout_command(run, Evaluation.model_validate(content))
     assert line is not None
-    line = line.replace("--duration=60", "--duration=8")
+    chunking = "--inference.type=rtc --inference.rtc.execution_horizon=4 --inference.queue_threshold=4"
+    line = line.replace("--duration=60", f"--duration=8 {chunking}")
 
     for seed in (100_003, 100_004, 100_005):  # on a machine that is too busy the arm may be too late for one
         driven = type_line(python, line, REPO / "models/nano-base", tmp_path / f"arm {seed}", seed=seed)

@@ -16,7 +16,7 @@ TASK_LONGEST = 200
 _UNKNOWN_SHAPE = (3, 480, 640)  # of runs that did not keep it yet; what most cameras give
 
 
-def rollout_command(run: Run, evaluation: Evaluation, rtc_horizon: int | None = None) -> str | None:
+def rollout_command(run: Run, evaluation: Evaluation) -> str | None:
     """``lerobot-rollout`` for an SO-101 with the model of a run, to be typed in the checkpoint's own folder.
 
     There ``vlm``, by which a checkpoint names the vision-language model that it carries, is a path that LeRobot finds
@@ -27,8 +27,6 @@ def rollout_command(run: Run, evaluation: Evaluation, rtc_horizon: int | None = 
     Args:
         run: Whose sites say cameras by the policy's names, frames a second and task.
         evaluation: Of the same run.
-        rtc_horizon: For a model that was judged with LeRobot's real-time chunking: its execution horizon, in actions.
-            No more than the policy's chunk, which LeRobot's own default of 10 is not for each.
 
     Returns:
         The command, over several lines; None where the evaluation gives no limits, since an arm without is no way.
@@ -45,9 +43,6 @@ def rollout_command(run: Run, evaluation: Evaluation, rtc_horizon: int | None = 
         f"--robot.cameras={_flow(_cameras(sites))}",
         f"--task={shlex.quote(task)} --fps={first.fps or 30} --duration=60",
     ]
-    if rtc_horizon is not None:
-        horizon = f"--inference.rtc.execution_horizon={rtc_horizon} --inference.queue_threshold={rtc_horizon}"
-        lines.append(f"--inference.type=rtc {horizon}")
     return " \\\n  ".join(lines)
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import yaml
 
 from zk0.errors import StageError
-from zk0.files import replaced_folder, write_text
+from zk0.files import removed_unless_begun, replaced_folder, write_text
 from zk0.params import PARAMS_FILE, Params, load_params, parse_params
 from zk0.sources import Source
 from zk0.tracking.metric_names import flatten
@@ -55,6 +53,10 @@ class Training:
         """The command that goes on with it."""
         return f"zk0 train --name {self.name}"
 
+    def removed_if_refused(self) -> AbstractContextManager[None]:
+        """Within the block, whatever ends a new training before its first round leaves nothing behind."""
+        return removed_unless_begun(self.folder) if self.fresh else nullcontext()
+
 
 def open_training(root: Path, request: Request) -> Training:
     """Lay out a new training, or open the one that is there.
@@ -83,19 +85,6 @@ def open_training(root: Path, request: Request) -> Training:
         return Training(root, name, params, fresh=False)
     lay_out(root, folder, content, _HEADER.format(name=name))
     return Training(root, name, params, fresh=True)
-
-
-@contextmanager
-def removed_if_refused(training: Training) -> Iterator[None]:
-    """Within the block, whatever ends a new training before its first round leaves nothing behind."""
-    try:
-        yield
-    except BaseException:
-        if training.fresh and not (training.folder / "state").exists():
-            shutil.rmtree(training.folder, ignore_errors=True)
-            if not any(training.folder.parent.iterdir()):
-                training.folder.parent.rmdir()
-        raise
 
 
 def _existing(root: Path, request: Request) -> Training:

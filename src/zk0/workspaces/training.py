@@ -20,7 +20,7 @@ from zk0.records.paths import EVALUATION, RUN
 from zk0.records.results import Evaluation
 from zk0.records.run import Run
 from zk0.steps import RoundStep, Step, run_steps, step
-from zk0.workspaces.folder import Training, removed_if_refused
+from zk0.workspaces.folder import Training
 
 if TYPE_CHECKING:
     from zk0.federation.site import Warm
@@ -54,7 +54,7 @@ def run(training: Training, only: str | None = None) -> None:
     Raises:
         StageError: A step refused; a new training that had not begun to train is removed.
     """
-    with removed_if_refused(training):
+    with training.removed_if_refused():
         try:
             run_steps(STEPS, lambda one: one(training), only=(only,) if only else ())
         except StageError as error:

@@ -1,17 +1,15 @@
-"""A membership's folder: laid out, opened again, removed when joining was refused."""
+"""A membership's folder: laid out, and opened again."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from zk0.errors import StageError
-from zk0.files import read_mapping, write_json
+from zk0.files import read_mapping, removed_unless_begun, write_json
 from zk0.network.security.invitation import Invitation
 from zk0.network.security.keys import NodeKey
 from zk0.params import PARAMS_FILE, Params, load_params, parse_params
@@ -107,6 +105,12 @@ class Membership:
         """The owner's demands, as a node's config names them."""
         return {f"privacy-{name.replace('_', '-')}": value for name, value in self.demands.items()}
 
+    def removed_if_refused(self) -> AbstractContextManager[None]:
+        """Within the block, whatever ends a first joining leaves nothing behind."""
+        if not self.fresh:
+            return nullcontext()
+        return removed_unless_begun(self.folder, first=lambda: self.services.stop(self.services.known()))
+
     def leave(self) -> Membership:
         """The same, left; its folder stays."""
         gone = replace(self, left=datetime.now(UTC).isoformat(timespec="seconds"))
@@ -148,20 +152,6 @@ def open_membership(root: Path, joining: Joining) -> Membership:
     keep_from_git(folder)
     made.write()
     return made
-
-
-@contextmanager
-def removed_if_refused(membership: Membership) -> Iterator[None]:
-    """Within the block, whatever ends a first joining leaves nothing behind."""
-    try:
-        yield
-    except BaseException:
-        if membership.fresh and not (membership.folder / "state").exists():
-            membership.services.stop(membership.services.known())
-            shutil.rmtree(membership.folder, ignore_errors=True)
-            if not any(membership.folder.parent.iterdir()):
-                membership.folder.parent.rmdir()
-        raise
 
 
 def memberships(root: Path) -> list[Membership]:

@@ -10,7 +10,7 @@ from zk0.data.manifest import read_manifests, write_manifest
 from zk0.errors import StageError
 from zk0.files import write_json
 from zk0.network.client.app import app
-from zk0.network.client.membership import EVENTS, Membership, removed_if_refused
+from zk0.network.client.membership import EVENTS, Membership
 from zk0.network.client.node import NAMES, check_server, start_node
 from zk0.network.client.status import site_status
 from zk0.pipeline import prepare, validate
@@ -28,7 +28,7 @@ def join(membership: Membership) -> None:
     Raises:
         StageError: A step refused; a first joining leaves nothing behind.
     """
-    with removed_if_refused(membership):
+    with membership.removed_if_refused():
         run_steps(STEPS, lambda one: one(membership), only=names_of(JOINING))
 
 
