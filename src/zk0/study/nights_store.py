@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 from pydantic import Field
@@ -16,7 +15,7 @@ from zk0.errors import StageError
 from zk0.evaluation.outcomes import Outcomes
 from zk0.files import write_json
 from zk0.records.base import Machine
-from zk0.study.results_store import Stored, checked
+from zk0.study.results_store import PieceFolder, Stored, checked
 
 WEEK = "week.json"
 AT = "night.json"  # in a week's own project: `Begun`
@@ -107,18 +106,10 @@ class WeekRecord(Stored):
 
 
 @dataclass(frozen=True)
-class NightsFolder:
-    """``results/studies/nights``.
+class NightsFolder(PieceFolder[NightPiece]):
+    """``results/studies/nights``."""
 
-    Attributes:
-        folder: The study's.
-    """
-
-    folder: Path
-
-    def write(self, file: str, piece: NightPiece) -> None:
-        """Keep a piece under its file's name."""
-        write_json(self.folder / "pieces" / file, piece.model_dump(mode="json"))
+    kind: type[NightPiece] = NightPiece
 
     def describe(self, record: WeekRecord) -> None:
         """Say what belongs together."""
@@ -141,10 +132,10 @@ class NightsFolder:
             StageError: One is damaged.
         """
         found: list[NightPiece] = []
-        for path in (self.folder / "pieces" / file for file in files):
-            if not path.exists():
+        for piece in map(self.piece, files):
+            if piece is None:
                 break
-            found.append(checked(NightPiece, path))
+            found.append(piece)
         return found
 
 

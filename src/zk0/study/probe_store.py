@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from zk0.evaluation.outcomes import Outcomes
@@ -16,7 +15,7 @@ from zk0.evaluation.paired import Difference, Estimate, difference, rate
 from zk0.files import write_json
 from zk0.records.base import Machine
 from zk0.study.nights_store import Successes, outcomes
-from zk0.study.results_store import Stored, checked
+from zk0.study.results_store import PieceFolder, Stored, checked
 
 NAME = "rooms-probe"
 OWN, TOGETHER = "own room", "all together"
@@ -123,27 +122,10 @@ class ProbeResult:
 
 
 @dataclass(frozen=True)
-class ProbeFolder:
-    """``results/studies/rooms-probe``.
+class ProbeFolder(PieceFolder[ProbePiece]):
+    """``results/studies/rooms-probe``."""
 
-    Attributes:
-        folder: The study's.
-    """
-
-    folder: Path
-
-    def piece(self, file: str) -> ProbePiece | None:
-        """A piece by its file's name; None where it is not there yet.
-
-        Raises:
-            StageError: It is damaged; says what to do.
-        """
-        path = self.folder / "pieces" / file
-        return checked(ProbePiece, path) if path.exists() else None
-
-    def write(self, file: str, piece: ProbePiece) -> None:
-        """Keep a piece under its file's name."""
-        write_json(self.folder / "pieces" / file, piece.model_dump(mode="json"))
+    kind: type[ProbePiece] = ProbePiece
 
     def describe(self, record: ProbeRecord) -> None:
         """Say what belongs together."""

@@ -142,23 +142,36 @@ class StudyRecord(Stored):
 
 
 @dataclass(frozen=True)
-class StudyFolder:
-    """``results/studies/NAME``.
+class PieceFolder[P: Stored]:
+    """A study's folder, with its pieces.
 
     Attributes:
-        folder: The study's.
+        folder: ``results/studies/NAME``.
+        kind: What its pieces are.
     """
 
     folder: Path
+    kind: type[P]
 
-    def piece(self, file: str) -> Piece | None:
+    def piece(self, file: str) -> P | None:
         """A piece by its file's name; None where it is not there yet.
 
         Raises:
             StageError: It is damaged; says what to do.
         """
         path = self.folder / "pieces" / file
-        return checked(Piece, path) if path.exists() else None
+        return checked(self.kind, path) if path.exists() else None
+
+    def write(self, file: str, piece: P) -> None:
+        """Keep a piece under its file's name."""
+        write_json(self.folder / "pieces" / file, piece.model_dump(mode="json", exclude_unset=True))
+
+
+@dataclass(frozen=True)
+class StudyFolder(PieceFolder[Piece]):
+    """The folder of a study that compares arms."""
+
+    kind: type[Piece] = Piece
 
     def adopt(self, file: str) -> Piece | None:
         """A piece that another study of the project has made, copied into this one; None where none has.
@@ -173,10 +186,6 @@ class StudyFolder:
             self.write(file, found)
             return found
         return None
-
-    def write(self, file: str, piece: Piece) -> None:
-        """Keep a piece under its file's name."""
-        write_json(self.folder / "pieces" / file, piece.model_dump(mode="json", exclude_unset=True))
 
     def describe(self, record: StudyRecord) -> StudyRecord | None:
         """Say what belongs together.
