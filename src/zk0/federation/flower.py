@@ -7,6 +7,8 @@ second or more to import, and a process is started for every message.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -112,16 +114,32 @@ def steady_database() -> None:
 
     With 32 nodes on a busy machine a write waited longer for its turn than Flower's 5 s, and the request failed: nodes
     counted as away, and the SuperExec died. And each connection may keep 64 MB of pages, several times all there are,
-    beside those that the kernel keeps.
+    beside those that the kernel keeps. Tasks that died are looked for with every object that a
+    node asks for, by two writes each time, which was a third of the SuperLink's work; once a second is often enough.
 
     Raises:
         RuntimeError: This Flower sets its database up elsewhere.
     """
     database = import_module("flwr.supercore.sql_mixin")
+    state = import_module("flwr.supercore.corestate.sql_corestate").SqlCoreState
     wanted = {"busy_timeout": "60000", "cache_size": "-8000"}  # milliseconds; thousands of bytes
-    if not wanted.keys() <= dict(getattr(database, "SQLITE_PRAGMAS", ())).keys():
+    looks = getattr(state, "_cleanup_expired_task_tokens", None)
+    if looks is None or not wanted.keys() <= dict(getattr(database, "SQLITE_PRAGMAS", ())).keys():
         raise RuntimeError("this Flower sets its database up elsewhere; with many nodes requests would fail")
     database.SQLITE_PRAGMAS = tuple((dict(database.SQLITE_PRAGMAS) | wanted).items())  # type: ignore[attr-defined]
+    state._cleanup_expired_task_tokens = _once_a_second(looks)
+
+
+def _once_a_second(looks: Callable[[Any], None]) -> Callable[[Any], None]:
+    last = -math.inf
+
+    def looks_when_due(state: Any) -> None:
+        nonlocal last
+        if (now := time.monotonic()) >= last + 1.0:
+            last = now
+            looks(state)
+
+    return looks_when_due
 
 
 def run_superlink(config: SuperLinkLifespanConfig) -> None:
