@@ -158,7 +158,7 @@ class TrainableOnly(nn.Module):
         generator = torch.Generator().manual_seed(0)
         for name, shape in shapes.items():
             self.register_parameter(name.replace(".", "_"), nn.Parameter(torch.randn(*shape, generator=generator)))
-        self.config = SimpleNamespace(device="cpu", image_features=dict.fromkeys(cameras), chunk_size=50)
+        self.config = SimpleNamespace(device="cpu", image_features=dict.fromkeys(cameras), chunk_size=50, num_steps=10)
 
 
 def no_training(
