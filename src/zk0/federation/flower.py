@@ -114,8 +114,8 @@ def steady_database() -> None:
 
     With 32 nodes on a busy machine a write waited longer for its turn than Flower's 5 s, and the request failed: nodes
     counted as away, and the SuperExec died. And each connection may keep 64 MB of pages, several times all there are,
-    beside those that the kernel keeps. Tasks that died are looked for with every object that a
-    node asks for, by two writes each time, which was a third of the SuperLink's work; once a second is often enough.
+    beside those that the kernel keeps. Tasks that died are looked for with every object that a node asks for, by two
+    writes each time, which was a third of the SuperLink's work; once a second is often enough.
 
     Raises:
         RuntimeError: This Flower sets its database up elsewhere.
