@@ -27,7 +27,7 @@ from zk0.files import read_json, write_json
 # 1: zk0 0.1.0. 2: recordings without x264's macroblock tree, held-out episodes by their own digests, BLAKE2b.
 RESULTS_VERSION = 2
 
-_SIDE_BY_SIDE_BYTES = 1 << 20
+_SIDE_BY_SIDE_BYTES = 1 << 25  # below, handing parts to another thread costs more than it saves
 # A file written this recently may change again without its time stamp moving, so it is not cached.
 _SETTLED_NS = 2_000_000_000
 

@@ -108,7 +108,7 @@ def _norm(name: str, tensor: torch.Tensor) -> float:
     flat = flat if flat.is_floating_point() else flat.to(torch.float64)
     dtype = torch.promote_types(flat.dtype, torch.float32)
     norms = []
-    for piece in flat.split(PIECE):  # type: ignore[no-untyped-call]
+    for piece in (flat,) if flat.numel() <= PIECE else flat.split(PIECE):  # type: ignore[no-untyped-call]
         norm = float(torch.linalg.vector_norm(piece, dtype=dtype))
         if not math.isfinite(norm):
             if not torch.isfinite(piece).all():

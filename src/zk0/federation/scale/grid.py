@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import ray
@@ -21,11 +21,12 @@ from zk0.console import console
 from zk0.federation.inprocess import NodesGrid
 from zk0.federation.protocol import GRID_CODE
 from zk0.federation.scale.cluster import MOST_LOST, UP_S, Cluster, EngineError, cause_of
-from zk0.federation.scale.worker import Project, Worker, pack, unpack
+from zk0.federation.scale.worker import ALONE, Asked, Project, Told, Worker, pack, unpack
 from zk0.machine.packages import versions
 from zk0.records.journal import Journal
 
 _AT_ONCE = 2  # messages that a worker has: one that it answers, and the next, so that it never waits for the server
+_numbers = count()
 
 
 @dataclass(eq=False)
@@ -36,13 +37,15 @@ class _Call:
         messages: Those to come.
         tasks: Those whose replies were not given out, in order.
         queue: Those of them that nobody was asked.
-        made: Records to Ray's references, by id: what all sites are sent alike is laid down once.
+        made: Of records that all sites are sent alike, by id, number and Ray's reference: they are laid down once.
+        first: No record's number is lower.
     """
 
     messages: Iterator[Message]
     tasks: deque[_Task] = field(default_factory=deque)
     queue: deque[_Task] = field(default_factory=deque)
-    made: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    made: dict[int, tuple[Any, int, Any]] = field(default_factory=dict)
+    first: int = field(default_factory=lambda: next(_numbers))
 
     def fill(self, most: int) -> None:
         """Make messages until so many await their turn, or there are no more."""
@@ -51,13 +54,17 @@ class _Call:
             self.tasks.append(task)
             self.queue.append(task)
 
-    def packed(self, record: Any) -> Any:
-        """A record as it is handed to a worker."""
+    def packed(self, record: Any, sent: set[int]) -> tuple[int, Any]:
+        """A record's number and itself, as a worker is handed it; nothing but the number if it was sent it before."""
         if not isinstance(record, ArrayRecord):
-            return pack(record)
+            return ALONE, pack(record)
         if id(record) not in self.made:
-            self.made[id(record)] = (record, ray.put(pack(record)))
-        return self.made[id(record)][1]
+            self.made[id(record)] = (record, next(_numbers), ray.put(pack(record)))
+        _, number, content = self.made[id(record)]
+        if number in sent:
+            return number, None
+        sent.add(number)
+        return number, content
 
 
 @dataclass(eq=False)
@@ -66,17 +73,17 @@ class _Task:
 
     Attributes:
         failed: Why there will be no reply.
-        told, content: Ray's references to the two halves of the reply.
-        done: The first half is there.
+        coming, content: Ray's references to the two halves of the reply.
+        told: The first half, once it is there.
     """
 
     message: Message
     call: _Call
     lost: int = 0
     failed: str | None = None
-    told: Any = None
+    coming: Any = None
     content: Any = None
-    done: bool = False
+    told: Told | None = None
 
     @property
     def node(self) -> int:
@@ -85,12 +92,13 @@ class _Task:
 
 @dataclass(eq=False)
 class _Hand:
-    """A worker, as the grid sees it: the actor in one of the cluster's places, and what it was asked, in order."""
+    """A worker, as the grid sees it: an actor in one of the cluster's places, what it was asked, in order, and sent."""
 
     slot: int
     actor: Any
     coming: Any
     asked: deque[_Task] = field(default_factory=deque)
+    sent: set[int] = field(default_factory=set)
     up: bool = False
     machine: str = ""
     process: int = 0
@@ -152,10 +160,10 @@ class RayGrid(NodesGrid):
         """A task's reply; None as long as there is none."""
         if task.failed is not None:
             return Message(Error(GRID_CODE, task.failed), reply_to=task.message)
-        if not task.done:
+        if (told := task.told) is None:
             return None
         try:
-            told, records = ray.get(task.told), ray.get(task.content)
+            records = ray.get(task.content)
         except RayError as error:
             self._again(task, f"its reply was lost with its machine: {cause_of(error)}")
             return None
@@ -163,7 +171,7 @@ class RayGrid(NodesGrid):
             self._journal.note(event)
         for line in told.lines:
             console.print(f"  {line}", markup=False)
-        task.told = task.content = None
+        task.coming = task.content = None
         if told.error is not None:
             return Message(Error(*told.error), reply_to=task.message)
         content = RecordDict({name: unpack(record) for name, record in zip(told.names, records, strict=True)})
@@ -211,15 +219,15 @@ class RayGrid(NodesGrid):
     def _ask(self, hand: _Hand, task: _Task) -> None:
         task.call.queue.remove(task)
         about, records = task.message.metadata, task.message.content
-        packed = [task.call.packed(record) for record in records.values()]
-        task.told, task.content = hand.actor.answer.options(num_returns=2).remote(
-            about.message_type, task.node, about.group_id, list(records), *packed
-        )
+        numbers, packed = zip(*(task.call.packed(record, hand.sent) for record in records.values()), strict=True)
+        since = min(call.first for call in self._calls)
+        asked = Asked(about.message_type, task.node, about.group_id, dict(zip(records, numbers, strict=True)), since)
+        task.coming, task.content = hand.actor.answer.options(num_returns=2).remote(asked, *packed)
         hand.asked.append(task)
 
     def _wait(self, timeout: float | None) -> None:
         """Wait until a worker has answered, came up or is lost."""
-        busy = {hand.asked[0].told: hand for hand in self._hands if hand.asked}
+        busy = {hand.asked[0].coming: hand for hand in self._hands if hand.asked}
         coming = {hand.coming: hand for hand in self._hands if not hand.up}
         ready, _ = ray.wait([*busy, *coming], timeout=timeout if busy else UP_S, fetch_local=False)
         if not ready and not busy:
@@ -234,11 +242,11 @@ class RayGrid(NodesGrid):
             return
         hand = busy[ready[0]]
         try:
-            ray.get(ready[0])
+            told = ray.get(ready[0])
         except RayError as error:
             self._lose(hand, f"its worker was lost: {cause_of(error)}")
         else:
-            hand.asked.popleft().done = True
+            hand.asked.popleft().told = told
 
     def _lose(self, hand: _Hand, reason: str) -> None:
         """Replace a worker, and have the sites that it was asked for asked again, elsewhere where there is another."""
@@ -255,7 +263,7 @@ class RayGrid(NodesGrid):
 
     def _again(self, task: _Task, reason: str) -> None:
         """Have a site asked again, unless it was often enough."""
-        task.lost, task.done = task.lost + 1, False
+        task.lost, task.told = task.lost + 1, None
         if task.lost < MOST_LOST:
             task.call.queue.appendleft(task)
         else:

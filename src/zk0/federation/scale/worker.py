@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from zk0.records.run import Event
 # Name, form, shape and bytes of each array of a record; or a record of plain values.
 Arrays = list[tuple[str, str, tuple[int, ...], str, np.ndarray]]
 Packed = Arrays | dict[str, Any]
+
+ALONE = -1  # the number of a record that one site alone is sent
 
 
 def pack(record: ArrayRecord | ConfigRecord | MetricRecord) -> Packed:
@@ -79,6 +81,23 @@ class Project:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Of a message what is not in its records.
+
+    Attributes:
+        kind, node, group: Type, the site's node, and group.
+        numbers: By the records' names, ``ALONE`` of those that no other site is sent.
+        since: Records with lower numbers will not come again.
+    """
+
+    kind: str
+    node: int
+    group: str
+    numbers: dict[str, int]
+    since: int
+
+
+@dataclass(frozen=True)
 class Told:
     """Of a reply what is small, and is known before its tensors are wanted.
 
@@ -106,6 +125,7 @@ class Worker:
         runtime_env.switch_off()
         torch.set_num_threads(project.threads)
         self._events: list[Event] = []
+        self._known: dict[int, ArrayRecord | ConfigRecord] = {}
         app = noted(project.app(), Journal(Path(os.devnull), self._events.append))
         shares = project.token is None or (project.token.is_file() and NODE not in os.environ)
         self._mirror = None if shares else Mirror(project.library, home())
@@ -116,28 +136,35 @@ class Worker:
         """Machine, process, and versions of what decides numbers; once it answers, the worker is up."""
         return ray.util.get_node_ip_address(), os.getpid(), versions()
 
-    def answer(self, kind: str, node: int, group: str, names: list[str], *records: Packed) -> tuple[Told, list[Packed]]:
+    def answer(self, asked: Asked, *records: Packed | None) -> tuple[Told, list[Packed]]:
         """A site's reply to a message.
 
         Args:
-            kind: Of the message.
-            node: The site's.
-            group: The message's.
-            names: Of the records.
-            records: As :func:`pack` makes them.
+            asked: What there is to know of the message.
+            records: As :func:`pack` makes them; None for one that came before, with another site's message.
 
         Returns:
             What there is to know of the reply, and its records.
         """
-        content = RecordDict({name: unpack(record) for name, record in zip(names, records, strict=True)})
+        content, node = self._unpacked(asked, records), asked.node
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            reply = self._reply(Message(content, node, kind, group_id=group))
+            reply = self._reply(Message(content, node, asked.kind, group_id=asked.group))
         events, lines = tuple(self._events), tuple(f"{self._name(node)}: {line}" for line in _lines(printed))
         self._events.clear()
         if reply.has_error():
             return Told((reply.error.code, str(reply.error.reason)), (), events, lines), []
         return Told(None, tuple(reply.content), events, lines), [pack(record) for record in reply.content.values()]
+
+    def _unpacked(self, asked: Asked, records: Sequence[Packed | None]) -> RecordDict:
+        """The message's records; those that other sites are sent, too, are kept for them."""
+        self._known = {number: record for number, record in self._known.items() if number >= asked.since}
+        content = RecordDict()
+        for (name, number), packed in zip(asked.numbers.items(), records, strict=True):
+            if packed is not None:
+                self._known[number] = unpack(packed)
+            content[name] = self._known[number]
+        return content
 
     def _reply(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
