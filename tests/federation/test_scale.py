@@ -13,12 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import yaml
 from dying_sites import dying
 from federated_sites import BASE, copy_project
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
+from telling_sites import SENT, TOLD, telling
 from tests_support import REPO
 
 from zk0.digests import digest_folder
@@ -139,6 +141,30 @@ def test_messages_are_made_when_it_is_nearly_their_turn(root: Path, params: Para
                 inner = [one.metadata.src_node_id for one in grid.send_and_receive(summaries(6, []))]
                 assert inner == [1, 2, 3, 4, 1, 2]
     assert seen == [place % 4 + 1 for place in range(30)]
+
+
+def test_what_all_sites_are_sent_reaches_a_worker_once(root: Path, params: Params, machines: str) -> None:
+    """Also where another call comes between, with a record of its own."""
+
+    def asked(value: float, count: int) -> Iterator[Message]:
+        sent = ArrayRecord([np.full(50_000, value)])
+        for place in range(count):
+            yield Message(RecordDict({SENT: sent}), place % 4 + 1, protocol.SUMMARY, group_id="0")
+
+    found: dict[float, set[tuple[int, int]]] = {1.0: set(), 2.0: set()}
+    with engine_for(root, on(machines, params, workers=2), 4, app=telling) as grid:
+
+        def ask(value: float, count: int) -> Iterator[None]:
+            for reply in grid.send_and_receive(asked(value, count)):
+                told = reply.content.config_records[TOLD]
+                assert told["values"] == [value, value]
+                found[value].add((told["process"], told["record"]))
+                yield
+
+        for place, _ in enumerate(ask(1.0, 12)):
+            if place == 3:
+                assert len(list(ask(2.0, 6))) == 6
+    assert [len(records) for records in found.values()] == [2, 2]  # of two workers
 
 
 def test_a_worker_that_ends_is_replaced_and_nothing_counts_twice(
