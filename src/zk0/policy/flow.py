@@ -247,9 +247,9 @@ def batch_loss(
                 f"which has no such term: {reason}. Set training.smoothness to 0"
             )
         _say_once(reason)
-        loss: Tensor = policy(_for_lerobot(batch), noise=noise, time=times, reduction=reduction)[0]
+        loss: Tensor = policy(batch.for_lerobot(), noise=noise, time=times, reduction=reduction)[0]
         return loss
-    actions, is_pad = _targets(batch)
+    actions, is_pad = batch.targets()
     losses = flow_losses(policy, context or context_of(policy, batch), actions, noise, times, is_pad, smoothness)
     return reduce_losses(policy, losses, is_pad, reduction)
 
@@ -265,7 +265,7 @@ def predict(policy: SmolVLAPolicy, batch: Batch, noise: Tensor) -> Tensor:
     if (reason := covers(policy)) is not None:
         _say_once(reason)
         policy.reset()
-        chunk: Tensor = policy.predict_action_chunk(_for_lerobot(batch), noise=noise)
+        chunk: Tensor = policy.predict_action_chunk(batch.for_lerobot(), noise=noise)
         return chunk
     context = context_of(policy, batch)
     found: Tensor = euler_integrate(
@@ -275,32 +275,6 @@ def predict(policy: SmolVLAPolicy, batch: Batch, noise: Tensor) -> Tensor:
     return found[:, :, :size]
 
 
-def _targets(batch: Batch) -> tuple[Tensor, Tensor]:
-    if batch.actions is None or batch.is_pad is None:
-        raise ValueError("the batch was made without actions: it can be acted on, but has no loss")
-    return batch.actions, batch.is_pad
-
-
 @cache
 def _say_once(reason: str) -> None:
     console.print(f"the policy runs by LeRobot's own forward pass, which is slower: {reason}")
-
-
-def _for_lerobot(batch: Batch) -> dict[str, Tensor]:
-    """The batch in the form that ``SmolVLAPolicy`` takes.
-
-    Raises:
-        ValueError: It holds features instead of images.
-    """
-    if batch.features:
-        raise ValueError("LeRobot's forward pass reads images, but the batch holds cached features; switch them off")
-    lerobot = {
-        "observation.state": batch.state.clone(),
-        "observation.language.tokens": batch.words,
-        "observation.language.attention_mask": batch.real,
-        **batch.images,
-    }
-    if batch.actions is not None:
-        actions, is_pad = _targets(batch)
-        lerobot |= {"action": actions.clone(), "action_is_pad": is_pad}
-    return lerobot

@@ -58,6 +58,37 @@ class Batch:
     images: dict[str, Tensor]
     features: dict[str, Tensor]
 
+    def targets(self) -> tuple[Tensor, Tensor]:
+        """Actions, and which of them are padding.
+
+        Raises:
+            ValueError: It was made without.
+        """
+        if self.actions is None or self.is_pad is None:
+            raise ValueError("the batch was made without actions: it can be acted on, but has no loss")
+        return self.actions, self.is_pad
+
+    def for_lerobot(self) -> dict[str, Tensor]:
+        """The form that ``SmolVLAPolicy`` takes.
+
+        Raises:
+            ValueError: It holds features instead of images.
+        """
+        if self.features:
+            raise ValueError(
+                "LeRobot's forward pass reads images, but the batch holds cached features; switch them off"
+            )
+        lerobot = {
+            "observation.state": self.state.clone(),
+            "observation.language.tokens": self.words,
+            "observation.language.attention_mask": self.real,
+            **self.images,
+        }
+        if self.actions is not None:
+            actions, is_pad = self.targets()
+            lerobot |= {"action": actions.clone(), "action_is_pad": is_pad}
+        return lerobot
+
     def __len__(self) -> int:
         return len(self.state)
 
