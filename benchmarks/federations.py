@@ -64,11 +64,16 @@ class Seconds(TypedDict):
 
 
 class FederatedRun(Seconds):
-    """Held-out loss of round 0 and of each round; bytes up and down a site in each round; the process's peak memory."""
+    """Held-out loss of round 0 and of each round; bytes up and down a site in each round; the process's peak memory.
+
+    ``private_bytes`` is the most that the process alone held: without files, and without a Ray cluster's store, where
+    workers lay their replies.
+    """
 
     losses: list[float]
     bytes_site: list[float]
     peak_bytes: int
+    private_bytes: int
 
 
 class EmptyRounds(Seconds):
@@ -131,7 +136,7 @@ def federated_run(*, root: str, features: str, workers: int = 0) -> FederatedRun
         shutil.rmtree(folder / leftover, ignore_errors=True)
     count = len(read_manifests(folder)[0])
     clock = RoundClock()
-    with engine_for(folder, params, count) as grid:
+    with PrivatePeak() as peak, engine_for(folder, params, count) as grid:
         run_federation(grid, folder, params, locked_base(folder), clock.listen)
         seconds = clock.seconds()
     rows = read_rounds(folder)
@@ -141,6 +146,7 @@ def federated_run(*, root: str, features: str, workers: int = 0) -> FederatedRun
         "losses": [row.held_out_loss for row in rows],
         "bytes_site": [(row.bytes_up + row.bytes_down) / count for row in rows[1:]],
         "peak_bytes": peak_bytes(),
+        "private_bytes": peak.most,
         **seconds,
     }
 

@@ -94,12 +94,12 @@ def engine_rows(
     seconds = {workers: median_round(run) for workers, run in engines.items()}
     work = f"{sites} sites, small policy, one step each, evaluation and saving included, one thread a worker"
     one, two, alone = engine_name(1), engine_name(2), (seconds[0], engine_name(0))
-    server, few_of = f"server's memory, {sites} sites, {two}", (few["peak_bytes"], f"{FEWEST} sites")
+    server, few_of = f"server's memory, {sites} sites, {two}", (few["private_bytes"], f"{FEWEST} sites")
     return [
         pieces.row(f"round, {one}", work, "s", seconds[1], alone),
         pieces.row(f"round, {two}", work, "s", seconds[2], alone),
         pieces.row(f"round, {two}, beside two threads", work, "s", seconds[2], (two_threads, "a process of 2 threads")),
-        pieces.row(server, "peak, without the workers'", "bytes", engines[2]["peak_bytes"], few_of),
+        pieces.row(server, "the most that its process alone held", "bytes", engines[2]["private_bytes"], few_of),
     ]
 
 
