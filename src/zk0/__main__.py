@@ -7,6 +7,10 @@ def main() -> None:
     """Entry point."""
     if sys.platform == "win32":  # files could not be locked
         sys.exit("error: zk0 runs on Linux, and as a site on macOS; on Windows install it inside WSL")
+    from zk0.cli.warm import by_a_fork  # noqa: PLC0415 - could not be loaded there
+
+    if (status := by_a_fork()) is not None:
+        sys.exit(status)
     from zk0.cli.app import main as command  # noqa: PLC0415 - could not be loaded there
 
     command()

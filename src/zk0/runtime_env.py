@@ -44,6 +44,7 @@ SPINS = 10_000
 _COLLECT_AFTER = 10_000
 
 _read_distributions = importlib.metadata.packages_distributions
+_whole = False
 
 
 def switch_off(gives_back: bool = False) -> None:
@@ -71,6 +72,19 @@ def begin_child() -> None:
     """
     switch_off()
     threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def keep_whole() -> None:
+    """Note that this process has begun what no fork of it would have: a GL driver's threads, say."""
+    global _whole
+    _whole = True
+
+
+def may_fork() -> bool:
+    """Whether forks of this process would work as it does, and so share what it has imported and loaded."""
+    torch = sys.modules.get("torch")
+    on_gpu = torch is not None and torch.cuda.is_initialized()
+    return sys.platform == "linux" and threading.active_count() == 1 and not (_whole or on_gpu)
 
 
 def _wait_for_parent() -> None:

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from zk0.cli.flow_log import SETTINGS, FlowLog, Stage
 from zk0.cli.flow_view import FlowView, clock
+from zk0.cli.warm import warm_process
 from zk0.console import console, errors
 from zk0.params import Params
 from zk0.pipeline.stages import STAGES, alone
@@ -58,14 +59,20 @@ def run_flow(module: str, root: Path, params: Params, command: str) -> int:
     Raises:
         StageError: It runs in this folder already.
     """
-    with alone(root / _LOCK, command), (root / LOG).open("w") as output, _stop_is_a_wish() as asked:
+    environment = {**os.environ, **SETTINGS, "COLUMNS": str(min(console.width, _WIDEST) - 2)}
+    with (
+        alone(root / _LOCK, command),
+        (root / LOG).open("w") as output,
+        _stop_is_a_wish() as asked,
+        warm_process(params.policy.device, environment) as door,
+    ):
         process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=root,
-            env={**os.environ, **SETTINGS, "COLUMNS": str(min(console.width, _WIDEST) - 2)},
+            env={**environment, **door},
         )
         try:
             with FlowLog(root / LOG, STAGES) as log, EventsAsTheyCome(root / EVENTS) as events:

@@ -1,4 +1,4 @@
-"""Recordings made side by side, each by a process that alone loads LeRobot and the simulator."""
+"""Recordings made side by side, each by a process of its own, with LeRobot and the simulator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from zk0.console import progress_bar
 from zk0.data.sim.tasks import find_task
 from zk0.params import Params
-from zk0.runtime_env import begin_child
+from zk0.runtime_env import begin_child, may_fork
 from zk0.sources import Source
 
 
@@ -34,7 +34,8 @@ def record_all(folder: Path, params: Params, sources: Mapping[str, Source]) -> N
     if not sources:
         return
     jobs = {name: partial(_record, folder, params, name, source) for name, source in sources.items()}
-    side_by_side(jobs, dict.fromkeys(jobs, params.data.episodes), params.threads)
+    # One more than cores: who is last would have a core to itself, and the other core nothing.
+    side_by_side(jobs, dict.fromkeys(jobs, params.data.episodes), params.threads + 1)
 
 
 def side_by_side(
@@ -42,27 +43,32 @@ def side_by_side(
 ) -> None:
     """Run jobs in processes of their own, and show how far each is.
 
+    The processes are forks where this one may have some, and so share what it has imported.
+
     Args:
         jobs: Name to what is to be done; it is sent to a process, and calls its argument after every episode.
         episodes: Name to how many it has.
         processes: How many run at a time.
     """
-    context = multiprocessing.get_context("spawn")  # a forked child would share this one's GL and threads
-    done: Any = context.Queue()
-    with (
-        progress_bar() as bar,
-        ProcessPoolExecutor(processes, context, initializer=_report_to, initargs=(done,)) as pool,
-    ):
-        lines = {name: bar.add_task(f"recording {name}", total=episodes[name]) for name in jobs}
+    context: Any = multiprocessing.get_context("fork" if may_fork() else "spawn")
+    done = context.Queue()
+    with ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_report_to, initargs=(done,)) as pool:
         running = {pool.submit(_run, name, job) for name, job in jobs.items()}
-        while running:
-            try:
-                bar.advance(lines[done.get(timeout=0.2)])
-            except queue.Empty:
-                finished = {job for job in running if job.done()}
-                for job in finished:
-                    job.result()
-                running -= finished
+        try:
+            with progress_bar() as bar:
+                lines = {name: bar.add_task(f"recording {name}", total=episodes[name]) for name in jobs}
+                while running:
+                    try:
+                        bar.advance(lines[done.get(timeout=0.2)])
+                    except queue.Empty:
+                        finished = {job for job in running if job.done()}
+                        for job in finished:
+                            job.result()
+                        running -= finished
+        except BaseException:
+            for child in multiprocessing.active_children():  # what they would finish is not wanted any more
+                child.terminate()
+            raise
 
 
 _done: Any = None

@@ -30,12 +30,6 @@ from zk0.sources import Source
 
 VIDEO_SIZE = 192
 _HOLD_LAST_FRAMES = 8
-_rendered = False
-
-
-def has_rendered() -> bool:
-    """Whether this process has begun to render, and so has a GL driver's threads that no fork would have."""
-    return _rendered
 
 
 @dataclass(frozen=True)
@@ -128,8 +122,6 @@ def roll_out(
     Returns:
         One result per seed, in their order.
     """
-    global _rendered
-    _rendered = True
     image_size = loaded.policy.config.image_features[loaded.cameras[0]].shape[-1]
     results: list[Rollout] = []
     with closing(Simulation(task, image_size)) as first, quietly():

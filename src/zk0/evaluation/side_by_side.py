@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,8 +12,7 @@ from typing import Any
 import torch
 
 from zk0.errors import StageError
-from zk0.evaluation.rollouts import has_rendered
-from zk0.runtime_env import begin_child
+from zk0.runtime_env import begin_child, may_fork
 
 _make: Callable[[Any], Any]
 
@@ -36,7 +33,7 @@ def each[T, R](make: Callable[[T], R], items: Sequence[T], processes: int) -> It
     Raises:
         StageError: A process was lost. What goes wrong in one is raised as it is there.
     """
-    if processes == 1 or len(items) == 1 or not _may_fork():
+    if processes == 1 or len(items) == 1 or not may_fork():
         return ((number, make(item)) for number, item in enumerate(items))
     global _make
     _make = make
@@ -56,11 +53,6 @@ def _results[R](pool: ProcessPoolExecutor, asked: dict[Future[R], int]) -> Itera
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _may_fork() -> bool:
-    alone = threading.active_count() == 1 and not has_rendered() and not torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return alone and sys.platform == "linux"
 
 
 def _begin() -> None:

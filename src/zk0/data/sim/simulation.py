@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from zk0.data.sim.arm import TOOL_SITE, WRIST_CAMERA, Units, arm_spec
 from zk0.data.sim.rooms import PLAIN, Room
 from zk0.data.sim.tasks import COLOURS, PAN_AXIS_X_M, SimTask
+from zk0.runtime_env import keep_whole
 from zk0.so100 import JOINTS
 
 CAMERAS: dict[str, str] = {"top": "top", "wrist": WRIST_CAMERA}
@@ -139,6 +140,7 @@ class Simulation:
         size = size or self.image_size
         key = (self.room, self.scene.shape, size)
         if key not in self._renderers:
+            keep_whole()
             self._renderers[key] = renderer = mujoco.Renderer(self.model, size, size)
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
