@@ -174,8 +174,8 @@ def judge_models(
         return drive(models[model], source, settings, limits, scenes, filmed=filmed, raw=model == "global")
 
     # What takes longest first, or one process would be left with it at the end.
-    items: list[tuple[Model, str] | Manifest] = [*sorted(manifests, key=lambda one: -one.held_out_frames)]
-    items += [(model, source) for source in sources for model in models]
+    rollouts = [(model, source) for model in [*models][::-1] for source in sources]
+    items = [*rollouts, *sorted(manifests, key=lambda one: -one.held_out_frames)]
     results = each(work, items, params.threads)
     with progress_bar() as bar:
         made = dict(bar.track(results, total=len(items), description=about))

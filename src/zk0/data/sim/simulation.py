@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from zk0.data.sim.arm import TOOL_SITE, WRIST_CAMERA, Units, arm_spec
 from zk0.data.sim.rooms import PLAIN, Room
+from zk0.data.sim.table import add_table, show_in_sight
 from zk0.data.sim.tasks import COLOURS, PAN_AXIS_X_M, SimTask
 from zk0.runtime_env import keep_whole
 from zk0.so100 import JOINTS
@@ -145,6 +146,7 @@ class Simulation:
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
             renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         self.model.geom("object").rgba[:3] = np.clip(np.add(COLOURS[self.scene.colour], self.room.shade), 0.0, 1.0)
+        show_in_sight(self.model, self._pictured, camera)
         self._renderers[key].update_scene(self._pictured, camera=camera)
         return np.asarray(self._renderers[key].render())
 
@@ -260,15 +262,7 @@ def _furnish(spec: mujoco.MjSpec, room: Room) -> None:
             width=8,
             height=48,
         )
-    behind, ahead, aside = room.edges_m
-    world.add_geom(
-        name="table",  # to physics it has no end
-        type=_GEOM.mjGEOM_PLANE,
-        pos=[(ahead - behind) / 2, 0, 0],
-        size=[(ahead + behind) / 2, aside, 0.01],
-        rgba=[*np.clip(room.table, 0.0, 1.0), 1],
-        friction=[0.6, 0.005, 1e-4],
-    )
+    add_table(spec, room)
     axes = np.array([[0, 1, 0], [-0.74, 0, 0.67], [0.67, 0, 0.74]])
     turned = Rotation.from_euler("xyz", room.camera_deg, degrees=True).as_matrix().T @ axes
     world.add_camera(
