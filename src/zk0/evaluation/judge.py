@@ -175,7 +175,7 @@ def judge_models(
 
     # What takes longest first, or one process would be left with it at the end.
     rollouts = [(model, source) for model in [*models][::-1] for source in sources]
-    items = [*rollouts, *sorted(manifests, key=lambda one: -one.held_out_frames)]
+    items: list[tuple[Model, str] | Manifest] = [*rollouts, *sorted(manifests, key=lambda one: -one.held_out_frames)]
     results = each(work, items, params.threads)
     with progress_bar() as bar:
         made = dict(bar.track(results, total=len(items), description=about))
