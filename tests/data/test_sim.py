@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ import pytest
 from zk0.data.recordings import recording_seed
 from zk0.data.sim.arm import cluster_vertices
 from zk0.data.sim.expert import MAX_STEP_DEG, Episode, Expert, record_episode, record_episodes
-from zk0.data.sim.simulation import COLOURS, HOME, MOVE_M, Simulation
+from zk0.data.sim.rooms import PLAIN, Room, room_of
+from zk0.data.sim.simulation import CAMERAS, COLOURS, HOME, MOVE_M, Simulation
+from zk0.data.sim.table import show_in_sight
 from zk0.data.sim.tasks import SITES, TASKS, Region, SimTask, find_task
 from zk0.params import EvaluationParams
 from zk0.so100 import FEATURE_NAMES, JOINTS
@@ -233,6 +238,33 @@ def test_simulations_may_share_models_and_gl(make_sim: MakeSim) -> None:
     assert other.model is first.model
     assert not np.array_equal(shown, elsewhere)
     assert np.array_equal(first.render(), shown)
+
+
+@pytest.mark.parametrize("room", [PLAIN, room_of(2)], ids=["plain", "room 2"])
+def test_what_is_hidden_of_the_table_is_in_no_picture(room: Room, cube_task: SimTask) -> None:
+    sim = Simulation(cube_task, 96, room=room)
+    expert, hidden = Expert(sim), set[int]()
+    sim.reset(3)
+    try:
+        for _ in range(8):
+            sim.step(expert.action())
+            for name, camera in CAMERAS.items():
+                shown = sim.images()[name]
+                pieces = np.flatnonzero((sim.model.geom_type == 0) & (sim.model.geom_contype == 0))
+                show_in_sight(sim.model, sim.data, camera)
+                hidden.add(int((sim.model.geom_group[pieces] > 0).sum()))
+                with mock.patch("zk0.data.sim.simulation.show_in_sight", partial(_show_all, pieces)):
+                    assert np.array_equal(sim.render(camera), shown)
+    finally:
+        sim.close()
+
+    assert max(hidden) == (8 if room == PLAIN else 0)
+    sides = sim.model.geom_size[pieces, :2]
+    assert 4 * sides.prod(axis=1).sum() == pytest.approx((room.edges_m[0] + room.edges_m[1]) * 2 * room.edges_m[2])
+
+
+def _show_all(pieces: np.ndarray, model: Any, _data: Any, _camera: str) -> None:
+    model.geom_group[pieces] = 0
 
 
 # -- seeds ---------------------------------------------------------------------------------------

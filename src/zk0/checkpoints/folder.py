@@ -28,7 +28,8 @@ class CheckpointError(StageError):
 class Strict(BaseModel):
     """What is parsed of a checkpoint: no other keys, no other types, finite numbers."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    # Built when a file is first read: whoever only knows of checkpoints would pay for some thirty of these.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 @dataclass(frozen=True)
