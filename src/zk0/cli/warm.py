@@ -74,7 +74,13 @@ def by_a_fork() -> int | None:
     """
     if _DOOR not in os.environ:
         return None
-    asked = json.dumps({"arguments": sys.argv, "folder": str(Path.cwd()), "environment": dict(os.environ)}).encode()
+    about = {
+        "arguments": sys.argv,
+        "folder": str(Path.cwd()),
+        "environment": dict(os.environ),
+        "interruptible": signal.getsignal(signal.SIGINT) is not signal.SIG_IGN,  # as of a shell's job in the background
+    }
+    asked = json.dumps(about).encode()
     with socket.socket(socket.AF_UNIX) as line:
         try:
             line.connect(os.environ[_DOOR])
@@ -127,6 +133,7 @@ def become_asked() -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    signal.signal(signal.SIGINT, signal.default_int_handler if asked["interruptible"] else signal.SIG_IGN)
 
 
 def _watch(line: socket.socket, process: int) -> NoReturn:
