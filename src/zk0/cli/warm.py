@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ from zk0 import runtime_env
 _DOOR = "ZK0_WARM"  # the variable that says where it listens
 _WAITING = 8  # commands that may wait until it has imported everything
 _PROGRAM = "from zk0.cli import warm; warm.become_asked(); from zk0.cli.app import main; main()"
+# Not MLflow, of which all of a run's memory would have a share: it is in `track` alone.
 _MODULES = ("federate", "evaluate", "benchmark", "report", "validate", "prepare")
 
 
@@ -84,12 +86,12 @@ def by_a_fork() -> int | None:
     with socket.socket(socket.AF_UNIX) as line:
         try:
             line.connect(os.environ[_DOOR])
-        except OSError:  # it could not import, or has ended
+            socket.send_fds(line, [len(asked).to_bytes(4)], [0, 1, 2])
+            line.sendall(asked)
+            answers = line.makefile()
+            process = int(answers.readline())
+        except (OSError, ValueError):  # it could not import, or has ended
             return None
-        socket.send_fds(line, [len(asked).to_bytes(4)], [0, 1, 2])
-        line.sendall(asked)
-        answers = line.makefile()
-        process = int(answers.readline())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, lambda number, _: _send(process, number))
@@ -112,8 +114,9 @@ def become_asked() -> None:
         importlib.import_module("zk0.data.recordings")
         gc.freeze()  # or looking for circles would write to all that the forks share
         while True:
-            if sys.stdin in select.select([door, sys.stdin], [], [])[0]:
-                os._exit(0)  # whoever started it has ended
+            if sys.stdin in select.select([door, sys.stdin], [], [])[0]:  # whoever started it has ended
+                shutil.rmtree(Path(sys.argv[1]).parent, ignore_errors=True)
+                os._exit(0)
             line = door.accept()[0]
             if not os.fork():
                 break
