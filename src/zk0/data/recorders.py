@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -19,7 +20,7 @@ from zk0.sources import Source
 
 
 def record_all(folder: Path, params: Params, sources: Mapping[str, Source]) -> None:
-    """Record several tasks, each into ``folder/NAME``, as many at a time as params allow threads.
+    """Record several tasks, each into ``folder/NAME``, one more at a time than params allow threads, or one alone.
 
     Args:
         folder: Where the recordings go; those of other names are removed.
@@ -34,8 +35,8 @@ def record_all(folder: Path, params: Params, sources: Mapping[str, Source]) -> N
     if not sources:
         return
     jobs = {name: partial(_record, folder, params, name, source) for name, source in sources.items()}
-    # One more than cores: who is last would have a core to itself, and the other core nothing.
-    side_by_side(jobs, dict.fromkeys(jobs, params.data.episodes), params.threads + 1)
+    # With as many as threads the last would have a core to itself, and another core nothing.
+    side_by_side(jobs, dict.fromkeys(jobs, params.data.episodes), params.threads + (params.threads > 1))
 
 
 def side_by_side(
@@ -78,6 +79,8 @@ def _report_to(done: Any) -> None:
     """In a recording process: where to tell that an episode is finished. It ends with the process that wants it."""
     global _done
     begin_child()
+    if (torch := sys.modules.get("torch")) is not None:  # in a fork, which has none of its parent's OpenMP threads
+        torch.set_num_threads(1)
     _done = done
 
 
