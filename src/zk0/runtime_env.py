@@ -10,6 +10,7 @@ import gc
 import importlib.metadata
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -68,10 +69,20 @@ def begin_child() -> None:
     """In a process of multiprocessing: settle its surroundings, and end as soon as the one that started it does.
 
     It inherits the environment, and nothing else of :func:`switch_off`. Whatever ended its parent, it would finish what
-    it does first, and write where the parent's next run already writes.
+    it does first, and write where the parent's next run already writes. Ctrl-C is for the parent to act on. A fork has
+    none of its parent's OpenMP threads, and would wait for them.
     """
     switch_off()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
     threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def end_children() -> None:
+    """End this process's children of multiprocessing: what they would finish is not wanted any more."""
+    for child in multiprocessing.active_children():
+        child.terminate()
 
 
 def keep_whole() -> None:

@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from zk0 import runtime_env
+from zk0.cli import WARM
 
-_DOOR = "ZK0_WARM"  # the variable that says where it listens
 _WAITING = 8  # commands that may wait until it has imported everything
 _PROGRAM = "from zk0.cli import warm; warm.become_asked(); from zk0.cli.app import main; main()"
 # Not MLflow, of which all of a run's memory would have a share: it is in `track` alone.
@@ -60,22 +60,20 @@ def warm_process(device: str, environment: Mapping[str, str]) -> Iterator[dict[s
             env={**environment, "PYTHONUNBUFFERED": "1"},
         )
         try:
-            yield {_DOOR: str(door)}
+            yield {WARM: str(door)}
         finally:
             process.terminate()
             process.communicate()
 
 
 def by_a_fork() -> int | None:
-    """Have a fork of the warm process do what this process was asked to; None where there is no warm process.
+    """Have a fork of the warm process do what this process was asked to; None where there is none any more.
 
     A signal that reaches this process is passed on, and the fork ends with it.
 
     Returns:
         The fork's exit status.
     """
-    if _DOOR not in os.environ:
-        return None
     about = {
         "arguments": sys.argv,
         "folder": str(Path.cwd()),
@@ -85,7 +83,7 @@ def by_a_fork() -> int | None:
     asked = json.dumps(about).encode()
     with socket.socket(socket.AF_UNIX) as line:
         try:
-            line.connect(os.environ[_DOOR])
+            line.connect(os.environ[WARM])
             socket.send_fds(line, [len(asked).to_bytes(4)], [0, 1, 2])
             line.sendall(asked)
             answers = line.makefile()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import queue
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -15,7 +14,7 @@ from typing import Any
 from zk0.console import progress_bar
 from zk0.data.sim.tasks import find_task
 from zk0.params import Params
-from zk0.runtime_env import begin_child, may_fork
+from zk0.runtime_env import begin_child, end_children, may_fork
 from zk0.sources import Source
 
 
@@ -67,8 +66,7 @@ def side_by_side(
                             job.result()
                         running -= finished
         except BaseException:
-            for child in multiprocessing.active_children():  # what they would finish is not wanted any more
-                child.terminate()
+            end_children()
             raise
 
 
@@ -79,8 +77,6 @@ def _report_to(done: Any) -> None:
     """In a recording process: where to tell that an episode is finished. It ends with the process that wants it."""
     global _done
     begin_child()
-    if (torch := sys.modules.get("torch")) is not None:  # in a fork, which has none of its parent's OpenMP threads
-        torch.set_num_threads(1)
     _done = done
 
 

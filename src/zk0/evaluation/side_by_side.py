@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import torch
-
 from zk0.errors import StageError
-from zk0.runtime_env import begin_child, may_fork
+from zk0.runtime_env import begin_child, end_children, may_fork
 
 _make: Callable[[Any], Any]
 
@@ -37,7 +34,7 @@ def each[T, R](make: Callable[[T], R], items: Sequence[T], processes: int) -> It
         return ((number, make(item)) for number, item in enumerate(items))
     global _make
     _make = make
-    pool = ProcessPoolExecutor(min(processes, len(items)), multiprocessing.get_context("fork"), _begin)
+    pool = ProcessPoolExecutor(min(processes, len(items)), multiprocessing.get_context("fork"), begin_child)
     return _results(pool, {pool.submit(_call, item): number for number, item in enumerate(items)})
 
 
@@ -48,17 +45,10 @@ def _results[R](pool: ProcessPoolExecutor, asked: dict[Future[R], int]) -> Itera
     except BrokenProcessPool as error:
         raise StageError("a process that judged was lost, perhaps for want of memory: set threads lower") from error
     except BaseException:
-        for child in multiprocessing.active_children():  # what they would finish is not wanted any more
-            child.terminate()
+        end_children()
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that wants it all to act on
-    begin_child()
-    torch.set_num_threads(1)
 
 
 def _call(item: Any) -> Any:

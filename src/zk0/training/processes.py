@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import signal
 import sys
 import tempfile
 import weakref
@@ -196,7 +195,6 @@ def _last_words(other: Any, connection: Connection) -> str:
 
 def _help(connection: Connection, threads: int, rank: int, size: int, meeting: str, kind: str) -> None:
     """Another process's whole life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the site's own process to act on
     begin_child()
 
     def left(error: BaseException | None) -> None:

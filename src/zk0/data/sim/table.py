@@ -28,7 +28,7 @@ def add_table(spec: mujoco.MjSpec, room: Room) -> None:
     behind, ahead, aside = room.edges_m
     pair = max(_PAIR_M, (behind + ahead) / _MOST_PAIRS, 2 * aside / _MOST_PAIRS)
     spec.worldbody.add_geom(
-        name="table", type=_PLANE, size=[ahead, aside, pair], friction=[0.6, 0.005, 1e-4], group=_HIDDEN
+        name="table", type=_PLANE, size=[ahead, aside, pair / 4], friction=[0.6, 0.005, 1e-4], group=_HIDDEN
     )
     along, across = _pieces(-behind, ahead, _NEAR_X_M, pair), _pieces(-aside, aside, _NEAR_Y_M, pair)
     if len(along) > 1:  # the far pieces would count
